@@ -1,0 +1,45 @@
+"""Algorithms, one file each. A new one is one new file here and one new entry below."""
+
+import difflib
+import importlib
+from typing import Any
+
+from hrl.agents.base import AgentConfig, HierarchyConfig, Setting
+from hrl.agents.flat import FlatSAC, FlatTD3
+from hrl.agents.hiro import HIROConfig
+from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
+from hrl.types import UserError
+
+AGENTS: dict[str, Any] = {
+    "hiro": HIROConfig,
+    "td3": FlatTD3,
+    "sac": FlatSAC,
+    "sb3-td3": SB3TD3,
+    "sb3-sac": SB3SAC,
+    "sb3-ppo": SB3PPO,
+    "sb3-dqn": SB3DQN,
+}
+
+
+def find_agent(name: str) -> Any:
+    """The configuration class of an algorithm, by name or as `module:factory` for a user's own.
+
+    Raises UserError with the closest name.
+    """
+    if name in AGENTS:
+        return AGENTS[name]
+    if ":" not in name:
+        close = difflib.get_close_matches(name, AGENTS, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(AGENTS)}; or module:factory."
+        raise UserError(f"There is no algorithm {name!r}. {hint}")
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"The algorithm {name!r} cannot be imported: {error}.") from error
+    if not (hasattr(found, "train") and hasattr(found, "load") and hasattr(found, "__dataclass_fields__")):
+        raise UserError(f"{name!r} is no algorithm: it must be a dataclass with train and load, such as a HierarchyConfig.")
+    return found
+
+
+__all__ = ["AGENTS", "AgentConfig", "HIROConfig", "HierarchyConfig", "Setting", "find_agent"]

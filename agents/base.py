@@ -1,0 +1,87 @@
+"""What an algorithm is to the command lines, and what those with a hierarchy share."""
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from hrl.hierarchy import Hierarchy
+from hrl.training.loop import Training
+from hrl.training.evaluation import Policy
+from hrl.training.policy import HierarchyPolicy
+from hrl.training.session import Session, Which
+from hrl.types import BatchedEnv, Spec, UserError
+
+
+class AgentConfig(Protocol):
+    """An algorithm's hyperparameters as a dataclass whose defaults are usable. Also the contract for a user's own."""
+
+    def train(self, session: Session) -> signal.Signals | None:
+        """Train a run to its end; the signal that stopped it earlier, if one did."""
+
+    def load(self, session: Session, which: Which) -> Policy:
+        """The trained policy of a run."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a hierarchy is built for."""
+
+    spec: Spec
+    num_envs: int
+    device: torch.device
+    seed: int
+    measure: Callable[[], BatchedEnv]
+    """Makes environments of their own, for goal bounds that are measured."""
+
+
+class HierarchyConfig(ABC):
+    """The base of every algorithm that is a hierarchy: it says how to build it, the rest is here."""
+
+    @abstractmethod
+    def build(self, setting: Setting) -> Hierarchy:
+        """The agent. Raises UserError where it can't handle the environment."""
+
+    def train(self, session: Session) -> signal.Signals | None:
+        """Build, and run the training loop."""
+        env = session.make_env(None, None)
+        agent = self._seeded(env, session)
+        session.write_config()
+        policy = HierarchyPolicy(agent)
+        paths = 12 if session.draw else 0
+        return Training(
+            agent, env, session.run, session.folder,
+            evaluate=lambda: session.evaluate(policy, keep_paths=paths),
+            draw=session.draw, resume=session.resume, hyperparameters=session.hyperparameters,
+        ).run()  # fmt: skip
+
+    def load(self, session: Session, which: Which) -> HierarchyPolicy:
+        """The policy of a checkpoint."""
+        env = session.make_env(1, None)
+        agent = self._seeded(env, session)
+        checkpoint = session.checkpoint(which)
+        try:
+            agent.load_tensors(checkpoint.tensors)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}: "
+                "observations, goals or actions have other sizes."
+            ) from error
+        return HierarchyPolicy(agent, env.observe, env.to_action)
+
+    def _seeded(self, env: BatchedEnv, session: Session) -> Hierarchy:
+        torch.manual_seed(session.run.seed)
+        measure = lambda: session.make_env(8, None)  # noqa: E731
+        return self.build(Setting(env.spec, env.num_envs, session.device, session.run.seed, measure))
+
+
+def require_continuous(spec: Spec, name: str) -> None:
+    """Refuse action spaces that are no vectors."""
+    if not spec.continuous:
+        raise UserError(
+            f"{name} needs continuous (Box) actions, but {spec.env_id} has {spec.action_space}. "
+            "For discrete actions use sb3-ppo or sb3-dqn, or an environment with a continuous form."
+        )

@@ -1,0 +1,65 @@
+"""TD3 and SAC as one-level hierarchies: the same parts, no controller. What a hierarchy is measured against.
+
+With hindsight on a goal environment these are TD3 + HER and SAC + HER.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hrl.agents.base import HierarchyConfig, Setting, require_continuous
+from hrl.commands import Task
+from hrl.goals import GoalConfig
+from hrl.hierarchy import Hierarchy
+from hrl.level import Level, LevelConfig
+from hrl.replay.hindsight import HindsightTask
+
+
+@dataclass
+class FlatConfig(LevelConfig, HierarchyConfig):
+    """One level that acts on the task's reward."""
+
+    starts: int = 1000
+    """Environment steps before the first update."""
+    reward_scale: float = 1.0
+    """Factor on the task's reward."""
+    reward_offset: float = 0.0
+    """Added to the task's reward before scaling: -1 makes a sparse 0/1 reward count time."""
+    periods: tuple[float, ...] = ()
+    """Sine and cosine features of a goal environment's positions, with these periods."""
+
+    def build(self, setting: Setting) -> Hierarchy:
+        """The agent for an environment. Raises UserError where they do not fit."""
+        spec, device = setting.spec, setting.device
+        require_continuous(spec, self.learner.upper())
+        task = Task.of(spec, GoalConfig(periods=self.periods), self.reward_scale, self.reward_offset, device)
+        level = Level(
+            "policy", self, task, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts
+        )
+        if self.hindsight and task.task_reward is not None:
+            ring = level.replay
+            level.relabels = [
+                HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)
+            ]
+        return Hierarchy([level], setting.num_envs, device, setting.seed)
+
+
+@dataclass
+class FlatTD3(FlatConfig):
+    """TD3, one level (Fujimoto 2018), with hindsight on goal environments."""
+
+    hindsight: float = 0.8
+    """Share of a batch whose goal is replaced by what was reached later (goal environments)."""
+
+
+@dataclass
+class FlatSAC(FlatConfig):
+    """SAC, one level (Haarnoja 2018), with hindsight on goal environments."""
+
+    learner: Literal["td3", "sac"] = "sac"
+    """Update rule."""
+    lr: float = 3e-4
+    """Learning rate of Adam."""
+    noise: float = 0.0
+    """Exploration noise beyond the policy's own."""
+    hindsight: float = 0.8
+    """Share of a batch whose goal is replaced by what was reached later (goal environments)."""

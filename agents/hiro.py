@@ -1,0 +1,142 @@
+"""HIRO: data-efficient hierarchical reinforcement learning (Nachum, Gu, Lee, Levine 2018, arXiv:1805.08296).
+
+Two levels. Every c steps the high level μ_hi proposes a subgoal, a displacement of the state; between, it moves
+with the state, g' = s + g - s'. The low level μ_lo is paid for matching it. Both learn off-policy with TD3; old
+subgoals are restated for today's low level before the high level learns from them.
+
+The defaults are the published method. Beyond the paper, each a switch that is off by default: hindsight goals at
+both levels, hindsight subgoals, subgoal testing, random subgoals, a sparse low-level reward, subgoals that end
+when reached.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hrl.agents.base import HierarchyConfig, Setting, require_continuous
+from hrl.commands import Subgoal, Task
+from hrl.goals import GoalConfig, build_goal_space
+from hrl.hierarchy import Hierarchy
+from hrl.level import Level, LevelConfig
+from hrl.replay.correction import OffPolicyCorrection
+from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
+from hrl.types import UserError
+
+
+@dataclass
+class Low(LevelConfig):
+    """The low level: acts at every step, paid for reaching subgoals."""
+
+    hidden: tuple[int, ...] = (300, 300)
+    """Units of the hidden layers (published: 300, 300)."""
+    actor_lr: float | None = 1e-4
+    """The actor's learning rate (published: 1e-4, critic 1e-3)."""
+    batch_size: int = 100
+    """Transitions a gradient update."""
+    huber: bool = True
+    """Huber loss for the critic, as published."""
+    replay: int = 200_000
+    """Capacity of the replay, in environment steps."""
+    reward: Literal["distance", "sparse"] = "distance"
+    """Minus the distance to the subgoal (published), or -1 until it is reached and 0 there."""
+
+
+@dataclass
+class High(LevelConfig):
+    """The high level: decides on subgoals, paid by the task."""
+
+    hidden: tuple[int, ...] = (300, 300)
+    """Units of the hidden layers (published: 300, 300)."""
+    actor_lr: float | None = 1e-4
+    """The actor's learning rate (published: 1e-4, critic 1e-3)."""
+    batch_size: int = 100
+    """Transitions a gradient update."""
+    huber: bool = True
+    """Huber loss for the critic, as published."""
+    replay: int = 200_000
+    """Capacity of the replay, in decisions."""
+    every: int = 10
+    """Environment steps from one round of updates to the next (published: one update a decision)."""
+    gamma: float = 0.999
+    """Discount an environment step (published: .99 a decision of 10 steps)."""
+    period: int = 10
+    """Environment steps between two subgoals (c in the paper)."""
+    reward_scale: float = 0.1
+    """Factor on the task's reward (published: .1)."""
+    reward_offset: float = 0.0
+    """Added to the task's reward of every step before scaling: -1 makes a sparse 0/1 reward count time."""
+    correction: bool = True
+    """Restate old subgoals for today's low level (off-policy correction, section 3.3)."""
+    candidates: int = 10
+    """Subgoals the correction chooses from."""
+    hindsight_actions: float = 0.0
+    """Share of a batch whose subgoal is replaced by what was reached (HAC)."""
+    testing: float = 0.0
+    """Share of subgoals that are tested without exploration below, and punished if missed (HAC)."""
+    early: bool = False
+    """End a subgoal as soon as it is reached."""
+
+
+@dataclass
+class HIROConfig(HierarchyConfig):
+    """HIRO: a controller proposes subgoals every c steps, a worker learns to reach them (Nachum 2018)."""
+
+    low: Low = field(default_factory=Low)
+    high: High = field(default_factory=High)
+    goal: GoalConfig = field(default_factory=GoalConfig)
+    starts: int = 1000
+    """Environment steps before the first update."""
+
+    def build(self, setting: Setting) -> Hierarchy:
+        """The agent for an environment. Raises UserError where they do not fit."""
+        require_continuous(setting.spec, "HIRO")
+        self.check()
+        spec, device = setting.spec, setting.device
+        space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
+        self.goal = space.declare(self.goal)
+        task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
+        subgoal = Subgoal(space, self.low.reward)
+        low = Level("low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts)
+        high = Level(
+            "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
+            period=self.high.period, starts=self.starts, bottom=False,
+        )  # fmt: skip
+        low.relabels = self.low_relabels(low, subgoal)
+        high.relabels = self.high_relabels(high, low, subgoal, task)
+        return Hierarchy(
+            [low, high], setting.num_envs, device, setting.seed, testing=self.high.testing, early=self.high.early
+        )
+
+    def check(self) -> None:
+        """Raise UserError where values can't be meant."""
+        if self.high.candidates < 3:
+            raise UserError(f"high.candidates must be at least 3, not {self.high.candidates}.")
+        for name in ("hindsight_actions", "testing"):
+            if not 0 <= getattr(self.high, name) <= 1:
+                raise UserError(f"high.{name} must lie between 0 and 1, not at {getattr(self.high, name)}.")
+
+    def low_relabels(self, low: Level, subgoal: Subgoal) -> list[HindsightGoals]:
+        """The low level's batches: hindsight on its subgoals."""
+        c = self.low
+        if not c.hindsight:
+            return []
+        return [HindsightGoals(subgoal, low.replay, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
+
+    def high_relabels(
+        self, high: Level, low: Level, subgoal: Subgoal, task: Task
+    ) -> list[OffPolicyCorrection | HindsightTask | HindsightActions | SubgoalTesting]:
+        """The high level's batches: off-policy correction first, then hindsight."""
+        c = self.high
+        relabels: list[OffPolicyCorrection | HindsightTask | HindsightActions | SubgoalTesting] = []
+        if c.correction:
+            relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, c.period, c.candidates))
+        if c.hindsight:
+            task.require_goals("high.hindsight")
+            relabels.append(
+                HindsightTask(task, high.replay, low.replay, c.hindsight, c.gamma, c.period, c.hindsight_strategy)
+            )
+        if c.testing:
+            relabels.append(SubgoalTesting(subgoal, high.replay, c.period * c.reward_scale))
+        if c.hindsight_actions:
+            relabels.append(HindsightActions(subgoal, c.hindsight_actions))
+        return relabels
+

@@ -1,0 +1,54 @@
+"""Tuned hyperparameters per environment, one YAML file an algorithm.
+
+A file maps environment ids, or patterns of them, to option values; `default` holds for every environment and
+`debug` makes a run of seconds. Later entries override earlier ones.
+"""
+
+from fnmatch import fnmatch
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from hrl.types import UserError
+
+Values = dict[str, Any]
+
+
+def preset(algorithm: str, env_id: str, name: str) -> Values:
+    """The merged values for an environment. `name` is auto, none, debug, or an entry's own name.
+
+    Raises UserError where the entry does not exist.
+    """
+    entries = _entries(algorithm)
+    env_id = env_id.rpartition(":")[2]
+    if name == "none":
+        return {}
+    if name not in ("auto", "debug") and name not in entries:
+        raise UserError(f"There is no preset {name!r} for {algorithm}; there are auto, none, {', '.join(entries)}.")
+    chosen = [key for key in entries if key == "default" or (key != "debug" and fnmatch(env_id, key))]
+    if name != "auto":
+        chosen.append(name)
+    values: Values = {}
+    for key in chosen:
+        values = _merged(values, entries[key] or {})
+    return values
+
+
+def _entries(algorithm: str) -> dict[str, Values]:
+    folder = files(__package__)
+    entries: dict[str, Values] = {}
+    for file in ("common", algorithm.replace(":", "-")):
+        resource = folder / f"{file}.yaml"
+        if resource.is_file():
+            for key, values in (yaml.safe_load(resource.read_text()) or {}).items():
+                entries[key] = _merged(entries.get(key, {}), values or {})
+    return entries
+
+
+def _merged(below: Values, above: Values) -> Values:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,313 @@
+"""stable-baselines3's algorithms as baselines: same command, run folder, tags and evaluation as ours."""
+
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO, SAC, TD3, HerReplayBuffer
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger as SB3Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import Tensor
+
+from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.display import Display
+from hrl.training.episodes import Episode, Recent
+from hrl.training.logger import Logger
+from hrl.training.loop import Every, StopRequest
+from hrl.training.session import Session, Which
+from hrl.types import Observation, Spec, Step, UserError
+
+
+@dataclass
+class SB3Config:
+    """What all of stable-baselines3's algorithms take. Everything else keeps its own defaults."""
+
+    lr: float = 1e-3
+    """Learning rate."""
+    gamma: float = 0.99
+    """Discount an environment step."""
+    batch_size: int = 256
+    """Transitions a gradient update."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Units of the hidden layers."""
+
+    algorithm: ClassVar[type[BaseAlgorithm]]
+    actions: ClassVar[tuple[type, ...]]
+
+    def options(self, goal_env: bool) -> dict[str, Any]:
+        """Further arguments of the algorithm."""
+        return {}
+
+    def make(self, session: Session) -> BaseAlgorithm:
+        """The untrained model. Raises UserError where it can't handle the environment."""
+        one = session.make_single()
+        if not isinstance(one.action_space, self.actions):
+            wanted = " or ".join(kind.__name__ for kind in self.actions)
+            raise UserError(
+                f"sb3-{self.algorithm.__name__.lower()} needs {wanted} actions, but {one.spec and one.spec.id} "
+                f"has {one.action_space}."
+            )
+        goal_env = _is_goal_env(one)
+        count = session.make_env(None, None).num_envs
+        vec = DummyVecEnv([lambda: _as_vectors(session.make_single())] * count)
+        return self.algorithm(
+            "MultiInputPolicy" if goal_env else "MlpPolicy", vec, self.lr, gamma=self.gamma,
+            batch_size=self.batch_size, policy_kwargs={"net_arch": list(self.hidden)},
+            seed=session.run.seed, device=session.device, **self.options(goal_env),
+        )  # type: ignore[call-arg]  # fmt: skip
+
+    def train(self, session: Session) -> signal.Signals | None:
+        """Run the algorithm's own loop, with our logging, evaluation and checkpoints."""
+        if session.resume is not None:
+            raise UserError(
+                "stable-baselines3's algorithms cannot be resumed exactly; start a new run with more --total-steps."
+            )
+        model = self.make(session)
+        session.write_config()
+        with StopRequest() as stop:
+            watch = Watch(session, stop, SB3Policy(model, session.make_env(1, None).spec))
+            model.set_logger(SB3Logger(folder=None, output_formats=[]))
+            with watch.display:
+                model.learn(session.run.total_steps, callback=watch)
+        watch.finish()
+        return stop.signal
+
+    def load(self, session: Session, which: Which) -> "SB3Policy":
+        """The policy of a checkpoint."""
+        model = self.make(session)
+        try:
+            model.policy.load_state_dict(session.checkpoint(which).tensors)
+        except RuntimeError as error:
+            raise UserError(f"The checkpoint in {session.folder.path} does not fit its configuration.") from error
+        return SB3Policy(model, session.make_env(1, None).spec)
+
+
+@dataclass
+class OffPolicy(SB3Config):
+    """Those with a replay buffer; with hindsight (HER, future, 4 goals) on goal environments."""
+
+    her: bool = True
+    """Hindsight on goal environments."""
+    buffer_size: int = 1_000_000
+    """Capacity of the replay buffer."""
+    learning_starts: int = 1000
+    """Environment steps before the first update."""
+    gradient_steps: int = -1
+    """Updates a step of all environments; -1 for as many as there are environments."""
+    tau: float = 0.005
+    """Polyak averaging of the target networks."""
+
+    def options(self, goal_env: bool) -> dict[str, Any]:
+        """Further arguments of the algorithm."""
+        options: dict[str, Any] = {
+            "buffer_size": self.buffer_size, "learning_starts": self.learning_starts, "train_freq": 1,
+            "gradient_steps": self.gradient_steps, "tau": self.tau,
+        }  # fmt: skip
+        if goal_env and self.her:
+            options["replay_buffer_class"] = HerReplayBuffer
+            options["replay_buffer_kwargs"] = {"n_sampled_goal": 4, "goal_selection_strategy": "future"}
+        return options
+
+
+@dataclass
+class SB3TD3(OffPolicy):
+    """stable-baselines3's TD3, with its HER on goal environments."""
+
+    algorithm: ClassVar[type[BaseAlgorithm]] = TD3
+    actions: ClassVar[tuple[type, ...]] = (spaces.Box,)
+    noise: float = 0.1
+    """Standard deviation of Gaussian exploration noise, in half-ranges of the action."""
+
+    def make(self, session: Session) -> BaseAlgorithm:
+        """The untrained model, with exploration noise."""
+        from stable_baselines3.common.noise import NormalActionNoise
+
+        model = super().make(session)
+        assert isinstance(model, TD3) and isinstance(model.action_space, spaces.Box)
+        size = model.action_space.shape[0]
+        model.action_noise = NormalActionNoise(np.zeros(size), np.full(size, self.noise))
+        return model
+
+
+@dataclass
+class SB3SAC(OffPolicy):
+    """stable-baselines3's SAC, with its HER on goal environments."""
+
+    algorithm: ClassVar[type[BaseAlgorithm]] = SAC
+    actions: ClassVar[tuple[type, ...]] = (spaces.Box,)
+    lr: float = 3e-4
+    """Learning rate."""
+
+
+@dataclass
+class SB3DQN(OffPolicy):
+    """stable-baselines3's DQN, for discrete actions."""
+
+    algorithm: ClassVar[type[BaseAlgorithm]] = DQN
+    actions: ClassVar[tuple[type, ...]] = (spaces.Discrete,)
+    lr: float = 1e-4
+    """Learning rate."""
+    tau: float = 1.0
+    """Share of the network copied into the target at each of its updates."""
+
+
+@dataclass
+class SB3PPO(SB3Config):
+    """stable-baselines3's PPO, on-policy, for continuous and discrete actions."""
+
+    algorithm: ClassVar[type[BaseAlgorithm]] = PPO
+    actions: ClassVar[tuple[type, ...]] = (
+        spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary,
+    )  # fmt: skip
+    lr: float = 3e-4
+    """Learning rate."""
+    batch_size: int = 64
+    """Transitions a gradient update."""
+
+
+class Watch(BaseCallback):
+    """Our logger, display, evaluation and checkpoints inside stable-baselines3's loop."""
+
+    def __init__(self, session: Session, stop: StopRequest, policy: "SB3Policy") -> None:
+        super().__init__()
+        self.session, self.stop, self.agent = session, stop, policy
+        c = session.run
+        self.due = {name: Every(f, 0) for name, f in (("log", c.log_freq), ("eval", c.eval_freq), ("save", c.save_freq))}
+        self.writer = Logger(session.folder.path)
+        if session.hyperparameters:
+            self.writer.hyperparameters(session.hyperparameters, {"eval/success_rate": 0.0, "eval/mean_reward": 0.0})
+        self.display = Display(c.total_steps, 0, c.progress)
+        self.checkpoints = Checkpoints(session.folder.checkpoints)
+        self.recent, self.best = Recent(), (-float("inf"), -float("inf"))
+        self.last_eval: dict[str, float] = {}
+        self.elapsed, self.since, self.at = 0.0, time.perf_counter(), 0
+
+    def _on_training_start(self) -> None:
+        n = self.training_env.num_envs
+        self.reward, self.length, self.success = np.zeros(n), np.zeros(n, int), np.zeros(n, bool)
+
+    def _on_step(self) -> bool:
+        self._count(self.locals["rewards"], self.locals["dones"], self.locals["infos"])
+        if self.due["log"](self.num_timesteps):
+            self._log()
+        if self.due["eval"](self.num_timesteps):
+            self._evaluate()
+        if self.due["save"](self.num_timesteps):
+            self._save()
+        return self.stop.signal is None and self.num_timesteps < self.session.run.total_steps
+
+    def _count(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        now = np.array([bool(i.get("is_success", i.get("success", False))) for i in infos])
+        self.reward += rewards
+        self.length += 1
+        self.success |= now
+        self.recent.add([
+            Episode(int(i), float(self.reward[i]), int(self.length[i]), bool(self.success[i]), bool(now[i]),
+                    bool(infos[i].get("TimeLimit.truncated", False)))
+            for i in np.flatnonzero(dones)
+        ])  # fmt: skip
+        self.reward[dones], self.length[dones], self.success[dones] = 0.0, 0, False
+
+    def _log(self) -> None:
+        now, steps = time.perf_counter(), self.num_timesteps
+        rate = (steps - self.at) / max(now - self.since, 1e-9)
+        self.elapsed, self.since, self.at = self.elapsed + now - self.since, now, steps
+        scalars = self.recent.scalars() | {"time/fps": rate, "time/time_elapsed": self.elapsed}
+        for name, value in self.model.logger.name_to_value.items():
+            if name.startswith("train/"):
+                scalars[f"train/policy/{name.removeprefix('train/')}"] = float(value)
+        self.writer.write(steps, scalars)
+        self.display.update(steps, rate, scalars, self.last_eval)
+
+    def _evaluate(self) -> None:
+        paused = time.perf_counter()
+        elapsed = self.elapsed + paused - self.since
+        scalars = self.session.evaluate(self.agent).scalars()
+        self.last_eval = {**scalars, "steps": float(self.num_timesteps)}
+        self.writer.write(self.num_timesteps, {**scalars, "eval/time_elapsed": elapsed})
+        self.display.evaluated(self.num_timesteps, scalars)
+        score = scalars["eval/success_rate"], scalars["eval/mean_reward"]
+        if score > self.best:
+            self.best = score
+            self.checkpoints.save_best(self._checkpoint())
+        self.since += time.perf_counter() - paused
+
+    def _save(self) -> None:
+        self.checkpoints.save(self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(dict(self.model.policy.state_dict()), {"steps": self.num_timesteps})
+
+    def finish(self) -> None:
+        """The last evaluation and checkpoint."""
+        self._log()
+        if self.session.run.eval_freq and self.stop.signal is None and self.last_eval.get("steps") != self.num_timesteps:
+            self._evaluate()
+        self._save()
+        self.writer.close()
+
+
+class SB3Policy:
+    """A stable-baselines3 model as a policy of our evaluation."""
+
+    def __init__(self, model: BaseAlgorithm, spec: Spec) -> None:
+        self.model, self.spec = model, spec
+
+    def start(self, num_envs: int) -> None:
+        """It remembers nothing."""
+
+    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, None]:
+        """Deterministic actions: vectors in [-1, 1], or numbers for discrete actions."""
+        actions, _ = self.predict(self._raw(obs))
+        if not self.spec.continuous:
+            return torch.as_tensor(actions), None, None
+        low, high = self.spec.action_low.numpy(), self.spec.action_high.numpy()
+        unit = 2 * (actions.reshape(len(actions), -1) - low) / (high - low) - 1
+        return torch.as_tensor(unit, dtype=torch.float32), None, None
+
+    def place(self, state: Tensor) -> Tensor | None:
+        """The achieved goals [N, G] of a goal environment."""
+        return state[:, list(self.spec.achieved)] if self.spec.achieved else None
+
+    def after(self, memory: None, step: Step) -> tuple[None, dict[str, Tensor]]:
+        """Nothing to remember or report."""
+        return None, {}
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """The model's own `predict`."""
+        return self.model.predict(observation, state, episode_start, deterministic)
+
+    def _raw(self, obs: Observation) -> np.ndarray | Mapping[str, np.ndarray]:
+        state = obs.state.cpu().numpy()
+        space = self.model.observation_space
+        if not isinstance(space, spaces.Dict):
+            return state.reshape(-1, *(space.shape or ()))
+        width = int(np.prod(space["observation"].shape or (1,)))
+        achieved = state[:, list(self.spec.achieved)]
+        return {
+            "observation": state[:, :width],
+            "achieved_goal": achieved,
+            "desired_goal": obs.goal.cpu().numpy(),
+        }
+
+
+def _is_goal_env(env: gym.Env[Any, Any]) -> bool:
+    space = env.observation_space
+    return isinstance(space, spaces.Dict) and set(space.spaces) == {"observation", "achieved_goal", "desired_goal"}
+
+
+def _as_vectors(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Dictionaries, tuples and numbers flattened, as our bridge does; goal environments and vectors as they are."""
+    if _is_goal_env(env) or isinstance(env.observation_space, spaces.Box):
+        return env
+    return gym.wrappers.FlattenObservation(env)

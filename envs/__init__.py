@@ -1,0 +1,7 @@
+"""The bridge from any Gymnasium environment to batched tensors, and tasks of our own."""
+
+from hrl.envs.bridge import Bridge, EnvironmentFault
+from hrl.envs.make import EnvConfig, EnvError, make_env
+from hrl.envs.spec import Observation, Spec, Step
+
+__all__ = ["Bridge", "EnvConfig", "EnvError", "EnvironmentFault", "Observation", "Spec", "Step", "make_env"]

@@ -1,0 +1,165 @@
+"""The bridge: a Gymnasium vector environment as batched tensors, whatever its autoreset mode."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from hrl.envs.flatten import flatten_batch
+from hrl.envs.goals import is_goal_space
+from hrl.envs.spec import Observation, Spec, Step
+
+
+class EnvironmentFault(Exception):
+    """An environment broke its contract in the middle of a run; the sentence names environment and step."""
+
+
+class Bridge:
+    """N environments stepped together. Actions are in [-1, 1], everything else is tensors on `device`.
+
+    `seeds`, for environments whose autoreset is disabled, gives each episode's own seed.
+    """
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv[Any, Any, Any],
+        spec: Spec,
+        device: torch.device,
+        seeds: Iterator[int] | None = None,
+    ) -> None:
+        self.env, self.spec, self.device, self.seeds = env, spec, device, seeds
+        self.num_envs = env.num_envs
+        self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.goal_env = is_goal_space(env.single_observation_space)
+        self.appended = self.goal_env and spec.state_dim > _width(env.single_observation_space["observation"])
+        self.steps = 0
+        self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
+        low, high = spec.action_low.numpy(), spec.action_high.numpy()
+        self._centre, self._half = (high + low) / 2, (high - low) / 2
+
+    def reset(self, seed: int) -> Observation:
+        """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
+        seeds = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
+        raw, _ = self.env.reset(seed=seeds)
+        self._resetting = torch.zeros_like(self._resetting)
+        return self.observe(raw)
+
+    def step(self, actions: Tensor) -> Step:
+        """Step every environment. Raises EnvironmentFault for an observation or reward that is no number."""
+        raw, reward, terminated, truncated, info = self.env.step(self._to_env(actions))
+        obs = self.observe(raw)
+        rewards = torch.as_tensor(reward, dtype=torch.float32, device=self.device)
+        ended, cut = (torch.as_tensor(x, dtype=torch.bool, device=self.device) for x in (terminated, truncated))
+        active = ~self._resetting
+        done = (ended | cut) & active
+        final, following = obs, obs
+        if self.mode == AutoresetMode.SAME_STEP:
+            final = self._final(obs, info, done)
+        elif self.mode == AutoresetMode.NEXT_STEP:
+            self._resetting = done
+        elif bool(done.any()):
+            following = self._restart(done)
+        count = int(active.sum())
+        self.steps += count
+        self._check(final, rewards)
+        return Step(following, final, rewards, ended & active, cut & active, active, self._success(info, done), count)
+
+    def render(self) -> Sequence[np.ndarray]:
+        """One frame [H, W, 3] an environment."""
+        frames = self.env.render()
+        assert frames is not None
+        return frames
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
+    def to_action(self, actions: np.ndarray) -> np.ndarray:
+        """From [-1, 1] to the environment's own bounds, [N, *shape]."""
+        space = self.env.single_action_space
+        scaled = (actions * self._half + self._centre).reshape(-1, *space.shape)
+        return np.clip(scaled, space.low, space.high).astype(space.dtype)
+
+    # -- the parts -------------------------------------------------------------------------------------------
+
+    def _to_env(self, actions: Tensor) -> Any:
+        if not self.spec.continuous:
+            return actions.cpu().numpy()
+        return self.to_action(actions.cpu().numpy())
+
+    def observe(self, raw: Any) -> Observation:
+        """Batched raw observations, as the environment gives them, as tensors."""
+        space = self.env.single_observation_space
+        if not self.goal_env:
+            state = flatten_batch(space, raw, self.device)
+            return Observation(state, state.new_zeros(len(state), 0))
+        parts = {key: flatten_batch(space[key], raw[key], self.device) for key in raw}
+        state = parts["observation"]
+        if self.appended:
+            state = torch.cat([state, parts["achieved_goal"]], -1)
+        return Observation(state, parts["desired_goal"])
+
+    def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:
+        """The true next observation: under SAME_STEP it stands in info where an episode ended."""
+        raw = info.get("final_obs", info.get("final_observation"))
+        if raw is None:
+            return obs
+        if isinstance(raw, np.ndarray) and raw.dtype == object:
+            places = np.flatnonzero([r is not None for r in raw])
+            ended = self.observe(_stack([raw[i] for i in places]))
+            state, goal = obs.state.clone(), obs.goal.clone()
+            where = torch.as_tensor(places, device=self.device)
+            state[where], goal[where] = ended.state, ended.goal
+            return Observation(state, goal)
+        ended = self.observe(raw)
+        wide = done.unsqueeze(-1)
+        return Observation(torch.where(wide, ended.state, obs.state), torch.where(wide, ended.goal, obs.goal))
+
+    def _restart(self, done: Tensor) -> Observation:
+        mask = done.cpu().numpy()
+        seeds = [next(self.seeds) if self.seeds and d else None for d in mask]
+        raw, _ = self.env.reset(seed=seeds, options={"reset_mask": mask})
+        return self.observe(raw)
+
+    def _success(self, info: dict[str, Any], done: Tensor) -> Tensor:
+        """`is_success` or `success` of this step; where an episode ended under SAME_STEP it is the final info's."""
+        success = self._flag(info)
+        final = info.get("final_info")
+        return torch.where(done, self._flag(final), success) if isinstance(final, dict) else success
+
+    def _flag(self, info: dict[str, Any]) -> Tensor:
+        for key in ("is_success", "success"):
+            if key in info:
+                values = info[key]
+                if isinstance(values, np.ndarray) and values.dtype == object:
+                    values = np.array([bool(v) for v in values])
+                return torch.as_tensor(values, device=self.device).bool().flatten()
+        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+
+    def _check(self, final: Observation, reward: Tensor) -> None:
+        for name, values in (("observation", final.state), ("goal", final.goal), ("reward", reward.unsqueeze(-1))):
+            # One sum instead of a mask: an entry that is no number makes the sum none.
+            if not bool(torch.isfinite(values.sum())):
+                wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
+                if wrong:
+                    raise EnvironmentFault(
+                        f"Environment {wrong[0]} of {self.spec.env_id} gave a {name} that is NaN or infinite "
+                        f"at environment step {self.steps}."
+                    )
+
+
+def _width(space: gym.Space[Any]) -> int:
+    return int(np.prod(space.shape or (0,)))
+
+
+def _stack(observations: list[Any]) -> Any:
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: _stack([o[key] for o in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_stack(list(column)) for column in zip(*observations, strict=True))
+    return np.stack([np.asarray(o) for o in observations])

@@ -1,0 +1,220 @@
+"""Making environments from what the user asked for, with a clear sentence where that can't be done."""
+
+import difflib
+import importlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import torch
+import tyro
+import yaml
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from hrl.envs.bridge import Bridge, EnvironmentFault
+from hrl.envs.flatten import UnsupportedSpace, flat_bounds, flat_dim
+from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, probe
+from hrl.envs.spec import Spec
+
+
+class EnvError(Exception):
+    """An environment that can't be made or used; the sentence says why and what to do."""
+
+
+def _read_pairs(pairs: list[str]) -> dict[str, Any]:
+    values = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"{pair!r} is not of the form name=value")
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+KEY_VALUES = tyro.constructors.PrimitiveConstructorSpec[dict[str, Any]](
+    nargs="*",
+    metavar="NAME=VALUE",
+    instance_from_str=_read_pairs,
+    is_instance=lambda x: isinstance(x, dict),
+    str_from_instance=lambda x: [f"{key}={value}" for key, value in x.items()],
+)
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and how many of it."""
+
+    env: str
+    """Gymnasium id, or module:Id for one that importing the module registers."""
+    env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
+    """Keyword arguments of the environment, as continuing_task=False; values are read as YAML."""
+    num_envs: int = 1
+    """Environments stepped together."""
+    vectorization: Literal["auto", "sync", "async"] = "auto"
+    """In this process or one process each; auto takes the environment's own vector form where it has one."""
+    action_limit: float = 1.0
+    """Bound taken for action entries that have none."""
+
+
+class Guard(gym.Wrapper[Any, Any, Any, Any]):
+    """Turns whatever an environment raises into one sentence that names it and the step."""
+
+    def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
+        super().__init__(env)
+        self.index, self.steps = index, 0
+
+    def step(self, action: Any) -> Any:
+        """One step, counted."""
+        self.steps += 1
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            raise EnvironmentFault(self._sentence("step", error)) from error
+
+    def reset(self, **kwargs: Any) -> Any:
+        """A new episode."""
+        try:
+            return self.env.reset(**kwargs)
+        except Exception as error:
+            raise EnvironmentFault(self._sentence("reset", error)) from error
+
+    def _sentence(self, call: str, error: Exception) -> str:
+        name = self.spec.id if self.spec else type(self.env.unwrapped).__name__
+        return (
+            f"Environment {self.index} of {name} raised {type(error).__name__} in {call}() "
+            f"at its step {self.steps}: {error}"
+        )
+
+
+def find_id(env_id: str) -> str:
+    """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import gymnasium_robotics
+
+        gym.register_envs(gymnasium_robotics)
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported: {error}.") from error
+    if name not in gym.registry:
+        close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(close)}?" if close else " Is its package installed? Try module:Id."
+        raise EnvError(f"There is no environment {name!r}.{hint}")
+    return name
+
+
+def make_env(
+    config: EnvConfig,
+    device: torch.device | str = "cpu",
+    seeds: Iterator[int] | None = None,
+    autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
+    **overrides: Any,
+) -> Bridge:
+    """The environments as batched tensors. With `seeds`, every episode is begun with the next of them.
+
+    Raises EnvError where the environment can't be made or its observations can't be used.
+    """
+    name = find_id(config.env)
+    if config.num_envs < 1:
+        raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
+    kwargs = {**config.env_kwargs, **overrides}
+    mode = AutoresetMode.DISABLED if seeds is not None else autoreset
+    try:
+        env = _make_vector(name, config, kwargs, mode)
+    except (EnvironmentFault, EnvError):
+        raise
+    except Exception as error:
+        raise EnvError(f"{name} cannot be made with {kwargs or 'its defaults'}: {error}") from error
+    own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
+    spec = _spec(name, env, kwargs, config.action_limit)
+    return Bridge(env, spec, torch.device(device), None if own_mode else seeds)
+
+
+def make_single(config: EnvConfig, **overrides: Any) -> gym.Env[Any, Any]:
+    """One environment, with Gymnasium's own wrappers."""
+    name = find_id(config.env)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gym.make(name, disable_env_checker=True, **{**config.env_kwargs, **overrides})
+
+
+def _make_one(name: str, kwargs: dict[str, Any], modules: tuple[str, ...], index: int) -> gym.Env[Any, Any]:
+    for module in modules:  # in a worker process nothing is registered yet
+        importlib.import_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import gymnasium_robotics
+
+        gym.register_envs(gymnasium_robotics)
+        return Guard(gym.make(name, disable_env_checker=True, **kwargs), index)
+
+
+def _make_vector(
+    name: str, config: EnvConfig, kwargs: dict[str, Any], mode: AutoresetMode
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    own = gym.registry[name].vector_entry_point is not None
+    if own and config.vectorization == "auto":
+        return gym.make_vec(name, config.num_envs, "vector_entry_point", **kwargs)
+    module = config.env.rpartition(":")[0]
+    makers = [partial(_make_one, name, kwargs, (module,) if module else (), i) for i in range(config.num_envs)]
+    if config.vectorization == "async":
+        return gym.vector.AsyncVectorEnv(makers, autoreset_mode=mode)
+    return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
+
+
+def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str, Any], limit: float) -> Spec:
+    space = env.single_observation_space
+    try:
+        flat_dim(space)
+    except UnsupportedSpace as error:
+        raise EnvError(
+            f"{name} observes {error}, which is not supported; wrap it so that it gives vectors "
+            "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
+        ) from error
+    low, high = flat_bounds(space["observation"] if is_goal_space(space) else space)
+    steps = gym.registry[name].max_episode_steps
+    common: dict[str, Any] = {
+        "env_id": name,
+        "observation_space": space,
+        "action_space": env.single_action_space,
+        "action_low": _action_bound(env.single_action_space, "low", -limit),
+        "action_high": _action_bound(env.single_action_space, "high", limit),
+        "max_episode_steps": kwargs.get("max_episode_steps", steps),
+    }
+    if not is_goal_space(space):
+        nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
+        return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
+    assert isinstance(space, spaces.Dict)
+    single = _make_one(name, kwargs, (), 0)
+    seen = probe(single)
+    achieved = find_achieved(seen)
+    if achieved is None:
+        achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
+        bounds = flat_bounds(space["achieved_goal"])
+        low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
+    reward = GoalReward(single, seen)
+    return Spec(
+        state_dim=len(low),
+        goal_dim=flat_dim(space["desired_goal"]),
+        achieved=achieved,
+        state_low=low,
+        state_high=high,
+        task_reward=reward,
+        reward_range=reward.range,
+        **common,
+    )
+
+
+def _action_bound(space: gym.Space[Any], side: str, limit: float) -> torch.Tensor:
+    """[A] one side's bounds of a Box, with the limit where it has none; [0] for other spaces."""
+    if not isinstance(space, spaces.Box):
+        return torch.empty(0)
+    bound = torch.as_tensor(getattr(space, side), dtype=torch.float32).flatten()
+    return torch.where(bound.isfinite(), bound, limit)

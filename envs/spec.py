@@ -1,0 +1,71 @@
+"""What the bridge gives: observations, steps, and what is known of an environment before the first one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from torch import Tensor
+
+
+class Observation(NamedTuple):
+    """N observations."""
+
+    state: Tensor
+    """[N, D] float32, flattened."""
+    goal: Tensor
+    """[N, G] the desired goal; G = 0 where the environment has none."""
+
+
+class Step(NamedTuple):
+    """One step of N environments."""
+
+    obs: Observation
+    """What to act on next."""
+    final: Observation
+    """The true next observation of this transition, also where the episode ended."""
+    reward: Tensor
+    """[N]"""
+    terminated: Tensor
+    """[N] the task ended."""
+    truncated: Tensor
+    """[N] the episode was cut, the task did not end."""
+    active: Tensor
+    """[N] False where the environment only reset: no transition."""
+    success: Tensor
+    """[N] what info says of success at this step; False where it says nothing."""
+    count: int
+    """Environment steps taken: the number of active environments."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of an environment before the first step."""
+
+    env_id: str
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    state_dim: int
+    goal_dim: int
+    achieved: tuple[int, ...]
+    """Where in the state the achieved goal stands."""
+    state_low: Tensor
+    state_high: Tensor
+    action_low: Tensor
+    """[A] bounds of an action vector; the chosen limit where the environment has none."""
+    action_high: Tensor
+    task_reward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
+    reward_range: tuple[float, float] | None
+    """Least and most reward of a step, where the task's reward takes just two values."""
+    max_episode_steps: int | None
+
+    @property
+    def continuous(self) -> bool:
+        """Whether actions are vectors (Box)."""
+        return isinstance(self.action_space, gym.spaces.Box)
+
+    @property
+    def action_dim(self) -> int:
+        """Entries of an action vector; 0 for other action spaces."""
+        return len(self.action_low)

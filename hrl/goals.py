@@ -1,0 +1,221 @@
+"""The goal space: where subgoals live. Declared once, used by every algorithm and by the pictures."""
+
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hrl.types import BatchedEnv, Spec, UserError
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """The declaration of a goal space. A goal environment needs none."""
+
+    indices: tuple[int, ...] = ()
+    """State entries that make up a goal. Default: the achieved goal of a goal environment, else all."""
+    projection: str | None = None
+    """`module:function` mapping states [..., D] to goals [..., G], instead of indices."""
+    low: tuple[float, ...] = ()
+    """Lower bound of a subgoal (of its displacement, if relative). One number serves all dimensions."""
+    high: tuple[float, ...] = ()
+    """Upper bound of a subgoal, likewise."""
+    bounds: Literal["given", "space", "measured", "auto"] = "auto"
+    """Where the bounds come from: low and high, the observation space, or random steps before training.
+    auto takes the first that is there."""
+    relative: bool = True
+    """A subgoal is a displacement from where it is decided (HIRO), not a place."""
+    distance: Literal["l2", "linf"] = "l2"
+    """Distance between two goals."""
+    threshold: float | None = None
+    """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal."""
+    periods: tuple[float, ...] = ()
+    """Sine and cosine features of positions in goal space, with these periods, for every network."""
+
+
+class GoalSpace:
+    """Projection, bounds, distance and features of goals. Tensors are [..., G]."""
+
+    def __init__(
+        self,
+        project: Callable[[Tensor], Tensor],
+        low: Tensor,
+        high: Tensor,
+        relative: bool,
+        threshold: float | None = None,
+        distance: str = "l2",
+        periods: tuple[float, ...] = (),
+    ) -> None:
+        self.project = project
+        self.low, self.high = low, high
+        self.centre, self.half = (high + low) / 2, (high - low) / 2
+        self.relative = relative
+        self.threshold = float(0.1 * self.half.norm()) if threshold is None else threshold
+        self.order = {"l2": 2.0, "linf": math.inf}[distance]
+        self.frequencies = torch.tensor([2 * math.pi / p for p in periods], device=low.device)
+
+    def declare(self, config: GoalConfig) -> GoalConfig:
+        """The declaration with its bounds and threshold as they were resolved."""
+        low, high = (tuple(float(x) for x in b) for b in (self.low, self.high))
+        return replace(config, low=low, high=high, bounds="given", threshold=self.threshold)
+
+    @property
+    def dim(self) -> int:
+        """G, the number of goal dimensions."""
+        return self.low.shape[-1]
+
+    def scale(self, raw: Tensor) -> Tensor:
+        """From a policy's [-1, 1] to the goal space's bounds."""
+        return self.centre + self.half * raw
+
+    def unscale(self, goal: Tensor) -> Tensor:
+        """From the goal space to [-1, 1], clipped."""
+        return ((goal - self.centre) / self.half).clamp(-1.0, 1.0)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance [...] of goals a and b."""
+        return torch.linalg.vector_norm(a - b, ord=self.order, dim=-1)
+
+    def features(self, goal: Tensor) -> Tensor:
+        """Sines and cosines [..., 2 G P] of goals at the declared P periods."""
+        return sinusoids(goal, self.frequencies)
+
+    @property
+    def feature_dim(self) -> int:
+        """2 G P, the width of `features`."""
+        return 2 * self.dim * len(self.frequencies)
+
+
+def sinusoids(x: Tensor, frequencies: Tensor) -> Tensor:
+    """[..., G] -> [..., 2 G P]: sin and cos of every entry at every frequency."""
+    angles = (x.unsqueeze(-1) * frequencies).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+@dataclass(frozen=True)
+class Select:
+    """The projection that picks state entries."""
+
+    indices: Tensor
+
+    def __call__(self, state: Tensor) -> Tensor:
+        return state.index_select(-1, self.indices)
+
+
+@dataclass
+class _Bounds:
+    low: Tensor = field(default_factory=lambda: torch.empty(0))
+    high: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def build_goal_space(
+    config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
+) -> GoalSpace:
+    """Resolve a declaration against an environment. `measure` makes environments for measured bounds.
+
+    Raises UserError where the declaration does not fit the environment.
+    """
+    project = _projection(config, spec, device)
+    dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]
+    bounds = _given(config, dim, device) or _from_space(config, spec, project, device)
+    if bounds is None:
+        bounds = measure_bounds(measure(), project, period, config.relative)
+    if not bool((bounds.low < bounds.high).all()):
+        raise UserError(f"Every goal.low must be below goal.high, but they are {bounds.low.tolist()} and {bounds.high.tolist()}.")
+    if config.threshold is not None and config.threshold <= 0:
+        raise UserError(f"goal.threshold must be positive, not {config.threshold}.")
+    if any(p <= 0 for p in config.periods):
+        raise UserError(f"goal.periods must be positive, not {config.periods}.")
+    return GoalSpace(
+        project, bounds.low, bounds.high, config.relative, config.threshold, config.distance, config.periods
+    )
+
+
+def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    if config.projection is not None:
+        return load_object(config.projection, "goal.projection")
+    indices = config.indices or spec.achieved or tuple(range(spec.state_dim))
+    outside = [i for i in indices if not 0 <= i < spec.state_dim]
+    if outside:
+        raise UserError(
+            f"goal.indices {outside} lie outside the observation of {spec.env_id}, "
+            f"which has {spec.state_dim} entries (0 to {spec.state_dim - 1})."
+        )
+    return Select(torch.tensor(indices, device=device))
+
+
+def load_object(path: str, option: str) -> Callable[[Tensor], Tensor]:
+    """Import `module:name`. Raises UserError with the option's name when it cannot."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{option} {path!r} cannot be imported ({error}); it must read module:name.") from error
+
+
+def _given(config: GoalConfig, dim: int, device: torch.device) -> _Bounds | None:
+    if config.bounds not in ("auto", "given"):
+        return None
+    if not config.low and not config.high and config.bounds == "auto":
+        return None
+    for name in ("low", "high"):
+        if len(getattr(config, name)) not in (1, dim):
+            raise UserError(
+                f"goal.{name} needs 1 or {dim} numbers for this goal space, but has {len(getattr(config, name))}."
+            )
+    low, high = (torch.tensor(b, device=device).expand(dim).clone() for b in (config.low, config.high))
+    return _Bounds(low, high)
+
+
+def _from_space(
+    config: GoalConfig, spec: Spec, project: Callable[[Tensor], Tensor], device: torch.device
+) -> _Bounds | None:
+    if config.bounds == "measured":
+        return None
+    low, high = project(spec.state_low.to(device)), project(spec.state_high.to(device))
+    if not bool((low.isfinite() & high.isfinite() & (low < high)).all()) or config.projection is not None:
+        if config.bounds == "space":
+            raise UserError(
+                f"goal.bounds space: the observation space of {spec.env_id} has no bounds for these goals; "
+                "give goal.low and goal.high, or use goal.bounds measured."
+            )
+        return None
+    if config.relative:
+        half = (high - low) / 2
+        return _Bounds(-half, half)
+    return _Bounds(low, high)
+
+
+@torch.no_grad()
+def measure_bounds(
+    env: BatchedEnv, project: Callable[[Tensor], Tensor], period: int, relative: bool, steps: int = 200
+) -> _Bounds:
+    """Bounds that hold all goals seen in `steps` random steps of every environment, one tenth wider.
+
+    Relative bounds hold all displacements within `period` steps of one episode, made symmetric.
+    """
+    generator = torch.Generator().manual_seed(0)
+    obs = env.reset(seed=0)
+    start = project(obs.state)
+    low = torch.zeros_like(start[0]) if relative else start.amin(0)
+    high = torch.zeros_like(start[0]) if relative else start.amax(0)
+    action = torch.zeros(env.num_envs, env.spec.action_dim)
+    for t in range(steps):
+        # Held for a few steps, a random action gets somewhere.
+        if t % 5 == 0:
+            action = torch.rand(action.shape, generator=generator) * 2 - 1
+        step = env.step(action.to(start.device))
+        seen = project(step.final.state) - (start if relative else 0.0)
+        low, high = torch.minimum(low, seen.amin(0)), torch.maximum(high, seen.amax(0))
+        restart = (step.terminated | step.truncated).unsqueeze(-1) | ((t + 1) % period == 0)
+        start = torch.where(restart, project(step.obs.state), start)
+    env.close()
+    if relative:
+        half = torch.maximum(high, -low).clamp_min(1e-3) * 1.1
+        return _Bounds(-half, half)
+    margin = (high - low).clamp_min(1e-3) * 0.05
+    return _Bounds(low - margin, high + margin)

@@ -1,0 +1,65 @@
+"""TD3: twin delayed deep deterministic policy gradient (Fujimoto, van Hoof, Meger 2018)."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from hrl.learners.base import ActorCritic, Batch, LearnerConfig, Metrics, adam, minimise, regression
+from hrl.networks import TwinCritic, mlp, track
+
+
+class TD3(ActorCritic):
+    """Deterministic actor π, twin critics Q₁ and Q₂, and slow copies of all three."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        action_dim: int,
+        config: LearnerConfig,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(config, value_range)
+        self.actor = mlp(input_dim, config.hidden, action_dim)
+        self.critic = TwinCritic(input_dim, action_dim, config.hidden)
+        self.target_actor = deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.actor_optimiser = adam(self.actor.parameters(), config.actor_lr or config.lr)
+        self.critic_optimiser = adam(self.critic.parameters(), config.lr)
+        self.remember_learning_rates()
+
+    @torch.no_grad()
+    def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """π(s) in [-1, 1]."""
+        return self.actor(inputs).tanh()
+
+    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
+        """One critic step, and every `policy_delay`-th time one actor step and the targets' tracking."""
+        metrics = self.update_critic(batch, generator)
+        self.updates += 1
+        if self.updates % self.config.policy_delay == 0:
+            metrics |= self.update_actor(batch)
+            track(self.target_critic, self.critic, self.config.tau)
+            track(self.target_actor, self.actor, self.config.tau)
+        return metrics
+
+    def update_critic(self, batch: Batch, generator: torch.Generator) -> Metrics:
+        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c)."""
+        c = self.config
+        with torch.no_grad():
+            noise = torch.randn(batch.action.shape, generator=generator, device=batch.action.device)
+            noise = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
+            next_action = (self.target_actor(batch.next_inputs).tanh() + noise).clamp(-1.0, 1.0)
+            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
+            target = self.bound(batch.reward + batch.discount * next_value)
+        q = self.critic(batch.inputs, batch.action)
+        loss = regression(q, target, c.huber)
+        norm = minimise(loss, list(self.critic.parameters()), self.critic_optimiser)
+        return {"critic_loss": loss.detach(), "q_mean": q.detach().mean(), "critic_grad_norm": norm}
+
+    def update_actor(self, batch: Batch) -> Metrics:
+        """Maximise Q₁(s, π(s))."""
+        action = self.actor(batch.inputs).tanh()
+        loss = -self.critic.first(batch.inputs, action).mean() + self.config.action_l2 * action.square().mean()
+        norm = minimise(loss, list(self.actor.parameters()), self.actor_optimiser)
+        return {"actor_loss": loss.detach(), "actor_grad_norm": norm}

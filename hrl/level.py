@@ -1,0 +1,208 @@
+"""A level: one member of the stack, with its own policy, learner, replay and timescale."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hrl.clock import Segment
+from hrl.commands import Command
+from hrl.learners import LEARNERS, Batch, LearnerConfig
+from hrl.metrics import Means
+from hrl.replay.hindsight import Strategy
+from hrl.replay.ring import Replay
+from hrl.replay.transitions import Transitions, sample_transitions
+from hrl.timescale import Schedule, Timescale
+from hrl.types import UserError
+
+Relabel = Callable[[Transitions, torch.Generator], Transitions]
+
+
+@dataclass
+class LevelConfig(LearnerConfig):
+    """One level: its learner, replay, timescale, exploration and hindsight."""
+
+    learner: Literal["td3", "sac"] = "td3"
+    """Update rule."""
+    batch_size: int = 256
+    """Transitions a gradient update."""
+    replay: int = 1_000_000
+    """Capacity of the level's replay, in its own transitions."""
+    every: int = 1
+    """Environment steps (of all environments together) from one round of updates to the next."""
+    updates: int = 1
+    """Gradient updates a round."""
+    schedule: Schedule = "constant"
+    """How the learning rate falls over the run."""
+    warmup: int = 0
+    """Updates over which the learning rate first rises from zero."""
+    noise: float = 0.1
+    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action."""
+    random: tuple[float, float] = (0.0, 0.0)
+    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
+    the others lie between."""
+    hindsight: float = 0.0
+    """Share of a batch whose command is replaced by what was reached later."""
+    hindsight_strategy: Strategy = "future"
+    """Reached when: at a random later moment of the episode, or at its end."""
+    hindsight_horizon: int | None = None
+    """Only moments within so many of the level's decisions. Default: to the episode's end."""
+    clip_values: bool = True
+    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+    frozen: bool = False
+    """Act, but do not learn."""
+
+    def check(self, name: str) -> None:
+        """Raise UserError, naming the option, where a value cannot be meant."""
+        positive = {"lr", "batch_size", "replay", "every", "policy_delay", "tau"}
+        not_negative = {"updates", "warmup", "noise", "target_noise", "noise_clip", "action_l2", "actor_lr", "entropy"}
+        share = {"hindsight", "gamma", "tau"}
+        for option in sorted(positive | not_negative | share):
+            value = getattr(self, option)
+            if value is None:
+                continue
+            if option in positive and not value > 0:
+                raise UserError(f"{name}.{option} must be positive, not {value}.")
+            if option in not_negative and not value >= 0:
+                raise UserError(f"{name}.{option} must not be negative, but is {value}.")
+            if option in share and not 0 <= value <= 1:
+                raise UserError(f"{name}.{option} must lie between 0 and 1, not at {value}.")
+        if self.gamma == 1.0 and self.clip_values:
+            raise UserError(f"{name}.gamma must be below 1 while {name}.clip_values is on.")
+        if not self.hidden or min(self.hidden) < 1:
+            raise UserError(f"{name}.hidden must be one or more positive layer sizes, not {self.hidden}.")
+        if not all(0 <= share <= 1 for share in self.random):
+            raise UserError(f"{name}.random must be two shares between 0 and 1, not {self.random}.")
+        if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
+            raise UserError(f"{name}.hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
+
+
+class Level:
+    """Acts on its own clock under a command from above, stores what came of it, and learns from that."""
+
+    def __init__(
+        self,
+        name: str,
+        config: LevelConfig,
+        command: Command,
+        action_dim: int,
+        state_dim: int,
+        num_envs: int,
+        device: torch.device,
+        period: int = 1,
+        starts: int = 0,
+        bottom: bool = True,
+    ) -> None:
+        config.check(name)
+        if period < 1:
+            raise UserError(f"{name}.period must be at least 1 environment step, not {period}.")
+        self.name, self.config, self.command, self.period = name, config, command, period
+        values = command.value_range(config.gamma) if config.clip_values else None
+        self.learner = LEARNERS[config.learner](state_dim + command.input_dim, action_dim, config, values).to(device)
+        self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
+        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, bottom)
+        self.segment = Segment.empty(num_envs, state_dim, command.dim, device)
+        self.random = torch.linspace(*config.random, num_envs, device=device)
+        self.relabels: list[Relabel] = []
+        self.metrics = Means()
+
+    def _make_replay(
+        self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, bottom: bool
+    ) -> Replay:
+        fields = {"state": state_dim, "target": self.command.dim, "action": action_dim}
+        if self.command.extrinsic:
+            fields["reward"] = 1
+        following = ("state", "target") if self.command.extrinsic else ("state",)
+        counters = () if bottom else ("length", "first", "tested")
+        return Replay(fields, following, counters, self.config.replay, num_envs, device)
+
+    # -- acting ----------------------------------------------------------------------------------------------
+
+    def inputs(self, state: Tensor, target: Tensor) -> Tensor:
+        """What the networks see [..., I]."""
+        return torch.cat([state, self.command.encode(state, target)], -1)
+
+    def decide(self, state: Tensor, target: Tensor) -> Tensor:
+        """The deterministic decision [..., A] in [-1, 1]."""
+        return self.learner.act(self.inputs(state, target), None)
+
+    def explore(self, state: Tensor, target: Tensor, greedy: Tensor, generator: torch.Generator) -> Tensor:
+        """The decision [N, A] with exploration, except where `greedy` [N]."""
+        inputs = self.inputs(state, target)
+        action = self.learner.act(inputs, generator)
+        noise = torch.randn(action.shape, generator=generator, device=action.device)
+        uniform = torch.rand(action.shape, generator=generator, device=action.device) * 2 - 1
+        random = torch.rand(len(action), generator=generator, device=action.device) < self.random
+        noisy = (action + self.config.noise * noise).clamp(-1.0, 1.0)
+        explored = torch.where(random.unsqueeze(-1), uniform, noisy)
+        return torch.where(greedy.unsqueeze(-1), self.learner.act(inputs, None), explored)
+
+    # -- learning --------------------------------------------------------------------------------------------
+
+    def learn(self, steps: int, progress: float, generator: torch.Generator) -> None:
+        """Make the updates that are due after `steps` environment steps."""
+        for _ in range(self.timescale.due(steps)):
+            if not self.config.frozen:
+                self.update(progress, generator)
+
+    def update(self, progress: float, generator: torch.Generator) -> None:
+        """Sample, relabel, and one update of the learner."""
+        transitions = self.sample(generator)
+        self.learner.set_learning_rate(self.timescale.factor(progress))
+        self.metrics.add(self.learner.update(self.batch(transitions), generator))
+
+    def sample(self, generator: torch.Generator) -> Transitions:
+        """A relabelled batch of transitions."""
+        rows = self.replay.draw(self.config.batch_size, generator)
+        transitions = sample_transitions(self.replay, rows, self.command.extrinsic)
+        for relabel in self.relabels:
+            transitions = relabel(transitions, generator)
+        return transitions
+
+    def batch(self, t: Transitions) -> Batch:
+        """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling."""
+        reward = t.reward if self.command.extrinsic else self.command.reward(t.next_state, t.target)
+        return Batch(
+            inputs=self.inputs(t.state, t.target),
+            action=t.action,
+            reward=reward,
+            next_inputs=self.inputs(t.next_state, t.next_target),
+            discount=self.config.gamma**t.length * ~t.terminated,
+        )
+
+    # -- checkpoint ------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the level by name: networks, optimisers, replay."""
+        tensors = {f"net.{name}": x for name, x in self.learner.state_dict().items()}
+        tensors |= {f"replay.{name}": x for name, x in self.replay.state_dict().items()}
+        for name, optimiser in self.learner.optimisers().items():
+            for index, moments in optimiser.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{key}": x for key, x in moments.items()}
+        return tensors
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.learner.load_state_dict(_under("net.", tensors))
+        self.replay.load_state_dict(_under("replay.", tensors))
+        for name, optimiser in self.learner.optimisers().items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, x in _under(f"{name}.", tensors).items():
+                index, moment = key.split(".")
+                state.setdefault(int(index), {})[moment] = x
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+    def counters(self) -> dict[str, Any]:
+        """Host numbers of the level."""
+        return {"updates": self.learner.updates, "timescale": self.timescale.state_dict()}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take over what `counters` gave."""
+        self.learner.updates = counters["updates"]
+        self.timescale.load_state_dict(counters["timescale"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,61 @@
+"""The networks: plain multilayer perceptrons, and an ensemble of them computed as one."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    sizes = (input_dim, *hidden)
+    layers: list[nn.Module] = []
+    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], output_dim))
+
+
+class EnsembleLinear(nn.Module):
+    """`members` linear layers side by side: [members, B, in] -> [members, B, out]."""
+
+    def __init__(self, members: int, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(input_dim)
+        self.weight = nn.Parameter(torch.empty(members, input_dim, output_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, output_dim).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class TwinCritic(nn.Module):
+    """Two independent Q functions (Fujimoto et al. 2018): inputs [B, I], actions [B, A] -> [2, B]."""
+
+    def __init__(self, input_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        sizes = (input_dim + action_dim, *hidden)
+        layers: list[nn.Module] = []
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [EnsembleLinear(2, a, b), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, EnsembleLinear(2, sizes[-1], 1))
+
+    def forward(self, inputs: Tensor, action: Tensor) -> Tensor:
+        x = torch.cat([inputs, action], -1)
+        return self.layers(x.expand(2, *x.shape)).squeeze(-1)
+
+    def first(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """Q₁ alone [B], at half the cost."""
+        x = torch.cat([inputs, action], -1)
+        for layer in self.layers:
+            if isinstance(layer, EnsembleLinear):
+                x = torch.addmm(layer.bias[0], x, layer.weight[0])
+            else:
+                x = layer(x)
+        return x.squeeze(-1)
+
+
+@torch.no_grad()
+def track(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """Polyak averaging: θ' ← (1 - τ) θ' + τ θ."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

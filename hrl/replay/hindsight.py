@@ -1,0 +1,123 @@
+"""Hindsight: learn from a decision as though what came of it had been wanted (Andrychowicz 2017, Levy 2019).
+
+Each relabelling is `(transitions, generator) -> transitions` with static shapes: a share of the batch is changed
+through a mask.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hrl.commands import Command, Subgoal, Task
+from hrl.replay.ring import Replay, Rows
+from hrl.replay.transitions import Transitions
+
+Strategy = Literal["future", "final"]
+
+
+def later_states(
+    replay: Replay, rows: Rows, strategy: Strategy, horizon: int | None, generator: torch.Generator
+) -> Tensor:
+    """States [B, D] from each row's own episode after it: uniformly within `horizon` rows, or the last one."""
+    left = replay.end(rows) - rows.row
+    if horizon is not None:
+        left = left.clamp_max(horizon)
+    if strategy == "final":
+        return replay.get(rows.later(left), "state")
+    uniform = torch.rand(left.shape, generator=generator, device=left.device, dtype=torch.float64)
+    return replay.get(rows.later(1 + (uniform * left).long()), "state")
+
+
+def chosen(batch: int, share: float, generator: torch.Generator, device: torch.device) -> Tensor:
+    """A mask [B] that is true with probability `share`."""
+    return torch.rand(batch, generator=generator, device=device) < share
+
+
+@dataclass
+class HindsightGoals:
+    """A share of the targets becomes what was reached later; intrinsic rewards follow when they are computed."""
+
+    command: Command
+    replay: Replay
+    share: float
+    strategy: Strategy = "future"
+    horizon: int | None = None
+
+    def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
+        goal = self.command.project(later_states(self.replay, t.rows, self.strategy, self.horizon, generator))
+        mask = chosen(len(goal), self.share, generator, goal.device).unsqueeze(-1)
+        return t.changed(target=torch.where(mask, goal, t.target), next_target=torch.where(mask, goal, t.next_target))
+
+
+@dataclass
+class HindsightTask:
+    """A share of the task's goals becomes what was reached later, and the task's reward of every environment
+    step within the decision is computed again, up to the step where the episode would have ended."""
+
+    command: Task
+    replay: Replay
+    steps: Replay
+    """The bottom level's ring, which holds every environment step."""
+    share: float
+    gamma: float
+    period: int
+    strategy: Strategy = "future"
+
+    def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
+        goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
+        # Steps that the bottom ring has written over can't be paid again: such a decision keeps its goal.
+        mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
+        reward, reached = self.segment_reward(t, goal)
+        # Reaching the old goal was an end only because of that goal; any other end stays one.
+        assert self.command.task_reward is not None
+        by_goal = self.command.task_reward(self.command.project(t.next_state), t.target)[1]
+        wide = mask.unsqueeze(-1)
+        return t.changed(
+            target=torch.where(wide, goal, t.target),
+            next_target=torch.where(wide, goal, t.next_target),
+            reward=torch.where(mask, reward, t.reward),
+            terminated=torch.where(mask, reached | (t.terminated & ~by_goal), t.terminated),
+        )
+
+    def segment_reward(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_i γ^i r(s_{i+1}, goal) over each decision's steps before the goal ends it [B], and whether it did."""
+        assert self.command.task_reward is not None
+        i = torch.arange(self.period, device=goal.device)
+        rows = Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i)
+        achieved = self.command.project(self.steps.get(rows, "state"))
+        reward, ends = self.command.task_reward(achieved, goal.unsqueeze(1).expand_as(achieved))
+        within = i < t.length.unsqueeze(-1)
+        ends = ends & within
+        ended_before = ends.long().cumsum(-1) - ends.long() > 0
+        paid = self.command.shape(reward) * self.gamma**i * (within & ~ended_before)
+        return paid.sum(-1), ends.any(-1)
+
+
+@dataclass
+class HindsightActions:
+    """A share of the subgoals decided becomes the place that was reached (HAC's hindsight action transitions)."""
+
+    command: Subgoal
+    share: float
+
+    def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
+        reached = self.command.retrace(t.state, self.command.project(t.next_state))
+        mask = chosen(len(reached), self.share, generator, reached.device).unsqueeze(-1)
+        return t.changed(action=torch.where(mask, reached, t.action))
+
+
+@dataclass
+class SubgoalTesting:
+    """Subgoals that were tested without exploration below and missed are punished, as an end (HAC)."""
+
+    command: Subgoal
+    replay: Replay
+    penalty: float
+
+    def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
+        tested = self.replay.count(t.rows, "tested") > 0
+        missed = tested & ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
+        penalty = torch.full_like(t.reward, -self.penalty)
+        return t.changed(reward=torch.where(missed, penalty, t.reward), terminated=t.terminated | missed)

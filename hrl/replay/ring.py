@@ -1,0 +1,196 @@
+"""The ring: one level's transitions on the training device, N independent streams, nothing stored twice.
+
+Each environment writes a stream of *rows*. Row k holds what was seen and done at the k-th decision; the next
+observation of row k is the state of row k + 1. Where an episode ended, row k + 1 holds the true final
+observation and nothing else, and the next episode begins at row k + 2. So no transition crosses an episode, no
+observation is stored twice, and the next row of a transition is always valid.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+REDRAWS = 4
+"""Rounds in which a drawn final row is drawn again. A fraction f of final rows leaves a bias of order f^4."""
+
+
+@dataclass
+class Rows:
+    """Places in a ring: environment [B] and absolute row number [B], both int64."""
+
+    env: Tensor
+    row: Tensor
+
+    def later(self, steps: Tensor | int) -> "Rows":
+        """The rows `steps` further on in the same streams."""
+        return Rows(self.env, self.row + steps)
+
+
+class Replay:
+    """A ring of rows, `fields` float32 vectors by name and width, `counters` int32 numbers by name.
+
+    `next_fields` are the fields that a row's successor must hold when it is only a final observation.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, int],
+        next_fields: tuple[str, ...],
+        counters: tuple[str, ...],
+        capacity: int,
+        num_envs: int,
+        device: torch.device,
+    ) -> None:
+        self.num_envs, self.device = num_envs, device
+        self.length = max(capacity // num_envs, 16) + 2  # the open row and its successor are no transitions yet
+        self.fields: dict[str, slice] = {}
+        width = 0
+        for name in (*next_fields, *(f for f in fields if f not in next_fields)):
+            self.fields[name] = slice(width, width + fields[name])
+            width += fields[name]
+        self.next_width = sum(fields[f] for f in next_fields)
+        self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
+        self.values = torch.zeros(self.length * num_envs, width, device=device)
+        self.numbers = torch.zeros(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device)
+        episodes = self.length // 2 + 2  # an episode takes two rows at least
+        self.episode_end = torch.zeros(episodes, num_envs, dtype=torch.int32, device=device)
+        self.episode_terminated = torch.zeros(episodes, num_envs, dtype=torch.bool, device=device)
+        self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._env = torch.arange(num_envs, device=device)
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        row: Mapping[str, Tensor],
+        following: Mapping[str, Tensor],
+        counters: Mapping[str, Tensor],
+        keep: Tensor,
+        ended: Tensor,
+        terminated: Tensor,
+    ) -> None:
+        """Write the open row of every environment; it becomes a transition where `keep` [N] says so.
+
+        `row` and `following` are [N, width] (or [N] for width 1); `ended` and `terminated` [N] say whether
+        the episode ended with this row and whether that was the task's end.
+        """
+        here, after = self._index(self._env, self.cursor), self._index(self._env, self.cursor + 1)
+        self.values[here] = torch.cat([_column(row[name]) for name in self.fields], -1)
+        names = [name for name, columns in self.fields.items() if columns.stop <= self.next_width]
+        self.values[after, : self.next_width] = torch.cat([_column(following[name]) for name in names], -1)
+        episode = self.episode.to(torch.int32)
+        self.numbers[here] = torch.stack([episode, *(counters[c].to(torch.int32) for c in self.counters)], -1)
+        self.numbers[after, 0] = episode
+
+        closed = keep & ended
+        slot = self.episode % len(self.episode_end)
+        final = (self.cursor + 1).to(torch.int32)
+        self.episode_end[slot, self._env] = torch.where(closed, final, self.episode_end[slot, self._env])
+        self.episode_terminated[slot, self._env] = torch.where(
+            closed, terminated, self.episode_terminated[slot, self._env]
+        )
+        self.cursor += keep.long() + closed.long()
+        self.episode += closed.long()
+
+    def close(self) -> None:
+        """End every open episode as truncated where it stands: its last row's successor becomes final."""
+        begun = self.cursor > 0
+        slot = self.episode % len(self.episode_end)
+        last = self._index(self._env, (self.cursor - 1).clamp_min(0))
+        # The episode has transitions only if the row before the open one belongs to it and is not its final one.
+        open_ = begun & (self.numbers[last, 0] == self.episode.to(torch.int32))
+        end = self.cursor.to(torch.int32)
+        self.episode_end[slot, self._env] = torch.where(open_, end, self.episode_end[slot, self._env])
+        self.episode_terminated[slot, self._env] &= ~open_
+        self.cursor += open_.long()
+        self.episode += open_.long()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Rows that hold transitions or final observations. Waits for the device."""
+        return int(self._sizes().sum())
+
+    def _sizes(self) -> Tensor:
+        return self.cursor.clamp_max(self.length - 2)
+
+    def _index(self, env: Tensor, row: Tensor) -> Tensor:
+        return row % self.length * self.num_envs + env
+
+    def draw(self, batch: int, generator: torch.Generator) -> Rows:
+        """`batch` transitions, uniformly over all that are stored."""
+        sizes = self._sizes()
+        ends = sizes.cumsum(0)
+        uniform = torch.rand(REDRAWS, batch, generator=generator, device=self.device, dtype=torch.float64)
+        place = (uniform * ends[-1]).long()
+        env = torch.searchsorted(ends, place, right=True).clamp_max(self.num_envs - 1)
+        row = self.cursor[env] - ends[env] + place
+        usable = ~self.is_final(Rows(env, row))
+        first = usable.to(torch.uint8).argmax(0, keepdim=True)
+        env, row, usable = (x.gather(0, first).squeeze(0) for x in (env, row, usable))
+        return Rows(env, row - (~usable).long())
+
+    def get(self, rows: Rows, name: str) -> Tensor:
+        """The field [B, width] of these rows."""
+        return self.values[:, self.fields[name]][self._index(rows.env, rows.row)]
+
+    def read(self, rows: Rows) -> dict[str, Tensor]:
+        """All fields [B, width] of these rows."""
+        values = self.values[self._index(rows.env, rows.row)]
+        return {name: values[:, columns] for name, columns in self.fields.items()}
+
+    def count(self, rows: Rows, name: str) -> Tensor:
+        """The counter [B] of these rows, int64."""
+        return self.numbers[:, self.counters[name]][self._index(rows.env, rows.row)].long()
+
+    def end(self, rows: Rows) -> Tensor:
+        """The row [B] of the last observation of each row's episode, so far if it still runs."""
+        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
+        ended = self.episode_end[episode % len(self.episode_end), rows.env].long()
+        return torch.where(episode == self.episode[rows.env], self.cursor[rows.env], ended)
+
+    def is_final(self, rows: Rows) -> Tensor:
+        """Whether [B] a row is the final observation of an ended episode."""
+        return rows.row == self.end(rows)
+
+    def terminated(self, rows: Rows) -> Tensor:
+        """Whether [B] the task ended with this transition. Truncation is none."""
+        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
+        over = (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
+        return over & self.episode_terminated[episode % len(self.episode_end), rows.env]
+
+    def holds(self, rows: Rows) -> Tensor:
+        """Whether [B] the ring still has this row (it has not been written over)."""
+        return (rows.row >= 0) & (rows.row >= self.cursor[rows.env] - self._sizes()[rows.env])
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes a stored row takes, its share of the episode table included."""
+        tables = self.episode_end.nbytes + self.episode_terminated.nbytes
+        return (self.values.nbytes + self.numbers.nbytes + tables) / (self.length * self.num_envs)
+
+    # -- checkpoint ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor of the ring; of the rows, those written so far."""
+        used = min(int(self.cursor.max()) + 2, self.length) * self.num_envs
+        return {
+            "values": self.values[:used],
+            "numbers": self.numbers[:used],
+            "episode_end": self.episode_end,
+            "episode_terminated": self.episode_terminated,
+            "cursor": self.cursor,
+            "episode": self.episode,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        for name, tensor in state.items():
+            getattr(self, name)[: len(tensor)] = tensor.to(self.device)
+
+
+def _column(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.unsqueeze(-1)

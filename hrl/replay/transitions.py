@@ -1,0 +1,61 @@
+"""Transitions as they leave the ring, before relabelling and before a learner sees them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from hrl.replay.ring import Replay, Rows
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """B decisions of one level with what came of them. Relabelling returns a changed copy."""
+
+    rows: Rows
+    """Where they stand in the level's ring."""
+    steps: Rows
+    """Where their first environment step stands in the bottom level's ring (the same, for the bottom level)."""
+    state: Tensor
+    """[B, D] when the decision was taken."""
+    target: Tensor
+    """[B, G] the command from above that was in force."""
+    action: Tensor
+    """[B, A] the decision, in [-1, 1]."""
+    reward: Tensor
+    """[B] the discounted sum of the task's rewards; 0 for a level that learns on intrinsic reward."""
+    next_state: Tensor
+    """[B, D] the true observation at the decision's end."""
+    next_target: Tensor
+    """[B, G] the command under which the value of next_state is taken."""
+    length: Tensor
+    """[B] environment steps from decision to end, int64."""
+    terminated: Tensor
+    """[B] whether the task ended there."""
+
+    def changed(self, **fields: Any) -> "Transitions":
+        """A copy with these fields instead."""
+        return replace(self, **fields)
+
+
+def sample_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitions:
+    """Read these rows of a level's ring.
+
+    The task's command is read anew at the end, since an environment may set another goal; a subgoal holds
+    while it is pursued, so the value of the next state is taken under the same one.
+    """
+    row, following = replay.read(rows), replay.read(rows.later(1))
+    segments = "length" in replay.counters
+    steps = Rows(rows.env, replay.count(rows, "first")) if segments else rows
+    return Transitions(
+        rows=rows,
+        steps=steps,
+        state=row["state"],
+        target=row["target"],
+        action=row["action"],
+        reward=row["reward"].squeeze(-1) if "reward" in row else row["state"].new_zeros(len(rows.env)),
+        next_state=following["state"],
+        next_target=following["target"] if extrinsic else row["target"],
+        length=replay.count(rows, "length") if segments else rows.row.new_ones(rows.row.shape),
+        terminated=replay.terminated(rows),
+    )

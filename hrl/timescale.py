@@ -1,0 +1,54 @@
+"""A level's timescale: when it updates, how often then, and how its learning rate moves."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass
+class Timescale:
+    """Counts environment steps and says how many updates are due. Host numbers only: no device is asked."""
+
+    every: int
+    """Environment steps (of all environments together) from one round of updates to the next."""
+    updates: int
+    """Gradient updates a round."""
+    schedule: Schedule = "constant"
+    """How the learning rate falls over the run: not, to zero on a line, or to zero on a half cosine."""
+    warmup: int = 0
+    """Updates over which the learning rate first rises from zero."""
+    starts: int = 0
+    """Environment steps before the first update."""
+    rounds: int = 0
+    done: int = 0
+
+    def due(self, steps: int) -> int:
+        """How many updates to make now that `steps` environment steps were taken."""
+        if steps < self.starts:
+            return 0
+        rounds = (steps - self.starts) // self.every
+        due, self.rounds = (rounds - self.rounds) * self.updates, rounds
+        return due
+
+    def factor(self, progress: float) -> float:
+        """The learning rate's factor after the share `progress` of the run. Counts one update."""
+        self.done += 1
+        rise = min(1.0, self.done / self.warmup) if self.warmup else 1.0
+        return rise * FALL[self.schedule](min(max(progress, 0.0), 1.0))
+
+    def state_dict(self) -> dict[str, int]:
+        """The counters."""
+        return {"rounds": self.rounds, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take over the counters."""
+        self.rounds, self.done = state["rounds"], state["done"]
+
+
+FALL = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+}

@@ -1,0 +1,1 @@
+"""Loop, evaluation, checkpoint, logging."""

@@ -1,0 +1,141 @@
+"""Checkpoints: a folder with tensors as safetensors, the rest as JSON, and a manifest with checksums.
+
+Written beside and renamed, so that a crash leaves the previous one whole. Loading runs no code from the file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hrl.types import UserError
+from hrl.version import __version__
+
+FORMAT = 1
+KEPT = 2
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint holds."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+    """JSON: counters, random states, statistics."""
+
+    @property
+    def steps(self) -> int:
+        """Environment steps at which it was taken."""
+        return int(self.numbers["steps"])
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint folder, whole or not at all. Raises UserError where the disk does not take it."""
+    beside = folder.with_name(f".{folder.name}.writing")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        tensors = {name: x.detach().cpu().contiguous() for name, x in checkpoint.tensors.items()}
+        save_file(_unshared(tensors), beside / "tensors.safetensors")
+        (beside / "numbers.json").write_text(json.dumps(checkpoint.numbers))
+        sums = {file.name: _checksum(file) for file in sorted(beside.iterdir())}
+        manifest = {"format": FORMAT, "steps": checkpoint.steps, "hrl": __version__, "torch": torch.__version__}
+        manifest |= {"saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sha256": sums}
+        (beside / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        for file in beside.iterdir():
+            _flush(file)
+        old = folder.with_name(f".{folder.name}.old")
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise UserError(
+            f"The checkpoint {folder} could not be written ({error}). Earlier checkpoints are whole."
+        ) from error
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder. Raises UserError where it is missing, damaged or of another format."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] != FORMAT:
+            raise UserError(f"{folder} has checkpoint format {manifest['format']}; this version reads {FORMAT}.")
+        for name, expected in manifest["sha256"].items():
+            if _checksum(folder / name) != expected:
+                raise UserError(f"{folder / name} is damaged: its checksum is not the one in the manifest.")
+        return Checkpoint(
+            load_file(folder / "tensors.safetensors"), json.loads((folder / "numbers.json").read_text())
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is no whole checkpoint: {Path(error.filename).name} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{folder} cannot be read as a checkpoint: {error}.") from error
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last two, and the best."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Add one, and drop all but the last two."""
+        save(self.folder / f"step-{checkpoint.steps:012d}", checkpoint)
+        for old in self.all()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """Replace the best one."""
+        save(self.folder / "best", checkpoint)
+
+    def all(self) -> list[Path]:
+        """Folders, oldest first."""
+        return sorted(self.folder.glob("step-*"))
+
+    def last(self) -> Checkpoint:
+        """The newest that is whole. Raises UserError where there is none, for the newest one's reason."""
+        folders = self.all()
+        if not folders:
+            raise UserError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one.")
+        reasons: list[UserError] = []
+        for folder in reversed(folders):
+            try:
+                return load(folder)
+            except UserError as reason:
+                reasons.append(reason)
+        raise reasons[0]
+
+    def best(self) -> Checkpoint:
+        """The best one; before the first evaluation, the last."""
+        best = self.folder / "best"
+        return load(best) if best.exists() else self.last()
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors refuses tensors that share memory; there are none by design, but slices of rings are views."""
+    return {name: x.clone() if x.untyped_storage().nbytes() != x.nbytes else x for name, x in tensors.items()}
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

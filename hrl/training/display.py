@@ -1,0 +1,62 @@
+"""What the terminal shows while training: a live line, or plain lines where the output is no terminal."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """Steps, rate, time left, latest return and success."""
+
+    def __init__(self, total: int, steps: int, live: bool) -> None:
+        self.total = total
+        self._printed = -float("inf")
+        self._progress: Progress | None = None
+        if live and sys.stdout.isatty():
+            self._progress = Progress(
+                TextColumn("{task.completed:,.0f} / {task.total:,.0f} steps"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=Console(file=sys.stdout),
+            )
+            self._task = self._progress.add_task("", total=total, completed=steps)
+
+    def __enter__(self) -> "Display":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def update(self, steps: int, rate: float, scalars: dict[str, float], last_eval: dict[str, float]) -> None:
+        """After a row of scalars. Without a terminal, a line at most every ten seconds."""
+        parts = [f"{rate:,.0f} steps/s"]
+        if "rollout/ep_rew_mean" in scalars:
+            parts.append(f"return {scalars['rollout/ep_rew_mean']:.2f}")
+            parts.append(f"success {scalars['rollout/success_rate']:.2f}")
+        if last_eval:
+            parts.append(f"eval success {last_eval['eval/success_rate']:.2f}")
+        text = ", ".join(parts)
+        if self._progress:
+            self._progress.update(self._task, completed=min(steps, self.total), description=text)
+        elif time.monotonic() - self._printed >= 10 or steps >= self.total:
+            self._printed = time.monotonic()
+            left = max(self.total - steps, 0) / max(rate, 1e-9)
+            print(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left", flush=True)
+
+    def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
+        """After an evaluation."""
+        line = (
+            f"{steps:>10,} evaluation: success {scalars['eval/success_rate']:.2f} "
+            f"(final step {scalars['eval/success_rate_final']:.2f}), return {scalars['eval/mean_reward']:.2f}"
+        )
+        if self._progress:
+            self._progress.console.print(line)
+        else:
+            print(line, flush=True)

@@ -1,0 +1,85 @@
+"""Scalars to TensorBoard and progress.csv, in stable-baselines3's tags; x is environment steps."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from hrl.types import UserError
+
+STEPS = "time/total_timesteps"
+
+
+class Logger:
+    """Writes one row of scalars at a time. Begun again at a step, it goes on in the same curves from there."""
+
+    def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
+        # What was written after the checkpoint that is resumed will be written again.
+        self._tensorboard = SummaryWriter(str(folder), purge_step=None if resumed_at is None else resumed_at + 1)
+        self._path = folder / "progress.csv"
+        self._names: list[str] = [STEPS]
+        if resumed_at is not None:
+            self._keep_until(resumed_at)
+
+    def write(self, steps: int, scalars: dict[str, float]) -> None:
+        """One row at `steps` environment steps."""
+        for name, value in scalars.items():
+            self._tensorboard.add_scalar(name, value, steps)
+        self._tensorboard.flush()
+        new = [name for name in scalars if name not in self._names]
+        if new or not self._path.exists():
+            rows = self._rows() if self._path.exists() else []
+            self._names += new
+            self._rewrite(rows)
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._names).writerow({STEPS: steps, **scalars})
+
+    def picture(self, name: str, steps: int, image: np.ndarray) -> None:
+        """An image [H, W, 3] uint8."""
+        self._tensorboard.add_image(name, image, steps, dataformats="HWC")
+        self._tensorboard.flush()
+
+    def hyperparameters(self, values: dict[str, Any], metrics: dict[str, float]) -> None:
+        """One entry of the HParams tab."""
+        from torch.utils.tensorboard.summary import hparams
+
+        simple = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
+        for summary in hparams(simple, metrics):
+            self._tensorboard.file_writer.add_summary(summary)
+        self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self._tensorboard.close()
+
+    def _keep_until(self, steps: int) -> None:
+        if self._path.exists():
+            rows = self._rows()
+            self._names = list(rows[0]) if rows else [STEPS]
+            self._rewrite([row for row in rows if int(float(row[STEPS])) <= steps])
+
+    def _rows(self) -> list[dict[str, str]]:
+        with self._path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        beside = self._path.with_suffix(".writing")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._names)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(beside, self._path)
+
+
+def read_progress(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of a run's progress.csv; empty cells are NaN. Raises UserError where there is none."""
+    path = folder / "progress.csv"
+    if not path.exists():
+        raise UserError(f"{folder} has no progress.csv: it is no run folder, or nothing was logged yet.")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0].keys() if rows else []
+    return {n: np.array([float(r[n]) if r[n] not in ("", None) else np.nan for r in rows]) for n in names}

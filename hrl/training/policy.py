@@ -1,0 +1,102 @@
+"""A trained hierarchy as a policy: for our evaluation, and with stable-baselines3's `predict` for everyone else's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrl.clock import FRESH, Held
+from hrl.commands import Subgoal
+from hrl.hierarchy import Hierarchy, Memory
+from hrl.types import Observation, Step
+
+PredictState = tuple[np.ndarray, ...]
+
+
+class HierarchyPolicy:
+    """Acts deterministically. Holds no state of its own: all memory is passed in and out."""
+
+    def __init__(
+        self,
+        agent: Hierarchy,
+        observe: Callable[[Any], Observation] | None = None,
+        to_action: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.agent = agent
+        self._observe, self._to_action = observe, to_action
+
+    def start(self, num_envs: int) -> Memory:
+        """Nothing in force: every level is due."""
+        return self.agent.nothing_held(num_envs)
+
+    def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, Tensor | None]:
+        """Actions [N, A], the memory, and the subgoal [N, G] that the bottom level obeys, if there is one."""
+        d = self.agent.decide(obs, memory, explore=False)
+        return d.action, d.memory, d.targets[0] if len(d.targets) > 1 else None
+
+    def place(self, state: Tensor) -> Tensor | None:
+        """States [N, D] in the goal space that the bottom level is steered in, or the task's."""
+        command = self.agent.levels[0].command
+        return command.project(state) if getattr(command, "space", None) is not None else None
+
+    def after(self, memory: Memory, step: Step) -> tuple[Memory, dict[str, Tensor]]:
+        """The memory after a step, and how subgoals that ended with it were reached."""
+        following = self.agent.after(memory, step)
+        rates = {}
+        if memory:
+            command = self.agent.levels[0].command
+            assert isinstance(command, Subgoal)
+            ended = ((following[0].elapsed >= FRESH) & (memory[0].elapsed < FRESH)).float()
+            distance = command.distance(step.final.state, memory[0].target)
+            rates["subgoal_reach_rate"] = torch.stack([(distance <= command.space.threshold).float(), ended])
+            rates["subgoal_distance"] = torch.stack([distance, ended])
+        return following, rates
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Any,
+        state: PredictState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, PredictState]:
+        """Actions in the environment's own bounds, and the state to pass to the next call (one call a step).
+
+        Observations are batched, as a vector environment gives them. Only deterministic=True is offered:
+        exploration belongs to training.
+        """
+        assert self._observe is not None and self._to_action is not None
+        if not deterministic:
+            raise ValueError("predict acts deterministically; pass deterministic=True.")
+        obs = self._observe(observation)
+        memory = self.start(len(obs.state)) if state is None else self._unpack(state)
+        if episode_start is not None:
+            begun = torch.as_tensor(np.asarray(episode_start, dtype=bool))
+            memory = [held.ticked(~begun & False, begun) for held in memory]
+        memory = self._drop_reached(memory, obs)
+        d = self.agent.decide(obs, memory, explore=False)
+        always = torch.ones(len(obs.state), dtype=torch.bool)
+        memory = [held.ticked(always, ~always) for held in d.memory]
+        return self._to_action(d.action.cpu().numpy()), self._pack(memory)
+
+    def _drop_reached(self, memory: Memory, obs: Observation) -> Memory:
+        """Subgoals that end when reached, and that the last step reached, are no longer in force."""
+        if not self.agent.early:
+            return memory
+        ended, above = [], torch.zeros(len(obs.state), dtype=torch.bool)
+        for i in range(len(memory) - 1, -1, -1):
+            command = self.agent.levels[i].command
+            assert isinstance(command, Subgoal)
+            above = above | command.reached(obs.state, memory[i].target)
+            ended.insert(0, above)
+        never = torch.zeros_like(above)
+        return [held.ticked(never, end) for held, end in zip(memory, ended, strict=True)]
+
+    def _pack(self, memory: Memory) -> PredictState:
+        return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.decision, held.elapsed))
+
+    def _unpack(self, state: PredictState) -> Memory:
+        tensors = [torch.as_tensor(x) for x in state]
+        return [Held(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]

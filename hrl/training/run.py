@@ -1,0 +1,135 @@
+"""A run: its settings and its folder `runs/<env>/<algorithm>/<seed>-<time>/`."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from hrl.types import UserError
+from hrl.version import __version__
+
+
+@dataclass
+class RunConfig:
+    """How long to train, and what to write down when. Frequencies count environment steps."""
+
+    seed: int = 0
+    """Seed of everything random."""
+    total_steps: int = 100_000
+    """Environment steps to train, of all environments together."""
+    eval_freq: int = 10_000
+    """Environment steps between evaluations; 0 for none."""
+    eval_episodes: int = 50
+    """Episodes an evaluation."""
+    save_freq: int = 50_000
+    """Environment steps between checkpoints; 0 for one at the end alone."""
+    log_freq: int = 2_000
+    """Environment steps between rows of scalars."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks and replays live; auto takes the GPU where there is one."""
+    threads: int = 0
+    """Threads torch uses on a CPU; 0 leaves it to torch."""
+    log_dir: Path = Path("runs")
+    """Run folders go here, as <env>/<algorithm>/<seed>-<time>."""
+    progress: bool = True
+    """A live display, where the output is a terminal."""
+
+    def check(self) -> None:
+        """Raise UserError where a value can't be meant."""
+        for name in ("total_steps", "eval_episodes", "log_freq"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+        for name in ("eval_freq", "save_freq", "seed", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name.replace('_', '-')} must not be negative, but is {getattr(self, name)}.")
+
+
+class RunFolder:
+    """What a run leaves behind: config.json, progress.csv, TensorBoard's events, checkpoints/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def new(cls, log_dir: Path, env_id: str, algorithm: str, seed: int) -> "RunFolder":
+        """An empty folder of its own, also when two runs begin in one second."""
+        parent = log_dir / env_id.replace(":", "-").replace("/", "-") / algorithm.replace(":", "-")
+        stamp = f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+            path = parent / (stamp + suffix)
+            try:
+                path.mkdir(parents=True)
+                return cls(path)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"The run folder {path} cannot be made: {error}.") from error
+        raise UserError(f"No free run folder under {parent}.")
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunFolder":
+        """A run that was begun before. Raises UserError where the folder is none."""
+        if not (path / "config.json").exists():
+            raise UserError(f"{path} is no run folder: it has no config.json.")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / "checkpoints"
+
+    def write_config(self, algorithm: str, config: dict[str, Any]) -> None:
+        """The resolved configuration, the command, versions and the git revision."""
+        content = {
+            "algorithm": algorithm,
+            "config": config,
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": _versions(),
+            "git": _revision(),
+            "host": {"machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count()},
+        }
+        (self.path / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` wrote. Raises UserError where it is damaged."""
+        try:
+            content = json.loads((self.path / "config.json").read_text())
+            if not {"algorithm", "config"} <= set(content):
+                raise ValueError("algorithm or config is missing")
+            return content
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / 'config.json'} is damaged: {error}.") from error
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as JSON values."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "gymnasium", "gymnasium-robotics", "mujoco", "stable-baselines3", "numpy")
+    versions = {"hrl": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip() or None

@@ -1,0 +1,55 @@
+"""What a run needs of the world, put together by the command lines and handed to an algorithm."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+
+from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.evaluation import Evaluation, Policy, evaluate
+from hrl.training.run import RunConfig, RunFolder
+from hrl.types import BatchedEnv, UserError
+
+Which = Literal["best", "last"]
+MakeEnv = Callable[[int | None, Iterator[int] | None], BatchedEnv]
+
+
+@dataclass
+class Session:
+    """One run: its settings, its folder, and how to make its environments."""
+
+    run: RunConfig
+    folder: RunFolder
+    device: torch.device
+    make_env: MakeEnv
+    """(how many, or None for as many as the run trains with; episode seeds for evaluation) -> environments."""
+    make_single: Callable[[], gym.Env[Any, Any]]
+    """One plain Gymnasium environment."""
+    make_rendering: MakeEnv
+    """The same, so that they render."""
+    resume: Checkpoint | None = None
+    write_config: Callable[[], None] = lambda: None
+    """Writes the configuration, once it is resolved."""
+    draw: Callable[[Evaluation], Any] | None = None
+    hyperparameters: dict[str, Any] | None = None
+
+    def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
+        """In environments of their own."""
+        count = self.run.eval_episodes if episodes is None else episodes
+        return evaluate(policy, self.make_env, count, keep_paths=keep_paths)
+
+    def checkpoint(self, which: Which) -> Checkpoint:
+        """The best or the last checkpoint of the run."""
+        checkpoints = Checkpoints(self.folder.checkpoints)
+        return checkpoints.best() if which == "best" else checkpoints.last()
+
+
+def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The training device. Raises UserError where a GPU is asked for and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

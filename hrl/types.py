@@ -1,0 +1,103 @@
+"""What the rooms of the toolkit pass to each other. `hrl` knows environments by these shapes only."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+TaskReward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...])."""
+
+
+class UserError(Exception):
+    """Something the user can mend. Command lines print its one sentence and exit with code 2."""
+
+
+class Observation(Protocol):
+    """N observations: `state` [N, D] float32 and the task's desired `goal` [N, G] (G = 0 without goals)."""
+
+    @property
+    def state(self) -> Tensor: ...
+    @property
+    def goal(self) -> Tensor: ...
+
+
+class Step(Protocol):
+    """One step of N environments.
+
+    `final` is the true next observation of this transition, also where the episode ended; `obs` is what to
+    act on next (after an autoreset). Where `active` is False the environment only reset: no transition.
+    """
+
+    @property
+    def obs(self) -> Observation: ...
+    @property
+    def final(self) -> Observation: ...
+    @property
+    def reward(self) -> Tensor: ...
+    @property
+    def terminated(self) -> Tensor: ...
+    @property
+    def truncated(self) -> Tensor: ...
+    @property
+    def active(self) -> Tensor: ...
+    @property
+    def success(self) -> Tensor: ...
+    @property
+    def count(self) -> int: ...
+
+
+class Spec(Protocol):
+    """What an agent may know of an environment before the first step."""
+
+    @property
+    def env_id(self) -> str: ...
+    @property
+    def state_dim(self) -> int: ...
+    @property
+    def goal_dim(self) -> int: ...
+    @property
+    def action_dim(self) -> int: ...
+    @property
+    def achieved(self) -> tuple[int, ...]:
+        """Where in the state the achieved goal stands, for goal environments."""
+
+    @property
+    def state_low(self) -> Tensor: ...
+    @property
+    def state_high(self) -> Tensor: ...
+    @property
+    def action_low(self) -> Tensor: ...
+    @property
+    def action_high(self) -> Tensor: ...
+    @property
+    def task_reward(self) -> TaskReward | None: ...
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """(least, most) reward of a step where it is known, as for sparse goal rewards."""
+
+    @property
+    def continuous(self) -> bool: ...
+    @property
+    def action_space(self) -> Any: ...
+
+
+class BatchedEnv(Protocol):
+    """N environments stepped together. Actions are in [-1, 1]; the environment's own bounds are its affair."""
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def num_envs(self) -> int: ...
+    def reset(self, seed: int) -> Observation: ...
+    def step(self, actions: Tensor) -> Step: ...
+    def close(self) -> None: ...
+    def render(self) -> Sequence[np.ndarray]:
+        """One frame [H, W, 3] an environment."""
+
+    def observe(self, raw: Any) -> Observation:
+        """Batched raw observations, as the environment gives them, as tensors."""
+
+    def to_action(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [N, A] from [-1, 1] to the environment's own bounds and shape."""

@@ -1,0 +1,206 @@
+"""Train an agent: `python train.py ALGORITHM --env ID`, or go on: `python train.py --resume RUN`."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, field, make_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from hrl.agents import AGENTS, find_agent
+from hrl.agents.presets import preset
+from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
+from hrl.envs.make import make_single
+from hrl.training.checkpoint import Checkpoints
+from hrl.training.config import updated
+from hrl.training.pictures import trajectories
+from hrl.training.run import RunConfig, RunFolder, as_json
+from hrl.training.session import Session, pick_device
+from hrl.types import UserError
+
+PRESET = "Preset of hyperparameters: auto (by environment), none, debug (seconds), or an entry of agents/presets."
+
+
+@dataclass
+class Resume:
+    """Go on with a run from its last checkpoint. Everything else stays as the run was begun."""
+
+    resume: Path
+    """The run folder."""
+    total_steps: int | None = None
+    """Train up to so many environment steps. Default: as many as the run was begun with."""
+    progress: bool = True
+    """A live display, where the output is a terminal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code. What the user can mend is told in one sentence, with code 2."""
+    return told(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def told(command: Callable[[], int]) -> int:
+    """Run a command line; print a UserError's sentence instead of its traceback."""
+    sys.path.insert(0, os.getcwd())  # module:Id and module:factory may be files of the user's own folder
+    try:
+        return command()
+    except (UserError, EnvError, EnvironmentFault) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, build, hand over."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if any(a.split("=")[0] == "--resume" for a in arguments):
+        session, config = resumed(arguments)
+    else:
+        session, config = begun(arguments[0], arguments[1:])
+    print(f"Run folder: {session.folder.path}", flush=True)
+    stopped = config.train(session)
+    folder = session.folder.path
+    if stopped is not None:
+        print(f"Stopped by {stopped.name}; saved. Go on with: python train.py --resume {folder}")
+        return 128 + stopped
+    print(f"Done. Evaluate with: python evaluate.py {folder}")
+    return 0
+
+
+def usage() -> str:
+    """What `--help` says before an algorithm is chosen."""
+    lines = ["usage: train.py ALGORITHM --env ID [options]      (train.py ALGORITHM --help lists them)"]
+    lines += ["       train.py --resume RUN [--total-steps N]", "", "algorithms:"]
+    lines += [f"  {name:10} {(config.__doc__ or '').splitlines()[0]}" for name, config in AGENTS.items()]
+    return "\n".join([*lines, "  module:factory  one of your own (a dataclass such as hrl.agents.HierarchyConfig)"])
+
+
+# -- a new run -----------------------------------------------------------------------------------------------
+
+
+def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
+    """A new run from an algorithm's name and options."""
+    if algorithm.startswith("-"):
+        raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
+    agent = find_agent(algorithm)()
+    env_id, chosen = _peek(arguments, "--env"), _peek(arguments, "--preset") or "auto"
+    values = preset(algorithm, env_id or "", chosen) if env_id else {}
+    parts = _apply((EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}")
+    env, run_config, agent = parse(algorithm, parts, arguments)
+    run_config.check()
+    if values:
+        print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
+    make_env(EnvConfig(env.env, env.env_kwargs, 1, env.vectorization, env.action_limit)).close()
+    folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
+    return make_session(algorithm, env, run_config, agent, folder), agent
+
+
+def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) -> tuple[Any, Any, Any]:
+    """The options as (environment, run, agent) configurations."""
+    bare = tyro.conf.arg(name="")
+    fields: list[Any] = [
+        (name, Annotated[type(default), bare], field(default_factory=partial(copy, default)))
+        for name, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
+    ]
+    preset_field: Any = ("preset", Annotated[str, tyro.conf.arg(help=PRESET)], field(default="auto"))
+    # The help of a subcommand is the algorithm's own first sentence.
+    command = make_dataclass("Command", [*fields, preset_field], namespace={"__doc__": type(defaults[2]).__doc__})
+    parsed = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
+    return parsed.env_part, parsed.run_part, parsed.agent_part
+
+
+def _apply(parts: tuple[Any, ...], values: dict[str, Any], source: str) -> tuple[Any, ...]:
+    """Preset values go to whichever configuration has that option."""
+    known = [set(part.__dataclass_fields__) for part in parts]
+    split: list[dict[str, Any]] = [{} for _ in parts]
+    for name, value in values.items():
+        owner = next((i for i, names in enumerate(known) if name in names), len(parts) - 1)
+        split[owner][name] = value
+    return tuple(updated(part, mine, source) for part, mine in zip(parts, split, strict=True))
+
+
+def _peek(arguments: list[str], option: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == option:
+            return value or (arguments[i + 1] if i + 1 < len(arguments) else None)
+    return None
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and key != "env_kwargs" else {prefix + key: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+# -- a run that goes on ------------------------------------------------------------------------------------
+
+
+def resumed(arguments: list[str]) -> tuple[Session, Any]:
+    """A run that was begun before. Raises UserError where it has no steps left or other settings are given."""
+    allowed = {"--resume", "--total-steps", "--progress", "-h", "--help"}
+    others = [a for a in arguments if a.startswith("--") and a.split("=")[0] not in allowed]
+    if others or not arguments[0].startswith("--"):
+        wrong = others[0].split("=")[0] if others else arguments[0]
+        raise UserError(f"{wrong} cannot be given with --resume: a run goes on as it was begun, save for --total-steps.")
+    options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagConversionOff,))
+    folder = RunFolder.existing(options.resume)
+    algorithm, env, run_config, agent = stored(folder)
+    checkpoint = Checkpoints(folder.checkpoints).last()
+    run_config.total_steps = options.total_steps or run_config.total_steps
+    run_config.progress = options.progress
+    if checkpoint.steps >= run_config.total_steps:
+        raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
+    session = make_session(algorithm, env, run_config, agent, folder)
+    session.resume = checkpoint
+    return session, agent
+
+
+def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
+    """(algorithm, environment, run, agent) configurations of a run folder."""
+    content = folder.read_config()
+    source = str(folder.path / "config.json")
+    agent = find_agent(content["algorithm"])()
+    config = content["config"]
+    env = updated(EnvConfig(""), config["env"], source)
+    return content["algorithm"], env, updated(RunConfig(), config["run"], source), updated(agent, config["agent"], source)
+
+
+def make_session(algorithm: str, env: EnvConfig, run_config: RunConfig, agent: Any, folder: RunFolder) -> Session:
+    """Put together what a run needs of the world."""
+    if run_config.threads:
+        torch.set_num_threads(run_config.threads)
+    device = pick_device(run_config.device)
+    config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
+
+    def make(count: int | None, seeds: Any, **overrides: Any) -> Any:
+        chosen = env if count is None else EnvConfig(env.env, env.env_kwargs, count, "auto", env.action_limit)
+        return make_env(chosen, device, seeds, **overrides)
+
+    return Session(
+        run=run_config,
+        folder=folder,
+        device=device,
+        make_env=make,
+        make_single=partial(make_single, env),
+        make_rendering=partial(make, render_mode="rgb_array"),
+        write_config=lambda: folder.write_config(algorithm, config()),
+        draw=trajectories,
+        hyperparameters=_flat({"algorithm": algorithm, **config()}),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
