@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import make_single
-from hrl.training.checkpoint import Checkpoints
+from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
@@ -64,7 +64,6 @@ def run(arguments: list[str]) -> int:
         session, config = resumed(arguments)
     else:
         session, config = begun(arguments[0], arguments[1:])
-    print(f"Run folder: {session.folder.path}", flush=True)
     stopped = config.train(session)
     folder = session.folder.path
     if stopped is not None:
@@ -94,6 +93,8 @@ def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     values = preset(algorithm, env_id or "", chosen) if env_id else {}
     parts = _apply((EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}")
     env, run_config, agent = parse(algorithm, parts, arguments)
+    # Given keyword arguments add to the preset's.
+    env = replace(env, env_kwargs={**parts[0].env_kwargs, **env.env_kwargs})
     run_config.check()
     if values:
         print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
@@ -163,9 +164,7 @@ def resumed(arguments: list[str]) -> tuple[Session, Any]:
     run_config.progress = options.progress
     if checkpoint.steps >= run_config.total_steps:
         raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
-    session = make_session(algorithm, env, run_config, agent, folder)
-    session.resume = checkpoint
-    return session, agent
+    return make_session(algorithm, env, run_config, agent, folder, checkpoint), agent
 
 
 def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
@@ -178,7 +177,14 @@ def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
     return content["algorithm"], env, updated(RunConfig(), config["run"], source), updated(agent, config["agent"], source)
 
 
-def make_session(algorithm: str, env: EnvConfig, run_config: RunConfig, agent: Any, folder: RunFolder) -> Session:
+def make_session(
+    algorithm: str,
+    env: EnvConfig,
+    run_config: RunConfig,
+    agent: Any,
+    folder: RunFolder,
+    resume: Checkpoint | None = None,
+) -> Session:
     """Put together what a run needs of the world."""
     if run_config.threads:
         torch.set_num_threads(run_config.threads)
@@ -189,6 +195,12 @@ def make_session(algorithm: str, env: EnvConfig, run_config: RunConfig, agent: A
         chosen = env if count is None else EnvConfig(env.env, env.env_kwargs, count, "auto", env.action_limit)
         return make_env(chosen, device, seeds, **overrides)
 
+    def begin() -> None:
+        if resume is None:
+            folder.make()
+            folder.write_config(algorithm, config())
+        print(f"Run folder: {folder.path}", flush=True)
+
     return Session(
         run=run_config,
         folder=folder,
@@ -196,7 +208,8 @@ def make_session(algorithm: str, env: EnvConfig, run_config: RunConfig, agent: A
         make_env=make,
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
-        write_config=lambda: folder.write_config(algorithm, config()),
+        resume=resume,
+        begin=begin,
         draw=trajectories,
         hyperparameters=_flat({"algorithm": algorithm, **config()}),
     )

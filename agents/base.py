@@ -49,7 +49,7 @@ class HierarchyConfig(ABC):
         """Build, and run the training loop."""
         env = session.make_env(None, None)
         agent = self._seeded(env, session)
-        session.write_config()
+        session.begin()
         policy = HierarchyPolicy(agent)
         paths = 12 if session.draw else 0
         return Training(
@@ -64,8 +64,8 @@ class HierarchyConfig(ABC):
         agent = self._seeded(env, session)
         checkpoint = session.checkpoint(which)
         try:
-            agent.load_tensors(checkpoint.tensors)
-        except (RuntimeError, KeyError, ValueError) as error:
+            agent.load_networks(checkpoint.tensors)
+        except RuntimeError as error:
             raise UserError(
                 f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}: "
                 "observations, goals or actions have other sizes."

@@ -71,7 +71,7 @@ class SB3Config:
                 "stable-baselines3's algorithms cannot be resumed exactly; start a new run with more --total-steps."
             )
         model = self.make(session)
-        session.write_config()
+        session.begin()
         with StopRequest() as stop:
             watch = Watch(session, stop, SB3Policy(model, session.make_env(1, None).spec))
             model.set_logger(SB3Logger(folder=None, output_formats=[]))
@@ -218,6 +218,8 @@ class Watch(BaseCallback):
 
     def _log(self) -> None:
         now, steps = time.perf_counter(), self.num_timesteps
+        if steps == self.at:
+            return
         rate = (steps - self.at) / max(now - self.since, 1e-9)
         self.elapsed, self.since, self.at = self.elapsed + now - self.since, now, steps
         scalars = self.recent.scalars() | {"time/fps": rate, "time/time_elapsed": self.elapsed}

@@ -1,7 +1,11 @@
 """Making environments from what the user asked for, with a clear sentence where that can't be done."""
 
+import contextlib
 import difflib
 import importlib
+import io
+import multiprocessing
+import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -92,11 +96,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
 
 def find_id(env_id: str) -> str:
     """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import gymnasium_robotics
-
-        gym.register_envs(gymnasium_robotics)
+    _register_robotics()
     module, _, name = env_id.rpartition(":")
     if module:
         try:
@@ -108,6 +108,15 @@ def find_id(env_id: str) -> str:
         hint = f" Did you mean {' or '.join(close)}?" if close else " Is its package installed? Try module:Id."
         raise EnvError(f"There is no environment {name!r}.{hint}")
     return name
+
+
+def _register_robotics() -> None:
+    """Register gymnasium-robotics' tasks, without the notice on hand tasks that its import prints."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import gymnasium_robotics
+
+        gym.register_envs(gymnasium_robotics)
 
 
 def make_env(
@@ -131,7 +140,8 @@ def make_env(
     except (EnvironmentFault, EnvError):
         raise
     except Exception as error:
-        raise EnvError(f"{name} cannot be made with {kwargs or 'its defaults'}: {error}") from error
+        reason = str(error).partition(" was raised from the environment creator")[0]
+        raise EnvError(f"{name} cannot be made with {kwargs or 'its defaults'}: {reason}") from error
     own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
     spec = _spec(name, env, kwargs, config.action_limit)
     return Bridge(env, spec, torch.device(device), None if own_mode else seeds)
@@ -146,13 +156,14 @@ def make_single(config: EnvConfig, **overrides: Any) -> gym.Env[Any, Any]:
 
 
 def _make_one(name: str, kwargs: dict[str, Any], modules: tuple[str, ...], index: int) -> gym.Env[Any, Any]:
-    for module in modules:  # in a worker process nothing is registered yet
-        importlib.import_module(module)
+    if multiprocessing.parent_process() is not None:
+        # A worker: nothing is registered yet, and Ctrl-C is the main process's to answer.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for module in modules:
+            importlib.import_module(module)
+    _register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import gymnasium_robotics
-
-        gym.register_envs(gymnasium_robotics)
         return Guard(gym.make(name, disable_env_checker=True, **kwargs), index)
 
 

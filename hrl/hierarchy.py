@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hrl.clock import FRESH, Held
 from hrl.commands import Subgoal
-from hrl.level import Level
+from hrl.level import Level, under
 from hrl.metrics import Means
 from hrl.types import Observation, Step
 
@@ -216,9 +216,13 @@ class Hierarchy:
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
         for level in self.levels:
-            prefix = f"{level.name}."
-            level.load_tensors({n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)})
+            level.load_tensors(under(f"{level.name}.", tensors))
         self.generator.set_state(tensors["generator"].cpu())
+
+    def load_networks(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the networks alone, to act. Raises RuntimeError where their sizes are others."""
+        for level in self.levels:
+            level.load_networks(under(f"{level.name}.", tensors))
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the agent."""

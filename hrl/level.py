@@ -183,13 +183,17 @@ class Level:
                 tensors |= {f"{name}.{index}.{key}": x for key, x in moments.items()}
         return tensors
 
+    def load_networks(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the networks alone. Raises RuntimeError where their sizes are others."""
+        self.learner.load_state_dict(under("net.", tensors))
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
-        self.learner.load_state_dict(_under("net.", tensors))
-        self.replay.load_state_dict(_under("replay.", tensors))
+        self.load_networks(tensors)
+        self.replay.load_state_dict(under("replay.", tensors))
         for name, optimiser in self.learner.optimisers().items():
             state: dict[int, dict[str, Tensor]] = {}
-            for key, x in _under(f"{name}.", tensors).items():
+            for key, x in under(f"{name}.", tensors).items():
                 index, moment = key.split(".")
                 state.setdefault(int(index), {})[moment] = x
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
@@ -204,5 +208,6 @@ class Level:
         self.timescale.load_state_dict(counters["timescale"])
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins with the prefix, named without it."""
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

@@ -135,6 +135,8 @@ class Training:
 
     def _log(self) -> None:
         now, steps = time.perf_counter(), self.agent.steps
+        if steps == self._clock_steps:
+            return
         rate = (steps - self._clock_steps) / max(now - self._clock, 1e-9)
         self.elapsed += now - self._clock
         self._clock, self._clock_steps = now, steps

@@ -59,19 +59,22 @@ class RunFolder:
 
     @classmethod
     def new(cls, log_dir: Path, env_id: str, algorithm: str, seed: int) -> "RunFolder":
-        """An empty folder of its own, also when two runs begin in one second."""
+        """A folder to be, named by what runs; `make` makes it."""
         parent = log_dir / env_id.replace(":", "-").replace("/", "-") / algorithm.replace(":", "-")
-        stamp = f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-        for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-            path = parent / (stamp + suffix)
+        return cls(parent / f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+    def make(self) -> None:
+        """Make it on the disk, under a name of its own also when two runs begin in one second."""
+        first = self.path
+        for name in (first.name, *(f"{first.name}-{i}" for i in range(2, 1000))):
+            self.path = first.with_name(name)
             try:
-                path.mkdir(parents=True)
-                return cls(path)
+                return self.path.mkdir(parents=True)
             except FileExistsError:
                 continue
             except OSError as error:
-                raise UserError(f"The run folder {path} cannot be made: {error}.") from error
-        raise UserError(f"No free run folder under {parent}.")
+                raise UserError(f"The run folder {self.path} cannot be made: {error}.") from error
+        raise UserError(f"No free run folder beside {first}.")
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":

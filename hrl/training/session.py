@@ -30,8 +30,8 @@ class Session:
     make_rendering: MakeEnv
     """The same, so that they render."""
     resume: Checkpoint | None = None
-    write_config: Callable[[], None] = lambda: None
-    """Writes the configuration, once it is resolved."""
+    begin: Callable[[], None] = lambda: None
+    """Called once the agent is built: makes the run folder and writes the resolved configuration into it."""
     draw: Callable[[Evaluation], Any] | None = None
     hyperparameters: dict[str, Any] | None = None
 
