@@ -36,9 +36,13 @@ class Held:
             torch.where(due, 0, self.elapsed),
         )
 
-    def ticked(self, active: Tensor, ended: Tensor) -> "Held":
-        """One environment step later; where the segment ended nothing is in force."""
-        return Held(self.target, self.decision, torch.where(ended, FRESH, self.elapsed + active.long()))
+    def ticked(self, active: Tensor) -> "Held":
+        """One environment step later. An environment that only reset has nothing in force."""
+        return Held(self.target, self.decision, torch.where(active, self.elapsed + 1, FRESH))
+
+    def dropped(self, where: Tensor) -> "Held":
+        """With nothing in force where [N] its segment ended."""
+        return Held(self.target, self.decision, torch.where(where, FRESH, self.elapsed))
 
 
 FRESH = 1 << 40

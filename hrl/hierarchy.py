@@ -122,7 +122,7 @@ class Hierarchy:
         return self._ticked(memory, step, self._ended(memory, step))
 
     def _ticked(self, memory: Memory, step: Step, ended: list[Tensor]) -> Memory:
-        return [held.ticked(step.active, end) for held, end in zip(memory, ended, strict=True)]
+        return [held.ticked(step.active).dropped(end) for held, end in zip(memory, ended, strict=True)]
 
     def _ended(self, memory: Memory, step: Step) -> list[Tensor]:
         """Where [N] each upper level's segment ends with this step: its period, the episode, or the level above."""

@@ -74,11 +74,11 @@ class HierarchyPolicy:
         memory = self.start(len(obs.state)) if state is None else self._unpack(state)
         if episode_start is not None:
             begun = torch.as_tensor(np.asarray(episode_start, dtype=bool))
-            memory = [held.ticked(~begun & False, begun) for held in memory]
+            memory = [held.dropped(begun) for held in memory]
         memory = self._drop_reached(memory, obs)
         d = self.agent.decide(obs, memory, explore=False)
         always = torch.ones(len(obs.state), dtype=torch.bool)
-        memory = [held.ticked(always, ~always) for held in d.memory]
+        memory = [held.ticked(always) for held in d.memory]
         return self._to_action(d.action.cpu().numpy()), self._pack(memory)
 
     def _drop_reached(self, memory: Memory, obs: Observation) -> Memory:
@@ -91,8 +91,7 @@ class HierarchyPolicy:
             assert isinstance(command, Subgoal)
             above = above | command.reached(obs.state, memory[i].target)
             ended.insert(0, above)
-        never = torch.zeros_like(above)
-        return [held.ticked(never, end) for held, end in zip(memory, ended, strict=True)]
+        return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
 
     def _pack(self, memory: Memory) -> PredictState:
         return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.decision, held.elapsed))

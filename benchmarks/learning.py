@@ -1,0 +1,154 @@
+"""The learning table: trains every case with every seed, evaluates 100 episodes, prints what the README quotes.
+
+    python benchmarks/learning.py --cases hiro sb3 --jobs 2
+
+Each run is the command that a user would type. Finished runs are kept in results/learning.json and not run again,
+so that the benchmark can be stopped and continued; --again runs them anew.
+"""
+
+import csv
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from hrl.training.statistics import bootstrap_interval, interquartile_mean
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
+# HIRO exactly as published: its own defaults, one low update a step, one high update a decision. Only the goal
+# space (relative xy) and the reset of the task are declared.
+PUBLISHED = "--preset none --env-kwargs continuing_task=False --goal.low -1 --goal.high 1 --eval-freq 0 --save-freq 0"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    group: str
+    name: str
+    env: str
+    arguments: str
+    seeds: int
+
+
+CASES = [
+    *(Case("hiro", "HIRO, our preset", env, "hiro --eval-freq 0 --save-freq 0", 5) for env in (UMAZE, MEDIUM, LARGE)),
+    Case("sb3", "SB3 TD3 + HER", UMAZE, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
+    Case("sb3", "SB3 TD3 + HER", MEDIUM, "sb3-td3 --total-steps 30000 --eval-freq 0 --save-freq 0", 3),
+    Case("sb3", "SB3 TD3 + HER", LARGE, "sb3-td3 --total-steps 50000 --eval-freq 0 --save-freq 0", 3),
+    Case("flat", "our flat TD3 + HER", LARGE, "td3 --eval-freq 0 --save-freq 0", 3),
+    Case("flat", "our flat SAC + HER", LARGE, "sac --eval-freq 0 --save-freq 0", 3),
+    Case("published", "HIRO as published", UMAZE, f"hiro {PUBLISHED} --total-steps 50000", 3),
+    Case("published", "HIRO as published", LARGE, f"hiro {PUBLISHED} --total-steps 100000", 3),
+    Case("pendulum", "our SAC", "Pendulum-v1", "sac --eval-freq 0 --save-freq 0", 5),
+    Case("pendulum", "SB3 SAC", "Pendulum-v1", "sb3-sac --lr 1e-3 --total-steps 10000 --eval-freq 0 --save-freq 0", 5),
+]
+
+
+@dataclass
+class Options:
+    """Train and evaluate; print the table."""
+
+    cases: tuple[str, ...] = ("hiro", "sb3", "flat", "published", "pendulum")
+    """Groups of rows to run."""
+    jobs: int = 2
+    """Runs at a time, each on one thread."""
+    seeds: int = 0
+    """Seeds a row; 0 for as many as the table has."""
+    again: bool = False
+    """Run what is finished too."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "learning.json"
+    results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    wanted = [(c, s) for c in CASES if c.group in options.cases for s in range(options.seeds or c.seeds)]
+    if options.again:
+        results = [r for r in results if not any(_matches(r, c, s) for c, s in wanted)]
+    missing = [(c, s) for c, s in wanted if not any(_matches(r, c, s) for r in results)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in pool.map(lambda pair: measure(*pair, options.jobs), missing):
+            results.append(result)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            print(f"{result['name']:22} {result['env']:20} seed {result['seed']}: success "
+                  f"{result['success_rate_any']:.2f}, {result['train_seconds']:.0f} s", flush=True)  # fmt: skip
+    print(table(results))
+
+
+def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
+    return (result["name"], result["env"], result["arguments"], result["seed"]) == (
+        case.name, case.env, case.arguments, seed,
+    )  # fmt: skip
+
+
+def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
+    """One run by the user's own commands: its evaluation, its seconds of training, its whole seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        command = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
+        _run("train.py", *command, "--log-dir", folder)
+        whole = time.perf_counter() - started
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        summary = json.loads(_run("evaluate.py", str(run), "--episodes", "100", "--json"))
+        with (run / "progress.csv").open(newline="") as progress:
+            seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
+    host = {"machine": _processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
+    keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
+    return {
+        "name": case.name, "env": case.env, "arguments": case.arguments, "seed": seed,
+        **{k: summary[k] for k in keep}, "train_seconds": seconds, "whole_seconds": whole, **host,
+    }  # fmt: skip
+
+
+def _run(script: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a case, interquartile mean over seeds."""
+    lines = [
+        "| task | agent | steps | success IQM [95 %] | each seed | return IQM [95 %] | training s, median (most) | date |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        rows = sorted((r for r in results if _matches(r, case, r["seed"])), key=lambda r: r["seed"])
+        if rows:
+            success, seconds = [r["success_rate_any"] for r in rows], sorted(r["train_seconds"] for r in rows)
+            lines.append(
+                f"| {case.env} | {case.name} | {rows[0]['steps']:,} | {_iqm(success)} | "
+                f"{' '.join(f'{s:.2f}' for s in success)} | {_iqm([r['mean_reward'] for r in rows])} | "
+                f"{seconds[len(seconds) // 2]:.0f} ({seconds[-1]:.0f}) | {max(r['date'] for r in rows)} |"
+            )
+    return "\n".join(lines)
+
+
+def _iqm(values: list[float]) -> str:
+    low, high = bootstrap_interval(values)
+    return f"{float(interquartile_mean(values)):.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()

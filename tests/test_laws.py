@@ -1,0 +1,195 @@
+"""The laws of the design: what enters the replays, whatever the environments do."""
+
+import pytest
+import torch
+from conftest import all_rows, everything, roll, setting, small_hiro
+from gymnasium.vector import AutoresetMode
+from tasks import LENGTHS
+
+from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy import Hierarchy
+from hrl.training.evaluation import evaluate
+from hrl.training.policy import HierarchyPolicy
+
+
+def rounded(*columns: torch.Tensor) -> list[tuple[float, ...]]:
+    """Rows of tensors as sorted tuples, to compare as sets with multiplicity."""
+    table = torch.cat([c.reshape(len(c), -1).double() for c in columns], -1)
+    return sorted(tuple(round(x, 4) for x in row) for row in table.tolist())
+
+
+def test_no_transition_crosses_an_episode_and_final_observations_are_true(ledger):
+    agent, env = ledger()
+    roll(agent, env, 40)
+    for level in (0, 1):
+        t = everything(agent, level)
+        assert len(t.state) > 20
+        assert (t.next_state[:, 0] == t.state[:, 0]).all()  # the same episode
+        assert (t.next_state[:, 1] == t.state[:, 1] + t.length).all()
+        lasts = t.next_state[:, 1] == torch.tensor(LENGTHS)[t.state[:, 0].long() % 4]
+        assert lasts.sum() >= 9  # the observation at the episode's length is there, not the reset one
+
+
+def test_termination_ends_and_truncation_does_not(ledger):
+    agent, env = ledger()
+    roll(agent, env, 40)
+    for level in (0, 1):
+        t = everything(agent, level)
+        odd, last = t.state[:, 0] % 2 == 1, t.next_state[:, 1] == torch.tensor(LENGTHS)[t.state[:, 0].long() % 4]
+        assert (t.terminated == (odd & last)).all()
+        assert (last & ~odd).any()
+        batch = agent.levels[level].batch(t)
+        gamma = agent.levels[level].config.gamma
+        assert torch.allclose(batch.discount, torch.where(odd & last, 0.0, gamma**t.length))
+
+
+def test_a_high_transition_holds_the_discounted_sum_of_its_whole_segment(ledger):
+    agent, env = ledger(num_envs=1, period=3)
+    roll(agent, env, 16)  # episodes 0 to 3: 3 steps, 7, 5, 1
+    t = everything(agent, 1)
+    # Rewards of a segment from t: (t+1) + .9 (t+2) + .81 (t+3); short last segments are kept.
+    expected = [
+        (0, 0, 3, 1 + 0.9 * 2 + 0.81 * 3),
+        (1, 0, 3, 1 + 0.9 * 2 + 0.81 * 3), (1, 3, 3, 4 + 0.9 * 5 + 0.81 * 6), (1, 6, 1, 7),
+        (2, 0, 3, 1 + 0.9 * 2 + 0.81 * 3), (2, 3, 2, 4 + 0.9 * 5),
+        (3, 0, 1, 1),
+    ]  # fmt: skip
+    assert rounded(t.state, t.length, t.reward) == [tuple(round(float(x), 4) for x in row) for row in expected]
+    batch = agent.levels[1].batch(t)
+    ended = t.terminated
+    assert torch.allclose(batch.discount[~ended], 0.9 ** t.length[~ended].float())
+
+
+def test_a_relative_subgoal_is_kept_as_decided_and_transitioned_from_the_true_observation(ledger):
+    agent, env = ledger(num_envs=2)
+    roll(agent, env, 30)
+    low, high = everything(agent, 0), everything(agent, 1)
+    command = agent.levels[0].command
+    for i in range(len(high.state)):
+        goal = command.space.scale(high.action[i])  # g, as decided at s
+        inside = (low.rows.env == high.rows.env[i]) & (low.rows.row >= high.steps.row[i])
+        inside &= low.rows.row < high.steps.row[i] + high.length[i]
+        assert inside.sum() == high.length[i]
+        shown = command.encode(low.state, low.target)[inside]
+        # h: s + g - s' for every later state s' of the segment (half-range 1, so nothing is scaled).
+        assert torch.allclose(shown, high.state[i] + goal - low.state[inside], atol=1e-5)
+        after = command.encode(low.next_state, low.next_target)[inside]
+        assert torch.allclose(after, high.state[i] + goal - low.next_state[inside], atol=1e-5)
+
+
+def test_many_environments_are_as_many_independent_streams():
+    def collected(seeds: list[int], num_envs: int) -> list[list[tuple[float, ...]]]:
+        env = make_env(EnvConfig("Ledger-v0", num_envs=num_envs))
+        agent = small_hiro().build(setting(env))
+        roll(agent, env, 25, seed=seeds[0])
+        parts = [everything(agent, level) for level in (0, 1)]
+        return [rounded(t.state, t.target, t.action, t.reward, t.next_state, t.length) for t in parts]
+
+    together = collected([0], 4)
+    singly = [collected([seed], 1) for seed in range(4)]
+    for level in (0, 1):
+        assert together[level] == sorted(row for single in singly for row in single[level])
+
+
+def test_every_autoreset_mode_gives_the_same_transitions():
+    found = {}
+    for mode in AutoresetMode:
+        env = make_env(EnvConfig("Ledger-v0", num_envs=2), autoreset=mode)
+        assert env.mode == mode
+        agent = small_hiro().build(setting(env))
+        roll(agent, env, 60)
+        # NEXT_STEP spends calls on resetting, so it gets less far: compare the episodes that all finished.
+        rows = [everything(agent, level) for level in (0, 1)]
+        first = [(t.state[:, 0] - t.rows.env) < 8 for t in rows]
+        found[mode] = [
+            rounded(*(getattr(t, n)[m] for n in ("state", "target", "action", "reward", "next_state", "length", "terminated")))
+            for t, m in zip(rows, first, strict=True)
+        ]
+        assert agent.steps == sum(len(all_rows(agent.levels[0].replay).row) for _ in (0,))
+    assert len(found[AutoresetMode.SAME_STEP][0]) == 2 * 2 * sum(LENGTHS)
+    assert found[AutoresetMode.SAME_STEP] == found[AutoresetMode.NEXT_STEP] == found[AutoresetMode.DISABLED]
+
+
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_the_same_seed_gives_the_same_run_bit_for_bit(learner):
+    def run() -> dict[str, torch.Tensor]:
+        env = make_env(EnvConfig("GoalLine-v0", num_envs=3))
+        config = small_hiro(hindsight=0.5, hindsight_actions=0.3, testing=0.3)
+        for level in (config.low, config.high):
+            level.learner, level.every, level.noise, level.random = learner, 5, 0.2, (0.1, 0.5)
+        config.starts = 60
+        agent = config.build(setting(env))
+        obs = env.reset(0)
+        for _ in range(80):
+            step = env.step(agent.act(obs))
+            agent.observe(step)
+            agent.learn(0.0)
+            obs = step.obs
+        return agent.tensors()
+
+    first, second = run(), run()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_cutting_ends_every_segment_and_episode_as_truncated(ledger):
+    agent, env = ledger(num_envs=1, period=3)
+    obs = env.reset(1)  # an episode of 7 steps
+    for _ in range(4):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        obs = step.obs
+    agent.cut(obs)
+    low, high = everything(agent, 0), everything(agent, 1)
+    assert low.state[:, 1].tolist() == [0, 1, 2, 3] and low.next_state[-1, 1] == 4
+    assert high.length.tolist() == [3, 1] and high.reward.tolist() == pytest.approx([1 + 1.8 + 2.43, 4])
+    assert not low.terminated.any() and not high.terminated.any()
+    roll(agent, env, 3, seed=0)  # what follows is another episode
+    assert everything(agent, 0).next_state[3].tolist() == [1, 4]
+    assert len(everything(agent, 0).state) == 7
+
+
+def test_three_levels_nest_their_clocks():
+    from hrl.commands import Subgoal, Task
+    from hrl.goals import GoalSpace, Select
+    from hrl.level import Level, LevelConfig
+
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    cpu, one = torch.device("cpu"), torch.ones(2)
+    space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True)
+    torch.manual_seed(0)
+    config = LevelConfig(hidden=(8,), noise=0.0, gamma=0.9, replay=1000)
+    levels = [
+        Level("low", config, Subgoal(space, "sparse"), 1, 2, 2, cpu),
+        Level("middle", config, Subgoal(space, "distance"), 2, 2, 2, cpu, period=2, bottom=False),
+        Level("high", config, Task(0), 2, 2, 2, cpu, period=4, bottom=False),
+    ]
+    agent = Hierarchy(levels, 2, cpu, seed=0)
+    roll(agent, env, 30)
+    middle, high = everything(agent, 1), everything(agent, 2)
+    seven = middle.state[:, 0] == 1  # an episode of 7 steps: segments 2 2 2 1 under 4 3
+    assert sorted(middle.length[seven & (middle.rows.env == 0)].tolist()) == [1, 2, 2, 2]
+    assert sorted(high.length[(high.state[:, 0] == 1) & (high.rows.env == 0)].tolist()) == [3, 4]
+    # The middle level's command holds for as long as the high level's decision does.
+    for i in range(len(middle.state)):
+        above = (high.rows.env == middle.rows.env[i]) & (high.steps.row <= middle.steps.row[i])
+        j = int(torch.where(above)[0][high.steps.row[above].argmax()])
+        assert torch.allclose(middle.target[i], high.state[j] + high.action[j], atol=1e-5)
+
+
+def test_evaluation_touches_nothing_of_training():
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
+    config = small_hiro()
+    config.low.noise = 0.3
+    agent = config.build(setting(env))
+    roll(agent, env, 20)
+    before = {name: x.clone() for name, x in agent.tensors().items()}
+    memory, state = [h.elapsed.clone() for h in agent.memory], torch.get_rng_state()
+    make = lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds)  # noqa: E731
+    first = evaluate(HierarchyPolicy(agent), make, 30)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(h.elapsed, m) for h, m in zip(agent.memory, memory, strict=True))
+    assert all(torch.equal(x, before[name]) for name, x in agent.tensors().items())
+    second = evaluate(HierarchyPolicy(agent), make, 30)
+    assert first.summary() == second.summary()
+    assert {"success_rate_any", "success_rate_final"} <= set(first.summary())

@@ -1,0 +1,243 @@
+"""The ring and what rewrites its samples, against values worked out by hand."""
+
+import pytest
+import torch
+from conftest import CPU, all_rows, everything, roll, setting, small_hiro
+
+from hrl.commands import Subgoal, Task
+from hrl.envs import EnvConfig, make_env
+from hrl.goals import GoalSpace, Select
+from hrl.replay.correction import OffPolicyCorrection
+from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting, later_states
+from hrl.replay.ring import Replay, Rows
+from hrl.replay.transitions import Transitions
+
+
+def ring(capacity: int = 40, num_envs: int = 1) -> Replay:
+    return Replay({"state": 1, "action": 1}, ("state",), (), capacity, num_envs, CPU)
+
+
+def fill(replay: Replay, lengths: list[int], terminated: bool = False) -> None:
+    """Episodes whose states count 0, 1, 2 … over everything, final observations included, in every environment."""
+    n, yes = replay.num_envs, torch.ones(replay.num_envs, dtype=torch.bool)
+    value = int(replay.cursor[0])
+    for length in lengths:
+        for t in range(length):
+            row = {"state": torch.full((n,), float(value)), "action": torch.full((n,), -float(value))}
+            last = t == length - 1
+            replay.write(row, {"state": row["state"] + 1}, {}, yes, yes if last else ~yes, yes if terminated else ~yes)
+            value += 1
+        value += 1
+
+
+def test_next_observations_are_derived_and_final_ones_kept():
+    replay = ring()
+    fill(replay, [3, 2])
+    rows = all_rows(replay)
+    assert replay.get(rows, "state").flatten().tolist() == [0, 1, 2, 4, 5]
+    assert replay.get(rows.later(1), "state").flatten().tolist() == [1, 2, 3, 5, 6]
+    assert replay.end(rows).tolist() == [3, 3, 3, 6, 6]
+
+
+def test_the_oldest_rows_are_written_over_and_the_rest_stays_whole():
+    replay = ring(capacity=20)
+    fill(replay, [3, 5, 2] * 20)
+    rows = all_rows(replay)
+    state, following = (replay.get(r, "state").flatten() for r in (rows, rows.later(1)))
+    assert (following == state + 1).all()
+    assert state.max() == replay.cursor[0] - 2 and len(state) >= 14
+    ends = replay.end(rows)
+    assert (ends > rows.row).all() and (ends - rows.row <= 5).all()
+    assert replay.holds(rows).all() and not replay.holds(Rows(torch.tensor([0]), torch.tensor([3])))
+
+
+def test_draws_are_uniform_over_transitions_and_never_final():
+    replay = ring(capacity=400, num_envs=3)
+    fill(replay, [1, 4, 9])
+    rows = replay.draw(90_000, torch.Generator().manual_seed(0))
+    assert not replay.is_final(rows).any()
+    counts = torch.bincount(rows.env * 20 + rows.row, minlength=60)
+    drawn = counts[counts > 0].double()
+    assert len(drawn) == 3 * 14
+    expected = 90_000 / len(drawn)
+    assert ((drawn - expected) ** 2 / expected).sum() < 80  # chi-squared, 41 degrees of freedom
+
+
+def test_only_the_tasks_end_is_a_termination():
+    replay = ring()
+    fill(replay, [2], terminated=True)
+    fill(replay, [2], terminated=False)
+    fill(replay, [1], terminated=True)
+    assert replay.terminated(all_rows(replay)).tolist() == [False, True, False, False, True]
+
+
+def test_later_states_stay_in_the_episode_so_far():
+    replay = ring(num_envs=2)
+    fill(replay, [4, 6])
+    n, yes = 2, torch.ones(2, dtype=torch.bool)
+    for value in (12.0, 13.0):  # an episode that still runs
+        replay.write({"state": torch.full((n,), value), "action": torch.zeros(n)},
+                     {"state": torch.full((n,), value + 1)}, {}, yes, ~yes, ~yes)  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    rows = replay.draw(3000, generator)
+    state = replay.get(rows, "state").flatten()
+    for horizon, most in ((None, 6), (2, 2)):
+        later = later_states(replay, rows, "future", horizon, generator).flatten()
+        end = torch.where(state < 4.5, 4.0, torch.where(state < 11.5, 11.0, 14.0))
+        assert (later > state).all() and (later <= end).all() and (later - state).max() == most
+    assert (later_states(replay, rows, "final", None, generator).flatten() == end).all()
+
+
+def test_a_row_takes_no_more_than_what_it_holds():
+    # PointMaze at the low level: state 4, subgoal 2, action 2, of 4 bytes; two flags; the row where its episode ends.
+    low = Replay({"state": 4, "target": 2, "action": 2}, ("state",), (), 100_000, 1, CPU)
+    assert low.row_bytes <= 1.1 * (8 * 4 + 2 + 4)
+    flat = Replay({"state": 4, "target": 2, "action": 2, "reward": 1}, ("state", "target"), (), 100_000, 1, CPU)
+    assert flat.row_bytes <= 1.1 * (9 * 4 + 2 + 4)
+
+
+def test_the_ring_resumes_from_its_tensors():
+    replay, other = ring(num_envs=2), ring(num_envs=2)
+    fill(replay, [3, 2])
+    other.load_state_dict({name: x.clone() for name, x in replay.state_dict().items()})
+    fill(replay, [4])
+    fill(other, [4])
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in replay.state_dict().items())
+
+
+# -- relabelling -------------------------------------------------------------------------------------------
+
+
+def line(relative: bool = True, half: float = 2.0) -> Subgoal:
+    one = torch.tensor([half])
+    return Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative, threshold=0.25), "sparse")
+
+
+def transition(**fields: torch.Tensor) -> Transitions:
+    defaults = {
+        "rows": Rows(torch.tensor([0]), torch.tensor([0])), "steps": Rows(torch.tensor([0]), torch.tensor([0])),
+        "state": torch.tensor([[1.0]]), "target": torch.tensor([[0.0]]), "action": torch.tensor([[0.5]]),
+        "reward": torch.tensor([0.0]), "next_state": torch.tensor([[2.5]]), "next_target": torch.tensor([[0.0]]),
+        "length": torch.tensor([3]), "terminated": torch.tensor([False]),
+    }  # fmt: skip
+    return Transitions(**{**defaults, **fields})
+
+
+def test_hindsight_actions_are_what_was_reached_in_the_decisions_own_units():
+    changed = HindsightActions(line(), share=1.0)(transition(), torch.Generator())
+    assert changed.action.tolist() == [[0.75]]  # moved by 1.5 of at most 2
+    absolute = HindsightActions(line(relative=False), share=1.0)(
+        transition(next_state=torch.tensor([[-1.0]])), torch.Generator()
+    )
+    assert absolute.action.tolist() == [[-0.5]]
+    clipped = HindsightActions(line(), share=1.0)(transition(next_state=torch.tensor([[9.0]])), torch.Generator())
+    assert clipped.action.tolist() == [[1.0]]
+
+
+def test_hindsight_goals_change_their_share_and_the_reward_follows():
+    agent = _line_agent(hindsight=0.0)
+    low = agent.levels[0]
+    t = everything(agent, 0)
+    relabel = HindsightGoals(low.command, low.replay, share=0.5, horizon=1)
+    changed = relabel(t, torch.Generator().manual_seed(0))
+    moved = (changed.target != t.target).any(-1)
+    assert 0.3 < moved.float().mean() < 0.7
+    assert torch.equal(changed.target, changed.next_target)
+    # Within one row, what is reached later is the very next state: the sparse reward is 0 there.
+    assert (low.batch(changed).reward[moved] == 0).all()
+    assert torch.equal(changed.target[moved], low.command.project(t.next_state)[moved])
+
+
+def test_hindsight_on_the_task_pays_every_step_again_and_ends_at_the_goal():
+    class Steps:
+        """A ring whose row k holds the state k / 10."""
+
+        def holds(self, rows: Rows) -> torch.Tensor:
+            return torch.ones_like(rows.row, dtype=torch.bool)
+
+        def get(self, rows: Rows, name: str) -> torch.Tensor:
+            return rows.row.unsqueeze(-1) / 10
+
+    def task_reward(achieved: torch.Tensor, desired: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        near = (achieved - desired).abs().squeeze(-1) < 0.05
+        return near.float(), near
+
+    one = torch.ones(1)
+    space = GoalSpace(Select(torch.tensor([0])), -one, one, relative=False)
+    task = Task(1, space, task_reward, (0.0, 1.0), scale=2.0, offset=-1.0)
+    relabel = HindsightTask(task, None, Steps(), 1.0, gamma=0.5, period=4)  # type: ignore[arg-type]
+    t = transition(steps=Rows(torch.tensor([0]), torch.tensor([10])), length=torch.tensor([3]))
+    # States 1.1, 1.2, 1.3 follow. Goal 1.2: rewards -2, then 0 and the end.
+    assert [x.tolist() for x in relabel.segment_reward(t, torch.tensor([[1.2]]))] == [[-2.0], [True]]
+    # Goal 1.3: -2, -2/2, 0. Goal 1.4 lies beyond the segment, though not beyond the period: -2, -1, -.5.
+    assert [x.tolist() for x in relabel.segment_reward(t, torch.tensor([[1.3]]))] == [[-3.0], [True]]
+    assert [x.tolist() for x in relabel.segment_reward(t, torch.tensor([[1.4]]))] == [[-3.5], [False]]
+
+
+def test_relabelled_task_transitions_agree_with_the_environment():
+    """Relabelling with the goal that was there gives the reward and the end that the environment gave."""
+    agent = _line_agent(hindsight=0.8)
+    high = agent.levels[1]
+    t = everything(agent, 1)
+    (relabel,) = high.relabels
+    assert isinstance(relabel, HindsightTask)
+    reward, reached = relabel.segment_reward(t, t.target)
+    assert t.terminated.any() and (~t.terminated).any()
+    assert torch.allclose(reward, t.reward, atol=1e-5)
+    assert torch.equal(reached, t.terminated)
+
+
+def test_subgoal_testing_punishes_only_tested_subgoals_that_were_missed():
+    class Tested:
+        def count(self, rows: Rows, name: str) -> torch.Tensor:
+            return rows.row % 2
+
+    t = transition(
+        rows=Rows(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 3])),
+        state=torch.zeros(3, 1), action=torch.full((3, 1), 0.5), next_state=torch.tensor([[0.0], [0.0], [0.9]]),
+        reward=torch.ones(3), terminated=torch.zeros(3, dtype=torch.bool),
+    )  # fmt: skip
+    changed = SubgoalTesting(line(), Tested(), penalty=7.0)(t, torch.Generator())  # type: ignore[arg-type]
+    assert changed.reward.tolist() == [1.0, -7.0, 1.0]  # not tested; missed; reached within .25
+    assert changed.terminated.tolist() == [False, True, False]
+
+
+def test_correction_finds_the_subgoal_that_explains_the_actions():
+    """A low level that acts straight towards its subgoal: the candidate nearest to what it did must win."""
+    replay = Replay({"state": 1, "target": 1, "action": 1}, ("state",), (), 100, 1, CPU)
+    no, yes = torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    command = line()
+    policy = lambda state, target: (target - state).clamp(-1, 1)  # noqa: E731
+    x = torch.tensor([[0.0]])
+    true_target = torch.tensor([[1.6]])
+    for _ in range(3):
+        action = policy(x, true_target)
+        after = x + 0.25 * action
+        replay.write({"state": x, "target": true_target, "action": action}, {"state": after}, {}, yes, no, no)
+        x = after
+    correction = OffPolicyCorrection(command, replay, policy, period=5, candidates=400)
+    t = transition(
+        state=torch.tensor([[0.0]]), action=torch.tensor([[-0.9]]), next_state=x, length=torch.tensor([3])
+    )
+    options = correction.propose(t, torch.Generator().manual_seed(0))
+    assert options.shape == (1, 400, 1) and options[0, 0] == -0.9 and options[0, 1] == x / 2
+    # By hand for the stored one: target -1.8, so the policy would have said -1 three times.
+    actions = [1.0, 1.0, 1.0]
+    actions = replay.get(Rows(torch.zeros(3, dtype=torch.int64), torch.arange(3)), "action").flatten().tolist()
+    by_hand = -0.5 * sum((a + 1) ** 2 for a in actions)
+    assert correction.log_likelihood(t, options)[0, 0] == pytest.approx(by_hand)
+    corrected = correction(t, torch.Generator().manual_seed(0))
+    assert corrected.action.item() == pytest.approx(0.8, abs=0.02)
+    # Steps that have left the ring leave the decision as it was.
+    gone = t.changed(steps=Rows(torch.tensor([0]), torch.tensor([-1])))
+    assert correction(gone, torch.Generator().manual_seed(0)).action.item() == pytest.approx(-0.9)
+
+
+def _line_agent(hindsight: float):  # noqa: ANN202
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
+    config = small_hiro(period=3, hindsight=hindsight)
+    config.high.correction = False
+    config.low.random = (0.5, 1.0)
+    agent = config.build(setting(env))
+    roll(agent, env, 100)
+    return agent
