@@ -141,13 +141,14 @@ class Bridge:
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _check(self, final: Observation, reward: Tensor) -> None:
-        for name, values in (("observation", final.state), ("goal", final.goal), ("reward", reward.unsqueeze(-1))):
+        given = {"an observation": final.state, "a goal": final.goal, "a reward": reward.unsqueeze(-1)}
+        for name, values in given.items():
             # One sum instead of a mask: an entry that is no number makes the sum none.
             if not bool(torch.isfinite(values.sum())):
                 wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
                 if wrong:
                     raise EnvironmentFault(
-                        f"Environment {wrong[0]} of {self.spec.env_id} gave a {name} that is NaN or infinite "
+                        f"Environment {wrong[0]} of {self.spec.env_id} gave {name} that is NaN or infinite "
                         f"at environment step {self.steps}."
                     )
 

@@ -1,0 +1,127 @@
+"""The bridge: any Gymnasium environment as batched tensors."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+
+from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
+from hrl.envs.flatten import flat_dim, flatten_batch
+
+
+def test_dictionaries_numbers_and_vectors_are_flattened():
+    env = make_env(EnvConfig("Mixed-v0", num_envs=2))
+    state = env.reset(0).state
+    assert state.shape == (2, 3 + 4 + 2 + 3) == (2, env.spec.state_dim) and flat_dim(env.spec.observation_space) == 12
+    # a = 2 of {1, 2, 3}; b row by row; c = (1 of 2, 2 of 3).
+    expected = [0, 1, 0, 0.1, 0.2, 0.3, 0.4, 0, 1, 0, 0, 1]
+    assert state[0].tolist() == pytest.approx(expected)
+    assert env.spec.state_low.tolist() == [0.0] * 12 and env.spec.state_high.tolist() == [1.0] * 12
+
+
+def test_observations_are_copies():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=1))
+    first = env.reset(1).state
+    env.step(torch.zeros(1, 1))
+    assert first.tolist() == [[1, 0]]
+
+
+def test_actions_are_scaled_to_bounds_and_to_the_limit_where_there_are_none():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=3))
+    assert env.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [1.0], [4.0]]
+    unbounded = make_env(EnvConfig("Mixed-v0", num_envs=1, action_limit=5.0))
+    assert unbounded.to_action(np.array([[-1.0, 0.5]])).tolist() == [[[-5.0], [2.5]]]
+    unbounded.reset(0)
+    assert unbounded.step(torch.tensor([[1.0, 0.5]])).reward.tolist() == [7.5]
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_success_and_the_true_final_observation_come_from_the_step_that_ended_the_episode(vectorization):
+    env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=2, vectorization=vectorization))
+    env.reset(0)  # episodes of 3 and of 7 steps
+    for t in range(1, 8):
+        step = env.step(torch.zeros(2, 1))
+        assert step.active.all() and step.count == 2
+        assert step.final.state[1].tolist() == [1, t]
+        assert step.success.tolist()[1] == (t == 7) and step.terminated.tolist()[1] == (t == 7)
+        assert step.truncated.tolist()[0] == (t == 3)
+        if t == 3:
+            assert step.final.state[0].tolist() == [0, 3] and step.obs.state[0].tolist() == [1, 0]
+    env.close()
+
+
+def test_a_next_step_reset_is_no_step():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=1), autoreset=AutoresetMode.NEXT_STEP)
+    env.reset(0)
+    steps = [env.step(torch.zeros(1, 1)) for _ in range(5)]
+    assert [bool(s.active) for s in steps] == [True, True, True, False, True]
+    assert [s.count for s in steps] == [1, 1, 1, 0, 1]
+    assert steps[3].obs.state.tolist() == [[1, 0]]
+
+
+def test_episodes_can_be_given_their_seeds():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2), seeds=iter([10, 20, 30, 41]))
+    obs = env.reset(0)
+    assert obs.state[:, 0].tolist() == [10, 20]
+    begun = []
+    for _ in range(7):
+        step = env.step(torch.zeros(2, 1))
+        begun += step.obs.state[step.obs.state[:, 1] == 0][:, 0].tolist()
+    assert begun == [30, 41]
+
+
+def test_the_achieved_goal_is_found_in_the_observation_or_added_to_it():
+    inside = make_env(EnvConfig("GoalLine-v0"))
+    assert inside.spec.achieved == (1,) and inside.spec.state_dim == 2
+    apart = make_env(EnvConfig("GoalLine-v0", {"apart": True}))
+    assert apart.spec.achieved == (2,) and apart.spec.state_dim == 3
+    obs = apart.reset(3)
+    assert obs.state[0, 2] == pytest.approx(float(obs.state[0, 1]) / 2) and obs.goal.shape == (1, 1)
+
+
+def test_the_tasks_reward_is_the_environments_own_and_says_what_ends_an_episode():
+    spec = make_env(EnvConfig("GoalLine-v0")).spec
+    reward, ends = spec.task_reward(torch.tensor([[0.0], [0.0]]), torch.tensor([[0.2], [0.3]]))
+    assert reward.tolist() == [1, 0] and ends.tolist() == [True, False] and spec.reward_range == (0, 1)
+    maze = make_env(EnvConfig("PointMaze_UMaze-v3", {"continuing_task": True})).spec
+    reward, ends = maze.task_reward(torch.zeros(2, 2), torch.tensor([[0.4, 0.0], [0.5, 0.0]]))
+    assert reward.tolist() == [1, 0] and not ends.any() and maze.achieved == (0, 1)
+    dense = make_env(EnvConfig("PointMaze_UMazeDense-v3", {"continuing_task": False})).spec
+    assert dense.reward_range is None
+    assert float(dense.task_reward(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]))[0]) == pytest.approx(np.exp(-2))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"fault": "raise"}, "Environment 0 of Ledger-v0 raised RuntimeError in step() at its step 4: the simulator fell over"),
+        ({"fault": "nan"}, "Environment 0 of Ledger-v0 gave an observation that is NaN or infinite"),
+        ({"fault": "inf"}, "Environment 0 of Ledger-v0 gave a reward that is NaN or infinite"),
+    ],
+)  # fmt: skip
+def test_faults_name_the_environment_and_the_step(kwargs, words):
+    env = make_env(EnvConfig("Ledger-v0", {"fail_at": 4, **kwargs}, num_envs=2))
+    env.reset(1)
+    with pytest.raises(EnvironmentFault, match="^" + words.replace("(", r"\(").replace(")", r"\)")):
+        for _ in range(4):
+            env.step(torch.zeros(2, 1))
+
+
+def test_what_cannot_be_made_is_told_in_a_sentence():
+    for config, words in (
+        (EnvConfig("PointMaze_Umaze-v3"), "Did you mean PointMaze_UMaze-v3"),
+        (EnvConfig("no_such_module:X-v0"), "no_such_module"),
+        (EnvConfig("Pixels-v0"), "pixels"),
+        (EnvConfig("Ledger-v0", {"colour": 1}), "colour"),
+        (EnvConfig("Ledger-v0", num_envs=0), "at least 1"),
+    ):
+        with pytest.raises(EnvError, match=words):
+            make_env(config)
+
+
+def test_flattening_does_not_depend_on_the_batch():
+    space = make_env(EnvConfig("Mixed-v0")).spec.observation_space
+    one = {"a": np.array([3]), "b": np.zeros((1, 2, 2)), "c": np.array([[0, 0]])}
+    two = {k: np.repeat(v, 2, 0) for k, v in one.items()}
+    cpu = torch.device("cpu")
+    assert torch.equal(flatten_batch(space, one, cpu)[0], flatten_batch(space, two, cpu)[1])

@@ -1,0 +1,102 @@
+"""The goal space: declared once, resolved against an environment."""
+
+import pytest
+import torch
+from conftest import CPU
+
+from hrl.commands import Subgoal, Task
+from hrl.envs import EnvConfig, make_env
+from hrl.goals import GoalConfig, GoalSpace, Select, build_goal_space, sinusoids
+from hrl.types import UserError
+
+
+def build(env_id: str, **declared):  # noqa: ANN003, ANN202
+    env = make_env(EnvConfig(env_id, num_envs=4))
+    return build_goal_space(GoalConfig(**declared), env.spec, 10, lambda: env, CPU)
+
+
+def halves(state: torch.Tensor) -> torch.Tensor:
+    """A projection of a user's own."""
+    return state[..., :1] / 2
+
+
+def test_goal_environments_need_no_declaration():
+    space = build("GoalLine-v0")
+    assert space.project(torch.tensor([[7.0, 3.0]])).tolist() == [[3.0]]
+    # Bounds from the observation space [-9, 9], as a displacement.
+    assert (space.low.tolist(), space.high.tolist()) == ([-9.0], [9.0])
+    assert build("GoalLine-v0", relative=False).low.tolist() == [-9.0]
+
+
+def test_without_goals_the_whole_observation_is_one_and_bounds_are_measured():
+    space = build("Ledger-v0", relative=False)
+    assert space.dim == 2
+    # 4 environments begin with episodes 0 to 3 and count on; no episode is longer than 7 steps.
+    assert space.low[1] == pytest.approx(-0.35) and space.high[1] == pytest.approx(7.35)
+    moving = build("Ledger-v0")
+    assert torch.equal(moving.low, -moving.high) and moving.high[1] == pytest.approx(7 * 1.1)
+
+
+def test_a_projection_may_be_a_function():
+    space = build("Ledger-v0", projection="test_goals:halves", low=(-1.0,), high=(1.0,))
+    assert space.project(torch.tensor([[8.0, 1.0]])).tolist() == [[4.0]] and space.dim == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"indices": (0, 2)}, r"goal.indices \[2\] lie outside the observation of Ledger-v0, which has 2 entries"),
+        ({"low": (1.0,), "high": (0.0,)}, "must be below"),
+        ({"low": (1.0, 1.0, 1.0), "high": (2.0,)}, "goal.low needs 1 or 2 numbers"),
+        ({"low": (0.0,), "high": (1.0,), "threshold": 0.0}, "threshold must be positive"),
+        ({"low": (0.0,), "high": (1.0,), "periods": (0.0,)}, "periods must be positive"),
+        ({"bounds": "space"}, "no bounds for these goals"),
+        ({"projection": "nowhere:f"}, "cannot be imported"),
+    ],
+)
+def test_declarations_that_do_not_fit_are_told(declared, words):
+    with pytest.raises(UserError, match=words):
+        build("Ledger-v0", **declared)
+
+
+def space(relative: bool, **more) -> GoalSpace:  # noqa: ANN003
+    low, high = torch.tensor([-2.0, -1.0]), torch.tensor([2.0, 3.0])
+    return GoalSpace(Select(torch.tensor([0, 1])), low, high, relative, threshold=0.5, **more)
+
+
+def test_scaling_and_distances():
+    s = space(relative=False)
+    assert s.scale(torch.tensor([0.5, -1.0])).tolist() == [1.0, -1.0]
+    assert s.unscale(torch.tensor([1.0, 9.0])).tolist() == [0.5, 1.0]
+    a, b = torch.tensor([0.0, 0.0]), torch.tensor([3.0, 4.0])
+    assert s.distance(a, b) == 5 and space(False, distance="linf").distance(a, b) == 4
+
+
+def test_subgoals_are_issued_retraced_and_rewarded():
+    state = torch.tensor([[1.0, 1.0, 9.0]])
+    raw = torch.tensor([[0.5, 0.0]])
+    for relative, target in ((True, [2.0, 2.0]), (False, [1.0, 1.0])):
+        command = Subgoal(space(relative), "sparse")
+        assert command.issue(state, raw).tolist() == [target]
+        assert torch.allclose(command.retrace(state, command.issue(state, raw)), raw)
+    near, far = torch.tensor([[2.0, 1.6, 0.0]]), torch.tensor([[2.0, 1.4, 0.0]])
+    target = torch.tensor([[2.0, 2.0]])
+    assert [Subgoal(space(True), "sparse").reward(s, target).item() for s in (near, far)] == [0.0, -1.0]
+    assert Subgoal(space(True), "distance").reward(far, target).item() == pytest.approx(-0.6)
+    assert Subgoal(space(True), "sparse").value_range(0.9) == (pytest.approx(-10.0), 0.0)
+
+
+def test_the_tasks_reward_is_shaped_and_bounded():
+    task = Task(0, reward_range=(0.0, 1.0), scale=0.5, offset=-1.0)
+    assert task.shape(torch.tensor([0.0, 1.0])).tolist() == [-0.5, 0.0]
+    assert task.value_range(0.9) == (pytest.approx(-5.0), 0.0)
+    assert Task(0).value_range(0.9) is None
+
+
+def test_position_features_are_sines_and_cosines_at_the_declared_periods():
+    x = sinusoids(torch.tensor([[1.0, 2.0]]), torch.tensor([torch.pi / 2, torch.pi]))
+    # sin(x₁ π/2), sin(x₁ π), sin(x₂ π/2), sin(x₂ π), then the cosines.
+    assert x[0].tolist() == pytest.approx([1, 0, 0, 0, 0, -1, -1, 1], abs=1e-6)
+    command = Subgoal(space(True, periods=(8.0, 4.0)), "sparse")
+    shown = command.encode(torch.zeros(5, 3), torch.zeros(5, 2))
+    assert shown.shape == (5, command.input_dim) == (5, 2 + 2 * 2 * 2)

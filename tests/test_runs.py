@@ -1,0 +1,272 @@
+"""Whole runs by the command lines: training, stopping, resuming, evaluating, and what is told to the user."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hrl.training.checkpoint import Checkpoints
+from hrl_scripts import evaluate, train
+
+ROOT = Path(__file__).resolve().parent.parent
+LINE = "--env tasks:GoalLine-v0 --preset debug --threads 1 --no-progress".split()
+LINE = [a for a in LINE if a != "--no-progress"] + ["--progress", "False"]
+
+
+def run_of(folder: Path) -> Path:
+    (config,) = folder.rglob("config.json")
+    return config.parent
+
+
+def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
+    assert train.main([algorithm, *LINE, "--log-dir", str(folder), *arguments]) == 0
+    return run_of(folder)
+
+
+def start(*arguments: str, script: str = "train.py") -> "subprocess.Popen[str]":
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def same_state(a: Path, b: Path) -> bool:
+    one, other = (load_file(Checkpoints(x / "checkpoints").all()[-1] / "tensors.safetensors") for x in (a, b))
+    return one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 1,000 steps with checkpoints at 500 and 1,000."""
+    return trained(tmp_path_factory.mktemp("finished"))
+
+
+# -- what a run leaves behind ------------------------------------------------------------------------------
+
+
+def test_the_run_folder_says_what_was_run(finished):
+    assert finished.parent.name == "hiro" and finished.parent.parent.name == "tasks-GoalLine-v0"
+    content = json.loads((finished / "config.json").read_text())
+    assert content["algorithm"] == "hiro" and content["config"]["run"]["total_steps"] == 1000
+    assert content["config"]["agent"]["goal"]["low"] == [-9.0]  # as resolved
+    assert {"torch", "gymnasium", "stable-baselines3"} <= set(content["versions"]) and "command" in content
+    assert [p.name for p in Checkpoints(finished / "checkpoints").all()] == ["step-000000000500", "step-000000001000"]
+
+
+def test_tensorboard_and_the_table_hold_the_same_scalars(finished):
+    events = EventAccumulator(str(finished)).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/success_rate", "time/fps", "eval/mean_reward",
+            "eval/success_rate", "train/low/critic_loss", "train/low/subgoal_reached", "train/low/subgoal_distance",
+            "train/low/intrinsic_reward", "train/high/critic_loss", "train/high/actor_loss", "train/high/q_mean",
+            "train/high/learning_rate", "train/high/critic_grad_norm", "train/high/replay_size"} <= tags  # fmt: skip
+    with (finished / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for tag in tags:
+        logged = [(e.step, e.value) for e in events.Scalars(tag)]
+        table = [(int(r["time/total_timesteps"]), float(r[tag])) for r in rows if r[tag]]
+        assert [s for s, _ in logged] == [s for s, _ in table]
+        assert [v for _, v in logged] == pytest.approx([v for _, v in table], rel=1e-5)
+    hparams = [t for t in events.summary_metadata if t.startswith("_hparams_")]
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(hparams)
+
+
+# -- stopping and going on ---------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_resumed_equals_one_that_went_on(finished, tmp_path):
+    first = trained(tmp_path, "--total-steps", "500")
+    assert train.main(["--resume", str(first), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(first, finished)
+    curves = [EventAccumulator(str(run)).Reload().Scalars("train/low/q_mean") for run in (first, finished)]
+    assert [(e.step, e.value) for e in curves[0]] == [(e.step, e.value) for e in curves[1]]
+
+
+def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, tmp_path):
+    process = start("hiro", *LINE, "--log-dir", str(tmp_path))
+    deadline = time.time() + 120
+    while not list(tmp_path.rglob("step-000000000500/manifest.json")) and time.time() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    run = run_of(tmp_path)
+    assert not (run / "checkpoints" / "step-000000001000").exists()
+    assert train.main(["--resume", str(run), "--progress", "False"]) == 0
+    assert same_state(run, finished)
+    with (run / "progress.csv").open() as file:
+        steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
+    assert steps == sorted(steps) and steps[-1] == 1000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves_with_a_message(number, tmp_path):
+    process = start("hiro", *LINE, "--total-steps", "1000000", "--log-dir", str(tmp_path), "--eval-freq", "0")
+    deadline = time.time() + 120
+    while not list(tmp_path.rglob("step-*/manifest.json")) and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in err
+    run = run_of(tmp_path)
+    assert f"--resume {run}" in out
+    steps = Checkpoints(run / "checkpoints").last().steps
+    assert steps > 500
+    more = ["--resume", str(run), "--total-steps", str(steps + 100), "--progress", "False"]
+    assert train.main(more) == 0
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # no file may grow beyond 20 kB
+    try:
+        code = train.main(["--resume", str(run), "--total-steps", "1500", "--progress", "False"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 2
+    assert "could not be written" in capsys.readouterr().err
+    assert Checkpoints(run / "checkpoints").last().steps == 1000
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    newest, older = (run / "checkpoints" / f"step-{s:012d}" / "tensors.safetensors" for s in (1000, 500))
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    assert Checkpoints(run / "checkpoints").last().steps == 500
+    older.unlink()
+    assert evaluate.main([str(run), "--episodes", "1"]) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["raise", "nan"])
+def test_a_fault_in_the_middle_saves_what_is_there(fault, tmp_path, capsys):
+    arguments = ["hiro", "--env", "tasks:Ledger-v0", "--env-kwargs", f"fault={fault}", "fail_at=120"]
+    arguments += ["--preset", "debug", "--num-envs", "2", "--eval-freq", "0", "--save-freq", "0"]
+    assert train.main([*arguments, "--log-dir", str(tmp_path), "--goal.low", "-1", "--goal.high", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "Ledger-v0" in error and "Traceback" not in error
+    checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
+    assert checkpoint.steps == 2 * 119
+    assert all(np.isfinite(x.numpy()).all() for x in checkpoint.tensors.values() if x.is_floating_point())
+
+
+# -- evaluating --------------------------------------------------------------------------------------------
+
+
+def test_evaluation_prints_one_json_object(finished, capsys):
+    assert evaluate.main([str(finished), "--episodes", "7", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["episodes"] == 7 and result["steps"] == 1000
+    for name in ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length"):
+        low, high = result[f"{name}_interval"]
+        assert low <= result[name] <= high
+    assert 0 <= result["subgoal_reach_rate"] <= 1
+    assert evaluate.main([str(finished), "--episodes", "7", "--json", "--checkpoint", "best"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == "best"
+
+
+def test_several_runs_are_compared(finished, tmp_path, capsys):
+    flat = trained(tmp_path, algorithm="td3")
+    assert evaluate.main([str(finished), str(flat), "--episodes", "3", "--plot", str(tmp_path / "curves.png")]) == 0
+    out = capsys.readouterr().out
+    assert "hiro" in out and "td3" in out and "interquartile" in out
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env"),
+    [("sb3-td3", "tasks:GoalLine-v0"), ("sb3-sac", "tasks:GoalLine-v0"), ("sb3-ppo", "tasks:Ledger-v0"),
+     ("sb3-dqn", "CartPole-v1"), ("sac", "Pendulum-v1"), ("hiro", "Pendulum-v1")],
+)  # fmt: skip
+def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsys):
+    run = trained(tmp_path, "--env", env, "--total-steps", "500", algorithm=algorithm)
+    tags = set(EventAccumulator(str(run)).Reload().Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "time/fps", "eval/mean_reward", "eval/success_rate"} <= tags
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2
+
+
+# -- what the user is told ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("hirro --env PointMaze_UMaze-v3", "Did you mean hiro?"),
+        ("hiro --env PointMaze_Umaze-v3", "Did you mean PointMaze_UMaze-v3"),
+        ("hiro --env CartPole-v1", "continuous (Box) actions"),
+        ("hiro --env tasks:Pixels-v0", "pixels"),
+        ("hiro --env tasks:GoalLine-v0 --high.period 0", "high.period must be at least 1"),
+        ("hiro --env tasks:GoalLine-v0 --low.lr -1", "low.lr must be positive"),
+        ("hiro --env tasks:GoalLine-v0 --goal.indices 0 9", "outside the observation"),
+        ("hiro --env tasks:GoalLine-v0 --num-envs 0", "at least 1"),
+        ("hiro --env tasks:GoalLine-v0 --total-steps 0", "--total-steps must be at least 1"),
+        ("hiro --env tasks:GoalLine-v0 --preset nonsense", "no preset 'nonsense'"),
+        ("hiro --env tasks:GoalLine-v0 --device cuda", "CUDA"),
+        ("hiro --env tasks:Ledger-v0 --high.hindsight 0.5 --goal.low -1 --goal.high 1", "high.hindsight"),
+        ("sb3-td3 --env CartPole-v1", "needs Box actions"),
+        ("tasks:nothing --env X", "cannot be imported"),
+        ("tasks:Ledger --env X", "is no algorithm"),
+        ("--resume nowhere", "is no run folder"),
+        ("--resume nowhere --low.lr 1", "--low.lr cannot be given with --resume"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(arguments, words, tmp_path, capsys, monkeypatch):
+    if "cuda" in arguments and __import__("torch").cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    monkeypatch.chdir(tmp_path)
+    assert train.main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", ["hiro --env X --high.perod 3", "hiro", "hiro --env X --env-kwargs foo"])
+def test_bad_options_are_told_by_the_command_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments.split())
+    assert stop.value.code == 2
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err + told.out
+
+
+def test_a_run_with_no_steps_left_or_of_another_environment_is_told(finished, tmp_path, capsys):
+    assert train.main(["--resume", str(finished)]) == 2
+    assert "give --total-steps above that" in capsys.readouterr().err
+    assert evaluate.main([str(finished), "--env", "Pendulum-v1"]) == 2
+    assert "does not fit Pendulum-v1" in capsys.readouterr().err
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "config.json").write_text("{")
+    assert evaluate.main([str(run)]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_help_explains_every_option(capsys):
+    for arguments in (["--help"], ["hiro", "--help"]):
+        try:
+            assert train.main(arguments) == 0
+        except SystemExit as stop:
+            assert stop.code == 0
+    text = capsys.readouterr().out
+    for word in ("sb3-td3", "--high.period", "--low.lr", "--goal.indices", "--env-kwargs", "--device", "--seed"):
+        assert word in text
