@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
+from hrl_scripts.train import make_session, stored, told
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,6 @@ from hrl.training.session import Session
 from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
 from hrl.training.video import record
 from hrl.types import UserError
-from hrl_scripts.train import make_session, stored, told
 
 
 @dataclass
@@ -98,8 +98,8 @@ def _picture_and_video(options: Options, session: Session, policy: Any, result: 
 
 def show_one(summary: dict[str, Any]) -> None:
     """A small table of one run."""
-    table = Table(title=f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint at "
-                        f"{summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")  # fmt: skip
+    what = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
+    table = Table(title=f"{what} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
     for column in ("", "mean", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
     names = {
@@ -118,7 +118,15 @@ def show_one(summary: dict[str, Any]) -> None:
 def show_comparison(summaries: list[dict[str, Any]]) -> None:
     """Runs grouped by environment and algorithm: interquartile means with bootstrap intervals across runs."""
     table = Table(title="interquartile mean [95 % bootstrap interval] across runs", title_justify="left")
-    for column in ("environment", "algorithm", "runs", "success, any step", "success, final step", "return", "length"):
+    for column in (
+        "environment",
+        "algorithm",
+        "runs",
+        "success, any step",
+        "success, final step",
+        "return",
+        "length",
+    ):
         table.add_column(column)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for summary in summaries:

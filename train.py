@@ -113,7 +113,7 @@ def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) 
     preset_field: Any = ("preset", Annotated[str, tyro.conf.arg(help=PRESET)], field(default="auto"))
     # The help of a subcommand is the algorithm's own first sentence.
     command = make_dataclass("Command", [*fields, preset_field], namespace={"__doc__": type(defaults[2]).__doc__})
-    parsed = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
+    parsed: Any = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
     return parsed.env_part, parsed.run_part, parsed.agent_part
 
 
@@ -138,7 +138,11 @@ def _peek(arguments: list[str], option: str) -> str | None:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and key != "env_kwargs" else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and key != "env_kwargs"
+            else {prefix + key: value}
+        )
     return flat
 
 
@@ -155,7 +159,9 @@ def resumed(arguments: list[str]) -> tuple[Session, Any]:
     others = [a for a in arguments if a.startswith("--") and a.split("=")[0] not in allowed]
     if others or not arguments[0].startswith("--"):
         wrong = others[0].split("=")[0] if others else arguments[0]
-        raise UserError(f"{wrong} cannot be given with --resume: a run goes on as it was begun, save for --total-steps.")
+        raise UserError(
+            f"{wrong} cannot be given with --resume: a run goes on as it was begun, save for --total-steps."
+        )
     options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagConversionOff,))
     folder = RunFolder.existing(options.resume)
     algorithm, env, run_config, agent = stored(folder)
@@ -174,7 +180,12 @@ def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
     agent = find_agent(content["algorithm"])()
     config = content["config"]
     env = updated(EnvConfig(""), config["env"], source)
-    return content["algorithm"], env, updated(RunConfig(), config["run"], source), updated(agent, config["agent"], source)
+    return (
+        content["algorithm"],
+        env,
+        updated(RunConfig(), config["run"], source),
+        updated(agent, config["agent"], source),
+    )
 
 
 def make_session(

@@ -38,7 +38,9 @@ def find_agent(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise UserError(f"The algorithm {name!r} cannot be imported: {error}.") from error
     if not (hasattr(found, "train") and hasattr(found, "load") and hasattr(found, "__dataclass_fields__")):
-        raise UserError(f"{name!r} is no algorithm: it must be a dataclass with train and load, such as a HierarchyConfig.")
+        raise UserError(
+            f"{name!r} is no algorithm: it must be a dataclass with train and load, such as a HierarchyConfig."
+        )
     return found
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 
 from hrl.hierarchy import Hierarchy
-from hrl.training.loop import Training
 from hrl.training.evaluation import Policy
+from hrl.training.loop import Training
 from hrl.training.policy import HierarchyPolicy
 from hrl.training.session import Session, Which
 from hrl.types import BatchedEnv, Spec, UserError

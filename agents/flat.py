@@ -33,13 +33,18 @@ class FlatConfig(LevelConfig, HierarchyConfig):
         require_continuous(spec, self.learner.upper())
         task = Task.of(spec, GoalConfig(periods=self.periods), self.reward_scale, self.reward_offset, device)
         level = Level(
-            "policy", self, task, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts
+            "policy",
+            self,
+            task,
+            spec.action_dim,
+            spec.state_dim,
+            setting.num_envs,
+            device,
+            starts=self.starts,
         )
         if self.hindsight and task.task_reward is not None:
             ring = level.replay
-            level.relabels = [
-                HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)
-            ]
+            level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)]
         return Hierarchy([level], setting.num_envs, device, setting.seed)
 
 

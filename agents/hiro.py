@@ -16,7 +16,7 @@ from hrl.agents.base import HierarchyConfig, Setting, require_continuous
 from hrl.commands import Subgoal, Task
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.hierarchy import Hierarchy
-from hrl.level import Level, LevelConfig
+from hrl.level import Level, LevelConfig, Relabel
 from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
 from hrl.types import UserError
@@ -95,7 +95,16 @@ class HIROConfig(HierarchyConfig):
         self.goal = space.declare(self.goal)
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         subgoal = Subgoal(space, self.low.reward)
-        low = Level("low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts)
+        low = Level(
+            "low",
+            self.low,
+            subgoal,
+            spec.action_dim,
+            spec.state_dim,
+            setting.num_envs,
+            device,
+            starts=self.starts,
+        )
         high = Level(
             "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
             period=self.high.period, starts=self.starts, bottom=False,
@@ -103,7 +112,12 @@ class HIROConfig(HierarchyConfig):
         low.relabels = self.low_relabels(low, subgoal)
         high.relabels = self.high_relabels(high, low, subgoal, task)
         return Hierarchy(
-            [low, high], setting.num_envs, device, setting.seed, testing=self.high.testing, early=self.high.early
+            [low, high],
+            setting.num_envs,
+            device,
+            setting.seed,
+            testing=self.high.testing,
+            early=self.high.early,
         )
 
     def check(self) -> None:
@@ -114,19 +128,17 @@ class HIROConfig(HierarchyConfig):
             if not 0 <= getattr(self.high, name) <= 1:
                 raise UserError(f"high.{name} must lie between 0 and 1, not at {getattr(self.high, name)}.")
 
-    def low_relabels(self, low: Level, subgoal: Subgoal) -> list[HindsightGoals]:
+    def low_relabels(self, low: Level, subgoal: Subgoal) -> list[Relabel]:
         """The low level's batches: hindsight on its subgoals."""
         c = self.low
         if not c.hindsight:
             return []
         return [HindsightGoals(subgoal, low.replay, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
 
-    def high_relabels(
-        self, high: Level, low: Level, subgoal: Subgoal, task: Task
-    ) -> list[OffPolicyCorrection | HindsightTask | HindsightActions | SubgoalTesting]:
+    def high_relabels(self, high: Level, low: Level, subgoal: Subgoal, task: Task) -> list[Relabel]:
         """The high level's batches: off-policy correction first, then hindsight."""
         c = self.high
-        relabels: list[OffPolicyCorrection | HindsightTask | HindsightActions | SubgoalTesting] = []
+        relabels: list[Relabel] = []
         if c.correction:
             relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, c.period, c.candidates))
         if c.hindsight:
@@ -139,4 +151,3 @@ class HIROConfig(HierarchyConfig):
         if c.hindsight_actions:
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         return relabels
-

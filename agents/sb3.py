@@ -180,7 +180,9 @@ class Watch(BaseCallback):
         super().__init__()
         self.session, self.stop, self.agent = session, stop, policy
         c = session.run
-        self.due = {name: Every(f, 0) for name, f in (("log", c.log_freq), ("eval", c.eval_freq), ("save", c.save_freq))}
+        self.due = {
+            name: Every(f, 0) for name, f in (("log", c.log_freq), ("eval", c.eval_freq), ("save", c.save_freq))
+        }
         self.writer = Logger(session.folder.path)
         if session.hyperparameters:
             self.writer.hyperparameters(session.hyperparameters, {"eval/success_rate": 0.0, "eval/mean_reward": 0.0})
@@ -251,7 +253,11 @@ class Watch(BaseCallback):
     def finish(self) -> None:
         """The last evaluation and checkpoint."""
         self._log()
-        if self.session.run.eval_freq and self.stop.signal is None and self.last_eval.get("steps") != self.num_timesteps:
+        if (
+            self.session.run.eval_freq
+            and self.stop.signal is None
+            and self.last_eval.get("steps") != self.num_timesteps
+        ):
             self._evaluate()
         self._save()
         self.writer.close()
@@ -305,7 +311,11 @@ class SB3Policy:
 
 def _is_goal_env(env: gym.Env[Any, Any]) -> bool:
     space = env.observation_space
-    return isinstance(space, spaces.Dict) and set(space.spaces) == {"observation", "achieved_goal", "desired_goal"}
+    return isinstance(space, spaces.Dict) and set(space.spaces) == {
+        "observation",
+        "achieved_goal",
+        "desired_goal",
+    }
 
 
 def _as_vectors(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -51,7 +51,13 @@ CASES = [
     Case("published", "HIRO as published", UMAZE, f"hiro {PUBLISHED} --total-steps 50000", 3),
     Case("published", "HIRO as published", LARGE, f"hiro {PUBLISHED} --total-steps 100000", 3),
     Case("pendulum", "our SAC", "Pendulum-v1", "sac --eval-freq 0 --save-freq 0", 5),
-    Case("pendulum", "SB3 SAC", "Pendulum-v1", "sb3-sac --lr 1e-3 --total-steps 10000 --eval-freq 0 --save-freq 0", 5),
+    Case(
+        "pendulum",
+        "SB3 SAC",
+        "Pendulum-v1",
+        "sb3-sac --lr 1e-3 --total-steps 10000 --eval-freq 0 --save-freq 0",
+        5,
+    ),
 ]
 
 
@@ -130,7 +136,7 @@ def _processor() -> str:
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown: a row a case, interquartile mean over seeds."""
     lines = [
-        "| task | agent | steps | success IQM [95 %] | each seed | return IQM [95 %] | training s, median (most) | date |",
+        "| task | agent | steps | success IQM [95 %] | each seed | return IQM [95 %] | training s, median (most) | on |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in CASES:

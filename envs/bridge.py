@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from hrl.envs.flatten import flatten_batch
-from hrl.envs.goals import is_goal_space
+from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.spec import Observation, Spec, Step
 
 
@@ -35,7 +35,7 @@ class Bridge:
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.goal_env = is_goal_space(env.single_observation_space)
-        self.appended = self.goal_env and spec.state_dim > _width(env.single_observation_space["observation"])
+        self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
         low, high = spec.action_low.numpy(), spec.action_high.numpy()
@@ -43,7 +43,7 @@ class Bridge:
 
     def reset(self, seed: int) -> Observation:
         """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
-        seeds = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
+        seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
         raw, _ = self.env.reset(seed=seeds)
         self._resetting = torch.zeros_like(self._resetting)
         return self.observe(raw)
@@ -70,9 +70,8 @@ class Bridge:
 
     def render(self) -> Sequence[np.ndarray]:
         """One frame [H, W, 3] an environment."""
-        frames = self.env.render()
-        assert frames is not None
-        return frames
+        frames: Any = self.env.render()
+        return list(frames)
 
     def close(self) -> None:
         """Close the environments."""
@@ -80,7 +79,7 @@ class Bridge:
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
         """From [-1, 1] to the environment's own bounds, [N, *shape]."""
-        space = self.env.single_action_space
+        space: Any = self.env.single_action_space
         scaled = (actions * self._half + self._centre).reshape(-1, *space.shape)
         return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
@@ -93,7 +92,7 @@ class Bridge:
 
     def observe(self, raw: Any) -> Observation:
         """Batched raw observations, as the environment gives them, as tensors."""
-        space = self.env.single_observation_space
+        space: Any = self.env.single_observation_space
         if not self.goal_env:
             state = flatten_batch(space, raw, self.device)
             return Observation(state, state.new_zeros(len(state), 0))
@@ -121,7 +120,7 @@ class Bridge:
 
     def _restart(self, done: Tensor) -> Observation:
         mask = done.cpu().numpy()
-        seeds = [next(self.seeds) if self.seeds and d else None for d in mask]
+        seeds: Any = [next(self.seeds) if self.seeds and d else None for d in mask]
         raw, _ = self.env.reset(seed=seeds, options={"reset_mask": mask})
         return self.observe(raw)
 

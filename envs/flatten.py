@@ -17,7 +17,7 @@ def flat_dim(space: gym.Space[Any]) -> int:
     """Entries of one flattened observation. Raises UnsupportedSpace."""
     match space:
         case spaces.Box():
-            if len(space.shape) >= 3 or space.dtype == np.uint8 and len(space.shape) == 2:
+            if len(space.shape) >= 3 or (space.dtype == np.uint8 and len(space.shape) == 2):
                 raise UnsupportedSpace(f"pixels (a Box of shape {space.shape})")
             return int(np.prod(space.shape))
         case spaces.Discrete():

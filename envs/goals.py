@@ -17,6 +17,11 @@ def is_goal_space(space: gym.Space[Any]) -> bool:
     return isinstance(space, spaces.Dict) and set(space.spaces) == GOAL_KEYS
 
 
+def observation_part(space: gym.Space[Any]) -> gym.Space[Any]:
+    """A goal environment's space without the goals; any other as it is."""
+    return space["observation"] if isinstance(space, spaces.Dict) and is_goal_space(space) else space
+
+
 @dataclass
 class Probe:
     """Observations [P, ·] of a few random steps."""

@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode
 
 from hrl.envs.bridge import Bridge, EnvironmentFault
 from hrl.envs.flatten import UnsupportedSpace, flat_bounds, flat_dim
-from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, probe
+from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.spec import Spec
 
 
@@ -189,7 +189,7 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
             f"{name} observes {error}, which is not supported; wrap it so that it gives vectors "
             "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
-    low, high = flat_bounds(space["observation"] if is_goal_space(space) else space)
+    low, high = flat_bounds(observation_part(space))
     steps = gym.registry[name].max_episode_steps
     common: dict[str, Any] = {
         "env_id": name,

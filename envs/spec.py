@@ -34,7 +34,7 @@ class Step(NamedTuple):
     """[N] False where the environment only reset: no transition."""
     success: Tensor
     """[N] what info says of success at this step; False where it says nothing."""
-    count: int
+    taken: int
     """Environment steps taken: the number of active environments."""
 
 

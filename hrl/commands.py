@@ -23,6 +23,9 @@ class Command(Protocol):
     extrinsic: bool
     """The level learns on the environment's reward, and its replay stores it."""
 
+    def shape(self, reward: Tensor) -> Tensor:
+        """The environment's reward as it is learned on (where extrinsic)."""
+
     def encode(self, state: Tensor, target: Tensor) -> Tensor:
         """What the policy is shown of state [..., D] and target [..., G]."""
 
@@ -50,7 +53,10 @@ class Subgoal:
         self.dim = space.dim
         self.input_dim = space.dim * (1 if space.relative else 2) + space.feature_dim
         self.kind = reward
-        self._reward: Callable[[Tensor, Tensor], Tensor] = {"sparse": self._sparse, "distance": self._negative_distance}[reward]
+        self._reward: Callable[[Tensor, Tensor], Tensor] = {
+            "sparse": self._sparse,
+            "distance": self._negative_distance,
+        }[reward]
 
     def issue(self, state: Tensor, raw: Tensor) -> Tensor:
         """The target [..., G] of a decision raw in [-1, 1]."""
@@ -67,6 +73,10 @@ class Subgoal:
         way = (target - position) / self.space.half
         shown = [way] if self.space.relative else [way, (target - self.space.centre) / self.space.half]
         return torch.cat([*shown, self.space.features(position)], -1)
+
+    def shape(self, reward: Tensor) -> Tensor:
+        """A subgoal does not pay the environment's reward."""
+        return torch.zeros_like(reward)
 
     def project(self, state: Tensor) -> Tensor:
         """φ(s)."""

@@ -125,7 +125,9 @@ def build_goal_space(
     if bounds is None:
         bounds = measure_bounds(measure(), project, period, config.relative)
     if not bool((bounds.low < bounds.high).all()):
-        raise UserError(f"Every goal.low must be below goal.high, but they are {bounds.low.tolist()} and {bounds.high.tolist()}.")
+        raise UserError(
+            f"Every goal.low must be below goal.high, but they are {bounds.low.tolist()} and {bounds.high.tolist()}."
+        )
     if config.threshold is not None and config.threshold <= 0:
         raise UserError(f"goal.threshold must be positive, not {config.threshold}.")
     if any(p <= 0 for p in config.periods):

@@ -55,7 +55,7 @@ class Hierarchy:
         self.steps = 0
         self.generator = torch.Generator(device).manual_seed(seed)
         self.metrics = Means()
-        self.restart()
+        self.memory: Memory = self.nothing_held(num_envs)
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -67,7 +67,9 @@ class Hierarchy:
     def decide(self, obs: Observation, memory: Memory, explore: bool) -> Decisions:
         """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
         target, state = obs.goal, obs.state
-        renewed, targets, due, tests = list(memory), [target], [], []
+        renewed, targets = list(memory), [target]
+        due: list[Tensor] = []
+        tests: list[Tensor] = []
         above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
         greedy = above
         for i in range(len(self.levels) - 1, 0, -1):
@@ -115,7 +117,7 @@ class Hierarchy:
                 level.segment.pay(level.command.shape(step.reward), level.config.gamma, step.active)
             self._store_segment(i, step, ended[i - 1], done)
         self.memory = self._ticked(self.memory, step, ended)
-        self.steps += step.count
+        self.steps += step.taken
 
     def after(self, memory: Memory, step: Step) -> Memory:
         """What is in force after a step: clocks tick, and segments that ended are forgotten."""
@@ -126,7 +128,8 @@ class Hierarchy:
 
     def _ended(self, memory: Memory, step: Step) -> list[Tensor]:
         """Where [N] each upper level's segment ends with this step: its period, the episode, or the level above."""
-        ended, above = [], (step.terminated | step.truncated) & step.active
+        ended: list[Tensor] = []
+        above = (step.terminated | step.truncated) & step.active
         for i in range(len(self.levels) - 1, 0, -1):
             held = memory[i - 1]
             above = above | (step.active & (held.elapsed + 1 >= self.levels[i].period))
@@ -166,7 +169,12 @@ class Hierarchy:
         terminated: Tensor,
     ) -> None:
         segment = level.segment
-        row = {"state": segment.state, "target": segment.target, "action": held.decision, "reward": segment.reward}
+        row = {
+            "state": segment.state,
+            "target": segment.target,
+            "action": held.decision,
+            "reward": segment.reward,
+        }
         target = final.goal if level.command.extrinsic else segment.target
         counters = {"length": length, "first": segment.first, "tested": segment.tested}
         level.replay.write(row, {"state": final.state, "target": target}, counters, keep, done, terminated)
@@ -180,10 +188,12 @@ class Hierarchy:
 
     def pop_metrics(self) -> dict[str, float]:
         """`<level>/<name>` means since the last call. Waits for the device."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         for level in self.levels:
             values = level.metrics.pop()
-            rates = {n.removesuffix("_optimiser"): o.param_groups[0]["lr"] for n, o in level.learner.optimisers().items()}
+            rates = {
+                n.removesuffix("_optimiser"): o.param_groups[0]["lr"] for n, o in level.learner.optimisers().items()
+            }
             values["learning_rate"] = rates["critic"]
             values["actor_learning_rate"] = rates["actor"]
             values["replay_size"] = float(len(level.replay))

@@ -57,7 +57,16 @@ class LevelConfig(LearnerConfig):
     def check(self, name: str) -> None:
         """Raise UserError, naming the option, where a value cannot be meant."""
         positive = {"lr", "batch_size", "replay", "every", "policy_delay", "tau"}
-        not_negative = {"updates", "warmup", "noise", "target_noise", "noise_clip", "action_l2", "actor_lr", "entropy"}
+        not_negative = {
+            "updates",
+            "warmup",
+            "noise",
+            "target_noise",
+            "noise_clip",
+            "action_l2",
+            "actor_lr",
+            "entropy",
+        }
         share = {"hindsight", "gamma", "tau"}
         for option in sorted(positive | not_negative | share):
             value = getattr(self, option)

@@ -26,6 +26,10 @@ class Means:
 
     def pop(self) -> dict[str, float]:
         """Means by name, and start anew. Names without a value are left out. Waits for the device."""
-        means = {name: float(total) / float(self._counts[name]) for name, total in self._sums.items() if float(self._counts[name])}
+        means = {
+            name: float(total) / float(self._counts[name])
+            for name, total in self._sums.items()
+            if float(self._counts[name])
+        }
         self._sums, self._counts = {}, {}
         return means

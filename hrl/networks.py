@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential
     """Linear layers with ReLU between them."""
     sizes = (input_dim, *hidden)
     layers: list[nn.Module] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], output_dim))
 
@@ -36,7 +37,7 @@ class TwinCritic(nn.Module):
         super().__init__()
         sizes = (input_dim + action_dim, *hidden)
         layers: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             layers += [EnsembleLinear(2, a, b), nn.ReLU()]
         self.layers = nn.Sequential(*layers, EnsembleLinear(2, sizes[-1], 1))
 
@@ -48,10 +49,7 @@ class TwinCritic(nn.Module):
         """Q₁ alone [B], at half the cost."""
         x = torch.cat([inputs, action], -1)
         for layer in self.layers:
-            if isinstance(layer, EnsembleLinear):
-                x = torch.addmm(layer.bias[0], x, layer.weight[0])
-            else:
-                x = layer(x)
+            x = torch.addmm(layer.bias[0], x, layer.weight[0]) if isinstance(layer, EnsembleLinear) else layer(x)
         return x.squeeze(-1)
 
 

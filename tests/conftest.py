@@ -9,16 +9,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import tasks  # noqa: E402, F401
+import tasks  # noqa: F401
 
-from hrl.agents.base import Setting  # noqa: E402
-from hrl.agents.hiro import High, HIROConfig, Low  # noqa: E402
-from hrl.envs import EnvConfig, make_env  # noqa: E402
-from hrl.envs.bridge import Bridge  # noqa: E402
-from hrl.goals import GoalConfig  # noqa: E402
-from hrl.hierarchy import Hierarchy  # noqa: E402
-from hrl.replay.ring import Replay, Rows  # noqa: E402
-from hrl.replay.transitions import Transitions, sample_transitions  # noqa: E402
+from hrl.agents.base import Setting
+from hrl.agents.hiro import High, HIROConfig, Low
+from hrl.envs import EnvConfig, make_env
+from hrl.envs.bridge import Bridge
+from hrl.goals import GoalConfig
+from hrl.hierarchy import Hierarchy
+from hrl.replay.ring import Replay, Rows
+from hrl.replay.transitions import Transitions, sample_transitions
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

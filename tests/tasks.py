@@ -83,7 +83,9 @@ class Mixed(gym.Env[Any, Any]):
     """A dictionary of a number and a vector; unbounded actions of shape [2, 1]."""
 
     observation_space = spaces.Dict(
-        a=spaces.Discrete(3, start=1), b=spaces.Box(0.0, 1.0, (2, 2), np.float32), c=spaces.MultiDiscrete([2, 3])
+        a=spaces.Discrete(3, start=1),
+        b=spaces.Box(0.0, 1.0, (2, 2), np.float32),
+        c=spaces.MultiDiscrete([2, 3]),
     )
     action_space = spaces.Box(-np.inf, np.inf, (2, 1), np.float32)
 

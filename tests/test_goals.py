@@ -10,7 +10,7 @@ from hrl.goals import GoalConfig, GoalSpace, Select, build_goal_space, sinusoids
 from hrl.types import UserError
 
 
-def build(env_id: str, **declared):  # noqa: ANN003, ANN202
+def build(env_id: str, **declared):
     env = make_env(EnvConfig(env_id, num_envs=4))
     return build_goal_space(GoalConfig(**declared), env.spec, 10, lambda: env, CPU)
 
@@ -45,7 +45,10 @@ def test_a_projection_may_be_a_function():
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ({"indices": (0, 2)}, r"goal.indices \[2\] lie outside the observation of Ledger-v0, which has 2 entries"),
+        (
+            {"indices": (0, 2)},
+            r"goal.indices \[2\] lie outside the observation of Ledger-v0, which has 2 entries",
+        ),
         ({"low": (1.0,), "high": (0.0,)}, "must be below"),
         ({"low": (1.0, 1.0, 1.0), "high": (2.0,)}, "goal.low needs 1 or 2 numbers"),
         ({"low": (0.0,), "high": (1.0,), "threshold": 0.0}, "threshold must be positive"),
@@ -59,7 +62,7 @@ def test_declarations_that_do_not_fit_are_told(declared, words):
         build("Ledger-v0", **declared)
 
 
-def space(relative: bool, **more) -> GoalSpace:  # noqa: ANN003
+def space(relative: bool, **more) -> GoalSpace:
     low, high = torch.tensor([-2.0, -1.0]), torch.tensor([2.0, 3.0])
     return GoalSpace(Select(torch.tensor([0, 1])), low, high, relative, threshold=0.5, **more)
 

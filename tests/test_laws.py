@@ -35,7 +35,10 @@ def test_termination_ends_and_truncation_does_not(ledger):
     roll(agent, env, 40)
     for level in (0, 1):
         t = everything(agent, level)
-        odd, last = t.state[:, 0] % 2 == 1, t.next_state[:, 1] == torch.tensor(LENGTHS)[t.state[:, 0].long() % 4]
+        odd, last = (
+            t.state[:, 0] % 2 == 1,
+            t.next_state[:, 1] == torch.tensor(LENGTHS)[t.state[:, 0].long() % 4],
+        )
         assert (t.terminated == (odd & last)).all()
         assert (last & ~odd).any()
         batch = agent.levels[level].batch(t)
@@ -102,7 +105,12 @@ def test_every_autoreset_mode_gives_the_same_transitions():
         rows = [everything(agent, level) for level in (0, 1)]
         first = [(t.state[:, 0] - t.rows.env) < 8 for t in rows]
         found[mode] = [
-            rounded(*(getattr(t, n)[m] for n in ("state", "target", "action", "reward", "next_state", "length", "terminated")))
+            rounded(
+                *(
+                    getattr(t, n)[m]
+                    for n in ("state", "target", "action", "reward", "next_state", "length", "terminated")
+                )
+            )
             for t, m in zip(rows, first, strict=True)
         ]
         assert agent.steps == sum(len(all_rows(agent.levels[0].replay).row) for _ in (0,))

@@ -216,9 +216,7 @@ def test_correction_finds_the_subgoal_that_explains_the_actions():
         replay.write({"state": x, "target": true_target, "action": action}, {"state": after}, {}, yes, no, no)
         x = after
     correction = OffPolicyCorrection(command, replay, policy, period=5, candidates=400)
-    t = transition(
-        state=torch.tensor([[0.0]]), action=torch.tensor([[-0.9]]), next_state=x, length=torch.tensor([3])
-    )
+    t = transition(state=torch.tensor([[0.0]]), action=torch.tensor([[-0.9]]), next_state=x, length=torch.tensor([3]))
     options = correction.propose(t, torch.Generator().manual_seed(0))
     assert options.shape == (1, 400, 1) and options[0, 0] == -0.9 and options[0, 1] == x / 2
     # By hand for the stored one: target -1.8, so the policy would have said -1 three times.
@@ -233,7 +231,7 @@ def test_correction_finds_the_subgoal_that_explains_the_actions():
     assert correction(gone, torch.Generator().manual_seed(0)).action.item() == pytest.approx(-0.9)
 
 
-def _line_agent(hindsight: float):  # noqa: ANN202
+def _line_agent(hindsight: float):
     env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
     config = small_hiro(period=3, hindsight=hindsight)
     config.high.correction = False

@@ -1,8 +1,8 @@
 """What a learner is: an update rule on batches of transitions. It knows no hierarchy."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,27 +54,6 @@ class LearnerConfig:
     """Weight of the mean squared action in the actor's loss (TD3), against saturated actions."""
 
 
-class Learner(Protocol):
-    """An update rule with its networks and optimisers. An `nn.Module`, so that its tensors can be saved."""
-
-    config: LearnerConfig
-
-    def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Actions [B, A] in [-1, 1]; sampled with a generator where the policy is stochastic, else its mode."""
-
-    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """One gradient step on each network that is due. Metrics are tensors, so that no device waits."""
-
-    def set_learning_rate(self, factor: float) -> None:
-        """Scale every learning rate from its configured value."""
-
-    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        """By name, for the checkpoint."""
-
-    def named_tensors(self) -> dict[str, Tensor]:
-        """Parameters, buffers and counters by name, for the checkpoint."""
-
-
 def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
     """Adam as every learner uses it. The fused kernel is three times cheaper on a CPU too."""
     return torch.optim.Adam(parameters, lr=lr, fused=True)
@@ -96,16 +75,22 @@ def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
     return loss.mean(-1).sum()
 
 
-class ActorCritic(nn.Module):
-    """What TD3 and SAC share: optimisers by name, learning rates, the bound of values."""
-
-    config: LearnerConfig
+class Learner(nn.Module, ABC):
+    """An update rule with its networks and optimisers. It knows no hierarchy."""
 
     def __init__(self, config: LearnerConfig, value_range: tuple[float, float] | None) -> None:
         super().__init__()
         self.config = config
         self.value_range = value_range
         self.updates = 0
+
+    @abstractmethod
+    def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Actions [B, A] in [-1, 1]; sampled with a generator where the policy is stochastic, else its mode."""
+
+    @abstractmethod
+    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
+        """One gradient step on each network that is due. Metrics are tensors, so that no device waits."""
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """By attribute name."""

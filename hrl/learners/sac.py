@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from hrl.learners.base import ActorCritic, Batch, LearnerConfig, Metrics, adam, minimise, regression
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, adam, minimise, regression
 from hrl.networks import TwinCritic, mlp, track
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
-class SAC(ActorCritic):
+class SAC(Learner):
     """Stochastic tanh-Gaussian actor, twin critics with slow copies, temperature α."""
 
     def __init__(

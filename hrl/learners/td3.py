@@ -5,11 +5,11 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from hrl.learners.base import ActorCritic, Batch, LearnerConfig, Metrics, adam, minimise, regression
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, adam, minimise, regression
 from hrl.networks import TwinCritic, mlp, track
 
 
-class TD3(ActorCritic):
+class TD3(Learner):
     """Deterministic actor π, twin critics Q₁ and Q₂, and slow copies of all three."""
 
     def __init__(

@@ -48,7 +48,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         save_file(_unshared(tensors), beside / "tensors.safetensors")
         (beside / "numbers.json").write_text(json.dumps(checkpoint.numbers))
         sums = {file.name: _checksum(file) for file in sorted(beside.iterdir())}
-        manifest = {"format": FORMAT, "steps": checkpoint.steps, "hrl": __version__, "torch": torch.__version__}
+        manifest = {
+            "format": FORMAT,
+            "steps": checkpoint.steps,
+            "hrl": __version__,
+            "torch": torch.__version__,
+        }
         manifest |= {"saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sha256": sums}
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=2))
         for file in beside.iterdir():
@@ -75,9 +80,7 @@ def load(folder: Path) -> Checkpoint:
         for name, expected in manifest["sha256"].items():
             if _checksum(folder / name) != expected:
                 raise UserError(f"{folder / name} is damaged: its checksum is not the one in the manifest.")
-        return Checkpoint(
-            load_file(folder / "tensors.safetensors"), json.loads((folder / "numbers.json").read_text())
-        )
+        return Checkpoint(load_file(folder / "tensors.safetensors"), json.loads((folder / "numbers.json").read_text()))
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no whole checkpoint: {Path(error.filename).name} is missing.") from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Configuration dataclasses from plain values: presets and stored runs. Nothing is evaluated, unknown names are told."""
+"""Configuration dataclasses from plain values (presets, stored runs). Nothing is evaluated, unknown names are told."""
 
 import difflib
 import types
@@ -42,7 +42,9 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
         return coerced(value, next(p for p in parts if p is not type(None)), where)
     if origin is tuple:
         if not isinstance(value, list | tuple) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
-            raise UserError(f"{where} must be a list{'' if parts[-1] is Ellipsis else f' of {len(parts)}'}, not {value!r}.")
+            raise UserError(
+                f"{where} must be a list{'' if parts[-1] is Ellipsis else f' of {len(parts)}'}, not {value!r}."
+            )
         kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
         return tuple(coerced(v, k, where) for v, k in zip(value, kinds, strict=True))
     if origin is Literal:
@@ -54,6 +56,6 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = origin or kind
-    if plain is Any or isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
+    if plain is Any or (isinstance(value, plain) and not (plain is int and isinstance(value, bool))):
         return value
     raise UserError(f"{where} must be of type {getattr(plain, '__name__', plain)}, not {value!r}.")

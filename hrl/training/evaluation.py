@@ -121,8 +121,8 @@ def evaluate(
         if watch is not None:
             watch(env)
         step = env.step(actions)
-        memory, rates = policy.after(memory, step)
-        for name, pair in rates.items():
+        memory, pairs = policy.after(memory, step)
+        for name, pair in pairs.items():
             sums[name] = sums.get(name, torch.zeros(2)) + torch.stack([(pair[0] * pair[1]).sum(), pair[1].sum()]).cpu()
         for episode in counter.add(step):
             if (path := paths.get(int(running[episode.env]))) is not None:
@@ -136,7 +136,11 @@ def evaluate(
 
 
 def _record(
-    paths: dict[int, Path], running: np.ndarray, obs: Observation, places: Tensor | None, target: Tensor | None
+    paths: dict[int, Path],
+    running: np.ndarray,
+    obs: Observation,
+    places: Tensor | None,
+    target: Tensor | None,
 ) -> None:
     for i, episode in enumerate(running):
         path = paths.get(int(episode))

@@ -48,7 +48,7 @@ class Logger:
 
         simple = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
         for summary in hparams(simple, metrics):
-            self._tensorboard.file_writer.add_summary(summary)
+            self._tensorboard._get_file_writer().add_summary(summary)
         self._tensorboard.flush()
 
     def close(self) -> None:

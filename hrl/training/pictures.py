@@ -31,7 +31,7 @@ def trajectory_figure(evaluation: Evaluation, title: str = "") -> Figure | None:
     paths = [p for p in evaluation.paths if p.places and len(p.places[0]) == 2]
     if not paths:
         return None
-    everything = np.concatenate([np.stack(p.places) for p in paths] + [p.goal[None] for p in paths if _has_goal(p)])
+    everything = np.concatenate([np.stack(p.places) for p in paths] + [_goal(p)[None] for p in paths if _has_goal(p)])
     low, high = everything.min(0) - 0.6, everything.max(0) + 0.6
     columns = min(4, len(paths))
     rows = -(-len(paths) // columns)
@@ -57,6 +57,11 @@ def _has_goal(path: Path) -> bool:
     return path.goal is not None and len(path.goal) == 2
 
 
+def _goal(path: Path) -> np.ndarray:
+    assert path.goal is not None
+    return path.goal
+
+
 def _draw_path(ax: plt.Axes, path: Path) -> None:
     places = np.stack(path.places)
     ax.plot(*places.T, color="tab:blue", lw=1.2, label="path")
@@ -68,8 +73,8 @@ def _draw_path(ax: plt.Axes, path: Path) -> None:
         for a, b in zip(at, targets[fresh], strict=True):
             ax.plot(*np.stack([a, b]).T, color="tab:orange", lw=0.6, alpha=0.7)
         ax.plot(*targets[fresh].T, "x", color="tab:orange", ms=4, label="subgoals")
-    if path.goal is not None and len(path.goal) == 2:
-        ax.plot(*path.goal, "*", color="tab:red", ms=9, label="goal")
+    if _has_goal(path):
+        ax.plot(*_goal(path), "*", color="tab:red", ms=9, label="goal")
 
 
 def save_trajectories(evaluation: Evaluation, file: FilePath, title: str) -> bool:

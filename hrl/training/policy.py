@@ -85,7 +85,8 @@ class HierarchyPolicy:
         """Subgoals that end when reached, and that the last step reached, are no longer in force."""
         if not self.agent.early:
             return memory
-        ended, above = [], torch.zeros(len(obs.state), dtype=torch.bool)
+        ended: list[Tensor] = []
+        above = torch.zeros(len(obs.state), dtype=torch.bool)
         for i in range(len(memory) - 1, -1, -1):
             command = self.agent.levels[i].command
             assert isinstance(command, Subgoal)

@@ -1,0 +1,50 @@
+"""An environment of your own: a boat crosses a river with a current, and must stop at a pier.
+
+Three commands, from the folder of this file:
+
+    python ../train.py hiro --env custom_env:River-v0 --goal.indices 0 1 --goal.low -2 -2 --goal.high 2 2
+    python ../evaluate.py runs/custom_env-River-v0/hiro/* --plot river.png
+    tensorboard --logdir runs
+
+Importing this module registers the environment: `module:Id` on the command line imports it.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+LENGTH, WIDTH, DT, CURRENT = 10.0, 6.0, 0.2, 0.8
+
+
+class River(gym.Env[np.ndarray, np.ndarray]):
+    """Observes x, y, vx, vy and the pier's x; acts by a thrust; -1 a step until it stands at the pier."""
+
+    observation_space = spaces.Box(
+        np.array([0, 0, -3, -3, 0], np.float32), np.array([LENGTH, WIDTH, 3, 3, LENGTH], np.float32)
+    )
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """The boat at the near bank, the pier somewhere on the far one."""
+        super().reset(seed=seed)
+        self.position = np.array([self.np_random.uniform(0, LENGTH), 0.0])
+        self.velocity = np.zeros(2)
+        self.pier = self.np_random.uniform(0.2 * LENGTH, 0.8 * LENGTH)
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        """Thrust, drag, and a current that is strongest in midstream."""
+        stream = np.array([CURRENT * 4 * self.position[1] * (WIDTH - self.position[1]) / WIDTH**2, 0.0])
+        self.velocity += DT * (2.0 * np.asarray(action, np.float64) - self.velocity + stream)
+        self.position = np.clip(self.position + DT * self.velocity, [0, 0], [LENGTH, WIDTH])
+        distance = np.linalg.norm(self.position - [self.pier, WIDTH])
+        arrived = bool(distance < 0.5)
+        return self._observation(), 0.0 if arrived else -1.0, arrived, False, {"is_success": arrived}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([*self.position, *self.velocity, self.pier], np.float32)
+
+
+gym.register("River-v0", River, max_episode_steps=100)

@@ -1,0 +1,164 @@
+"""Policies outside our loop, statistics across runs, and the boundaries between the rooms."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import roll, setting, small_hiro
+from scipy import stats
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from hrl.envs import EnvConfig, make_env
+from hrl.training.evaluation import evaluate, interval
+from hrl.training.policy import HierarchyPolicy
+from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_stable_baselines3_evaluates_our_policies_to_the_same_returns(early):
+    bridge = make_env(EnvConfig("GoalLine-v0", num_envs=2))
+    agent = small_hiro(period=4, early=early).build(setting(bridge, seed=3))
+    roll(agent, bridge, 20)
+    policy = HierarchyPolicy(agent, bridge.observe, bridge.to_action)
+    ours = evaluate(policy, lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds), 8)
+    theirs = []
+    for episode in range(8):
+        env = make_vec_env("GoalLine-v0", n_envs=1, seed=10_000_000 + episode)
+        rewards, lengths = evaluate_policy(policy, env, 1, return_episode_rewards=True, warn=False)  # type: ignore[arg-type]
+        theirs.append((rewards[0], lengths[0]))
+    assert [(e.reward, e.length) for e in ours.episodes] == theirs
+    assert len({length for _, length in theirs}) > 1 or theirs[0][1] == 12
+
+
+def test_prediction_keeps_each_environments_own_clock():
+    bridge = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    agent = small_hiro(period=3).build(setting(bridge))
+    policy = HierarchyPolicy(agent, bridge.observe, bridge.to_action)
+    obs = np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)
+    _, state = policy.predict(obs, None, np.array([True, True]))
+    first = state[0].copy()
+    for t in (1, 2):
+        _, state = policy.predict(obs + t, state, np.array([False, t == 2]))
+    # Environment 0 keeps its subgoal for 3 steps; environment 1 began an episode at t = 2 and decided anew.
+    assert np.array_equal(state[0][0], first[0]) and not np.array_equal(state[0][1], first[1])
+    assert state[2].tolist() == [3, 1]
+    _, state = policy.predict(obs + 3, state, np.array([False, False]))
+    assert not np.array_equal(state[0][0], first[0]) and state[2].tolist() == [1, 2]
+
+
+def test_intervals_are_those_of_the_textbooks():
+    low, high = interval([1.0] * 8 + [0.0] * 2, proportion=True)
+    wilson = stats.binomtest(8, 10).proportion_ci(method="wilson")
+    assert (low, high) == (pytest.approx(wilson.low, abs=1e-4), pytest.approx(wilson.high, abs=1e-4))
+    assert interval([1.0, 3.0], proportion=False) == pytest.approx((2 - 1.96, 2 + 1.96), abs=1e-3)
+
+
+def test_the_interquartile_mean_is_the_mean_of_the_middle_half():
+    assert interquartile_mean([0.0, 1.0, 2.0, 100.0]) == pytest.approx(1.5)
+    # Five values: the second and fourth count 3/4, the middle one 1.
+    assert interquartile_mean([9.0, 1.0, 2.0, 3.0, 0.0]) == pytest.approx((0.75 * 1 + 2 + 0.75 * 3) / 2.5)
+    even = [0.1, 0.4, 0.5, 0.9, 0.2, 0.3, 0.7, 0.8]
+    assert interquartile_mean(even) == pytest.approx(stats.trim_mean(even, 0.25))
+    low, high = bootstrap_interval(even)
+    assert low < interquartile_mean(even) < high
+
+
+def test_curves_are_compared_where_all_runs_have_been():
+    curves = [
+        Curve(np.array([0.0, 10.0]), np.array([0.0, 1.0])),
+        Curve(np.array([2.0, 6.0]), np.array([1.0, 1.0])),
+    ]
+    x, middle, low, high = Curve.band(curves, points=3)
+    assert x.tolist() == [2, 4, 6] and low.tolist() == pytest.approx([0.2, 0.4, 0.6]) and high.tolist() == [1, 1, 1]
+    assert middle.tolist() == pytest.approx([0.6, 0.7, 0.8])
+
+
+def test_nothing_imports_upward():
+    rooms = {
+        "hrl": ("hrl.agents", "hrl.envs", "hrl_scripts"),
+        "envs": ("hrl.agents", "hrl_scripts"),
+        "agents": ("hrl.envs", "hrl_scripts"),
+    }
+    for room, forbidden in rooms.items():
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                for name in names:
+                    assert not name.startswith(forbidden), f"{file}:{node.lineno} imports {name}"
+                    if room == "envs" and name.startswith("hrl"):
+                        assert name.startswith("hrl.envs"), f"{file}:{node.lineno} imports {name}"
+                    if "learners" in file.parts:
+                        assert not name.startswith(("hrl.hierarchy", "hrl.level", "hrl.commands")), (
+                            f"{file} imports {name}"
+                        )
+
+
+def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):
+    for package in ("agents", "envs", "train", "evaluate"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(f"WHOSE = 'the user: {package}'\n")
+    (tmp_path / "envs" / "mine.py").write_text(
+        "import gymnasium as gym\n"
+        "from gymnasium.envs.classic_control import PendulumEnv\n"
+        "gym.register('Mine-v0', PendulumEnv, max_episode_steps=20)\n"
+    )
+    (tmp_path / "agents" / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from hrl.agents.flat import FlatSAC\n\n"
+        "@dataclass\nclass Mine(FlatSAC):\n    '''An agent of my own.'''\n    starts: int = 50\n"
+    )
+    script = Path(sys.executable).with_name("hrl-train")
+    command = [str(script), "agents.mine:Mine", "--env", "envs.mine:Mine-v0", "--total-steps", "60",
+               "--eval-episodes", "1", "--hidden", "8"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = (p.parent for p in tmp_path.rglob("config.json"))
+    evaluated = subprocess.run(
+        [str(script.with_name("hrl-evaluate")), str(run), "--episodes", "1", "--json"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    whose = "import agents, envs, train; print(agents.WHOSE, envs.WHOSE, train.WHOSE)"
+    out = subprocess.run([sys.executable, "-c", whose], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert out.strip() == "the user: agents the user: envs the user: train"
+
+
+def test_measured_success_has_both_definitions():
+    """PointMaze with a goal that goes on: success may be left again."""
+    make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), seeds=seeds)  # noqa: E731
+    bridge = make(1, None)
+    agent = small_hiro().build(setting(bridge))
+    result = evaluate(HierarchyPolicy(agent), make, 4).summary()
+    # Seeds 10,000,000 + i begin with episode i: 3 steps cut, 7 ended, 5 cut, 1 ended; the end is the success.
+    assert result["mean_ep_length"] == 4 and result["success_rate_any"] == result["success_rate_final"] == 0.5
+    assert result["mean_reward"] == (6 + 28 + 15 + 1) / 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_runs_on_a_gpu(tmp_path):
+    from hrl_scripts import train
+
+    arguments = ["hiro", "--env", "tasks:GoalLine-v0", "--preset", "debug", "--device", "cuda"]
+    assert train.main([*arguments, "--log-dir", str(tmp_path)]) == 0
+
+
+def test_real_mujoco_tasks_pass_through_the_bridge():
+    for env_id in ("AntMaze_UMaze-v4", "FetchReach-v4"):
+        env = make_env(EnvConfig(env_id, num_envs=1))
+        obs = env.reset(0)
+        step = env.step(torch.zeros(1, env.spec.action_dim))
+        assert step.final.state.shape == obs.state.shape == (1, env.spec.state_dim)
+        raw = gym.make(env_id).observation_space
+        width = raw["observation"].shape[0]  # type: ignore[index]
+        assert env.spec.state_dim in (width, width + len(env.spec.achieved))
+        env.close()
