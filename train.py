@@ -20,7 +20,7 @@ from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
-from hrl.training.session import Session, pick_device
+from hrl.training.session import Session, Which, pick_device
 from hrl.types import UserError
 
 PRESET = "Preset of hyperparameters: auto (by environment), none, debug (seconds), or an entry of agents/presets."
@@ -224,6 +224,13 @@ def make_session(
         draw=trajectories,
         hyperparameters=_flat({"algorithm": algorithm, **config()}),
     )
+
+
+def load_policy(path: Path, which: Which = "best") -> Any:
+    """The trained policy of a run folder, with stable-baselines3's `predict`. Raises UserError where there is none."""
+    folder = RunFolder.existing(path)
+    algorithm, env, run_config, agent = stored(folder)
+    return agent.load(make_session(algorithm, env, run_config, agent, folder), which)
 
 
 if __name__ == "__main__":
