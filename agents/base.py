@@ -50,13 +50,7 @@ class HierarchyConfig(ABC):
         env = session.make_env(None, None)
         agent = self._seeded(env, session)
         session.begin()
-        policy = HierarchyPolicy(agent)
-        paths = 12 if session.draw else 0
-        return Training(
-            agent, env, session.run, session.folder,
-            evaluate=lambda: session.evaluate(policy, keep_paths=paths),
-            draw=session.draw, resume=session.resume, hyperparameters=session.hyperparameters,
-        ).run()  # fmt: skip
+        return Training(agent, env, session).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint."""

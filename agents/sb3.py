@@ -1,7 +1,6 @@
 """stable-baselines3's algorithms as baselines: same command, run folder, tags and evaluation as ours."""
 
 import signal
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,10 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from hrl.training.checkpoint import Checkpoint, Checkpoints
-from hrl.training.display import Display
-from hrl.training.episodes import Episode, Recent
-from hrl.training.logger import Logger
-from hrl.training.loop import Every, StopRequest
+from hrl.training.episodes import Episode
+from hrl.training.loop import StopRequest
+from hrl.training.reporter import Reporter
 from hrl.training.session import Session, Which
 from hrl.types import Observation, Spec, Step, UserError
 
@@ -75,7 +73,7 @@ class SB3Config:
         with StopRequest() as stop:
             watch = Watch(session, stop, SB3Policy(model, session.make_env(1, None).spec))
             model.set_logger(SB3Logger(folder=None, output_formats=[]))
-            with watch.display:
+            with watch.reporter.display:
                 model.learn(session.run.total_steps, callback=watch)
         watch.finish()
         return stop.signal
@@ -174,93 +172,59 @@ class SB3PPO(SB3Config):
 
 
 class Watch(BaseCallback):
-    """Our logger, display, evaluation and checkpoints inside stable-baselines3's loop."""
+    """Our reporter and checkpoints inside stable-baselines3's loop."""
 
     def __init__(self, session: Session, stop: StopRequest, policy: "SB3Policy") -> None:
         super().__init__()
-        self.session, self.stop, self.agent = session, stop, policy
-        c = session.run
-        self.due = {
-            name: Every(f, 0) for name, f in (("log", c.log_freq), ("eval", c.eval_freq), ("save", c.save_freq))
-        }
-        self.writer = Logger(session.folder.path)
-        if session.hyperparameters:
-            self.writer.hyperparameters(session.hyperparameters, {"eval/success_rate": 0.0, "eval/mean_reward": 0.0})
-        self.display = Display(c.total_steps, 0, c.progress)
+        self.session, self.stop, self.policy = session, stop, policy
+        self.reporter = Reporter(session)
         self.checkpoints = Checkpoints(session.folder.checkpoints)
-        self.recent, self.best = Recent(), (-float("inf"), -float("inf"))
-        self.last_eval: dict[str, float] = {}
-        self.elapsed, self.since, self.at = 0.0, time.perf_counter(), 0
 
     def _on_training_start(self) -> None:
         n = self.training_env.num_envs
         self.reward, self.length, self.success = np.zeros(n), np.zeros(n, int), np.zeros(n, bool)
 
     def _on_step(self) -> bool:
-        self._count(self.locals["rewards"], self.locals["dones"], self.locals["infos"])
-        if self.due["log"](self.num_timesteps):
-            self._log()
-        if self.due["eval"](self.num_timesteps):
+        steps, report = self.num_timesteps, self.reporter
+        report.recent.add(self._finished(self.locals["rewards"], self.locals["dones"], self.locals["infos"]))
+        if report.log_due(steps):
+            report.log(steps, self._metrics())
+        if report.eval_due(steps):
             self._evaluate()
-        if self.due["save"](self.num_timesteps):
-            self._save()
-        return self.stop.signal is None and self.num_timesteps < self.session.run.total_steps
+        if report.save_due(steps):
+            self.checkpoints.save(self._checkpoint())
+        return self.stop.signal is None and steps < self.session.run.total_steps
 
-    def _count(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+    def _finished(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> list[Episode]:
         now = np.array([bool(i.get("is_success", i.get("success", False))) for i in infos])
         self.reward += rewards
         self.length += 1
         self.success |= now
-        self.recent.add([
-            Episode(int(i), float(self.reward[i]), int(self.length[i]), bool(self.success[i]), bool(now[i]),
-                    bool(infos[i].get("TimeLimit.truncated", False)))
+        finished = [
+            Episode(int(i), float(self.reward[i]), int(self.length[i]), bool(self.success[i]), bool(now[i]))
             for i in np.flatnonzero(dones)
-        ])  # fmt: skip
+        ]
         self.reward[dones], self.length[dones], self.success[dones] = 0.0, 0, False
+        return finished
 
-    def _log(self) -> None:
-        now, steps = time.perf_counter(), self.num_timesteps
-        if steps == self.at:
-            return
-        rate = (steps - self.at) / max(now - self.since, 1e-9)
-        self.elapsed, self.since, self.at = self.elapsed + now - self.since, now, steps
-        scalars = self.recent.scalars() | {"time/fps": rate, "time/time_elapsed": self.elapsed}
-        for name, value in self.model.logger.name_to_value.items():
-            if name.startswith("train/"):
-                scalars[f"train/policy/{name.removeprefix('train/')}"] = float(value)
-        self.writer.write(steps, scalars)
-        self.display.update(steps, rate, scalars, self.last_eval)
+    def _metrics(self) -> dict[str, float]:
+        values = self.model.logger.name_to_value.items()
+        return {f"policy/{n.removeprefix('train/')}": float(v) for n, v in values if n.startswith("train/")}
 
     def _evaluate(self) -> None:
-        paused = time.perf_counter()
-        elapsed = self.elapsed + paused - self.since
-        scalars = self.session.evaluate(self.agent).scalars()
-        self.last_eval = {**scalars, "steps": float(self.num_timesteps)}
-        self.writer.write(self.num_timesteps, {**scalars, "eval/time_elapsed": elapsed})
-        self.display.evaluated(self.num_timesteps, scalars)
-        score = scalars["eval/success_rate"], scalars["eval/mean_reward"]
-        if score > self.best:
-            self.best = score
+        if self.reporter.evaluate(self.num_timesteps, self.policy):
             self.checkpoints.save_best(self._checkpoint())
-        self.since += time.perf_counter() - paused
-
-    def _save(self) -> None:
-        self.checkpoints.save(self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(dict(self.model.policy.state_dict()), {"steps": self.num_timesteps})
 
     def finish(self) -> None:
         """The last evaluation and checkpoint."""
-        self._log()
-        if (
-            self.session.run.eval_freq
-            and self.stop.signal is None
-            and self.last_eval.get("steps") != self.num_timesteps
-        ):
+        self.reporter.log(self.num_timesteps, self._metrics())
+        if self.session.run.eval_freq and self.stop.signal is None:
             self._evaluate()
-        self._save()
-        self.writer.close()
+        self.checkpoints.save(self._checkpoint())
+        self.reporter.logger.close()
 
 
 class SB3Policy:

@@ -44,12 +44,12 @@ class Case:
 CASES = [
     *(Case("hiro", "HIRO, our preset", env, "hiro --eval-freq 0 --save-freq 0", 5) for env in (UMAZE, MEDIUM, LARGE)),
     Case("sb3", "SB3 TD3 + HER", UMAZE, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
-    Case("sb3", "SB3 TD3 + HER", MEDIUM, "sb3-td3 --total-steps 30000 --eval-freq 0 --save-freq 0", 3),
-    Case("sb3", "SB3 TD3 + HER", LARGE, "sb3-td3 --total-steps 50000 --eval-freq 0 --save-freq 0", 3),
+    Case("sb3", "SB3 TD3 + HER", MEDIUM, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
+    Case("sb3", "SB3 TD3 + HER", LARGE, "sb3-td3 --total-steps 30000 --eval-freq 0 --save-freq 0", 3),
     Case("flat", "our flat TD3 + HER", LARGE, "td3 --eval-freq 0 --save-freq 0", 3),
     Case("flat", "our flat SAC + HER", LARGE, "sac --eval-freq 0 --save-freq 0", 3),
     Case("published", "HIRO as published", UMAZE, f"hiro {PUBLISHED} --total-steps 35000", 3),
-    Case("published", "HIRO as published", LARGE, f"hiro {PUBLISHED} --total-steps 100000", 3),
+    Case("published", "HIRO as published", LARGE, f"hiro {PUBLISHED} --total-steps 50000", 3),
     Case("pendulum", "our SAC", "Pendulum-v1", "sac --eval-freq 0 --save-freq 0", 5),
     Case(
         "pendulum",

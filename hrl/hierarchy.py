@@ -223,6 +223,12 @@ class Hierarchy:
         tensors = {f"{level.name}.{name}": x for level in self.levels for name, x in level.tensors().items()}
         return tensors | {"generator": self.generator.get_state()}
 
+    def network_tensors(self) -> dict[str, Tensor]:
+        """The networks alone, enough to act."""
+        return {
+            f"{level.name}.net.{name}": x for level in self.levels for name, x in level.learner.state_dict().items()
+        }
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
         for level in self.levels:

@@ -33,12 +33,17 @@ def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transi
     target = b.reward + b.discount * torch.minimum(*learner.target_critic(b.next_inputs, next_action))
     expected = ((learner.critic(b.inputs, b.action) - target) ** 2).mean(-1).sum()
     metrics = learner.update_critic(b, torch.Generator())
-    assert metrics["critic_loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert metrics["critic_loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(target[1::2], b.reward[1::2])  # where the task ended there is nothing after
 
 
 def test_targets_are_clipped_to_what_values_can_be():
     learner = TD3(3, 2, LearnerConfig(hidden=(8,)), value_range=(-0.1, 0.0))
+    b = batch()
+    b.reward = torch.full_like(b.reward, -7.0)  # every target lies below the least possible value
+    q = learner.critic(b.inputs, b.action).detach()
+    loss = learner.update_critic(b, torch.Generator())["critic_loss"]
+    assert loss.item() == pytest.approx(((q + 0.1) ** 2).mean(-1).sum().item(), rel=1e-5)
     assert learner.bound(torch.tensor([-5.0, -0.05, 3.0])).tolist() == pytest.approx([-0.1, -0.05, 0.0])
 
 

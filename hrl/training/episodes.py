@@ -23,8 +23,6 @@ class Episode:
     """Success at any step."""
     success_final: bool
     """Success at the final step."""
-    cut: bool
-    """Truncated, not terminated."""
 
 
 class EpisodeCounter:
@@ -44,7 +42,7 @@ class EpisodeCounter:
         finished = [
             Episode(
                 i, float(self.reward[i]), int(self.length[i]), bool(self.success[i]),
-                bool(step.success[i]), not bool(step.terminated[i]),
+                bool(step.success[i]),
             )
             for i in done.nonzero().flatten().tolist()
         ]  # fmt: skip

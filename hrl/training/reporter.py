@@ -1,0 +1,88 @@
+"""What a run tells while it trains: scalars, evaluations, the terminal; on the count of environment steps."""
+
+import time
+from typing import Any
+
+from hrl.training.display import Display
+from hrl.training.episodes import Recent
+from hrl.training.evaluation import Policy
+from hrl.training.logger import Logger
+from hrl.training.session import Session
+
+
+class Every:
+    """True once whenever another `frequency` steps have gone by; 0 is never."""
+
+    def __init__(self, frequency: int, steps: int) -> None:
+        self.frequency = frequency
+        self.passed = steps // frequency if frequency else 0
+
+    def __call__(self, steps: int) -> bool:
+        if not self.frequency or steps // self.frequency <= self.passed:
+            return False
+        self.passed = steps // self.frequency
+        return True
+
+
+class Reporter:
+    """Logger, display, recent episodes and evaluations of one run, from `steps` environment steps on."""
+
+    def __init__(self, session: Session, steps: int = 0) -> None:
+        run = session.run
+        self.session = session
+        self.log_due, self.eval_due, self.save_due = (
+            Every(frequency, steps) for frequency in (run.log_freq, run.eval_freq, run.save_freq)
+        )
+        self.recent = Recent()
+        self.best = -float("inf"), -float("inf")
+        self.last_eval: dict[str, float] = {}
+        self.elapsed = 0.0
+        self.logger = Logger(session.folder.path, steps if session.resume else None)
+        self.display = Display(run.total_steps, steps, run.progress)
+        if session.hyperparameters and not session.resume:
+            self.logger.hyperparameters(session.hyperparameters, {"eval/success_rate": 0.0, "eval/mean_reward": 0.0})
+        self._since, self._at = time.perf_counter(), steps
+
+    def log(self, steps: int, metrics: dict[str, float]) -> None:
+        """One row: recent episodes, rate, and `train/<metric>`."""
+        if steps == self._at:
+            return
+        now = time.perf_counter()
+        rate = (steps - self._at) / max(now - self._since, 1e-9)
+        self.elapsed, self._since, self._at = self.elapsed + now - self._since, now, steps
+        scalars = self.recent.scalars() | {"time/fps": rate, "time/time_elapsed": self.elapsed}
+        scalars |= {f"train/{name}": value for name, value in metrics.items()}
+        self.logger.write(steps, scalars)
+        self.display.update(steps, rate, scalars, self.last_eval)
+
+    def evaluate(self, steps: int, policy: Policy) -> bool:
+        """Evaluate, once at one count of steps; whether it was the best so far."""
+        if self.last_eval.get("steps") == steps:
+            return False
+        paused = time.perf_counter()
+        result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
+        scalars = result.scalars()
+        self.last_eval = {**scalars, "steps": float(steps)}
+        self.logger.write(steps, {**scalars, "eval/time_elapsed": self.elapsed + paused - self._since})
+        if self.session.draw is not None and (image := self.session.draw(result)) is not None:
+            self.logger.picture("eval/trajectories", steps, image)
+        self.display.evaluated(steps, scalars)
+        score = scalars["eval/success_rate"], scalars["eval/mean_reward"]
+        better, self.best = score > self.best, max(score, self.best)
+        self._since += time.perf_counter() - paused  # the rate counts training alone
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "recent": self.recent.state_dict(),
+            "best": self.best,
+            "last_eval": self.last_eval,
+            "elapsed": self.elapsed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.recent.load_state_dict(state["recent"])
+        self.best = tuple(state["best"])
+        self.last_eval, self.elapsed = state["last_eval"], state["elapsed"]
