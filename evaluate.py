@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,6 @@ from hrl_scripts.train import make_session, stored, told
 from rich.console import Console
 from rich.table import Table
 
-from hrl.envs import EnvConfig
 from hrl.training.evaluation import Evaluation
 from hrl.training.logger import STEPS, read_progress
 from hrl.training.pictures import save_curves, save_trajectories
@@ -58,6 +57,9 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"--episodes must be at least 1, not {options.episodes}.")
     if options.video and len(options.runs) > 1:
         raise UserError("--video takes one run.")
+    for file, suffixes in ((options.plot, (".png", ".svg", ".pdf")), (options.video, (".mp4",))):
+        if file and (file.suffix not in suffixes or not file.parent.is_dir()):
+            raise UserError(f"{file} must end in {' or '.join(suffixes)}, in a folder that exists.")
     results = [evaluate_run(path, options, alone=len(options.runs) == 1) for path in options.runs]
     if options.json:
         print(json.dumps(results[0] if len(results) == 1 else results))
@@ -76,7 +78,7 @@ def evaluate_run(path: Path, options: Options, alone: bool) -> dict[str, Any]:
     algorithm, env, config, agent = stored(folder)
     env_id = env.env
     if options.env:
-        env = EnvConfig(options.env, env.env_kwargs, env.num_envs, env.vectorization, env.action_limit)
+        env = replace(env, env=options.env)
     session = make_session(algorithm, env, config, agent, folder)
     policy = agent.load(session, options.checkpoint)
     result: Evaluation = session.evaluate(policy, options.episodes, keep_paths=12 if options.plot and alone else 0)
@@ -107,8 +109,8 @@ def show_one(summary: dict[str, Any]) -> None:
         "mean_reward": "return", "mean_ep_length": "episode length",
     }  # fmt: skip
     for key, name in names.items():
-        low, high = summary[f"{key}_interval"]
-        table.add_row(name, f"{summary[key]:.3f}", f"{low:.3f} to {high:.3f}")
+        interval = summary[f"{key}_interval"]
+        table.add_row(name, f"{summary[key]:.3f}", f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
     for key in ("subgoal_reach_rate", "subgoal_distance"):
         if key in summary:
             table.add_row(key.replace("_", " "), f"{summary[key]:.3f}", "")

@@ -1,5 +1,6 @@
 """Train an agent: `python train.py ALGORITHM --env ID`, or go on: `python train.py --resume RUN`."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -49,10 +50,16 @@ def told(command: Callable[[], int]) -> int:
     try:
         return command()
     except (UserError, EnvError, EnvironmentFault) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 141
+    except OSError as error:  # the disk: full, gone or not ours
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was saved since the last checkpoint.", file=sys.stderr)
+        return 130
 
 
 def run(arguments: list[str]) -> int:
@@ -67,7 +74,8 @@ def run(arguments: list[str]) -> int:
     stopped = config.train(session)
     folder = session.folder.path
     if stopped is not None:
-        print(f"Stopped by {stopped.name}; saved. Go on with: python train.py --resume {folder}")
+        onward = f" Go on with: python train.py --resume {folder}" if getattr(config, "resumable", True) else ""
+        print(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
     print(f"Done. Evaluate with: python evaluate.py {folder}")
     return 0
@@ -88,7 +96,7 @@ def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     """A new run from an algorithm's name and options."""
     if algorithm.startswith("-"):
         raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
-    agent = find_agent(algorithm)()
+    agent = find_agent(algorithm)
     env_id, chosen = _peek(arguments, "--env"), _peek(arguments, "--preset") or "auto"
     values = preset(algorithm, env_id or "", chosen) if env_id else {}
     parts = _apply((EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}")
@@ -98,7 +106,9 @@ def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     run_config.check()
     if values:
         print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
-    make_env(EnvConfig(env.env, env.env_kwargs, 1, env.vectorization, env.action_limit)).close()
+    for name, value in _flat({"env": asdict(env), "run": as_json(run_config), **as_json(agent)}).items():
+        if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
+            raise UserError(f"--{name} must be a finite number, not {value}.")
     folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
     return make_session(algorithm, env, run_config, agent, folder), agent
 
@@ -177,8 +187,7 @@ def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
     """(algorithm, environment, run, agent) configurations of a run folder."""
     content = folder.read_config()
     source = str(folder.path / "config.json")
-    agent = find_agent(content["algorithm"])()
-    config = content["config"]
+    agent, config = find_agent(content["algorithm"]), content["config"]
     env = updated(EnvConfig(""), config["env"], source)
     return (
         content["algorithm"],
@@ -203,26 +212,29 @@ def make_session(
     config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
 
     def make(count: int | None, seeds: Any, **overrides: Any) -> Any:
-        chosen = env if count is None else EnvConfig(env.env, env.env_kwargs, count, "auto", env.action_limit)
+        chosen = env if count is None else replace(env, num_envs=count, vectorization="auto")
         return make_env(chosen, device, seeds, **overrides)
 
     def begin() -> None:
         if resume is None:
             folder.make()
             folder.write_config(algorithm, config())
+        else:
+            folder.prolong(run_config.total_steps)
         print(f"Run folder: {folder.path}", flush=True)
 
     return Session(
         run=run_config,
         folder=folder,
         device=device,
+        num_envs=env.num_envs,
         make_env=make,
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
         resume=resume,
         begin=begin,
         draw=trajectories,
-        hyperparameters=_flat({"algorithm": algorithm, **config()}),
+        hyperparameters=lambda: _flat({"algorithm": algorithm, **config()}),
     )
 
 

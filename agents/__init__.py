@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+from dataclasses import is_dataclass
 from typing import Any
 
 from hrl.agents.base import AgentConfig, HierarchyConfig, Setting
@@ -22,26 +23,24 @@ AGENTS: dict[str, Any] = {
 
 
 def find_agent(name: str) -> Any:
-    """The configuration class of an algorithm, by name or as `module:factory` for a user's own.
+    """An algorithm's configuration with its defaults, by name or as `module:factory` for a user's own.
 
     Raises UserError with the closest name.
     """
     if name in AGENTS:
-        return AGENTS[name]
+        return AGENTS[name]()
     if ":" not in name:
         close = difflib.get_close_matches(name, AGENTS, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(AGENTS)}; or module:factory."
         raise UserError(f"There is no algorithm {name!r}. {hint}")
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"The algorithm {name!r} cannot be imported: {error}.") from error
-    if not (hasattr(found, "train") and hasattr(found, "load") and hasattr(found, "__dataclass_fields__")):
-        raise UserError(
-            f"{name!r} is no algorithm: it must be a dataclass with train and load, such as a HierarchyConfig."
-        )
-    return found
+        config = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:  # whatever a user's module raises
+        raise UserError(f"The algorithm {name!r} cannot be imported ({type(error).__name__}: {error}).") from error
+    if not (is_dataclass(config) and hasattr(config, "train") and hasattr(config, "load")):
+        raise UserError(f"{name!r} is no algorithm: it must give a dataclass, such as a HierarchyConfig.")
+    return config
 
 
 __all__ = ["AGENTS", "AgentConfig", "HIROConfig", "HierarchyConfig", "Setting", "find_agent"]

@@ -64,7 +64,7 @@ class HierarchyConfig(ABC):
                 f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}: "
                 "observations, goals or actions have other sizes."
             ) from error
-        return HierarchyPolicy(agent, env.observe, env.to_action)
+        return HierarchyPolicy(agent, env)
 
     def _seeded(self, env: BatchedEnv, session: Session) -> Hierarchy:
         torch.manual_seed(session.run.seed)

@@ -3,7 +3,7 @@
 With hindsight on a goal environment these are TD3 + HER and SAC + HER.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hrl.agents.base import HierarchyConfig, Setting, require_continuous
@@ -12,6 +12,7 @@ from hrl.goals import GoalConfig
 from hrl.hierarchy import Hierarchy
 from hrl.level import Level, LevelConfig
 from hrl.replay.hindsight import HindsightTask
+from hrl.types import UserError
 
 
 @dataclass
@@ -24,14 +25,17 @@ class FlatConfig(LevelConfig, HierarchyConfig):
     """Factor on the task's reward."""
     reward_offset: float = 0.0
     """Added to the task's reward before scaling: -1 makes a sparse 0/1 reward count time."""
-    periods: tuple[float, ...] = ()
-    """Sine and cosine features of a goal environment's positions, with these periods."""
+    goal: GoalConfig = field(default_factory=GoalConfig)
+    """One level needs no subgoals; of the declaration it takes the position features."""
 
     def build(self, setting: Setting) -> Hierarchy:
         """The agent for an environment. Raises UserError where they do not fit."""
         spec, device = setting.spec, setting.device
         require_continuous(spec, self.learner.upper())
-        task = Task.of(spec, GoalConfig(periods=self.periods), self.reward_scale, self.reward_offset, device)
+        self.check("")
+        if self.starts < 0 or self.hindsight_horizon is not None:
+            raise UserError("--starts must not be negative, and --hindsight-horizon is for levels with subgoals.")
+        task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, device)
         level = Level(
             "policy",
             self,

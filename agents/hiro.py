@@ -75,6 +75,11 @@ class High(LevelConfig):
     early: bool = False
     """End a subgoal as soon as it is reached."""
 
+    @property
+    def penalty(self) -> float:
+        """What a missed subgoal costs when it was tested: a period of the least reward (HAC: -H)."""
+        return self.period * abs(self.reward_scale)
+
 
 @dataclass
 class HIROConfig(HierarchyConfig):
@@ -94,23 +99,18 @@ class HIROConfig(HierarchyConfig):
         space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
         self.goal = space.declare(self.goal)
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
+        task.penalty = self.high.penalty if self.high.testing else 0.0
         subgoal = Subgoal(space, self.low.reward)
         low = Level(
-            "low",
-            self.low,
-            subgoal,
-            spec.action_dim,
-            spec.state_dim,
-            setting.num_envs,
-            device,
-            starts=self.starts,
-        )
+            "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts
+        )  # fmt: skip
         high = Level(
             "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
             period=self.high.period, starts=self.starts, bottom=False,
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
-        high.relabels = self.high_relabels(high, low, subgoal, task)
+        span = min(self.high.period, spec.max_episode_steps or self.high.period)
+        high.relabels = self.high_relabels(high, low, subgoal, task, span)
         return Hierarchy(
             [low, high],
             setting.num_envs,
@@ -122,6 +122,16 @@ class HIROConfig(HierarchyConfig):
 
     def check(self) -> None:
         """Raise UserError where values can't be meant."""
+        self.low.check("low.")
+        self.high.check("high.")
+        if self.high.period < 1:
+            raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
+        if self.starts < 0:
+            raise UserError(f"--starts must not be negative, but is {self.starts}.")
+        if self.high.hindsight_horizon is not None:
+            raise UserError(
+                "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
+            )
         if self.high.candidates < 3:
             raise UserError(f"high.candidates must be at least 3, not {self.high.candidates}.")
         for name in ("hindsight_actions", "testing"):
@@ -135,19 +145,19 @@ class HIROConfig(HierarchyConfig):
             return []
         return [HindsightGoals(subgoal, low.replay, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
 
-    def high_relabels(self, high: Level, low: Level, subgoal: Subgoal, task: Task) -> list[Relabel]:
-        """The high level's batches: off-policy correction first, then hindsight."""
+    def high_relabels(self, high: Level, low: Level, subgoal: Subgoal, task: Task, span: int) -> list[Relabel]:
+        """The high level's batches: off-policy correction, hindsight, tests. No segment is longer than `span`."""
         c = self.high
         relabels: list[Relabel] = []
         if c.correction:
-            relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, c.period, c.candidates))
+            relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, span, c.candidates))
         if c.hindsight:
             task.require_goals("high.hindsight")
             relabels.append(
-                HindsightTask(task, high.replay, low.replay, c.hindsight, c.gamma, c.period, c.hindsight_strategy)
+                HindsightTask(task, high.replay, low.replay, c.hindsight, c.gamma, span, c.hindsight_strategy)
             )
-        if c.testing:
-            relabels.append(SubgoalTesting(subgoal, high.replay, c.period * c.reward_scale))
         if c.hindsight_actions:
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
+        if c.testing:
+            relabels.append(SubgoalTesting(subgoal, high.replay, c.penalty))
         return relabels

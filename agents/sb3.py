@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -39,10 +40,21 @@ class SB3Config:
 
     algorithm: ClassVar[type[BaseAlgorithm]]
     actions: ClassVar[tuple[type, ...]]
+    resumable: ClassVar[bool] = False
 
-    def options(self, goal_env: bool) -> dict[str, Any]:
-        """Further arguments of the algorithm."""
+    def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
+        """Further arguments of the algorithm; one episode of every environment takes so many steps at most."""
         return {}
+
+    def check(self) -> None:
+        """Raise UserError where a value cannot be meant."""
+        for name in ("lr", "batch_size", "buffer_size", "n_steps", "tau"):
+            if not getattr(self, name, 1) > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
+        if not self.hidden or min(self.hidden) < 1:
+            raise UserError(f"--hidden must be one or more positive layer sizes, not {self.hidden}.")
+        if not 0 <= self.gamma <= 1:
+            raise UserError(f"--gamma must lie between 0 and 1, not at {self.gamma}.")
 
     def make(self, session: Session) -> BaseAlgorithm:
         """The untrained model. Raises UserError where it can't handle the environment."""
@@ -53,14 +65,18 @@ class SB3Config:
                 f"sb3-{self.algorithm.__name__.lower()} needs {wanted} actions, but {one.spec and one.spec.id} "
                 f"has {one.action_space}."
             )
+        self.check()
         goal_env = _is_goal_env(one)
-        count = session.make_env(None, None).num_envs
-        vec = DummyVecEnv([lambda: _as_vectors(session.make_single())] * count)
-        return self.algorithm(
-            "MultiInputPolicy" if goal_env else "MlpPolicy", vec, self.lr, gamma=self.gamma,
-            batch_size=self.batch_size, policy_kwargs={"net_arch": list(self.hidden)},
-            seed=session.run.seed, device=session.device, **self.options(goal_env),
-        )  # type: ignore[call-arg]  # fmt: skip
+        makers: list[Any] = [partial(lambda i: _as_vectors(session.make_single(i)), i) for i in range(session.num_envs)]
+        options = self.options(goal_env, session.num_envs * ((one.spec and one.spec.max_episode_steps) or 0))
+        try:
+            return self.algorithm(
+                "MultiInputPolicy" if goal_env else "MlpPolicy", DummyVecEnv(makers), self.lr, gamma=self.gamma,
+                batch_size=self.batch_size, policy_kwargs={"net_arch": list(self.hidden)},
+                seed=session.run.seed, device=session.device, **options,
+            )  # type: ignore[call-arg]  # fmt: skip
+        except (AssertionError, ValueError) as error:
+            raise UserError(f"stable-baselines3 refuses this: {error}") from error
 
     def train(self, session: Session) -> signal.Signals | None:
         """Run the algorithm's own loop, with our logging, evaluation and checkpoints."""
@@ -73,9 +89,13 @@ class SB3Config:
         with StopRequest() as stop:
             watch = Watch(session, stop, SB3Policy(model, session.make_env(1, None).spec))
             model.set_logger(SB3Logger(folder=None, output_formats=[]))
-            with watch.reporter.display:
-                model.learn(session.run.total_steps, callback=watch)
-        watch.finish()
+            try:
+                with watch.reporter.display:
+                    model.learn(session.run.total_steps, callback=watch)
+            except Exception:
+                watch.save()  # what is there first
+                raise
+            watch.finish()
         return stop.signal
 
     def load(self, session: Session, which: Which) -> "SB3Policy":
@@ -103,13 +123,15 @@ class OffPolicy(SB3Config):
     tau: float = 0.005
     """Polyak averaging of the target networks."""
 
-    def options(self, goal_env: bool) -> dict[str, Any]:
+    def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
         """Further arguments of the algorithm."""
         options: dict[str, Any] = {
             "buffer_size": self.buffer_size, "learning_starts": self.learning_starts, "train_freq": 1,
             "gradient_steps": self.gradient_steps, "tau": self.tau,
         }  # fmt: skip
         if goal_env and self.her:
+            # Hindsight needs a finished episode before the first update.
+            options["learning_starts"] = max(self.learning_starts, one_episode + 1)
             options["replay_buffer_class"] = HerReplayBuffer
             options["replay_buffer_kwargs"] = {"n_sampled_goal": 4, "goal_selection_strategy": "future"}
         return options
@@ -169,6 +191,12 @@ class SB3PPO(SB3Config):
     """Learning rate."""
     batch_size: int = 64
     """Transitions a gradient update."""
+    n_steps: int = 2048
+    """Steps of every environment from one round of updates to the next."""
+
+    def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
+        """Further arguments of the algorithm."""
+        return {"n_steps": self.n_steps}
 
 
 class Watch(BaseCallback):
@@ -192,10 +220,16 @@ class Watch(BaseCallback):
         if report.eval_due(steps):
             self._evaluate()
         if report.save_due(steps):
-            self.checkpoints.save(self._checkpoint())
-        return self.stop.signal is None and steps < self.session.run.total_steps
+            self.save()
+        return self.stop.signal is None
 
     def _finished(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> list[Episode]:
+        observations = self.locals["new_obs"]
+        for values in (*(observations.values() if isinstance(observations, dict) else [observations]), rewards):
+            if not np.isfinite(values).all():
+                raise UserError(
+                    f"An observation or reward is NaN or infinite at environment step {self.num_timesteps}."
+                )
         now = np.array([bool(i.get("is_success", i.get("success", False))) for i in infos])
         self.reward += rewards
         self.length += 1
@@ -218,12 +252,16 @@ class Watch(BaseCallback):
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(dict(self.model.policy.state_dict()), {"steps": self.num_timesteps})
 
+    def save(self) -> None:
+        """A checkpoint: the policy's weights."""
+        self.checkpoints.save(self._checkpoint())
+
     def finish(self) -> None:
         """The last evaluation and checkpoint."""
         self.reporter.log(self.num_timesteps, self._metrics())
         if self.session.run.eval_freq and self.stop.signal is None:
             self._evaluate()
-        self.checkpoints.save(self._checkpoint())
+        self.save()
         self.reporter.logger.close()
 
 

@@ -1,6 +1,6 @@
 """The bridge: a Gymnasium vector environment as batched tensors, whatever its autoreset mode."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -44,13 +44,16 @@ class Bridge:
     def reset(self, seed: int) -> Observation:
         """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
         seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
-        raw, _ = self.env.reset(seed=seeds)
+        raw, _ = self._answer(lambda: self.env.reset(seed=seeds))
         self._resetting = torch.zeros_like(self._resetting)
-        return self.observe(raw)
+        obs = self.observe(raw)
+        self._check(obs)
+        return obs
 
     def step(self, actions: Tensor) -> Step:
         """Step every environment. Raises EnvironmentFault for an observation or reward that is no number."""
-        raw, reward, terminated, truncated, info = self.env.step(self._to_env(actions))
+        given = self._to_env(actions)
+        raw, reward, terminated, truncated, info = self._answer(lambda: self.env.step(given))
         obs = self.observe(raw)
         rewards = torch.as_tensor(reward, dtype=torch.float32, device=self.device)
         ended, cut = (torch.as_tensor(x, dtype=torch.bool, device=self.device) for x in (terminated, truncated))
@@ -66,6 +69,8 @@ class Bridge:
         count = int(active.sum())
         self.steps += count
         self._check(final, rewards)
+        if following is not final:
+            self._check(following)
         return Step(following, final, rewards, ended & active, cut & active, active, self._success(info, done), count)
 
     def render(self) -> Sequence[np.ndarray]:
@@ -89,6 +94,18 @@ class Bridge:
         if not self.spec.continuous:
             return actions.cpu().numpy()
         return self.to_action(actions.cpu().numpy())
+
+    def is_single(self, raw: Any) -> bool:
+        """Whether a raw observation is one environment's, not a batch."""
+        space: Any = self.env.single_observation_space
+        while isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+            key: Any = next(iter(space.spaces)) if isinstance(space, gym.spaces.Dict) else 0
+            space, raw = space[key], raw[key]
+        return np.ndim(raw) == len(space.shape)
+
+    def as_batch(self, raw: Any) -> Any:
+        """One environment's raw observation as a batch of one."""
+        return _stack([raw])
 
     def observe(self, raw: Any) -> Observation:
         """Batched raw observations, as the environment gives them, as tensors."""
@@ -139,8 +156,18 @@ class Bridge:
                 return torch.as_tensor(values, device=self.device).bool().flatten()
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
-    def _check(self, final: Observation, reward: Tensor) -> None:
-        given = {"an observation": final.state, "a goal": final.goal, "a reward": reward.unsqueeze(-1)}
+    def _answer(self, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except (BrokenPipeError, ConnectionError, EOFError) as error:
+            raise EnvironmentFault(
+                f"A worker process of {self.spec.env_id} died at environment step {self.steps}."
+            ) from error
+
+    def _check(self, obs: Observation, reward: Tensor | None = None) -> None:
+        given = {"an observation": obs.state, "a goal": obs.goal}
+        if reward is not None:
+            given["a reward"] = reward.unsqueeze(-1)
         for name, values in given.items():
             # One sum instead of a mask: an entry that is no number makes the sum none.
             if not bool(torch.isfinite(values.sum())):

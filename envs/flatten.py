@@ -38,14 +38,17 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
     match space:
         case spaces.Box() | spaces.MultiBinary():
             if isinstance(batch, Tensor):
-                return batch.to(device, torch.float32).flatten(1)
+                return batch.to(device, torch.float32, copy=True).flatten(1)
             # A copy: vector environments write their next observations over these.
             return torch.tensor(np.asarray(batch), dtype=torch.float32, device=device).flatten(1)
         case spaces.Discrete():
             index = torch.as_tensor(batch, device=device).long() - int(space.start)
             return torch.nn.functional.one_hot(index, int(space.n)).float()
         case spaces.MultiDiscrete():
-            index = torch.as_tensor(batch, device=device).long().flatten(1) - torch.as_tensor(space.start).flatten()
+            index = (
+                torch.as_tensor(batch, device=device).long().flatten(1)
+                - torch.as_tensor(space.start, device=device).flatten()
+            )
             sizes = space.nvec.flatten()
             hot = [torch.nn.functional.one_hot(index[:, i], int(n)).float() for i, n in enumerate(sizes)]
             return torch.cat(hot, -1)

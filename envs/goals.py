@@ -13,8 +13,10 @@ GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
 
 
 def is_goal_space(space: gym.Space[Any]) -> bool:
-    """Whether observations are dictionaries with an achieved and a desired goal."""
-    return isinstance(space, spaces.Dict) and set(space.spaces) == GOAL_KEYS
+    """Whether observations are dictionaries of vectors with an achieved and a desired goal."""
+    if not isinstance(space, spaces.Dict) or set(space.spaces) != GOAL_KEYS:
+        return False
+    return all(isinstance(part, spaces.Box) for part in space.spaces.values())
 
 
 def observation_part(space: gym.Space[Any]) -> gym.Space[Any]:
@@ -66,6 +68,7 @@ class GoalReward:
 
     def __init__(self, env: gym.Env[Any, Any], seen: Probe) -> None:
         self.env = env.unwrapped
+        self.batched = self._takes_batches(seen)
         goal = seen.achieved[:1]
         scales = np.logspace(-3, 2, 24)[:, None, None]
         noise = np.random.default_rng(0).standard_normal((24, *seen.achieved.shape))
@@ -76,8 +79,21 @@ class GoalReward:
         terminates = getattr(self.env, "compute_terminated", None)
         self.ends = self.range is not None and bool(terminates and np.all(terminates(goal[0], goal[0], {})))
 
+    def _takes_batches(self, seen: Probe) -> bool:
+        """Whether `compute_reward` takes many goals at once, as hindsight wants it to; else it is called for each."""
+        try:
+            rewards = self.env.compute_reward(seen.achieved, seen.achieved, {})  # type: ignore[attr-defined]
+        except Exception:
+            return False
+        return np.shape(rewards) == (len(seen.achieved),)
+
     def _rewards(self, achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
-        return np.asarray(self.env.compute_reward(achieved, desired, {}), dtype=np.float64)  # type: ignore[attr-defined]
+        compute: Any = self.env.compute_reward  # type: ignore[attr-defined]
+        if self.batched:
+            return np.asarray(compute(achieved, desired, {}), dtype=np.float64)
+        shape = achieved.shape[:-1]
+        pairs = zip(achieved.reshape(-1, achieved.shape[-1]), desired.reshape(-1, desired.shape[-1]), strict=True)
+        return np.array([float(compute(a, d, {})) for a, d in pairs]).reshape(shape)
 
     def __call__(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         """(achieved, desired) [..., G] -> (reward [...] float32, ends the episode [...])."""

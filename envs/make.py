@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import importlib
 import io
-import multiprocessing
 import signal
 import warnings
 from collections.abc import Iterator
@@ -35,7 +34,10 @@ def _read_pairs(pairs: list[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise ValueError(f"{pair!r} is not of the form name=value")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"the value of {pair!r} cannot be read") from error
     return values
 
 
@@ -101,8 +103,9 @@ def find_id(env_id: str) -> str:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported: {error}.") from error
+        except Exception as error:  # whatever a user's module raises
+            reason = f"{type(error).__name__}: {error}"
+            raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
     if name not in gym.registry:
         close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else " Is its package installed? Try module:Id."
@@ -133,34 +136,37 @@ def make_env(
     name = find_id(config.env)
     if config.num_envs < 1:
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
+    if not 0 < config.action_limit < float("inf"):
+        raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
     kwargs = {**config.env_kwargs, **overrides}
     mode = AutoresetMode.DISABLED if seeds is not None else autoreset
     try:
         env = _make_vector(name, config, kwargs, mode)
+        spec = _spec(name, env, kwargs, config.action_limit)
     except (EnvironmentFault, EnvError):
         raise
     except Exception as error:
         reason = str(error).partition(" was raised from the environment creator")[0]
         raise EnvError(f"{name} cannot be made with {kwargs or 'its defaults'}: {reason}") from error
     own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
-    spec = _spec(name, env, kwargs, config.action_limit)
     return Bridge(env, spec, torch.device(device), None if own_mode else seeds)
 
 
-def make_single(config: EnvConfig, **overrides: Any) -> gym.Env[Any, Any]:
-    """One environment, with Gymnasium's own wrappers."""
-    name = find_id(config.env)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return gym.make(name, disable_env_checker=True, **{**config.env_kwargs, **overrides})
+def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
+    """One environment, with Gymnasium's own wrappers and our guard."""
+    return _make_one(find_id(config.env), config.env_kwargs, index)
 
 
-def _make_one(name: str, kwargs: dict[str, Any], modules: tuple[str, ...], index: int) -> gym.Env[Any, Any]:
-    if multiprocessing.parent_process() is not None:
-        # A worker: nothing is registered yet, and Ctrl-C is the main process's to answer.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for module in modules:
-            importlib.import_module(module)
+def _make_in_worker(name: str, kwargs: dict[str, Any], module: str, index: int) -> gym.Env[Any, Any]:
+    # Stop signals are the main process's to answer, and nothing is registered here yet.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if module:
+        importlib.import_module(module)
+    return _make_one(name, kwargs, index)
+
+
+def _make_one(name: str, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any]:
     _register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -173,10 +179,12 @@ def _make_vector(
     own = gym.registry[name].vector_entry_point is not None
     if own and config.vectorization == "auto":
         return gym.make_vec(name, config.num_envs, "vector_entry_point", **kwargs)
-    module = config.env.rpartition(":")[0]
-    makers = [partial(_make_one, name, kwargs, (module,) if module else (), i) for i in range(config.num_envs)]
+    indices = range(config.num_envs)
     if config.vectorization == "async":
-        return gym.vector.AsyncVectorEnv(makers, autoreset_mode=mode)
+        module = config.env.rpartition(":")[0]
+        workers = [partial(_make_in_worker, name, kwargs, module, i) for i in indices]
+        return gym.vector.AsyncVectorEnv(workers, autoreset_mode=mode)
+    makers = [partial(_make_one, name, kwargs, i) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
 
 
@@ -203,7 +211,7 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
-    single = _make_one(name, kwargs, (), 0)
+    single = _make_one(name, kwargs, 0)
     seen = probe(single)
     achieved = find_achieved(seen)
     if achieved is None:

@@ -1,12 +1,12 @@
 """An environment of your own: a boat crosses a river with a current, and must stop at a pier.
 
-Three commands, from the folder of this file:
+Importing this module registers it. Three commands, from the folder of this file, check, train and evaluate it:
 
-    python ../train.py hiro --env custom_env:River-v0 --goal.indices 0 1 --goal.low -2 -2 --goal.high 2 2
-    python ../evaluate.py runs/custom_env-River-v0/hiro/* --plot river.png
-    tensorboard --logdir runs
-
-Importing this module registers the environment: `module:Id` on the command line imports it.
+    python custom_env.py
+    hrl-train hiro --env custom_env:River-v0 --num-envs 8 --goal.indices 0 1 --goal.low -2 --goal.high 2 \\
+        --high.hindsight-actions 0.5 --low.hindsight 0.8 --low.hindsight-horizon 10 --low.every 4 --high.every 8 \\
+        --low.actor-lr 1e-3 --high.actor-lr 1e-3 --starts 2000 --total-steps 50000
+    hrl-evaluate runs/custom_env-River-v0/hiro/* --plot river.png
 """
 
 from typing import Any
@@ -48,3 +48,9 @@ class River(gym.Env[np.ndarray, np.ndarray]):
 
 
 gym.register("River-v0", River, max_episode_steps=100)
+
+if __name__ == "__main__":
+    from gymnasium.utils.env_checker import check_env
+
+    check_env(gym.make("River-v0").unwrapped)
+    print("River-v0 passes Gymnasium's checks.")

@@ -124,11 +124,13 @@ class Task:
         self.task_reward = task_reward
         self.reward_range = reward_range
         self.scale, self.offset = scale, offset
+        self.penalty = 0.0
         self.input_dim = goal_dim * 2 + 2 * space.feature_dim if space is not None else goal_dim
 
     @classmethod
     def of(cls, spec: Spec, goal: GoalConfig, scale: float, offset: float, device: torch.device) -> "Task":
         """The task of an environment; its goals get the position features that the goal space declares."""
+        goal.check()
         if not spec.goal_dim:
             return cls(0, scale=scale, offset=offset)
         unit = torch.ones(spec.goal_dim, device=device)
@@ -170,5 +172,5 @@ class Task:
         """Bounds of the discounted return where the step reward's bounds are known; 0 is the value after the end."""
         if self.reward_range is None:
             return None
-        low, high = ((r + self.offset) * self.scale for r in self.reward_range)
-        return min(low / (1.0 - gamma), 0.0), max(high / (1.0 - gamma), 0.0)
+        low, high = sorted((r + self.offset) * self.scale for r in self.reward_range)
+        return min(low / (1.0 - gamma), -self.penalty, 0.0), max(high / (1.0 - gamma), 0.0)

@@ -36,6 +36,15 @@ class GoalConfig:
     periods: tuple[float, ...] = ()
     """Sine and cosine features of positions in goal space, with these periods, for every network."""
 
+    def check(self) -> None:
+        """Raise UserError where a value cannot be meant."""
+        if self.threshold is not None and not self.threshold > 0:
+            raise UserError(f"goal.threshold must be positive, not {self.threshold}.")
+        if not all(p > 0 for p in self.periods):
+            raise UserError(f"goal.periods must be positive, not {self.periods}.")
+        if self.bounds in ("space", "measured") and (self.low or self.high):
+            raise UserError(f"goal.low and goal.high cannot be given with goal.bounds {self.bounds}.")
+
 
 class GoalSpace:
     """Projection, bounds, distance and features of goals. Tensors are [..., G]."""
@@ -106,6 +115,9 @@ class Select:
         return state.index_select(-1, self.indices)
 
 
+UNBOUNDED = 1e6
+
+
 @dataclass
 class _Bounds:
     low: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -119,6 +131,7 @@ def build_goal_space(
 
     Raises UserError where the declaration does not fit the environment.
     """
+    config.check()
     project = _projection(config, spec, device)
     dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]
     bounds = _given(config, dim, device) or _from_space(config, spec, project, device)
@@ -128,10 +141,6 @@ def build_goal_space(
         raise UserError(
             f"Every goal.low must be below goal.high, but they are {bounds.low.tolist()} and {bounds.high.tolist()}."
         )
-    if config.threshold is not None and config.threshold <= 0:
-        raise UserError(f"goal.threshold must be positive, not {config.threshold}.")
-    if any(p <= 0 for p in config.periods):
-        raise UserError(f"goal.periods must be positive, not {config.periods}.")
     return GoalSpace(
         project, bounds.low, bounds.high, config.relative, config.threshold, config.distance, config.periods
     )
@@ -139,7 +148,7 @@ def build_goal_space(
 
 def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
     if config.projection is not None:
-        return load_object(config.projection, "goal.projection")
+        return load_projection(config.projection, spec, device)
     indices = config.indices or spec.achieved or tuple(range(spec.state_dim))
     outside = [i for i in indices if not 0 <= i < spec.state_dim]
     if outside:
@@ -150,13 +159,20 @@ def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callabl
     return Select(torch.tensor(indices, device=device))
 
 
-def load_object(path: str, option: str) -> Callable[[Tensor], Tensor]:
-    """Import `module:name`. Raises UserError with the option's name when it cannot."""
+def load_projection(path: str, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Import `module:function` and try it. Raises UserError where it is no map from states to goals."""
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{option} {path!r} cannot be imported ({error}); it must read module:name.") from error
+        project = getattr(importlib.import_module(module), name)
+        goal = project(torch.zeros(2, spec.state_dim, device=device))
+    except Exception as error:  # whatever a user's module raises
+        raise UserError(
+            f"goal.projection {path!r} cannot be used ({type(error).__name__}: {error}); it must read "
+            "module:function, and map states [..., D] to goals [..., G]."
+        ) from error
+    if not isinstance(goal, Tensor) or goal.dim() != 2 or len(goal) != 2:
+        raise UserError(f"goal.projection {path!r} must map states [..., D] to a tensor of goals [..., G].")
+    return project
 
 
 def _given(config: GoalConfig, dim: int, device: torch.device) -> _Bounds | None:
@@ -179,7 +195,9 @@ def _from_space(
     if config.bounds == "measured":
         return None
     low, high = project(spec.state_low.to(device)), project(spec.state_high.to(device))
-    if not bool((low.isfinite() & high.isfinite() & (low < high)).all()) or config.projection is not None:
+    # Spaces that are bounded by the largest float are not bounded.
+    bounded = (low.abs() < UNBOUNDED) & (high.abs() < UNBOUNDED) & (low < high)
+    if not bool(bounded.all()) or config.projection is not None:
         if config.bounds == "space":
             raise UserError(
                 f"goal.bounds space: the observation space of {spec.env_id} has no bounds for these goals; "
@@ -211,9 +229,10 @@ def measure_bounds(
         if t % 5 == 0:
             action = torch.rand(action.shape, generator=generator) * 2 - 1
         step = env.step(action.to(start.device))
-        seen = project(step.final.state) - (start if relative else 0.0)
+        at = torch.where(step.active.unsqueeze(-1), project(step.final.state), start)
+        seen = at - start if relative else at
         low, high = torch.minimum(low, seen.amin(0)), torch.maximum(high, seen.amax(0))
-        restart = (step.terminated | step.truncated).unsqueeze(-1) | ((t + 1) % period == 0)
+        restart = (step.terminated | step.truncated | ~step.active).unsqueeze(-1) | ((t + 1) % period == 0)
         start = torch.where(restart, project(step.obs.state), start)
     env.close()
     if relative:

@@ -75,7 +75,7 @@ class Hierarchy:
         for i in range(len(self.levels) - 1, 0, -1):
             level, command = self.levels[i], self._subgoal(i)
             above = above | memory[i - 1].due(level.period)
-            decision = level.explore(state, target, greedy, self.generator) if explore else level.decide(state, target)
+            decision = self._decision(level, state, target, greedy, explore)
             renewed[i - 1] = memory[i - 1].renewed(above, decision, command.issue(state, decision))
             if explore and self.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state)), level.segment.tested)
@@ -83,9 +83,16 @@ class Hierarchy:
             targets.insert(0, target)
             due.insert(0, above)
             tests.insert(0, greedy)
-        bottom = self.levels[0]
-        action = bottom.explore(state, target, greedy, self.generator) if explore else bottom.decide(state, target)
+        action = self._decision(self.levels[0], state, target, greedy, explore)
         return Decisions(action, renewed, targets, due, tests)
+
+    def _decision(self, level: Level, state: Tensor, target: Tensor, greedy: Tensor, explore: bool) -> Tensor:
+        if not explore:
+            return level.decide(state, target)
+        explored = level.explore(state, target, self.generator)
+        if not self.testing:
+            return explored
+        return torch.where(greedy.unsqueeze(-1), level.decide(state, target), explored)
 
     def act(self, obs: Observation) -> Tensor:
         """Actions [N, A] in [-1, 1] for training: explores, and opens a segment where a level decided anew."""
@@ -209,6 +216,9 @@ class Hierarchy:
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         for level, held in zip(self.levels[1:], self.memory, strict=True):
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
+            # Where no segment is open, the open row is the last observation of the one before: it stays.
+            target = obs.goal if level.command.extrinsic else level.segment.target
+            level.segment.open(~open_, obs.state, target, level.segment.first, ~always)
             self._write_segment(level, held, held.elapsed, obs, open_, always, ~always)
         for level in self.levels:
             level.replay.close()

@@ -54,9 +54,9 @@ class LevelConfig(LearnerConfig):
     frozen: bool = False
     """Act, but do not learn."""
 
-    def check(self, name: str) -> None:
+    def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, where a value cannot be meant."""
-        positive = {"lr", "batch_size", "replay", "every", "policy_delay", "tau"}
+        positive = {"lr", "actor_lr", "entropy", "batch_size", "replay", "every", "policy_delay", "tau"}
         not_negative = {
             "updates",
             "warmup",
@@ -64,8 +64,6 @@ class LevelConfig(LearnerConfig):
             "target_noise",
             "noise_clip",
             "action_l2",
-            "actor_lr",
-            "entropy",
         }
         share = {"hindsight", "gamma", "tau"}
         for option in sorted(positive | not_negative | share):
@@ -73,19 +71,19 @@ class LevelConfig(LearnerConfig):
             if value is None:
                 continue
             if option in positive and not value > 0:
-                raise UserError(f"{name}.{option} must be positive, not {value}.")
+                raise UserError(f"{prefix}{option} must be positive, not {value}.")
             if option in not_negative and not value >= 0:
-                raise UserError(f"{name}.{option} must not be negative, but is {value}.")
+                raise UserError(f"{prefix}{option} must not be negative, but is {value}.")
             if option in share and not 0 <= value <= 1:
-                raise UserError(f"{name}.{option} must lie between 0 and 1, not at {value}.")
+                raise UserError(f"{prefix}{option} must lie between 0 and 1, not at {value}.")
         if self.gamma == 1.0 and self.clip_values:
-            raise UserError(f"{name}.gamma must be below 1 while {name}.clip_values is on.")
+            raise UserError(f"{prefix}gamma must be below 1 while {prefix}clip_values is on.")
         if not self.hidden or min(self.hidden) < 1:
-            raise UserError(f"{name}.hidden must be one or more positive layer sizes, not {self.hidden}.")
+            raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
         if not all(0 <= share <= 1 for share in self.random):
-            raise UserError(f"{name}.random must be two shares between 0 and 1, not {self.random}.")
+            raise UserError(f"{prefix}random must be two shares between 0 and 1, not {self.random}.")
         if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
-            raise UserError(f"{name}.hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
+            raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
 
 
 class Level:
@@ -104,12 +102,13 @@ class Level:
         starts: int = 0,
         bottom: bool = True,
     ) -> None:
-        config.check(name)
-        if period < 1:
-            raise UserError(f"{name}.period must be at least 1 environment step, not {period}.")
         self.name, self.config, self.command, self.period = name, config, command, period
         values = command.value_range(config.gamma) if config.clip_values else None
-        self.learner = LEARNERS[config.learner](state_dim + command.input_dim, action_dim, config, values).to(device)
+        make = LEARNERS[config.learner]
+        with device:
+            self.learner = make(state_dim + command.input_dim, action_dim, config, values).to(device)
+        # Before every environment has ended a segment there may be nothing to learn from.
+        starts = max(starts, num_envs * period)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
         self.replay = self._make_replay(state_dim, action_dim, num_envs, device, bottom)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, device)
@@ -125,7 +124,10 @@ class Level:
             fields["reward"] = 1
         following = ("state", "target") if self.command.extrinsic else ("state",)
         counters = () if bottom else ("length", "first", "tested")
-        return Replay(fields, following, counters, self.config.replay, num_envs, device)
+        try:
+            return Replay(fields, following, counters, self.config.replay, num_envs, device)
+        except RuntimeError as error:
+            raise UserError(f"A replay of {self.config.replay:,} transitions does not fit into memory.") from error
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -137,16 +139,14 @@ class Level:
         """The deterministic decision [..., A] in [-1, 1]."""
         return self.learner.act(self.inputs(state, target), None)
 
-    def explore(self, state: Tensor, target: Tensor, greedy: Tensor, generator: torch.Generator) -> Tensor:
-        """The decision [N, A] with exploration, except where `greedy` [N]."""
-        inputs = self.inputs(state, target)
-        action = self.learner.act(inputs, generator)
+    def explore(self, state: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+        """The decision [N, A] with exploration."""
+        action = self.learner.act(self.inputs(state, target), generator)
         noise = torch.randn(action.shape, generator=generator, device=action.device)
         uniform = torch.rand(action.shape, generator=generator, device=action.device) * 2 - 1
         random = torch.rand(len(action), generator=generator, device=action.device) < self.random
         noisy = (action + self.config.noise * noise).clamp(-1.0, 1.0)
-        explored = torch.where(random.unsqueeze(-1), uniform, noisy)
-        return torch.where(greedy.unsqueeze(-1), self.learner.act(inputs, None), explored)
+        return torch.where(random.unsqueeze(-1), uniform, noisy)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -171,7 +171,10 @@ class Level:
         return transitions
 
     def batch(self, t: Transitions) -> Batch:
-        """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling."""
+        """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
+
+        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC).
+        """
         reward = t.reward if self.command.extrinsic else self.command.reward(t.next_state, t.target)
         return Batch(
             inputs=self.inputs(t.state, t.target),

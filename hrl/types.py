@@ -78,6 +78,8 @@ class Spec(Protocol):
         """(least, most) reward of a step where it is known, as for sparse goal rewards."""
 
     @property
+    def max_episode_steps(self) -> int | None: ...
+    @property
     def continuous(self) -> bool: ...
     @property
     def action_space(self) -> Any: ...
@@ -95,6 +97,12 @@ class BatchedEnv(Protocol):
     def close(self) -> None: ...
     def render(self) -> Sequence[np.ndarray]:
         """One frame [H, W, 3] an environment."""
+
+    def is_single(self, raw: Any) -> bool:
+        """Whether a raw observation is one environment's, not a batch."""
+
+    def as_batch(self, raw: Any) -> Any:
+        """One environment's raw observation as a batch of one."""
 
     def observe(self, raw: Any) -> Observation:
         """Batched raw observations, as the environment gives them, as tensors."""

@@ -30,7 +30,7 @@ def test_stable_baselines3_evaluates_our_policies_to_the_same_returns(early):
     config.goal = GoalConfig(low=(-0.3,), high=(0.3,), threshold=0.4)  # many a subgoal is reached early
     agent = config.build(setting(bridge, seed=3))
     roll(agent, bridge, 20)
-    policy = HierarchyPolicy(agent, bridge.observe, bridge.to_action)
+    policy = HierarchyPolicy(agent, bridge)
     ours = evaluate(policy, lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds), 8)
     theirs = []
     for episode in range(8):
@@ -44,7 +44,7 @@ def test_stable_baselines3_evaluates_our_policies_to_the_same_returns(early):
 def test_prediction_keeps_each_environments_own_clock():
     bridge = make_env(EnvConfig("Ledger-v0", num_envs=2))
     agent = small_hiro(period=3).build(setting(bridge))
-    policy = HierarchyPolicy(agent, bridge.observe, bridge.to_action)
+    policy = HierarchyPolicy(agent, bridge)
     obs = np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)
     _, state = policy.predict(obs, None, np.array([True, True]))
     first = state[0].copy()
@@ -55,6 +55,19 @@ def test_prediction_keeps_each_environments_own_clock():
     assert state[2].tolist() == [3, 1]
     _, state = policy.predict(obs + 3, state, np.array([False, False]))
     assert not np.array_equal(state[0][0], first[0]) and state[2].tolist() == [1, 2]
+
+
+def test_prediction_takes_single_observations_and_explores_when_asked_to():
+    bridge = make_env(EnvConfig("GoalLine-v0", num_envs=1))
+    config = small_hiro()
+    config.low.noise = 0.5
+    agent = config.build(setting(bridge))
+    policy = HierarchyPolicy(agent, bridge)
+    one, _ = gym.make("GoalLine-v0").reset(seed=0)
+    batch = {key: value[None] for key, value in one.items()}
+    (single, _), (batched, _) = policy.predict(one), policy.predict(batch)
+    assert single.shape == (1,) and np.array_equal(batched, single[None])
+    assert len({float(policy.predict(one, deterministic=False)[0][0]) for _ in range(5)}) > 1
 
 
 def test_intervals_are_those_of_the_textbooks():

@@ -54,7 +54,8 @@ def test_a_projection_may_be_a_function():
         ({"low": (0.0,), "high": (1.0,), "threshold": 0.0}, "threshold must be positive"),
         ({"low": (0.0,), "high": (1.0,), "periods": (0.0,)}, "periods must be positive"),
         ({"bounds": "space"}, "no bounds for these goals"),
-        ({"projection": "nowhere:f"}, "cannot be imported"),
+        ({"projection": "nowhere:f"}, "No module named .nowhere"),
+        ({"projection": "math:pi"}, "not callable"),
     ],
 )
 def test_declarations_that_do_not_fit_are_told(declared, words):

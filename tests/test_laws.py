@@ -157,6 +157,54 @@ def test_cutting_ends_every_segment_and_episode_as_truncated(ledger):
     assert len(everything(agent, 0).state) == 7
 
 
+@pytest.mark.parametrize("steps", [1, 3, 4, 6])
+def test_a_cut_leaves_what_is_stored_as_it_was(ledger, steps):
+    """Also right where a segment has just ended, and its last observation is the open row's."""
+    agent, env = ledger(num_envs=1, period=3)
+    obs = env.reset(1)
+    for _ in range(steps):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        obs = step.obs
+    agent.cut(obs)
+    for level in (0, 1):
+        t = everything(agent, level)
+        assert (t.next_state == t.state + torch.stack([torch.zeros_like(t.length), t.length], -1)).all()
+        assert t.next_state[-1].tolist() == [1, steps] and int(t.length.sum()) == steps
+
+
+def test_nothing_is_learned_before_every_level_has_transitions():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=6))
+    config = small_hiro(period=50)
+    config.low.every = config.high.every = 1
+    agent = config.build(setting(env))
+    obs = env.reset(0)
+    for _ in range(60):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        agent.learn(0.0)
+        for level in agent.levels:
+            assert level.learner.updates == 0 or len(level.replay) > 0
+        obs = step.obs
+    assert all(level.learner.updates > 0 for level in agent.levels)
+
+
+def test_a_frozen_level_acts_but_does_not_learn():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    config = small_hiro()
+    config.low.every = config.high.every = 1
+    config.low.frozen = True
+    agent = config.build(setting(env))
+    before = [[p.clone() for p in level.learner.parameters()] for level in agent.levels]
+    roll(agent, env, 10)
+    agent.learn(0.0)
+    same = [
+        all(torch.equal(p, q) for p, q in zip(level.learner.parameters(), old, strict=True))
+        for level, old in zip(agent.levels, before, strict=True)
+    ]
+    assert same == [True, False]
+
+
 def test_three_levels_nest_their_clocks():
     from hrl.commands import Subgoal, Task
     from hrl.goals import GoalSpace, Select

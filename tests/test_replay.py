@@ -63,6 +63,14 @@ def test_draws_are_uniform_over_transitions_and_never_final():
     assert ((drawn - expected) ** 2 / expected).sum() < 80  # chi-squared, 41 degrees of freedom
 
 
+def test_draws_from_a_full_ring_of_short_episodes_are_all_held():
+    replay = ring(capacity=21)
+    fill(replay, [1] * 40)
+    rows = replay.draw(20_000, torch.Generator().manual_seed(0))
+    assert replay.holds(rows).all() and not replay.is_final(rows).any()
+    assert (replay.get(rows.later(1), "state") == replay.get(rows, "state") + 1).all()
+
+
 def test_only_the_tasks_end_is_a_termination():
     replay = ring()
     fill(replay, [2], terminated=True)
@@ -192,14 +200,18 @@ def test_subgoal_testing_punishes_only_tested_subgoals_that_were_missed():
         def count(self, rows: Rows, name: str) -> torch.Tensor:
             return rows.row % 2
 
+        def get(self, rows: Rows, name: str) -> torch.Tensor:
+            return torch.full((len(rows.row), 1), 0.5)
+
     t = transition(
-        rows=Rows(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 3])),
-        state=torch.zeros(3, 1), action=torch.full((3, 1), 0.5), next_state=torch.tensor([[0.0], [0.0], [0.9]]),
-        reward=torch.ones(3), terminated=torch.zeros(3, dtype=torch.bool),
+        rows=Rows(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 3, 5])), state=torch.zeros(4, 1),
+        action=torch.tensor([[0.5], [0.5], [0.5], [-0.5]]), next_state=torch.tensor([[0.0], [0.0], [0.9], [0.0]]),
+        reward=torch.ones(4), terminated=torch.zeros(4, dtype=torch.bool),
     )  # fmt: skip
     changed = SubgoalTesting(line(), Tested(), penalty=7.0)(t, torch.Generator())  # type: ignore[arg-type]
-    assert changed.reward.tolist() == [1.0, -7.0, 1.0]  # not tested; missed; reached within .25
-    assert changed.terminated.tolist() == [False, True, False]
+    # Not tested; missed; reached within .25; missed, but another subgoal than the one that was tested.
+    assert changed.reward.tolist() == [1.0, -7.0, 1.0, 1.0]
+    assert changed.terminated.tolist() == [False, True, False, False]
 
 
 def test_correction_finds_the_subgoal_that_explains_the_actions():

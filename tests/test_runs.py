@@ -159,15 +159,18 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(finished, tmp_p
     assert "damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fault", ["raise", "nan"])
-def test_a_fault_in_the_middle_saves_what_is_there(fault, tmp_path, capsys):
-    arguments = ["hiro", "--env", "tasks:Ledger-v0", "--env-kwargs", f"fault={fault}", "fail_at=120"]
+@pytest.mark.parametrize(
+    ("fault", "algorithm"), [("raise", "hiro"), ("nan", "hiro"), ("raise", "sb3-sac"), ("nan", "sb3-sac")]
+)
+def test_a_fault_in_the_middle_saves_what_is_there(fault, algorithm, tmp_path, capsys):
+    arguments = [algorithm, "--env", "tasks:Ledger-v0", "--env-kwargs", f"fault={fault}", "fail_at=120"]
     arguments += ["--preset", "debug", "--num-envs", "2", "--eval-freq", "0", "--save-freq", "0"]
-    assert train.main([*arguments, "--log-dir", str(tmp_path), "--goal.low", "-1", "--goal.high", "1"]) == 2
+    arguments += ["--goal.low", "-1", "--goal.high", "1"] if algorithm == "hiro" else []
+    assert train.main([*arguments, "--log-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "Ledger-v0" in error and "Traceback" not in error
+    assert ("Ledger-v0" if algorithm == "hiro" else "at") in error and error.count("\n") == 1
     checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
-    assert checkpoint.steps == 2 * 119
+    assert checkpoint.steps == 2 * 119 or algorithm != "hiro"
     assert all(np.isfinite(x.numpy()).all() for x in checkpoint.tensors.values() if x.is_floating_point())
 
 
@@ -228,6 +231,19 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hiro --env tasks:Ledger-v0 --high.hindsight 0.5 --goal.low -1 --goal.high 1", "high.hindsight"),
         ("sb3-td3 --env CartPole-v1", "needs Box actions"),
         ("tasks:nothing --env X", "cannot be imported"),
+        ("hiro --env tasks:GoalLine-v0 --low.replay 100000000000000", "does not fit into memory"),
+        ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
+        ("hiro --env tasks:GoalLine-v0 --low.lr nan", "--low.lr must be a finite number"),
+        ("hiro --env tasks:GoalLine-v0 --goal.projection math:pi", "not callable"),
+        ("hiro --env tasks:GoalLine-v0 --high.random 2 3", "high.random must be two shares"),
+        ("hiro --env tasks:GoalLine-v0 --low.hidden 0", "low.hidden must be"),
+        ("hiro --env tasks:GoalLine-v0 --low.gamma 1.5", "low.gamma must lie between 0 and 1"),
+        ("hiro --env tasks:GoalLine-v0 --action-limit -1", "--action-limit must be positive"),
+        ("td3 --env tasks:GoalLine-v0 --goal.periods 0", "goal.periods must be positive"),
+        ("td3 --env tasks:GoalLine-v0 --lr 0", "error: lr must be positive"),
+        ("sb3-sac --env tasks:GoalLine-v0 --batch-size 0", "--batch-size must be positive"),
+        ("sb3-sac --env tasks:Mixed-v0", "refuses this"),
+        ("hiro --env .a:b-v0", "cannot be imported"),
         ("tasks:Ledger --env X", "is no algorithm"),
         ("--resume nowhere", "is no run folder"),
         ("--resume nowhere --low.lr 1", "--low.lr cannot be given with --resume"),
@@ -262,6 +278,56 @@ def test_a_run_with_no_steps_left_or_of_another_environment_is_told(finished, tm
     (run / "config.json").write_text("{")
     assert evaluate.main([str(run)]) == 2
     assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_run_that_was_prolonged_remembers_its_length(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    more = ["--resume", str(run), "--progress", "False"]
+    assert train.main([*more, "--total-steps", "1100"]) == 0
+    content = json.loads((run / "config.json").read_text())
+    assert content["config"]["run"]["total_steps"] == 1100 and len(content["resumed"]) == 1
+    assert content["command"] == json.loads((finished / "config.json").read_text())["command"]
+
+
+def test_a_changed_configuration_is_told(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    content = json.loads((run / "config.json").read_text())
+    content["config"]["agent"]["low"]["hidden"] = [7]
+    (run / "config.json").write_text(json.dumps(content))
+    assert train.main(["--resume", str(run), "--total-steps", "2000"]) == 2
+    assert "does not fit the configuration" in capsys.readouterr().err
+    (run / "config.json").write_text('{"algorithm": "hiro", "config": {}}')
+    assert train.main(["--resume", str(run), "--total-steps", "2000"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["nowhere/x.png", "x.xyz"])
+def test_a_picture_that_cannot_be_written_is_told_before_the_work(file, finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main([str(finished), "--plot", file]) == 2
+    told = capsys.readouterr()
+    assert "must end in" in told.err and not told.out
+
+
+def test_the_picture_of_a_trained_agent_is_logged_and_drawn(tmp_path):
+    run = trained(tmp_path, "--env", "PointMaze_UMaze-v3", "--total-steps", "400", "--eval-freq", "400")
+    assert "eval/trajectories" in EventAccumulator(str(run)).Reload().Tags()["images"]
+    assert evaluate.main([str(run), "--episodes", "2", "--plot", str(tmp_path / "paths.png")]) == 0
+    assert (tmp_path / "paths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_example_environment_is_trained_and_evaluated(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "examples")}
+    goal = ["--goal.indices", "0", "1", "--goal.low", "-2", "--goal.high", "2", "--preset", "debug"]
+    for command in (
+        [str(ROOT / "examples" / "custom_env.py")],
+        [str(ROOT / "train.py"), "hiro", "--env", "custom_env:River-v0", *goal, "--log-dir", str(tmp_path)],
+    ):
+        done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert json.loads((run_of(tmp_path) / "config.json").read_text())["config"]["agent"]["goal"]["indices"] == [0, 1]
 
 
 def test_help_explains_every_option(capsys):

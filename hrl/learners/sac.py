@@ -29,7 +29,7 @@ class SAC(Learner):
         self.critic = TwinCritic(input_dim, action_dim, config.hidden)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.learned = config.entropy is None
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(config.entropy or 1.0)))
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(1.0 if config.entropy is None else config.entropy)))
         self.target_entropy = -float(action_dim)
         self.actor_optimiser = adam(self.actor.parameters(), config.actor_lr or config.lr)
         self.critic_optimiser = adam(self.critic.parameters(), config.lr)

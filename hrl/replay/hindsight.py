@@ -110,7 +110,10 @@ class HindsightActions:
 
 @dataclass
 class SubgoalTesting:
-    """Subgoals that were tested without exploration below and missed are punished, as an end (HAC)."""
+    """Subgoals that were tested without exploration below and missed are punished, as an end (HAC).
+
+    Only decisions that stand in the batch as they were taken are judged: neither corrected nor replaced.
+    """
 
     command: Subgoal
     replay: Replay
@@ -118,6 +121,8 @@ class SubgoalTesting:
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         tested = self.replay.count(t.rows, "tested") > 0
-        missed = tested & ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
+        as_taken = (t.action == self.replay.get(t.rows, "action")).all(-1)
+        missed = ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
+        missed &= tested & as_taken
         penalty = torch.full_like(t.reward, -self.penalty)
         return t.changed(reward=torch.where(missed, penalty, t.reward), terminated=t.terminated | missed)

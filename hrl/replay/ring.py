@@ -131,7 +131,9 @@ class Replay:
         usable = ~self.is_final(Rows(env, row))
         first = usable.to(torch.uint8).argmax(0, keepdim=True)
         env, row, usable = (x.gather(0, first).squeeze(0) for x in (env, row, usable))
-        return Rows(env, row - (~usable).long())
+        # All rounds drew a final row: step back to its transition, or on where that is written over.
+        oldest = self.cursor[env] - sizes[env]
+        return Rows(env, torch.where(usable, row, torch.where(row > oldest, row - 1, row + 1)))
 
     def get(self, rows: Rows, name: str) -> Tensor:
         """The field [B, width] of these rows."""

@@ -58,12 +58,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=2))
         for file in beside.iterdir():
             _flush(file)
-        old = folder.with_name(f".{folder.name}.old")
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
+        shutil.rmtree(folder, ignore_errors=True)  # the same steps again, after a resume from before them
         beside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        _flush(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise UserError(
@@ -80,10 +77,14 @@ def load(folder: Path) -> Checkpoint:
         for name, expected in manifest["sha256"].items():
             if _checksum(folder / name) != expected:
                 raise UserError(f"{folder / name} is damaged: its checksum is not the one in the manifest.")
-        return Checkpoint(load_file(folder / "tensors.safetensors"), json.loads((folder / "numbers.json").read_text()))
+        numbers = json.loads((folder / "numbers.json").read_text())
+        if numbers["steps"] != manifest["steps"]:
+            raise ValueError("its parts are of different steps")
+        return Checkpoint(load_file(folder / "tensors.safetensors"), numbers)
     except FileNotFoundError as error:
-        raise UserError(f"{folder} is no whole checkpoint: {Path(error.filename).name} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        missing = Path(error.filename).name if error.filename else "a file"
+        raise UserError(f"{folder} is no whole checkpoint: {missing} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be read as a checkpoint: {error}.") from error
 
 
@@ -95,17 +96,23 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Add one, and drop all but the last two."""
-        save(self.folder / f"step-{checkpoint.steps:012d}", checkpoint)
-        for old in self.all()[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._add("step", checkpoint, KEPT)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
-        """Replace the best one."""
-        save(self.folder / "best", checkpoint)
+        """Add it, then drop the one that was best before."""
+        self._add("best", checkpoint, 1)
 
-    def all(self) -> list[Path]:
+    def _add(self, kind: str, checkpoint: Checkpoint, kept: int) -> None:
+        newest = self.folder / f"{kind}-{checkpoint.steps:012d}"
+        save(newest, checkpoint)
+        # After a resume from an older checkpoint there may be ones of more steps: they are not this run's past.
+        past = [folder for folder in self.all(kind) if folder <= newest]
+        for folder in {*self.all(kind)} - {*past[-kept:]}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def all(self, kind: str = "step") -> list[Path]:
         """Folders, oldest first."""
-        return sorted(self.folder.glob("step-*"))
+        return sorted(self.folder.glob(f"{kind}-*"))
 
     def last(self) -> Checkpoint:
         """The newest that is whole. Raises UserError where there is none, for the newest one's reason."""
@@ -122,8 +129,8 @@ class Checkpoints:
 
     def best(self) -> Checkpoint:
         """The best one; before the first evaluation, the last."""
-        best = self.folder / "best"
-        return load(best) if best.exists() else self.last()
+        best = self.all("best")
+        return load(best[-1]) if best else self.last()
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

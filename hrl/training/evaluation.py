@@ -81,14 +81,16 @@ class Evaluation:
         } | {f"eval/{name}": value for name, value in self.rates.items()}
 
 
-def interval(values: list[float], proportion: bool) -> tuple[float, float]:
-    """95 % interval of the mean: Wilson's score for proportions, else normal."""
+def interval(values: list[float], proportion: bool) -> tuple[float, float] | None:
+    """95 % interval of the mean: Wilson's score for proportions, else normal; None for a single value."""
     n, mean, z = len(values), float(np.mean(values)), 1.959964
     if proportion:
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
         return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
-    half = z * float(np.std(values, ddof=1)) / np.sqrt(n) if n > 1 else float("nan")
+    if n == 1:
+        return None
+    half = z * float(np.std(values, ddof=1)) / np.sqrt(n)
     return float(mean - half), float(mean + half)
 
 
@@ -109,12 +111,12 @@ def evaluate(
     """
     num_envs = min(episodes, num_envs)
     env = make(num_envs, count(seed))
-    counter = EpisodeCounter(num_envs, env.spec.state_low.device)
     running = np.arange(num_envs)  # which episode each environment is in
     finished: dict[int, Episode] = {}
     paths = {i: Path() for i in range(keep_paths)}
     sums: dict[str, Tensor] = {}
     obs, memory = env.reset(seed), policy.start(num_envs)
+    counter = EpisodeCounter(num_envs, obs.state.device)
     while sum(i < episodes for i in finished) < episodes:
         actions, memory, target = policy.decide(obs, memory)
         _record(paths, running, obs, policy.place(obs.state) if paths else None, target)

@@ -1,6 +1,8 @@
 """The training loop: act, step, observe, learn; logging, evaluation and checkpoints on the count of steps."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -12,7 +14,7 @@ from hrl.training.episodes import EpisodeCounter
 from hrl.training.policy import HierarchyPolicy
 from hrl.training.reporter import Reporter
 from hrl.training.session import Session
-from hrl.types import BatchedEnv, Observation
+from hrl.types import BatchedEnv, Observation, UserError
 
 
 class StopRequest:
@@ -44,13 +46,20 @@ class Training:
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.counter = EpisodeCounter(env.num_envs, agent.device)
         self.saved_at: int | None = None
-        if session.resume is not None:
-            agent.load_tensors(session.resume.tensors)
-            agent.load_counters(session.resume.numbers["agent"])
-            self.saved_at = session.resume.steps
-        self.reporter = Reporter(session, agent.steps)
-        if session.resume is not None:
-            self.reporter.load_state_dict(session.resume.numbers["reporter"])
+        self.reporter = Reporter(session, self._restore(session.resume) if session.resume else 0)
+
+    def _restore(self, checkpoint: Checkpoint) -> int:
+        """Put the agent where the checkpoint was taken; the steps then."""
+        try:
+            self.agent.load_tensors(checkpoint.tensors)
+            self.agent.load_counters(checkpoint.numbers["agent"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"The checkpoint in {self.session.folder.path} does not fit the configuration there; was config.json "
+                "changed? A run goes on only as it was begun."
+            ) from error
+        self.saved_at = checkpoint.steps
+        return checkpoint.steps
 
     def run(self) -> signal.Signals | None:
         """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
@@ -70,21 +79,18 @@ class Training:
             if report.log_due(agent.steps):
                 self._log()
             if report.eval_due(agent.steps):
-                self._evaluate()
+                self._evaluate(obs)
             if report.save_due(agent.steps) and agent.steps < total:
                 obs = self._save(obs)
         if self.session.run.eval_freq and stop.signal is None:
-            self._evaluate()
+            self._evaluate(obs)
         if self.saved_at != agent.steps:
-            self._save(obs)
+            self._checkpoint(obs)
 
     def _step(self, obs: Observation) -> Observation:
         actions = self.agent.act(obs)
-        try:
+        with self._saving(obs):
             step = self.env.step(actions)
-        except Exception:
-            self._save(obs)  # what is there first; then the environment's own sentence
-            raise
         self.agent.observe(step)
         self.agent.learn(self.agent.steps / self.session.run.total_steps)
         self.reporter.recent.add(self.counter.add(step))
@@ -100,17 +106,33 @@ class Training:
     def _log(self) -> None:
         self.reporter.log(self.agent.steps, self.agent.pop_metrics())
 
-    def _evaluate(self) -> None:
-        if self.reporter.evaluate(self.agent.steps, self.policy):
+    def _evaluate(self, obs: Observation) -> None:
+        with self._saving(obs):
+            best = self.reporter.evaluate(self.agent.steps, self.policy)
+        if best:
             self.checkpoints.save_best(Checkpoint(self.agent.network_tensors(), self._numbers()))
 
+    @contextmanager
+    def _saving(self, obs: Observation) -> Iterator[None]:
+        """Where an environment fails, what is there is saved first; then its own sentence is told."""
+        try:
+            yield
+        except Exception:
+            if self.saved_at != self.agent.steps:
+                self._checkpoint(obs)
+            raise
+
     def _save(self, obs: Observation) -> Observation:
-        """Checkpoint. It ends every episode, here too, so that a resumed run equals one that went on."""
+        """Checkpoint, and go on."""
+        self._checkpoint(obs)
+        return self._begin()
+
+    def _checkpoint(self, obs: Observation) -> None:
+        """It ends every episode, in the running process too, so that a resumed run equals one that went on."""
         self._log()
         self.agent.cut(obs)
         self.checkpoints.save(Checkpoint(self.agent.tensors(), self._numbers()))
         self.saved_at = self.agent.steps
-        return self._begin() if self.agent.steps < self.session.run.total_steps else obs
 
     def _numbers(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,5 @@
 """A trained hierarchy as a policy: for our evaluation, and with stable-baselines3's `predict` for everyone else's."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from hrl.clock import FRESH, Held
 from hrl.commands import Subgoal
 from hrl.hierarchy import Hierarchy, Memory
-from hrl.types import Observation, Step
+from hrl.types import BatchedEnv, Observation, Step
 
 PredictState = tuple[np.ndarray, ...]
 
@@ -18,14 +17,9 @@ PredictState = tuple[np.ndarray, ...]
 class HierarchyPolicy:
     """Acts deterministically. Holds no state of its own: all memory is passed in and out."""
 
-    def __init__(
-        self,
-        agent: Hierarchy,
-        observe: Callable[[Any], Observation] | None = None,
-        to_action: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> None:
+    def __init__(self, agent: Hierarchy, env: BatchedEnv | None = None) -> None:
         self.agent = agent
-        self._observe, self._to_action = observe, to_action
+        self._env = env  # says what observations and actions look like outside; `predict` alone needs it
 
     def start(self, num_envs: int) -> Memory:
         """Nothing in force: every level is due."""
@@ -64,29 +58,29 @@ class HierarchyPolicy:
     ) -> tuple[np.ndarray, PredictState]:
         """Actions in the environment's own bounds, and the state to pass to the next call (one call a step).
 
-        Observations are batched, as a vector environment gives them. Only deterministic=True is offered:
-        exploration belongs to training.
+        Observations may be batched, as a vector environment gives them, or single. With deterministic=False the
+        policy explores as it does in training.
         """
-        assert self._observe is not None and self._to_action is not None
-        if not deterministic:
-            raise ValueError("predict acts deterministically; pass deterministic=True.")
-        obs = self._observe(observation)
+        assert self._env is not None
+        single = self._env.is_single(observation)
+        obs = self._env.observe(self._env.as_batch(observation) if single else observation)
         memory = self.start(len(obs.state)) if state is None else self._unpack(state)
         if episode_start is not None:
-            begun = torch.as_tensor(np.asarray(episode_start, dtype=bool))
+            begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
             memory = [held.dropped(begun) for held in memory]
         memory = self._drop_reached(memory, obs)
-        d = self.agent.decide(obs, memory, explore=False)
-        always = torch.ones(len(obs.state), dtype=torch.bool)
+        d = self.agent.decide(obs, memory, explore=not deterministic)
+        always = torch.ones(len(obs.state), dtype=torch.bool, device=self.agent.device)
         memory = [held.ticked(always) for held in d.memory]
-        return self._to_action(d.action.cpu().numpy()), self._pack(memory)
+        actions = self._env.to_action(d.action.cpu().numpy())
+        return actions[0] if single else actions, self._pack(memory)
 
     def _drop_reached(self, memory: Memory, obs: Observation) -> Memory:
         """Subgoals that end when reached, and that the last step reached, are no longer in force."""
         if not self.agent.early:
             return memory
         ended: list[Tensor] = []
-        above = torch.zeros(len(obs.state), dtype=torch.bool)
+        above = torch.zeros(len(obs.state), dtype=torch.bool, device=self.agent.device)
         for i in range(len(memory) - 1, -1, -1):
             command = self.agent.levels[i].command
             assert isinstance(command, Subgoal)
@@ -98,5 +92,5 @@ class HierarchyPolicy:
         return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.decision, held.elapsed))
 
     def _unpack(self, state: PredictState) -> Memory:
-        tensors = [torch.as_tensor(x) for x in state]
+        tensors = [torch.as_tensor(x, device=self.agent.device) for x in state]
         return [Held(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]

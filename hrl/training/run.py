@@ -46,6 +46,8 @@ class RunConfig:
         for name in ("total_steps", "eval_episodes", "log_freq"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+        if self.seed >= 2**31:
+            raise UserError(f"--seed must be below 2^31, not {self.seed}.")
         for name in ("eval_freq", "save_freq", "seed", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, but is {getattr(self, name)}.")
@@ -98,16 +100,28 @@ class RunFolder:
             "git": _revision(),
             "host": {"machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count()},
         }
-        (self.path / "config.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+        self._write(content)
+
+    def prolong(self, total_steps: int) -> None:
+        """Note that the run goes on to `total_steps`, and by which command."""
+        content = self.read_config()
+        content["config"]["run"]["total_steps"] = total_steps
+        content.setdefault("resumed", []).append(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+        self._write(content)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        beside = self.path / ".config.json.writing"
+        beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        beside.replace(self.path / "config.json")
 
     def read_config(self) -> dict[str, Any]:
         """What `write_config` wrote. Raises UserError where it is damaged."""
         try:
             content = json.loads((self.path / "config.json").read_text())
-            if not {"algorithm", "config"} <= set(content):
-                raise ValueError("algorithm or config is missing")
+            if not {"env", "run", "agent"} <= set(content["config"]) or not isinstance(content["algorithm"], str):
+                raise ValueError("a part of it is missing")
             return content
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path / 'config.json'} is damaged: {error}.") from error
 
 

@@ -1,7 +1,7 @@
 """What a run needs of the world, put together by the command lines and handed to an algorithm."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -23,17 +23,22 @@ class Session:
     run: RunConfig
     folder: RunFolder
     device: torch.device
+    num_envs: int
+    """Environments that the run trains with."""
     make_env: MakeEnv
     """(how many, or None for as many as the run trains with; episode seeds for evaluation) -> environments."""
-    make_single: Callable[[], gym.Env[Any, Any]]
-    """One plain Gymnasium environment."""
+    make_single: Callable[..., gym.Env[Any, Any]]
+    """One plain Gymnasium environment, told its index."""
     make_rendering: MakeEnv
     """The same, so that they render."""
     resume: Checkpoint | None = None
     begin: Callable[[], None] = lambda: None
     """Called once the agent is built: makes the run folder and writes the resolved configuration into it."""
     draw: Callable[[Evaluation], Any] | None = None
-    hyperparameters: dict[str, Any] | None = None
+    hyperparameters: Callable[[], dict[str, Any]] | None = None
+    """The resolved configuration, flat, for TensorBoard."""
+
+    _read: dict[Which, Checkpoint] = field(default_factory=dict)
 
     def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
         """In environments of their own."""
@@ -41,9 +46,11 @@ class Session:
         return evaluate(policy, self.make_env, count, keep_paths=keep_paths)
 
     def checkpoint(self, which: Which) -> Checkpoint:
-        """The best or the last checkpoint of the run."""
-        checkpoints = Checkpoints(self.folder.checkpoints)
-        return checkpoints.best() if which == "best" else checkpoints.last()
+        """The best or the last checkpoint of the run; read once."""
+        if which not in self._read:
+            checkpoints = Checkpoints(self.folder.checkpoints)
+            self._read[which] = checkpoints.best() if which == "best" else checkpoints.last()
+        return self._read[which]
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
