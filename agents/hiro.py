@@ -104,9 +104,10 @@ class HIROConfig(HierarchyConfig):
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts
         )  # fmt: skip
+        counters = ("first", "tested") if self.high.testing else ("first",)
         high = Level(
             "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
-            period=self.high.period, starts=self.starts, bottom=False,
+            period=self.high.period, starts=self.starts, counters=counters,
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
         span = min(self.high.period, spec.max_episode_steps or self.high.period)

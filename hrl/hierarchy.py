@@ -183,8 +183,9 @@ class Hierarchy:
             "reward": segment.reward,
         }
         target = final.goal if level.command.extrinsic else segment.target
-        counters = {"length": length, "first": segment.first, "tested": segment.tested}
-        level.replay.write(row, {"state": final.state, "target": target}, counters, keep, done, terminated)
+        following = {"state": final.state, "target": target, "first": segment.first + length}
+        counters = {"first": segment.first, "tested": segment.tested}
+        level.replay.write(row, following, counters, keep, done, terminated)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -218,8 +219,9 @@ class Hierarchy:
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
             # Where no segment is open, the open row is the last observation of the one before: it stays.
             target = obs.goal if level.command.extrinsic else level.segment.target
-            level.segment.open(~open_, obs.state, target, level.segment.first, ~always)
-            self._write_segment(level, held, held.elapsed, obs, open_, always, ~always)
+            level.segment.open(~open_, obs.state, target, self.levels[0].replay.cursor, ~always)
+            length = torch.where(open_, held.elapsed, 0)
+            self._write_segment(level, held, length, obs, open_, always, ~always)
         for level in self.levels:
             level.replay.close()
         self.restart()

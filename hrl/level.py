@@ -100,7 +100,7 @@ class Level:
         device: torch.device,
         period: int = 1,
         starts: int = 0,
-        bottom: bool = True,
+        counters: tuple[str, ...] = (),
     ) -> None:
         self.name, self.config, self.command, self.period = name, config, command, period
         values = command.value_range(config.gamma) if config.clip_values else None
@@ -110,20 +110,19 @@ class Level:
         # Before every environment has ended a segment there may be nothing to learn from.
         starts = max(starts, num_envs * period)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
-        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, bottom)
+        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, device)
         self.random = torch.linspace(*config.random, num_envs, device=device)
         self.relabels: list[Relabel] = []
         self.metrics = Means()
 
     def _make_replay(
-        self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, bottom: bool
+        self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, counters: tuple[str, ...]
     ) -> Replay:
         fields = {"state": state_dim, "target": self.command.dim, "action": action_dim}
         if self.command.extrinsic:
             fields["reward"] = 1
         following = ("state", "target") if self.command.extrinsic else ("state",)
-        counters = () if bottom else ("length", "first", "tested")
         try:
             return Replay(fields, following, counters, self.config.replay, num_envs, device)
         except RuntimeError as error:

@@ -217,8 +217,8 @@ def test_three_levels_nest_their_clocks():
     config = LevelConfig(hidden=(8,), noise=0.0, gamma=0.9, replay=1000)
     levels = [
         Level("low", config, Subgoal(space, "sparse"), 1, 2, 2, cpu),
-        Level("middle", config, Subgoal(space, "distance"), 2, 2, 2, cpu, period=2, bottom=False),
-        Level("high", config, Task(0), 2, 2, 2, cpu, period=4, bottom=False),
+        Level("middle", config, Subgoal(space, "distance"), 2, 2, 2, cpu, period=2, counters=("first",)),
+        Level("high", config, Task(0), 2, 2, 2, cpu, period=4, counters=("first",)),
     ]
     agent = Hierarchy(levels, 2, cpu, seed=0)
     roll(agent, env, 30)

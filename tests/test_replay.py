@@ -102,6 +102,10 @@ def test_a_row_takes_no_more_than_what_it_holds():
     assert low.row_bytes <= 1.1 * (8 * 4 + 2 + 4)
     flat = Replay({"state": 4, "target": 2, "action": 2, "reward": 1}, ("state", "target"), (), 100_000, 1, CPU)
     assert flat.row_bytes <= 1.1 * (9 * 4 + 2 + 4)
+    # The high level: also the row of its first step, from which its length follows.
+    fields = {"state": 4, "target": 2, "action": 2, "reward": 1}
+    high = Replay(fields, ("state", "target"), ("first",), 100_000, 1, CPU)
+    assert high.row_bytes <= 1.1 * (9 * 4 + 2 + 4 + 4)
 
 
 def test_the_ring_resumes_from_its_tensors():

@@ -74,8 +74,8 @@ class Replay:
     ) -> None:
         """Write the open row of every environment; it becomes a transition where `keep` [N] says so.
 
-        `row` and `following` are [N, width] (or [N] for width 1); `ended` and `terminated` [N] say whether
-        the episode ended with this row and whether that was the task's end.
+        `row` and `following` are [N, width] (or [N] for width 1); `following` may hold counters too. `ended` and
+        `terminated` [N] say whether the episode ended with this row, and whether that was the task's end.
         """
         here, after = self._index(self._env, self.cursor), self._index(self._env, self.cursor + 1)
         self.values[here] = torch.cat([_column(row[name]) for name in self.fields], -1)
@@ -83,7 +83,9 @@ class Replay:
         self.values[after, : self.next_width] = torch.cat([_column(following[name]) for name in names], -1)
         episode = self.episode.to(torch.int32)
         self.numbers[here] = torch.stack([episode, *(counters[c].to(torch.int32) for c in self.counters)], -1)
-        self.numbers[after, 0] = episode
+        none = torch.zeros_like(episode)
+        numbers = [following[c].to(torch.int32) if c in following else none for c in self.counters]
+        self.numbers[after] = torch.stack([episode, *numbers], -1)
 
         closed = keep & ended
         slot = self.episode % len(self.episode_end)

@@ -45,17 +45,21 @@ def sample_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitio
     while it is pursued, so the value of the next state is taken under the same one.
     """
     row, following = replay.read(rows), replay.read(rows.later(1))
-    segments = "length" in replay.counters
-    steps = Rows(rows.env, replay.count(rows, "first")) if segments else rows
+    # Segments follow each other in the bottom ring, so each is as long as it is to where the next begins.
+    first, end = (
+        (replay.count(rows, "first"), replay.count(rows.later(1), "first"))
+        if "first" in replay.counters
+        else (rows.row, rows.row + 1)
+    )
     return Transitions(
         rows=rows,
-        steps=steps,
+        steps=Rows(rows.env, first),
         state=row["state"],
         target=row["target"],
         action=row["action"],
         reward=row["reward"].squeeze(-1) if "reward" in row else row["state"].new_zeros(len(rows.env)),
         next_state=following["state"],
         next_target=following["target"] if extrinsic else row["target"],
-        length=replay.count(rows, "length") if segments else rows.row.new_ones(rows.row.shape),
+        length=end - first,
         terminated=replay.terminated(rows),
     )
