@@ -14,8 +14,9 @@ from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from hrl.envs import EnvConfig, make_env
+from hrl.envs import EnvConfig, Observation, Step, make_env
 from hrl.goals import GoalConfig
+from hrl.training.episodes import EpisodeCounter
 from hrl.training.evaluation import evaluate, interval
 from hrl.training.policy import HierarchyPolicy
 from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
@@ -148,8 +149,18 @@ def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):
     assert out.strip() == "the user: agents the user: envs the user: train"
 
 
-def test_measured_success_has_both_definitions():
-    """PointMaze with a goal that goes on: success may be left again."""
+def test_success_at_any_step_and_at_the_final_one_are_told_apart():
+    counter, no, yes = EpisodeCounter(2, torch.device("cpu")), torch.tensor([False] * 2), torch.tensor([True] * 2)
+    empty = Observation(torch.zeros(2, 1), torch.zeros(2, 0))
+    # Environment 0 is there at the first step and leaves again; environment 1 arrives at the last.
+    for success, end in (([True, False], no), ([False, True], yes)):
+        step = Step(empty, empty, torch.ones(2), no, end, yes, torch.tensor(success), 2)
+        finished = counter.add(step)
+    assert [(e.success_any, e.success_final) for e in finished] == [(True, False), (True, True)]
+    assert [(e.reward, e.length) for e in finished] == [(2.0, 2), (2.0, 2)]
+
+
+def test_evaluated_episodes_are_those_of_their_seeds():
     make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), seeds=seeds)  # noqa: E731
     bridge = make(1, None)
     agent = small_hiro().build(setting(bridge))

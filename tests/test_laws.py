@@ -113,7 +113,7 @@ def test_every_autoreset_mode_gives_the_same_transitions():
             )
             for t, m in zip(rows, first, strict=True)
         ]
-        assert agent.steps == sum(len(all_rows(agent.levels[0].replay).row) for _ in (0,))
+        assert agent.steps == len(all_rows(agent.levels[0].replay).row)
     assert len(found[AutoresetMode.SAME_STEP][0]) == 2 * 2 * sum(LENGTHS)
     assert found[AutoresetMode.SAME_STEP] == found[AutoresetMode.NEXT_STEP] == found[AutoresetMode.DISABLED]
 

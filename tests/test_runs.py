@@ -168,9 +168,10 @@ def test_a_fault_in_the_middle_saves_what_is_there(fault, algorithm, tmp_path, c
     arguments += ["--goal.low", "-1", "--goal.high", "1"] if algorithm == "hiro" else []
     assert train.main([*arguments, "--log-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert ("Ledger-v0" if algorithm == "hiro" else "at") in error and error.count("\n") == 1
+    words = {"raise": "the simulator fell over", "nan": "NaN or infinite at environment step"}
+    assert words[fault] in error and error.count("\n") == 1
     checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
-    assert checkpoint.steps == 2 * 119 or algorithm != "hiro"
+    assert checkpoint.steps in ((2 * 119,) if algorithm == "hiro" else (2 * 119, 2 * 120))
     assert all(np.isfinite(x.numpy()).all() for x in checkpoint.tensors.values() if x.is_floating_point())
 
 
