@@ -199,9 +199,7 @@ class Hierarchy:
         metrics: dict[str, float] = {}
         for level in self.levels:
             values = level.metrics.pop()
-            rates = {
-                n.removesuffix("_optimiser"): o.param_groups[0]["lr"] for n, o in level.learner.optimisers().items()
-            }
+            rates = {n.removesuffix("_optimiser"): float(o.lr) for n, o in level.learner.optimisers().items()}
             values["learning_rate"] = rates["critic"]
             values["actor_learning_rate"] = rates["actor"]
             values["replay_size"] = float(len(level.replay))

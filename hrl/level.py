@@ -19,6 +19,9 @@ from hrl.types import UserError
 
 Relabel = Callable[[Transitions, torch.Generator], Transitions]
 
+AT_ONCE = 16
+"""Batches that are sampled together, at most. One at a time, half the cost of a small update is in sampling."""
+
 
 @dataclass
 class LevelConfig(LearnerConfig):
@@ -106,7 +109,7 @@ class Level:
         values = command.value_range(config.gamma) if config.clip_values else None
         make = LEARNERS[config.learner]
         with device:
-            self.learner = make(state_dim + command.input_dim, action_dim, config, values).to(device)
+            self.learner = make(state_dim + command.input_dim, action_dim, config, values)
         # Before every environment has ended a segment there may be nothing to learn from.
         starts = max(starts, num_envs * period)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
@@ -151,19 +154,21 @@ class Level:
 
     def learn(self, steps: int, progress: float, generator: torch.Generator) -> None:
         """Make the updates that are due after `steps` environment steps."""
-        for _ in range(self.timescale.due(steps)):
-            if not self.config.frozen:
-                self.update(progress, generator)
+        due = self.timescale.due(steps)
+        if not self.config.frozen:
+            for done in range(0, due, AT_ONCE):
+                self.update(min(AT_ONCE, due - done), progress, generator)
 
-    def update(self, progress: float, generator: torch.Generator) -> None:
-        """Sample, relabel, and one update of the learner."""
-        transitions = self.sample(generator)
-        self.learner.set_learning_rate(self.timescale.factor(progress))
-        self.metrics.add(self.learner.update(self.batch(transitions), generator))
+    def update(self, count: int, progress: float, generator: torch.Generator) -> None:
+        """Sample and relabel `count` batches in one go, and make an update of the learner with each."""
+        transitions = self.sample(count * self.config.batch_size, generator)
+        for batch in self.batch(transitions).split(self.config.batch_size):
+            self.learner.set_learning_rate(self.timescale.factor(progress))
+            self.metrics.add(self.learner.update(batch, generator))
 
-    def sample(self, generator: torch.Generator) -> Transitions:
-        """A relabelled batch of transitions."""
-        rows = self.replay.draw(self.config.batch_size, generator)
+    def sample(self, size: int, generator: torch.Generator) -> Transitions:
+        """Relabelled transitions."""
+        rows = self.replay.draw(size, generator)
         transitions = sample_transitions(self.replay, rows, self.command.extrinsic)
         for relabel in self.relabels:
             transitions = relabel(transitions, generator)
@@ -190,8 +195,7 @@ class Level:
         tensors = {f"net.{name}": x for name, x in self.learner.state_dict().items()}
         tensors |= {f"replay.{name}": x for name, x in self.replay.state_dict().items()}
         for name, optimiser in self.learner.optimisers().items():
-            for index, moments in optimiser.state_dict()["state"].items():
-                tensors |= {f"{name}.{index}.{key}": x for key, x in moments.items()}
+            tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
         return tensors
 
     def load_networks(self, tensors: dict[str, Tensor]) -> None:
@@ -203,11 +207,7 @@ class Level:
         self.load_networks(tensors)
         self.replay.load_state_dict(under("replay.", tensors))
         for name, optimiser in self.learner.optimisers().items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, x in under(f"{name}.", tensors).items():
-                index, moment = key.split(".")
-                state.setdefault(int(index), {})[moment] = x
-            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            optimiser.load_state(under(f"{name}.", tensors))
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the level."""

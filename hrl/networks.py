@@ -13,12 +13,15 @@ def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential
     sizes = (input_dim, *hidden)
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.ReLU()]
+        layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], output_dim))
 
 
 class EnsembleLinear(nn.Module):
-    """`members` linear layers side by side: [members, B, in] -> [members, B, out]."""
+    """`members` linear layers side by side: [members, B, in] -> [members, B, out].
+
+    Given x of the first members only, it answers for those alone.
+    """
 
     def __init__(self, members: int, input_dim: int, output_dim: int) -> None:
         super().__init__()
@@ -27,7 +30,21 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1, output_dim).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
+
+
+class EnsembleValue(nn.Module):
+    """The same with a single output: [members, B, in] -> [members, B]. A product and a sum, which on a CPU is
+    three times cheaper than a matrix product of one column."""
+
+    def __init__(self, members: int, input_dim: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(input_dim)
+        self.weight = nn.Parameter(torch.empty(members, 1, input_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight[: len(x)]).sum(-1) + self.bias[: len(x)]
 
 
 class TwinCritic(nn.Module):
@@ -38,19 +55,16 @@ class TwinCritic(nn.Module):
         sizes = (input_dim + action_dim, *hidden)
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
-            layers += [EnsembleLinear(2, a, b), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, EnsembleLinear(2, sizes[-1], 1))
+            layers += [EnsembleLinear(2, a, b), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, EnsembleValue(2, sizes[-1]))
 
     def forward(self, inputs: Tensor, action: Tensor) -> Tensor:
         x = torch.cat([inputs, action], -1)
-        return self.layers(x.expand(2, *x.shape)).squeeze(-1)
+        return self.layers(x.expand(2, *x.shape))
 
     def first(self, inputs: Tensor, action: Tensor) -> Tensor:
         """Q₁ alone [B], at half the cost."""
-        x = torch.cat([inputs, action], -1)
-        for layer in self.layers:
-            x = torch.addmm(layer.bias[0], x, layer.weight[0]) if isinstance(layer, EnsembleLinear) else layer(x)
-        return x.squeeze(-1)
+        return self.layers(torch.cat([inputs, action], -1).unsqueeze(0)).squeeze(0)
 
 
 @torch.no_grad()

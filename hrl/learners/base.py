@@ -1,11 +1,12 @@
 """What a learner is: an update rule on batches of transitions. It knows no hierarchy."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+
+from hrl.learners.adam import Adam
 
 Metrics = dict[str, Tensor]
 
@@ -24,6 +25,11 @@ class Batch:
     """[B, I]"""
     discount: Tensor
     """[B], γ^duration, or 0 where the task ended (semi-Markov decision process)."""
+
+    def split(self, size: int) -> "list[Batch]":
+        """Batches of `size` transitions each."""
+        parts = [getattr(self, field.name).split(size) for field in fields(self)]
+        return [Batch(*part) for part in zip(*parts, strict=True)]
 
 
 @dataclass
@@ -54,20 +60,6 @@ class LearnerConfig:
     """Weight of the mean squared action in the actor's loss (TD3), against saturated actions."""
 
 
-def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
-    """Adam as every learner uses it. The fused kernel is three times cheaper on a CPU too."""
-    return torch.optim.Adam(parameters, lr=lr, fused=True)
-
-
-def minimise(loss: Tensor, parameters: list[nn.Parameter], optimiser: torch.optim.Optimizer) -> Tensor:
-    """One step on these parameters alone; the gradients of everything else are never computed. Returns the norm."""
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimiser.step()
-    return torch.nn.utils.get_total_norm(gradients)
-
-
 def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
     """Loss of twin values q [2, B] against target [B]: summed over the twins, averaged over the batch."""
     error = q - target
@@ -83,6 +75,7 @@ class Learner(nn.Module, ABC):
         self.config = config
         self.value_range = value_range
         self.updates = 0
+        self.rate_factor = 1.0
 
     @abstractmethod
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -92,21 +85,16 @@ class Learner(nn.Module, ABC):
     def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
         """One gradient step on each network that is due. Metrics are tensors, so that no device waits."""
 
-    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+    def optimisers(self) -> dict[str, Adam]:
         """By attribute name."""
-        return {name: x for name, x in vars(self).items() if isinstance(x, torch.optim.Optimizer)}
+        return {name: x for name, x in vars(self).items() if isinstance(x, Adam)}
 
     def set_learning_rate(self, factor: float) -> None:
         """Scale every learning rate from its configured value."""
-        for optimiser in self.optimisers().values():
-            for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-
-    def remember_learning_rates(self) -> None:
-        """Call once the optimisers are made: what `set_learning_rate` scales."""
-        for optimiser in self.optimisers().values():
-            for group in optimiser.param_groups:
-                group["initial_lr"] = group["lr"]
+        if factor != self.rate_factor:
+            self.rate_factor = factor
+            for optimiser in self.optimisers().values():
+                optimiser.lr.fill_(optimiser.initial_lr * factor)
 
     def bound(self, target: Tensor) -> Tensor:
         """Clip bootstrapped targets to what values can be (HAC: [-1/(1-γ), 0])."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, adam, minimise, regression
+from hrl.learners.adam import Adam
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, regression
 from hrl.networks import TwinCritic, mlp, track
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -31,10 +32,9 @@ class SAC(Learner):
         self.learned = config.entropy is None
         self.log_alpha = nn.Parameter(torch.tensor(math.log(1.0 if config.entropy is None else config.entropy)))
         self.target_entropy = -float(action_dim)
-        self.actor_optimiser = adam(self.actor.parameters(), config.actor_lr or config.lr)
-        self.critic_optimiser = adam(self.critic.parameters(), config.lr)
-        self.alpha_optimiser = adam([self.log_alpha], config.lr)
-        self.remember_learning_rates()
+        self.actor_optimiser = Adam(self.actor.parameters(), config.actor_lr or config.lr)
+        self.critic_optimiser = Adam(self.critic.parameters(), config.lr)
+        self.alpha_optimiser = Adam([self.log_alpha], config.lr)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -70,7 +70,7 @@ class SAC(Learner):
             target = batch.reward + batch.discount * next_value
         q = self.critic(batch.inputs, batch.action)
         loss = regression(q, target, self.config.huber)
-        norm = minimise(loss, list(self.critic.parameters()), self.critic_optimiser)
+        norm = self.critic_optimiser.minimise(loss)
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean(), "critic_grad_norm": norm}
 
     def update_actor_and_temperature(self, batch: Batch, generator: torch.Generator) -> Metrics:
@@ -78,10 +78,10 @@ class SAC(Learner):
         action, log_prob = self.sample(batch.inputs, generator)
         alpha = self.log_alpha.detach().exp()
         loss = (alpha * log_prob - self.critic(batch.inputs, action).amin(0)).mean()
-        norm = minimise(loss, list(self.actor.parameters()), self.actor_optimiser)
+        norm = self.actor_optimiser.minimise(loss)
         metrics = {"actor_loss": loss.detach(), "actor_grad_norm": norm, "entropy_coefficient": alpha}
         if self.learned:
             gap = (log_prob.detach() + self.target_entropy).mean()
-            minimise(-self.log_alpha * gap, [self.log_alpha], self.alpha_optimiser)
+            self.alpha_optimiser.minimise(-self.log_alpha * gap)
             metrics["entropy"] = -log_prob.detach().mean()
         return metrics

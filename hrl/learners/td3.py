@@ -5,7 +5,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, adam, minimise, regression
+from hrl.learners.adam import Adam
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, regression
 from hrl.networks import TwinCritic, mlp, track
 
 
@@ -24,9 +25,8 @@ class TD3(Learner):
         self.critic = TwinCritic(input_dim, action_dim, config.hidden)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.actor_optimiser = adam(self.actor.parameters(), config.actor_lr or config.lr)
-        self.critic_optimiser = adam(self.critic.parameters(), config.lr)
-        self.remember_learning_rates()
+        self.actor_optimiser = Adam(self.actor.parameters(), config.actor_lr or config.lr)
+        self.critic_optimiser = Adam(self.critic.parameters(), config.lr)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -54,12 +54,12 @@ class TD3(Learner):
             target = self.bound(batch.reward + batch.discount * next_value)
         q = self.critic(batch.inputs, batch.action)
         loss = regression(q, target, c.huber)
-        norm = minimise(loss, list(self.critic.parameters()), self.critic_optimiser)
+        norm = self.critic_optimiser.minimise(loss)
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean(), "critic_grad_norm": norm}
 
     def update_actor(self, batch: Batch) -> Metrics:
         """Maximise Q₁(s, π(s))."""
         action = self.actor(batch.inputs).tanh()
         loss = -self.critic.first(batch.inputs, action).mean() + self.config.action_l2 * action.square().mean()
-        norm = minimise(loss, list(self.actor.parameters()), self.actor_optimiser)
+        norm = self.actor_optimiser.minimise(loss)
         return {"actor_loss": loss.detach(), "actor_grad_norm": norm}

@@ -69,10 +69,7 @@ class HindsightTask:
         goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
         # Steps that the bottom ring has written over can't be paid again: such a decision keeps its goal.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
-        reward, reached = self.segment_reward(t, goal)
-        # Reaching the old goal was an end only because of that goal; any other end stays one.
-        assert self.command.task_reward is not None
-        by_goal = self.command.task_reward(self.command.project(t.next_state), t.target)[1]
+        reward, reached, by_goal = self.judged(t, goal)
         wide = mask.unsqueeze(-1)
         return t.changed(
             target=torch.where(wide, goal, t.target),
@@ -81,18 +78,23 @@ class HindsightTask:
             terminated=torch.where(mask, reached | (t.terminated & ~by_goal), t.terminated),
         )
 
-    def segment_reward(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_i γ^i r(s_{i+1}, goal) over each decision's steps before the goal ends it [B], and whether it did."""
+    def judged(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What each decision [B] earns under `goal`, Σ_i γ^i r(s_{i+1}, goal) over its steps until the goal ends it;
+        whether it does; and whether the old goal was reached at its end, which was an end only because of that goal.
+        """
         assert self.command.task_reward is not None
         i = torch.arange(self.period, device=goal.device)
         rows = Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i)
-        achieved = self.command.project(self.steps.get(rows, "state"))
-        reward, ends = self.command.task_reward(achieved, goal.unsqueeze(1).expand_as(achieved))
+        achieved = self.command.project(self.steps.get(rows, "state"))  # [B, period, G]
+        # The task is asked once, since it may be the environment's own code: every step, then the old goal.
+        asked = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
+        wanted = torch.cat([goal.unsqueeze(1).expand_as(achieved), t.target.unsqueeze(1)], 1)
+        rewards, reaches = self.command.task_reward(asked, wanted)
         within = i < t.length.unsqueeze(-1)
-        ends = ends & within
+        ends = reaches[:, :-1] & within
         ended_before = ends.long().cumsum(-1) - ends.long() > 0
-        paid = self.command.shape(reward) * self.gamma**i * (within & ~ended_before)
-        return paid.sum(-1), ends.any(-1)
+        paid = self.command.shape(rewards[:, :-1]) * self.gamma**i * (within & ~ended_before)
+        return paid.sum(-1), ends.any(-1), reaches[:, -1]
 
 
 @dataclass

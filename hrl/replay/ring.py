@@ -139,12 +139,16 @@ class Replay:
 
     def get(self, rows: Rows, name: str) -> Tensor:
         """The field [B, width] of these rows."""
-        return self.values[:, self.fields[name]][self._index(rows.env, rows.row)]
+        return self._rows(rows)[..., self.fields[name]]
 
     def read(self, rows: Rows) -> dict[str, Tensor]:
         """All fields [B, width] of these rows."""
-        values = self.values[self._index(rows.env, rows.row)]
-        return {name: values[:, columns] for name, columns in self.fields.items()}
+        values = self._rows(rows)
+        return {name: values[..., columns] for name, columns in self.fields.items()}
+
+    def _rows(self, rows: Rows) -> Tensor:
+        place = self._index(rows.env, rows.row)
+        return self.values.index_select(0, place.flatten()).unflatten(0, place.shape)
 
     def count(self, rows: Rows, name: str) -> Tensor:
         """The counter [B] of these rows, int64."""

@@ -1,0 +1,67 @@
+"""Adam (Kingma & Ba 2015) over one flat vector.
+
+The parameters become views of the vector, so that a step, a norm, an average over processes and a target
+network's tracking are one operation each, whatever the number of layers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+ALIGNMENT = 16
+"""Entries that each parameter's place is a multiple of (64 bytes), as matrix products want it."""
+
+
+def flatten(parameters: Sequence[Tensor]) -> Tensor:
+    """One vector that holds all parameters; from here on they are views of it. Call it on their last device."""
+    flat = parameters[0].new_zeros(sum(_padded(p.numel()) for p in parameters))
+    for parameter, view in zip(parameters, views(flat, parameters), strict=True):
+        view.copy_(parameter.data)
+        parameter.data = view
+    return flat
+
+
+def views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of a vector that stand for tensors of these shapes."""
+    parts = flat.split([_padded(x.numel()) for x in like])
+    return [part[: x.numel()].view_as(x) for part, x in zip(parts, like, strict=True)]
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+class Adam:
+    """Minimises losses over its parameters. The learning rate is a tensor, so that captured graphs see it change."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self.parameters, self.initial_lr, self.betas = list(parameters), lr, betas
+        self.flat = flatten(self.parameters)
+        self.gradient = torch.zeros_like(self.flat)
+        self.state = {"first": torch.zeros_like(self.flat), "second": torch.zeros_like(self.flat)}
+        self.state["steps"] = self.flat.new_zeros(())
+        self.lr = self.flat.new_tensor(lr)
+        self._places = views(self.gradient, self.parameters)
+
+    def minimise(self, loss: Tensor) -> Tensor:
+        """One step on these parameters alone; gradients of everything else are never computed. Returns the norm."""
+        gradients = torch.autograd.grad(loss, self.parameters)
+        torch._foreach_copy_(self._places, list(gradients))
+        self.step()
+        return torch.linalg.vector_norm(self.gradient)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step along the gradient that is in place."""
+        adam(
+            [self.flat], [self.gradient], [self.state["first"]], [self.state["second"]], [], [self.state["steps"]],
+            fused=True, amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=self.lr, weight_decay=0.0,
+            eps=1e-8, maximize=False, capturable=self.flat.is_cuda,
+        )  # fmt: skip
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over `state` of another."""
+        for name, mine in self.state.items():
+            mine.copy_(state[name])
