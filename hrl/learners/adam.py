@@ -36,8 +36,8 @@ def _padded(size: int) -> int:
 class Adam:
     """Minimises losses over its parameters. The learning rate is a tensor, so that captured graphs see it change."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
-        self.parameters, self.initial_lr, self.betas = list(parameters), lr, betas
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        self.parameters, self.initial_lr = list(parameters), lr
         self.flat = flatten(self.parameters)
         self.gradient = torch.zeros_like(self.flat)
         self.state = {"first": torch.zeros_like(self.flat), "second": torch.zeros_like(self.flat)}
@@ -57,7 +57,7 @@ class Adam:
         """One step along the gradient that is in place."""
         adam(
             [self.flat], [self.gradient], [self.state["first"]], [self.state["second"]], [], [self.state["steps"]],
-            fused=True, amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=self.lr, weight_decay=0.0,
+            fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.lr, weight_decay=0.0,
             eps=1e-8, maximize=False, capturable=self.flat.is_cuda,
         )  # fmt: skip
 
