@@ -17,6 +17,7 @@ from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import make_single
+from hrl.processes import ALONE, Processes, join_processes
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
 from hrl.training.pictures import trajectories
@@ -73,6 +74,8 @@ def run(arguments: list[str]) -> int:
         session, config = begun(arguments[0], arguments[1:])
     stopped = config.train(session)
     folder = session.folder.path
+    if not session.processes.first:
+        return 0 if stopped is None else 128 + stopped
     if stopped is not None:
         onward = f" Go on with: python train.py --resume {folder}" if getattr(config, "resumable", True) else ""
         print(f"Stopped by {stopped.name}; saved.{onward}")
@@ -104,13 +107,14 @@ def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     # Given keyword arguments add to the preset's.
     env = replace(env, env_kwargs={**parts[0].env_kwargs, **env.env_kwargs})
     run_config.check()
-    if values:
+    processes = join_processes()
+    if values and processes.first:
         print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
     for name, value in _flat({"env": asdict(env), "run": as_json(run_config), **as_json(agent)}).items():
         if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
             raise UserError(f"--{name} must be a finite number, not {value}.")
     folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
-    return make_session(algorithm, env, run_config, agent, folder), agent
+    return make_session(algorithm, env, run_config, agent, folder, processes=processes), agent
 
 
 def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) -> tuple[Any, Any, Any]:
@@ -180,7 +184,7 @@ def resumed(arguments: list[str]) -> tuple[Session, Any]:
     run_config.progress = options.progress
     if checkpoint.steps >= run_config.total_steps:
         raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
-    return make_session(algorithm, env, run_config, agent, folder, checkpoint), agent
+    return make_session(algorithm, env, run_config, agent, folder, checkpoint, join_processes()), agent
 
 
 def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
@@ -204,11 +208,12 @@ def make_session(
     agent: Any,
     folder: RunFolder,
     resume: Checkpoint | None = None,
+    processes: Processes = ALONE,
 ) -> Session:
     """Put together what a run needs of the world."""
     if run_config.threads:
         torch.set_num_threads(run_config.threads)
-    device = pick_device(run_config.device)
+    device = pick_device(run_config.device, processes)
     config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
 
     def make(count: int | None, seeds: Any, **overrides: Any) -> Any:
@@ -216,6 +221,8 @@ def make_session(
         return make_env(chosen, device, seeds, **overrides)
 
     def begin() -> None:
+        if not processes.first:
+            return
         if resume is None:
             folder.make()
             folder.write_config(algorithm, config())
@@ -232,6 +239,7 @@ def make_session(
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
         resume=resume,
+        processes=processes,
         begin=begin,
         draw=trajectories,
         hyperparameters=lambda: _flat({"algorithm": algorithm, **config()}),

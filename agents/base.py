@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.training.evaluation import Policy
 from hrl.training.loop import Training
@@ -49,6 +50,8 @@ class HierarchyConfig(ABC):
         """Build, and run the training loop."""
         env = session.make_env(None, None)
         agent = self._seeded(env, session)
+        agent.join(session.processes)
+        agent.execute(pick_execution(session.run.execution, session.device))
         session.begin()
         return Training(agent, env, session).run()
 

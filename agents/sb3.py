@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from hrl.training.checkpoint import Checkpoint, Checkpoints
-from hrl.training.episodes import Episode
+from hrl.training.episodes import EpisodeCounter, Finished
 from hrl.training.loop import StopRequest
 from hrl.training.reporter import Reporter
 from hrl.training.session import Session, Which
@@ -84,6 +84,8 @@ class SB3Config:
             raise UserError(
                 "stable-baselines3's algorithms cannot be resumed exactly; start a new run with more --total-steps."
             )
+        if session.processes.size > 1:
+            raise UserError("stable-baselines3's algorithms train in one process; start them without torchrun.")
         model = self.make(session)
         session.begin()
         with StopRequest() as stop:
@@ -209,8 +211,7 @@ class Watch(BaseCallback):
         self.checkpoints = Checkpoints(session.folder.checkpoints)
 
     def _on_training_start(self) -> None:
-        n = self.training_env.num_envs
-        self.reward, self.length, self.success = np.zeros(n), np.zeros(n, int), np.zeros(n, bool)
+        self.counter = EpisodeCounter(self.training_env.num_envs, self.session.device)
 
     def _on_step(self) -> bool:
         steps, report = self.num_timesteps, self.reporter
@@ -223,23 +224,18 @@ class Watch(BaseCallback):
             self.save()
         return self.stop.signal is None
 
-    def _finished(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> list[Episode]:
+    def _finished(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> Finished:
         observations = self.locals["new_obs"]
         for values in (*(observations.values() if isinstance(observations, dict) else [observations]), rewards):
             if not np.isfinite(values).all():
                 raise UserError(
                     f"An observation or reward is NaN or infinite at environment step {self.num_timesteps}."
                 )
-        now = np.array([bool(i.get("is_success", i.get("success", False))) for i in infos])
-        self.reward += rewards
-        self.length += 1
-        self.success |= now
-        finished = [
-            Episode(int(i), float(self.reward[i]), int(self.length[i]), bool(self.success[i]), bool(now[i]))
-            for i in np.flatnonzero(dones)
-        ]
-        self.reward[dones], self.length[dones], self.success[dones] = 0.0, 0, False
-        return finished
+        success = [bool(i.get("is_success", i.get("success", False))) for i in infos]
+        on_device = partial(torch.as_tensor, device=self.session.device)
+        done = on_device(dones, dtype=torch.bool)
+        reward = on_device(rewards, dtype=torch.float32)
+        return self.counter.add(reward, on_device(success), done, torch.ones_like(done))
 
     def _metrics(self) -> dict[str, float]:
         values = self.model.logger.name_to_value.items()

@@ -1,5 +1,6 @@
 """The bridge from any Gymnasium environment to batched tensors, and tasks of our own."""
 
+import hrl.envs.registration  # noqa: F401  (registers our ids)
 from hrl.envs.bridge import Bridge, EnvironmentFault
 from hrl.envs.make import EnvConfig, EnvError, make_env
 from hrl.envs.spec import Observation, Spec, Step

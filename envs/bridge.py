@@ -12,6 +12,7 @@ from torch import Tensor
 from hrl.envs.flatten import flatten_batch
 from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.spec import Observation, Spec, Step
+from hrl.envs.workers import WorkerEnv
 
 
 class EnvironmentFault(Exception):
@@ -34,26 +35,45 @@ class Bridge:
         self.env, self.spec, self.device, self.seeds = env, spec, device, seeds
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.steady = self.mode != AutoresetMode.NEXT_STEP
         self.goal_env = is_goal_space(env.single_observation_space)
         self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
-        low, high = spec.action_low.numpy(), spec.action_high.numpy()
-        self._centre, self._half = (high + low) / 2, (high - low) / 2
+        self._low, self._high = spec.action_low.to(device), spec.action_high.to(device)
+        self._centre, self._half = (self._high + self._low) / 2, (self._high - self._low) / 2
+        self._host_centre, self._host_half = self._centre.cpu().numpy(), self._half.cpu().numpy()
+        self.tensors = False  # whether the environment speaks tensors; its first observation says
+        self._fault = torch.zeros((), dtype=torch.bool, device=device)
 
     def reset(self, seed: int) -> Observation:
         """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
         seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
         raw, _ = self._answer(lambda: self.env.reset(seed=seeds))
+        self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
         obs = self.observe(raw)
         self._check(obs)
         return obs
 
-    def step(self, actions: Tensor) -> Step:
-        """Step every environment. Raises EnvironmentFault for an observation or reward that is no number."""
+    def send(self, actions: Tensor) -> None:
+        """Give every environment its action. Those in worker processes step from now on."""
         given = self._to_env(actions)
-        raw, reward, terminated, truncated, info = self._answer(lambda: self.env.step(given))
+        env = self.env
+        if isinstance(env, WorkerEnv):
+            self._answer(lambda: env.step_async(given))
+            self._outcome = env.step_wait
+        else:
+            self._outcome = lambda: env.step(given)
+
+    def step(self, actions: Tensor) -> Step:
+        """Send and receive."""
+        self.send(actions)
+        return self.receive()
+
+    def receive(self) -> Step:
+        """What came of the actions. Raises EnvironmentFault for an observation or reward that is no number."""
+        raw, reward, terminated, truncated, info = self._answer(self._outcome)
         obs = self.observe(raw)
         rewards = torch.as_tensor(reward, dtype=torch.float32, device=self.device)
         ended, cut = (torch.as_tensor(x, dtype=torch.bool, device=self.device) for x in (terminated, truncated))
@@ -66,12 +86,20 @@ class Bridge:
             self._resetting = done
         elif bool(done.any()):
             following = self._restart(done)
-        count = int(active.sum())
+        count = self.num_envs if self.steady else int(active.sum())
         self.steps += count
         self._check(final, rewards)
         if following is not final:
             self._check(following)
         return Step(following, final, rewards, ended & active, cut & active, active, self._success(info, done), count)
+
+    def verify(self) -> None:
+        """Raise EnvironmentFault for what `step` could not tell without waiting for the device."""
+        if bool(self._fault):
+            raise EnvironmentFault(
+                f"{self.spec.env_id} gave an observation, goal or reward that is NaN or infinite "
+                f"before environment step {self.steps}."
+            )
 
     def render(self) -> Sequence[np.ndarray]:
         """One frame [H, W, 3] an environment."""
@@ -85,12 +113,18 @@ class Bridge:
     def to_action(self, actions: np.ndarray) -> np.ndarray:
         """From [-1, 1] to the environment's own bounds, [N, *shape]."""
         space: Any = self.env.single_action_space
-        scaled = (actions * self._half + self._centre).reshape(-1, *space.shape)
+        scaled = (actions * self._host_half + self._host_centre).reshape(-1, *space.shape)
         return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
     # -- the parts -------------------------------------------------------------------------------------------
 
     def _to_env(self, actions: Tensor) -> Any:
+        if self.tensors and self.spec.continuous:
+            shape: Any = self.env.single_action_space.shape
+            scaled = torch.clamp(actions * self._half + self._centre, self._low, self._high)
+            return scaled.reshape(-1, *shape)
+        if self.tensors:
+            return actions
         if not self.spec.continuous:
             return actions.cpu().numpy()
         return self.to_action(actions.cpu().numpy())
@@ -170,13 +204,21 @@ class Bridge:
             given["a reward"] = reward.unsqueeze(-1)
         for name, values in given.items():
             # One sum instead of a mask: an entry that is no number makes the sum none.
-            if not bool(torch.isfinite(values.sum())):
+            if self.tensors and self.device.type == "cuda":
+                self._fault |= ~torch.isfinite(values.sum())  # told by `verify`, so that nothing waits here
+            elif not bool(torch.isfinite(values.sum())):
                 wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
                 if wrong:
                     raise EnvironmentFault(
                         f"Environment {wrong[0]} of {self.spec.env_id} gave {name} that is NaN or infinite "
                         f"at environment step {self.steps}."
                     )
+
+
+def _first(raw: Any) -> Any:
+    while isinstance(raw, dict | tuple):
+        raw = next(iter(raw.values())) if isinstance(raw, dict) else raw[0]
+    return raw
 
 
 def _width(space: gym.Space[Any]) -> int:

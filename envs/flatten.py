@@ -37,10 +37,10 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
     """N batched observations as [N, D] float32; discrete values become one-hot."""
     match space:
         case spaces.Box() | spaces.MultiBinary():
-            if isinstance(batch, Tensor):
-                return batch.to(device, torch.float32, copy=True).flatten(1)
+            if isinstance(batch, Tensor):  # as it is, where it is on the device already
+                return batch.to(device, torch.float32).flatten(1)
             # A copy: vector environments write their next observations over these.
-            return torch.tensor(np.asarray(batch), dtype=torch.float32, device=device).flatten(1)
+            return _sent(torch.tensor(np.asarray(batch), dtype=torch.float32), device).flatten(1)
         case spaces.Discrete():
             index = torch.as_tensor(batch, device=device).long() - int(space.start)
             return torch.nn.functional.one_hot(index, int(space.n)).float()
@@ -57,6 +57,11 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
         case spaces.Tuple():
             return torch.cat([flatten_batch(s, b, device) for s, b in zip(space.spaces, batch, strict=True)], -1)
     raise UnsupportedSpace(f"a {type(space).__name__} space")
+
+
+def _sent(host: Tensor, device: torch.device) -> Tensor:
+    """To the device, through pinned memory where that lets the host go on."""
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def flat_bounds(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:

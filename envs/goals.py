@@ -66,6 +66,9 @@ class GoalReward:
     goal that is achieved exactly, and where the reward is sparse, so that reaching can be read from it.
     """
 
+    waits = True
+    """It is the host that computes it."""
+
     def __init__(self, env: gym.Env[Any, Any], seen: Probe) -> None:
         self.env = env.unwrapped
         self.batched = self._takes_batches(seen)

@@ -3,8 +3,8 @@
 import contextlib
 import difflib
 import importlib
+import inspect
 import io
-import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,12 +16,14 @@ import torch
 import tyro
 import yaml
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
 from hrl.envs.bridge import Bridge, EnvironmentFault
 from hrl.envs.flatten import UnsupportedSpace, flat_bounds, flat_dim
 from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.spec import Spec
+from hrl.envs.workers import WorkerEnv
 
 
 class EnvError(Exception):
@@ -61,7 +63,9 @@ class EnvConfig:
     num_envs: int = 1
     """Environments stepped together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """In this process or one process each; auto takes the environment's own vector form where it has one."""
+    """In this process or in worker processes; auto takes the environment's own vector form where it has one."""
+    workers: int = 0
+    """Worker processes, each with an equal share of the environments; 0 for one a core."""
     action_limit: float = 1.0
     """Bound taken for action entries that have none."""
 
@@ -141,7 +145,7 @@ def make_env(
     kwargs = {**config.env_kwargs, **overrides}
     mode = AutoresetMode.DISABLED if seeds is not None else autoreset
     try:
-        env = _make_vector(name, config, kwargs, mode)
+        env = _make_vector(name, config, kwargs, mode, torch.device(device))
         spec = _spec(name, env, kwargs, config.action_limit)
     except (EnvironmentFault, EnvError):
         raise
@@ -158,10 +162,7 @@ def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
 
 
 def _make_in_worker(name: str, kwargs: dict[str, Any], module: str, index: int) -> gym.Env[Any, Any]:
-    # Stop signals are the main process's to answer, and nothing is registered here yet.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    if module:
+    if module:  # a process that was spawned has nothing registered yet
         importlib.import_module(module)
     return _make_one(name, kwargs, index)
 
@@ -174,18 +175,24 @@ def _make_one(name: str, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any
 
 
 def _make_vector(
-    name: str, config: EnvConfig, kwargs: dict[str, Any], mode: AutoresetMode
+    name: str, config: EnvConfig, kwargs: dict[str, Any], mode: AutoresetMode, device: torch.device
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     own = gym.registry[name].vector_entry_point is not None
     if own and config.vectorization == "auto":
-        return gym.make_vec(name, config.num_envs, "vector_entry_point", **kwargs)
+        return gym.make_vec(name, config.num_envs, "vector_entry_point", **_on_device(name, kwargs, device))
     indices = range(config.num_envs)
     if config.vectorization == "async":
         module = config.env.rpartition(":")[0]
-        workers = [partial(_make_in_worker, name, kwargs, module, i) for i in indices]
-        return gym.vector.AsyncVectorEnv(workers, autoreset_mode=mode)
+        return WorkerEnv([partial(_make_in_worker, name, kwargs, module, i) for i in indices], config.workers, mode)
     makers = [partial(_make_one, name, kwargs, i) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
+
+
+def _on_device(name: str, kwargs: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """With the training device, where the environment's vector form takes one and none is given."""
+    entry: Any = gym.registry[name].vector_entry_point
+    form = load_env_creator(entry) if isinstance(entry, str) else entry
+    return {"device": str(device)} | kwargs if "device" in inspect.signature(form).parameters else kwargs
 
 
 def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str, Any], limit: float) -> Spec:
@@ -218,7 +225,8 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
         bounds = flat_bounds(space["achieved_goal"])
         low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
-    reward = GoalReward(single, seen)
+    # A vector environment may give its task's reward on tensors; else the single one's own code is asked.
+    reward: Any = getattr(env, "task_reward", None) or GoalReward(single, seen)
     return Spec(
         state_dim=len(low),
         goal_dim=flat_dim(space["desired_goal"]),
@@ -226,7 +234,7 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
         state_low=low,
         state_high=high,
         task_reward=reward,
-        reward_range=reward.range,
+        reward_range=reward.range if isinstance(reward, GoalReward) else getattr(env, "reward_range", None),
         **common,
     )
 

@@ -1,9 +1,15 @@
-"""Per-environment clocks: what each upper level has decided, since when, and what it earned since."""
+"""Per-environment clocks: what each upper level has decided, since when, and what it earned since.
 
-from dataclasses import dataclass
+What is kept from step to step is written in place, so that a captured graph finds it where it was.
+"""
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from hrl.types import Step
 
 
 @dataclass(frozen=True)
@@ -12,50 +18,77 @@ class Held:
 
     target: Tensor
     """[N, G] the command, as issued."""
-    decision: Tensor
-    """[N, G] the same as decided, in [-1, 1]."""
     elapsed: Tensor
     """[N] environment steps since, int64; FRESH where nothing is in force."""
 
     @classmethod
     def nothing(cls, num_envs: int, dim: int, device: torch.device) -> "Held":
         """Nothing in force: every environment is due."""
-        empty = torch.zeros(num_envs, dim, device=device)
-        return cls(empty, empty, torch.full((num_envs,), FRESH, device=device))
+        return cls(torch.zeros(num_envs, dim, device=device), torch.full((num_envs,), FRESH, device=device))
+
+    def assign(self, other: "Held") -> None:
+        """Take over what another holds, in place."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
 
     def due(self, period: int) -> Tensor:
         """Where [N] a new decision is to be taken."""
         return self.elapsed >= period
 
-    def renewed(self, due: Tensor, decision: Tensor, target: Tensor) -> "Held":
-        """With new decisions where due."""
-        wide = due.unsqueeze(-1)
-        return Held(
-            torch.where(wide, target, self.target),
-            torch.where(wide, decision, self.decision),
-            torch.where(due, 0, self.elapsed),
-        )
+    def renewed(self, due: Tensor, target: Tensor) -> "Held":
+        """With new targets where due."""
+        return Held(torch.where(due.unsqueeze(-1), target, self.target), self.elapsed.masked_fill(due, 0))
 
     def ticked(self, active: Tensor) -> "Held":
         """One environment step later. An environment that only reset has nothing in force."""
-        return Held(self.target, self.decision, torch.where(active, self.elapsed + 1, FRESH))
+        return Held(self.target, torch.where(active, self.elapsed + 1, FRESH))
 
     def dropped(self, where: Tensor) -> "Held":
         """With nothing in force where [N] its segment ended."""
-        return Held(self.target, self.decision, torch.where(where, FRESH, self.elapsed))
+        return Held(self.target, self.elapsed.masked_fill(where, FRESH))
 
 
 FRESH = 1 << 40
 
 
+class Outcome(NamedTuple):
+    """What came of an action in each of N environments."""
+
+    state: Tensor
+    """[N, D] the true next observation."""
+    goal: Tensor
+    """[N, G] the task's goal there."""
+    reward: Tensor
+    """[N]"""
+    terminated: Tensor
+    """[N]"""
+    truncated: Tensor
+    """[N]"""
+    active: Tensor
+    """[N] False where the environment only reset."""
+
+    @classmethod
+    def of(cls, step: Step) -> "Outcome":
+        """The part of a step that is learned from."""
+        final = step.final
+        return cls(final.state, final.goal, step.reward, step.terminated, step.truncated, step.active)
+
+    @property
+    def done(self) -> Tensor:
+        """Whether [N] the episode ended."""
+        return self.terminated | self.truncated
+
+
 @dataclass
 class Segment:
-    """The open decision of one upper level in each of N environments, for its replay."""
+    """The open decision of one level in each of N environments, for its replay."""
 
     state: Tensor
     """[N, D] when it was decided."""
     target: Tensor
     """[N, G] the command from above then."""
+    action: Tensor
+    """[N, A] the decision, in [-1, 1]."""
     first: Tensor
     """[N] row of its first step in the bottom level's ring."""
     reward: Tensor
@@ -66,29 +99,30 @@ class Segment:
     """[N] whether the levels below act without exploration, to test the subgoal."""
 
     @classmethod
-    def empty(cls, num_envs: int, state_dim: int, target_dim: int, device: torch.device) -> "Segment":
-        """No segment open."""
-        zeros = torch.zeros(num_envs, device=device)
+    def empty(cls, num_envs: int, state: int, target: int, action: int, device: torch.device) -> "Segment":
+        """No segment open; `state`, `target` and `action` are widths."""
         return cls(
-            state=torch.zeros(num_envs, state_dim, device=device),
-            target=torch.zeros(num_envs, target_dim, device=device),
+            state=torch.zeros(num_envs, state, device=device),
+            target=torch.zeros(num_envs, target, device=device),
+            action=torch.zeros(num_envs, action, device=device),
             first=torch.zeros(num_envs, dtype=torch.int64, device=device),
-            reward=zeros,
-            discount=zeros + 1,
+            reward=torch.zeros(num_envs, device=device),
+            discount=torch.ones(num_envs, device=device),
             tested=torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
-    def open(self, due: Tensor, state: Tensor, target: Tensor, first: Tensor, tested: Tensor) -> None:
+    def open(self, due: Tensor, state: Tensor, target: Tensor, action: Tensor, first: Tensor, tested: Tensor) -> None:
         """Begin a segment where due."""
         wide = due.unsqueeze(-1)
-        self.state = torch.where(wide, state, self.state)
-        self.target = torch.where(wide, target, self.target)
-        self.first = torch.where(due, first, self.first)
-        self.reward = torch.where(due, 0.0, self.reward)
-        self.discount = torch.where(due, 1.0, self.discount)
-        self.tested = torch.where(due, tested, self.tested)
+        self.state.copy_(torch.where(wide, state, self.state))
+        self.target.copy_(torch.where(wide, target, self.target))
+        self.action.copy_(torch.where(wide, action, self.action))
+        self.first.copy_(torch.where(due, first, self.first))
+        self.reward.masked_fill_(due, 0.0)
+        self.discount.masked_fill_(due, 1.0)
+        self.tested.copy_(torch.where(due, tested, self.tested))
 
     def pay(self, reward: Tensor, gamma: float, active: Tensor) -> None:
         """Add one environment step's reward where a step was taken."""
-        self.reward = self.reward + torch.where(active, self.discount * reward, 0.0)
-        self.discount = torch.where(active, self.discount * gamma, self.discount)
+        self.reward.add_(torch.where(active, self.discount * reward, 0.0))
+        self.discount.copy_(torch.where(active, self.discount * gamma, self.discount))

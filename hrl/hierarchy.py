@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrl.clock import FRESH, Held
+from hrl.clock import FRESH, Held, Outcome
 from hrl.commands import Subgoal
+from hrl.execution import Execution
 from hrl.level import Level, under
-from hrl.metrics import Means
+from hrl.processes import ALONE, Processes
 from hrl.types import Observation, Step
+
+RANK_SEED = 104_729
+"""What sets the random states of two processes of a run apart."""
 
 Memory = list[Held]
 """What every upper level has in force, lowest first. All that acting remembers from step to step."""
@@ -23,17 +27,17 @@ Memory = list[Held]
 
 @dataclass
 class Decisions:
-    """One pass down the stack."""
+    """One pass down the stack. Lists are lowest level first."""
 
-    action: Tensor
-    """[N, A] of the bottom level, in [-1, 1]."""
-    memory: Memory
+    actions: list[Tensor]
+    """[N, A] what each level decided, in [-1, 1]; the first acts in the environment."""
     targets: list[Tensor]
-    """The command each level obeys now, lowest first; the last is the task's goal."""
+    """The command each level obeys now; the last is the task's goal."""
     due: list[Tensor]
-    """Where [N] each upper level decided anew, lowest first."""
+    """Where [N] each level decided anew."""
     tests: list[Tensor]
-    """Where [N] everything below each upper level acts without exploration, to test its subgoal."""
+    """Where [N] everything below a level acts without exploration, to test its subgoal."""
+    memory: Memory
 
 
 class Hierarchy:
@@ -53,9 +57,25 @@ class Hierarchy:
         self.testing = testing
         self.early = early
         self.steps = 0
+        self.processes = ALONE
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.metrics = Means()
         self.memory: Memory = self.nothing_held(num_envs)
+
+    def join(self, processes: Processes) -> None:
+        """Learn together with the same hierarchy in other processes. Call it before `execute`."""
+        self.processes = processes
+        if processes.size > 1:
+            self.generator.manual_seed(self.generator.initial_seed() + processes.rank * RANK_SEED)
+            for level in self.levels:
+                for optimiser in level.learner.optimisers().values():
+                    optimiser.average = processes.average
+
+    def execute(self, execution: Execution) -> None:
+        """Run acting, observing and updates in this way from now on. Results stay the same."""
+        self.act = execution.function(self.act)  # type: ignore[method-assign]
+        self._observe = execution.function(self._observe)  # type: ignore[method-assign]
+        for level in self.levels:
+            level.execute(execution)
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -66,8 +86,9 @@ class Hierarchy:
     @torch.no_grad()
     def decide(self, obs: Observation, memory: Memory, explore: bool) -> Decisions:
         """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
-        target, state = obs.goal, obs.state
-        renewed, targets = list(memory), [target]
+        state, renewed = obs.state, list(memory)
+        targets: list[Tensor] = [obs.goal]
+        actions: list[Tensor] = []
         due: list[Tensor] = []
         tests: list[Tensor] = []
         above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
@@ -75,16 +96,15 @@ class Hierarchy:
         for i in range(len(self.levels) - 1, 0, -1):
             level, command = self.levels[i], self._subgoal(i)
             above = above | memory[i - 1].due(level.period)
-            decision = self._decision(level, state, target, greedy, explore)
-            renewed[i - 1] = memory[i - 1].renewed(above, decision, command.issue(state, decision))
+            action = self._decision(level, state, targets[0], greedy, explore)
+            renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, action))
             if explore and self.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state)), level.segment.tested)
-            target = renewed[i - 1].target
-            targets.insert(0, target)
-            due.insert(0, above)
-            tests.insert(0, greedy)
-        action = self._decision(self.levels[0], state, target, greedy, explore)
-        return Decisions(action, renewed, targets, due, tests)
+            for answers, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
+                answers.insert(0, answer)
+        actions.insert(0, self._decision(self.levels[0], state, targets[0], greedy, explore))
+        always = torch.ones_like(above)
+        return Decisions(actions, targets, [always, *due], [greedy, *tests], renewed)
 
     def _decision(self, level: Level, state: Tensor, target: Tensor, greedy: Tensor, explore: bool) -> Tensor:
         if not explore:
@@ -94,14 +114,16 @@ class Hierarchy:
             return explored
         return torch.where(greedy.unsqueeze(-1), level.decide(state, target), explored)
 
+    @torch.no_grad()
     def act(self, obs: Observation) -> Tensor:
         """Actions [N, A] in [-1, 1] for training: explores, and opens a segment where a level decided anew."""
         d = self.decide(obs, self.memory, explore=True)
-        for i, level in enumerate(self.levels[1:], 1):
-            first = self.levels[0].replay.cursor
-            level.segment.open(d.due[i - 1], obs.state, d.targets[i], first, d.tests[i - 1])
-        self.memory, self.current, self._state = d.memory, d, obs.state
-        return d.action
+        first = self.levels[0].replay.cursor
+        for level, due, target, action, test in zip(self.levels, d.due, d.targets, d.actions, d.tests, strict=True):
+            level.segment.open(due, obs.state, target, action, first, test)
+        for held, renewed in zip(self.memory, d.memory, strict=True):
+            held.assign(renewed)
+        return d.actions[0]
 
     def _subgoal(self, level: int) -> Subgoal:
         command = self.levels[level - 1].command
@@ -113,79 +135,63 @@ class Hierarchy:
 
     # -- observing -------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def observe(self, step: Step) -> None:
         """From the bottom up: pay rewards, tick clocks, and hand segments that ended to their level's replay."""
-        done = step.terminated | step.truncated
-        ended = self._ended(self.memory, step)
-        self._store_step(step, done)
-        for i, level in enumerate(self.levels[1:], 1):
+        self._observe(Outcome.of(step))
+        self.steps += step.taken * self.processes.size
+
+    @torch.no_grad()
+    def _observe(self, outcome: Outcome) -> None:
+        ended = self._ended(self.memory, outcome)
+        lengths = [torch.ones_like(ended[0], dtype=torch.int64)]
+        lengths += [held.elapsed + outcome.active.long() for held in self.memory]
+        for i, level in enumerate(self.levels):
             if level.command.extrinsic:
-                level.segment.pay(level.command.shape(step.reward), level.config.gamma, step.active)
-            self._store_segment(i, step, ended[i - 1], done)
-        self.memory = self._ticked(self.memory, step, ended)
-        self.steps += step.taken
+                level.segment.pay(level.command.shape(outcome.reward), level.config.gamma, outcome.active)
+            else:
+                reward = level.command.reward(outcome.state, level.segment.target)
+                level.metrics.add_where("intrinsic_reward", reward, ended[i])
+            if i:
+                self._measure_reach(i, outcome, ended[i])
+            self._store(level, lengths[i], outcome, ended[i])
+        for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
+            held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
         """What is in force after a step: clocks tick, and segments that ended are forgotten."""
-        return self._ticked(memory, step, self._ended(memory, step))
+        outcome = Outcome.of(step)
+        return self._ticked(memory, outcome, self._ended(memory, outcome))
 
-    def _ticked(self, memory: Memory, step: Step, ended: list[Tensor]) -> Memory:
-        return [held.ticked(step.active).dropped(end) for held, end in zip(memory, ended, strict=True)]
+    def _ticked(self, memory: Memory, outcome: Outcome, ended: list[Tensor]) -> Memory:
+        return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
 
-    def _ended(self, memory: Memory, step: Step) -> list[Tensor]:
-        """Where [N] each upper level's segment ends with this step: its period, the episode, or the level above."""
+    def _ended(self, memory: Memory, outcome: Outcome) -> list[Tensor]:
+        """Where [N] each level's segment ends with this step: its period, the episode, or the level above."""
         ended: list[Tensor] = []
-        above = (step.terminated | step.truncated) & step.active
+        above = outcome.done & outcome.active
         for i in range(len(self.levels) - 1, 0, -1):
             held = memory[i - 1]
-            above = above | (step.active & (held.elapsed + 1 >= self.levels[i].period))
+            above = above | (outcome.active & (held.elapsed + 1 >= self.levels[i].period))
             if self.early:
-                above = above | (step.active & self._subgoal(i).reached(step.final.state, held.target))
+                above = above | (outcome.active & self._subgoal(i).reached(outcome.state, held.target))
             ended.insert(0, above)
-        return ended
+        return [outcome.active, *ended]
 
-    def _store_step(self, step: Step, done: Tensor) -> None:
-        bottom = self.levels[0]
-        row = {"state": self._state, "target": self.current.targets[0], "action": self.current.action}
-        if bottom.command.extrinsic:
-            row["reward"] = bottom.command.shape(step.reward)
-        else:
-            reward = bottom.command.reward(step.final.state, self.current.targets[0])
-            bottom.metrics.add_where("intrinsic_reward", reward, step.active)
-        following = {"state": step.final.state, "target": step.final.goal}
-        bottom.replay.write(row, following, {}, step.active, done, step.terminated)
+    def _measure_reach(self, i: int, outcome: Outcome, ended: Tensor) -> None:
+        """How near the level below came to the subgoals of level i that ended."""
+        command, metrics = self._subgoal(i), self.levels[i - 1].metrics
+        distance = command.distance(outcome.state, self.memory[i - 1].target)
+        metrics.add_where("subgoal_distance", distance, ended)
+        metrics.add_where("subgoal_reached", (distance <= command.space.threshold).float(), ended)
 
-    def _store_segment(self, i: int, step: Step, ended: Tensor, done: Tensor) -> None:
-        level, held, command = self.levels[i], self.memory[i - 1], self._subgoal(i)
-        distance = command.distance(step.final.state, held.target)
-        self.levels[i - 1].metrics.add_where("subgoal_distance", distance, ended)
-        reached = (distance <= command.space.threshold).float()
-        self.levels[i - 1].metrics.add_where("subgoal_reached", reached, ended)
-        length = held.elapsed + step.active.long()
-        self._write_segment(level, held, length, step.final, ended, done, step.terminated)
-
-    def _write_segment(
-        self,
-        level: Level,
-        held: Held,
-        length: Tensor,
-        final: Observation,
-        keep: Tensor,
-        done: Tensor,
-        terminated: Tensor,
-    ) -> None:
+    def _store(self, level: Level, length: Tensor, outcome: Outcome, ended: Tensor) -> None:
+        """Write the open segment; where it ended [N] it becomes a transition, `length` [N] environment steps long."""
         segment = level.segment
-        row = {
-            "state": segment.state,
-            "target": segment.target,
-            "action": held.decision,
-            "reward": segment.reward,
-        }
-        target = final.goal if level.command.extrinsic else segment.target
-        following = {"state": final.state, "target": target, "first": segment.first + length}
+        row = {name: getattr(segment, name) for name in ("state", "target", "action", "reward")}
+        target = outcome.goal if level.command.extrinsic else segment.target
+        following = {"state": outcome.state, "target": target, "first": segment.first + length}
         counters = {"first": segment.first, "tested": segment.tested}
-        level.replay.write(row, following, counters, keep, done, terminated)
+        level.replay.write(row, following, counters, ended, outcome.done, outcome.terminated)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -203,7 +209,7 @@ class Hierarchy:
             values["learning_rate"] = rates["critic"]
             values["actor_learning_rate"] = rates["actor"]
             values["replay_size"] = float(len(level.replay))
-            values["updates"] = float(level.learner.updates)
+            values["updates"] = float(level.timescale.done)
             metrics |= {f"{level.name}/{name}": value for name, value in values.items()}
         return metrics
 
@@ -213,25 +219,32 @@ class Hierarchy:
     def cut(self, obs: Observation) -> None:
         """End every open segment and episode as truncated at `obs`, so that no simulator state need be saved."""
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        nothing = torch.zeros(self.num_envs, device=self.device)
+        outcome = Outcome(obs.state, obs.goal, nothing, ~always, always, always)
         for level, held in zip(self.levels[1:], self.memory, strict=True):
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
             # Where no segment is open, the open row is the last observation of the one before: it stays.
-            target = obs.goal if level.command.extrinsic else level.segment.target
-            level.segment.open(~open_, obs.state, target, self.levels[0].replay.cursor, ~always)
-            length = torch.where(open_, held.elapsed, 0)
-            self._write_segment(level, held, length, obs, open_, always, ~always)
+            segment, first = level.segment, self.levels[0].replay.cursor
+            target = obs.goal if level.command.extrinsic else segment.target
+            segment.open(~open_, obs.state, target, segment.action, first, ~always)
+            self._store(level, torch.where(open_, held.elapsed, 0), outcome, open_)
         for level in self.levels:
             level.replay.close()
         self.restart()
 
     def restart(self) -> None:
         """Forget what is in force: every level is due."""
-        self.memory = self.nothing_held(self.num_envs)
+        for held, nothing in zip(self.memory, self.nothing_held(self.num_envs), strict=True):
+            held.assign(nothing)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the agent by name."""
         tensors = {f"{level.name}.{name}": x for level in self.levels for name, x in level.tensors().items()}
         return tensors | {"generator": self.generator.get_state()}
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Those that differ between the processes of a run: replays and the random state."""
+        return {name: x for name, x in self.tensors().items() if ".replay." in name or name == "generator"}
 
     def network_tensors(self) -> dict[str, Tensor]:
         """The networks alone, enough to act."""

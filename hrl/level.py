@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hrl.clock import Segment
 from hrl.commands import Command
+from hrl.execution import Execution
 from hrl.learners import LEARNERS, Batch, LearnerConfig
 from hrl.metrics import Means
 from hrl.replay.hindsight import Strategy
@@ -114,10 +115,10 @@ class Level:
         starts = max(starts, num_envs * period)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
         self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters)
-        self.segment = Segment.empty(num_envs, state_dim, command.dim, device)
-        self.random = torch.linspace(*config.random, num_envs, device=device)
+        self.segment = Segment.empty(num_envs, state_dim, command.dim, action_dim, device)
+        self.random = torch.linspace(*config.random, num_envs, device=device).unsqueeze(-1)
         self.relabels: list[Relabel] = []
-        self.metrics = Means()
+        self.metrics = Means(device)
 
     def _make_replay(
         self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, counters: tuple[str, ...]
@@ -144,11 +145,13 @@ class Level:
     def explore(self, state: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
         """The decision [N, A] with exploration."""
         action = self.learner.act(self.inputs(state, target), generator)
-        noise = torch.randn(action.shape, generator=generator, device=action.device)
-        uniform = torch.rand(action.shape, generator=generator, device=action.device) * 2 - 1
-        random = torch.rand(len(action), generator=generator, device=action.device) < self.random
-        noisy = (action + self.config.noise * noise).clamp(-1.0, 1.0)
-        return torch.where(random.unsqueeze(-1), uniform, noisy)
+        if self.config.noise:
+            noise = torch.randn(action.shape, generator=generator, device=action.device)
+            action = (action + self.config.noise * noise).clamp(-1.0, 1.0)
+        if max(self.config.random) > 0:
+            uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
+            action = torch.where(uniform[:, :1] < self.random, uniform[:, 1:] * 2 - 1, action)
+        return action
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -161,10 +164,30 @@ class Level:
 
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
         """Sample and relabel `count` batches in one go, and make an update of the learner with each."""
-        transitions = self.sample(count * self.config.batch_size, generator)
-        for batch in self.batch(transitions).split(self.config.batch_size):
-            self.learner.set_learning_rate(self.timescale.factor(progress))
-            self.metrics.add(self.learner.update(batch, generator))
+        phase = self.timescale.done % self.learner.cycle
+        self.learner.set_learning_rate(self.timescale.factor(progress, count))
+        self._round(count, phase, generator)
+
+    def _round(self, count: int, phase: int, generator: torch.Generator) -> None:
+        self._fit(self.batch(self.sample(count * self.config.batch_size, generator)), phase, generator)
+
+    def _fit(self, batches: Batch, phase: int, generator: torch.Generator) -> None:
+        for number, batch in enumerate(batches.split(self.config.batch_size), phase):
+            self.metrics.add(self.learner.update(batch, number, generator))
+
+    def execute(self, execution: Execution) -> None:
+        """Run updates in this way from now on."""
+        for name in self.learner.formulas:
+            setattr(self.learner, name, execution.formula(getattr(self.learner, name)))
+        if self.waits:
+            self._fit = execution.function(self._fit)  # type: ignore[method-assign]
+        else:
+            self._round = execution.function(self._round)  # type: ignore[method-assign]
+
+    @property
+    def waits(self) -> bool:
+        """Whether sampling asks the host: where a task's reward is the environment's own code, not on tensors."""
+        return any(getattr(relabel, "waits", False) for relabel in self.relabels)
 
     def sample(self, size: int, generator: torch.Generator) -> Transitions:
         """Relabelled transitions."""
@@ -211,11 +234,10 @@ class Level:
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the level."""
-        return {"updates": self.learner.updates, "timescale": self.timescale.state_dict()}
+        return {"timescale": self.timescale.state_dict()}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Take over what `counters` gave."""
-        self.learner.updates = counters["updates"]
         self.timescale.load_state_dict(counters["timescale"])
 
 

@@ -1,35 +1,40 @@
 """Running means of tensors that stay on the device until the logger asks."""
 
+import torch
 from torch import Tensor
 
 
 class Means:
-    """Adds tensors up by name; `pop` gives the means since the last one."""
+    """Adds tensors up by name, in place; `pop` gives the means since the last one."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor | float] = {}
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._totals: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Scalars, each counted once."""
         for name, value in values.items():
-            self._accumulate(name, value, 1.0)
+            total, count = self._total(name)
+            total.add_(value)
+            count.add_(1)
 
     def add_where(self, name: str, values: Tensor, mask: Tensor) -> None:
         """The values [N] where mask [N] is true."""
-        weight = mask.to(values.dtype)
-        self._accumulate(name, (values * weight).sum(), weight.sum())
+        total, count = self._total(name)
+        total.add_(torch.where(mask, values, 0.0).sum())
+        count.add_(mask.sum())
 
-    def _accumulate(self, name: str, value: Tensor, count: Tensor | float) -> None:
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts[name] + count if name in self._counts else count
+    def _total(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self._totals:
+            self._totals[name] = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        return self._totals[name]
 
     def pop(self) -> dict[str, float]:
-        """Means by name, and start anew. Names without a value are left out. Waits for the device."""
-        means = {
-            name: float(total) / float(self._counts[name])
-            for name, total in self._sums.items()
-            if float(self._counts[name])
-        }
-        self._sums, self._counts = {}, {}
-        return means
+        """Means by name, and start anew. Names without a value are left out. Waits for the device, once."""
+        if not self._totals:
+            return {}
+        totals = torch.stack([torch.stack(pair) for pair in self._totals.values()])
+        for total, count in self._totals.values():
+            total.zero_(), count.zero_()
+        pairs = zip(self._totals, totals.tolist(), strict=True)
+        return {name: total / count for name, (total, count) in pairs if count}

@@ -23,6 +23,7 @@ class Timescale:
     """Environment steps before the first update."""
     rounds: int = 0
     done: int = 0
+    """Updates made."""
 
     def due(self, steps: int) -> int:
         """How many updates to make now that `steps` environment steps were taken."""
@@ -32,10 +33,10 @@ class Timescale:
         due, self.rounds = (rounds - self.rounds) * self.updates, rounds
         return due
 
-    def factor(self, progress: float) -> float:
-        """The learning rate's factor after the share `progress` of the run. Counts one update."""
-        self.done += 1
-        rise = min(1.0, self.done / self.warmup) if self.warmup else 1.0
+    def factor(self, progress: float, updates: int = 1) -> float:
+        """The learning rate's factor for the next updates, after the share `progress` of the run. Counts them."""
+        rise = min(1.0, (self.done + 1) / self.warmup) if self.warmup else 1.0
+        self.done += updates
         return rise * FALL[self.schedule](min(max(progress, 0.0), 1.0))
 
     def state_dict(self) -> dict[str, int]:

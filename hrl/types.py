@@ -92,9 +92,24 @@ class BatchedEnv(Protocol):
     def spec(self) -> Spec: ...
     @property
     def num_envs(self) -> int: ...
+    @property
+    def steady(self) -> bool:
+        """Whether every step of every environment is a transition: none is spent on a reset."""
+
     def reset(self, seed: int) -> Observation: ...
-    def step(self, actions: Tensor) -> Step: ...
+    def send(self, actions: Tensor) -> None:
+        """Give every environment its action; those that step elsewhere begin to."""
+
+    def receive(self) -> Step:
+        """What came of the actions sent."""
+
+    def step(self, actions: Tensor) -> Step:
+        """Send and receive."""
+
     def close(self) -> None: ...
+    def verify(self) -> None:
+        """Raise for faults that `step` could not tell without waiting for the device."""
+
     def render(self) -> Sequence[np.ndarray]:
         """One frame [H, W, 3] an environment."""
 

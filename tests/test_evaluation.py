@@ -14,7 +14,7 @@ from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from hrl.envs import EnvConfig, Observation, Step, make_env
+from hrl.envs import EnvConfig, make_env
 from hrl.goals import GoalConfig
 from hrl.training.episodes import EpisodeCounter
 from hrl.training.evaluation import evaluate, interval
@@ -53,9 +53,9 @@ def test_prediction_keeps_each_environments_own_clock():
         _, state = policy.predict(obs + t, state, np.array([False, t == 2]))
     # Environment 0 keeps its subgoal for 3 steps; environment 1 began an episode at t = 2 and decided anew.
     assert np.array_equal(state[0][0], first[0]) and not np.array_equal(state[0][1], first[1])
-    assert state[2].tolist() == [3, 1]
+    assert state[1].tolist() == [3, 1]
     _, state = policy.predict(obs + 3, state, np.array([False, False]))
-    assert not np.array_equal(state[0][0], first[0]) and state[2].tolist() == [1, 2]
+    assert not np.array_equal(state[0][0], first[0]) and state[1].tolist() == [1, 2]
 
 
 def test_prediction_takes_single_observations_and_explores_when_asked_to():
@@ -151,11 +151,9 @@ def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):
 
 def test_success_at_any_step_and_at_the_final_one_are_told_apart():
     counter, no, yes = EpisodeCounter(2, torch.device("cpu")), torch.tensor([False] * 2), torch.tensor([True] * 2)
-    empty = Observation(torch.zeros(2, 1), torch.zeros(2, 0))
     # Environment 0 is there at the first step and leaves again; environment 1 arrives at the last.
     for success, end in (([True, False], no), ([False, True], yes)):
-        step = Step(empty, empty, torch.ones(2), no, end, yes, torch.tensor(success), 2)
-        finished = counter.add(step)
+        finished = counter.add(torch.ones(2), torch.tensor(success), end, yes).episodes()
     assert [(e.success_any, e.success_final) for e in finished] == [(True, False), (True, True)]
     assert [(e.reward, e.length) for e in finished] == [(2.0, 2), (2.0, 2)]
 

@@ -184,9 +184,9 @@ def test_nothing_is_learned_before_every_level_has_transitions():
         agent.observe(step)
         agent.learn(0.0)
         for level in agent.levels:
-            assert level.learner.updates == 0 or len(level.replay) > 0
+            assert level.timescale.done == 0 or len(level.replay) > 0
         obs = step.obs
-    assert all(level.learner.updates > 0 for level in agent.levels)
+    assert all(level.timescale.done > 0 for level in agent.levels)
 
 
 def test_a_frozen_level_acts_but_does_not_learn():

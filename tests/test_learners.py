@@ -40,7 +40,7 @@ def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transi
 def test_targets_are_clipped_to_what_values_can_be():
     learner = TD3(3, 2, LearnerConfig(hidden=(8,)), value_range=(-0.1, 0.0))
     b = batch()
-    b.reward = torch.full_like(b.reward, -7.0)  # every target lies below the least possible value
+    b = b._replace(reward=torch.full_like(b.reward, -7.0))  # every target lies below the least possible value
     q = learner.critic(b.inputs, b.action).detach()
     loss = learner.update_critic(b, torch.Generator())["critic_loss"]
     assert loss.item() == pytest.approx(((q + 0.1) ** 2).mean(-1).sum().item(), rel=1e-5)
@@ -52,10 +52,10 @@ def test_td3_delays_the_actor_and_its_targets_follow():
     learner = TD3(3, 2, LearnerConfig(hidden=(8,), policy_delay=2, tau=0.5))
     actor = learner.actor[0].weight.clone()
     target = learner.target_critic.layers[0].weight.clone()
-    assert "actor_loss" not in learner.update(batch(), torch.Generator())
+    assert "actor_loss" not in learner.update(batch(), 0, torch.Generator())
     assert torch.equal(learner.actor[0].weight, actor)
     assert torch.equal(learner.target_critic.layers[0].weight, target)
-    assert "actor_loss" in learner.update(batch(), torch.Generator())
+    assert "actor_loss" in learner.update(batch(), 1, torch.Generator())
     assert not torch.equal(learner.actor[0].weight, actor)
     halfway = 0.5 * target + 0.5 * learner.critic.layers[0].weight
     assert torch.allclose(learner.target_critic.layers[0].weight, halfway)
@@ -66,12 +66,12 @@ def test_the_actors_step_leaves_the_critic_alone_and_learning_goes_downhill(kind
     torch.manual_seed(0)
     learner = kind(3, 2, LearnerConfig(hidden=(32,), lr=3e-3))
     b, g = batch(), torch.Generator().manual_seed(0)
-    first = float(learner.update(b, g)["critic_loss"])
+    first = float(learner.update(b, 1, g)["critic_loss"])
     for _ in range(300):
-        last = float(learner.update(b, g)["critic_loss"])
+        last = float(learner.update(b, 1, g)["critic_loss"])
     assert last < 0.2 * first
     before = [p.clone() for p in learner.critic.parameters()]
-    (learner.update_actor(b) if kind is TD3 else learner.update_actor_and_temperature(b, g))
+    (learner.update_actor(b) if kind is TD3 else learner.update_actor_and_temperature(b, torch.randn(16, 2)))
     assert all(torch.equal(p, q) for p, q in zip(learner.critic.parameters(), before, strict=True))
 
 
@@ -79,7 +79,7 @@ def test_sacs_log_probability_is_that_of_a_squashed_gaussian():
     torch.manual_seed(0)
     learner = SAC(3, 2, LearnerConfig(hidden=(8,)))
     x = torch.randn(6, 3)
-    action, log_prob = learner.sample(x, torch.Generator().manual_seed(0))
+    action, log_prob = learner.sample(x, torch.randn(6, 2))
     mean, log_std = learner.actor(x).chunk(2, -1)
     squashed = torch.distributions.TransformedDistribution(
         torch.distributions.Normal(mean, log_std.exp()), [torch.distributions.TanhTransform()]
@@ -93,10 +93,10 @@ def test_sacs_temperature_rises_while_the_entropy_is_below_its_target():
     with torch.no_grad():
         learner.actor[-1].bias[2:] = -8.0  # hardly any spread, so little entropy
     before = float(learner.log_alpha)
-    learner.update(batch(), torch.Generator().manual_seed(0))
+    learner.update(batch(), 0, torch.Generator().manual_seed(0))
     assert float(learner.log_alpha.detach()) > before
     fixed = SAC(3, 2, LearnerConfig(hidden=(8,), entropy=0.2))
-    fixed.update(batch(), torch.Generator().manual_seed(0))
+    fixed.update(batch(), 0, torch.Generator().manual_seed(0))
     assert float(fixed.log_alpha.detach().exp()) == pytest.approx(0.2)
 
 

@@ -4,7 +4,7 @@ The parameters become views of the vector, so that a step, a norm, an average ov
 network's tracking are one operation each, whatever the number of layers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +44,15 @@ class Adam:
         self.state["steps"] = self.flat.new_zeros(())
         self.lr = self.flat.new_tensor(lr)
         self._places = views(self.gradient, self.parameters)
+        self.average: Callable[[Tensor], None] | None = None
+        """Averages the gradient over the processes of a run, where there are several."""
 
     def minimise(self, loss: Tensor) -> Tensor:
         """One step on these parameters alone; gradients of everything else are never computed. Returns the norm."""
         gradients = torch.autograd.grad(loss, self.parameters)
         torch._foreach_copy_(self._places, list(gradients))
+        if self.average is not None:
+            self.average(self.gradient)
         self.step()
         return torch.linalg.vector_norm(self.gradient)
 

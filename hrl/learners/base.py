@@ -1,7 +1,8 @@
 """What a learner is: an update rule on batches of transitions. It knows no hierarchy."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,7 @@ from hrl.learners.adam import Adam
 Metrics = dict[str, Tensor]
 
 
-@dataclass
-class Batch:
+class Batch(NamedTuple):
     """B transitions as a learner sees them; inputs are state and command encoded, actions are in [-1, 1]."""
 
     inputs: Tensor
@@ -28,8 +28,7 @@ class Batch:
 
     def split(self, size: int) -> "list[Batch]":
         """Batches of `size` transitions each."""
-        parts = [getattr(self, field.name).split(size) for field in fields(self)]
-        return [Batch(*part) for part in zip(*parts, strict=True)]
+        return [Batch(*part) for part in zip(*(x.split(size) for x in self), strict=True)]
 
 
 @dataclass
@@ -70,11 +69,15 @@ def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
 class Learner(nn.Module, ABC):
     """An update rule with its networks and optimisers. It knows no hierarchy."""
 
+    cycle = 1
+    """Updates after which the pattern of what is updated comes again."""
+    formulas: tuple[str, ...] = ()
+    """Methods that are pure, and may be compiled."""
+
     def __init__(self, config: LearnerConfig, value_range: tuple[float, float] | None) -> None:
         super().__init__()
         self.config = config
         self.value_range = value_range
-        self.updates = 0
         self.rate_factor = 1.0
 
     @abstractmethod
@@ -82,8 +85,11 @@ class Learner(nn.Module, ABC):
         """Actions [B, A] in [-1, 1]; sampled with a generator where the policy is stochastic, else its mode."""
 
     @abstractmethod
-    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """One gradient step on each network that is due. Metrics are tensors, so that no device waits."""
+    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
+        """One gradient step on each network that is due at the `number`-th update, counted from 0.
+
+        Metrics are tensors, so that no device waits.
+        """
 
     def optimisers(self) -> dict[str, Adam]:
         """By attribute name."""

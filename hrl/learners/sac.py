@@ -17,6 +17,8 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 class SAC(Learner):
     """Stochastic tanh-Gaussian actor, twin critics with slow copies, temperature α."""
 
+    formulas = ("target", "critic_loss", "actor_loss")
+
     def __init__(
         self,
         input_dim: int,
@@ -29,6 +31,7 @@ class SAC(Learner):
         self.actor = mlp(input_dim, config.hidden, 2 * action_dim)
         self.critic = TwinCritic(input_dim, action_dim, config.hidden)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.action_dim = action_dim
         self.learned = config.entropy is None
         self.log_alpha = nn.Parameter(torch.tensor(math.log(1.0 if config.entropy is None else config.entropy)))
         self.target_entropy = -float(action_dim)
@@ -41,47 +44,59 @@ class SAC(Learner):
         """A sample of π(·|s), or its mode without a generator."""
         if generator is None:
             return self.actor(inputs).chunk(2, -1)[0].tanh()
-        return self.sample(inputs, generator)[0]
+        shape = (*inputs.shape[:-1], self.action_dim)
+        return self.sample(inputs, torch.randn(shape, generator=generator, device=inputs.device))[0]
 
-    def sample(self, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """a = tanh(u), u ~ N(μ, σ), and log π(a|s) with the change of variables (appendix C)."""
+    def sample(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """a = tanh(u), u = μ + σ noise, and log π(a|s) with the change of variables (appendix C)."""
         mean, log_std = self.actor(inputs).chunk(2, -1)
         log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         u = mean + log_std.exp() * noise
         log_gauss = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)²) = 2 (log 2 - u - softplus(-2u)), which does not underflow.
         log_prob = log_gauss - 2 * (math.log(2) - u - softplus(-2 * u))
         return u.tanh(), log_prob.sum(-1)
 
-    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
+    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
         """One step on critics, actor and temperature; the target critics follow."""
-        self.updates += 1
-        metrics = self.update_critic(batch, generator) | self.update_actor_and_temperature(batch, generator)
+        shape, device = (2, *batch.action.shape), batch.action.device
+        first, second = torch.randn(shape, generator=generator, device=device)
+        metrics = self.update_critic(batch, first) | self.update_actor_and_temperature(batch, second)
         track(self.target_critic, self.critic, self.config.tau)
         return metrics
 
-    def update_critic(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')."""
-        with torch.no_grad():
-            next_action, log_prob = self.sample(batch.next_inputs, generator)
-            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
-            next_value = next_value - self.log_alpha.exp() * log_prob
-            target = batch.reward + batch.discount * next_value
-        q = self.critic(batch.inputs, batch.action)
-        loss = regression(q, target, self.config.huber)
+    def update_critic(self, batch: Batch, noise: Tensor) -> Metrics:
+        """Move both critics towards the target."""
+        loss, q = self.critic_loss(batch, self.target(batch, noise))
         norm = self.critic_optimiser.minimise(loss)
-        return {"critic_loss": loss.detach(), "q_mean": q.detach().mean(), "critic_grad_norm": norm}
+        return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
 
-    def update_actor_and_temperature(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """Minimise E[α log π - min_i Q_i]; raise α where the entropy is below its target."""
-        action, log_prob = self.sample(batch.inputs, generator)
+    def update_actor_and_temperature(self, batch: Batch, noise: Tensor) -> Metrics:
+        """Move the actor downhill; raise α where the entropy is below its target."""
         alpha = self.log_alpha.detach().exp()
-        loss = (alpha * log_prob - self.critic(batch.inputs, action).amin(0)).mean()
+        loss, log_prob = self.actor_loss(batch, noise, alpha)
         norm = self.actor_optimiser.minimise(loss)
         metrics = {"actor_loss": loss.detach(), "actor_grad_norm": norm, "entropy_coefficient": alpha}
         if self.learned:
-            gap = (log_prob.detach() + self.target_entropy).mean()
+            gap = (log_prob + self.target_entropy).mean()
             self.alpha_optimiser.minimise(-self.log_alpha * gap)
-            metrics["entropy"] = -log_prob.detach().mean()
+            metrics["entropy"] = -log_prob.mean()
         return metrics
+
+    @torch.no_grad()
+    def target(self, batch: Batch, noise: Tensor) -> Tensor:
+        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')."""
+        next_action, log_prob = self.sample(batch.next_inputs, noise)
+        next_value = self.target_critic(batch.next_inputs, next_action).amin(0) - self.log_alpha.exp() * log_prob
+        return batch.reward + batch.discount * next_value
+
+    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_i (Q_i(s, a) - y)², and the values [2, B]."""
+        q = self.critic(batch.inputs, batch.action)
+        return regression(q, target, self.config.huber), q.detach()
+
+    def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), and log π [B]."""
+        action, log_prob = self.sample(batch.inputs, noise)
+        value = self.critic(batch.inputs, action).amin(0)
+        return (alpha * log_prob - value).mean(), log_prob.detach()

@@ -13,6 +13,8 @@ from hrl.networks import TwinCritic, mlp, track
 class TD3(Learner):
     """Deterministic actor π, twin critics Q₁ and Q₂, and slow copies of all three."""
 
+    formulas = ("target", "critic_loss", "actor_loss")
+
     def __init__(
         self,
         input_dim: int,
@@ -21,6 +23,7 @@ class TD3(Learner):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(config, value_range)
+        self.cycle = config.policy_delay
         self.actor = mlp(input_dim, config.hidden, action_dim)
         self.critic = TwinCritic(input_dim, action_dim, config.hidden)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
@@ -33,33 +36,44 @@ class TD3(Learner):
         """π(s) in [-1, 1]."""
         return self.actor(inputs).tanh()
 
-    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
+    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
         """One critic step, and every `policy_delay`-th time one actor step and the targets' tracking."""
         metrics = self.update_critic(batch, generator)
-        self.updates += 1
-        if self.updates % self.config.policy_delay == 0:
+        if (number + 1) % self.config.policy_delay == 0:
             metrics |= self.update_actor(batch)
             track(self.target_critic, self.critic, self.config.tau)
             track(self.target_actor, self.actor, self.config.tau)
         return metrics
 
     def update_critic(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c)."""
-        c = self.config
-        with torch.no_grad():
-            noise = torch.randn(batch.action.shape, generator=generator, device=batch.action.device)
-            noise = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
-            next_action = (self.target_actor(batch.next_inputs).tanh() + noise).clamp(-1.0, 1.0)
-            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
-            target = self.bound(batch.reward + batch.discount * next_value)
-        q = self.critic(batch.inputs, batch.action)
-        loss = regression(q, target, c.huber)
+        """Move both critics towards the target."""
+        noise = torch.randn(batch.action.shape, generator=generator, device=batch.action.device)
+        loss, q = self.critic_loss(batch, self.target(batch, noise))
         norm = self.critic_optimiser.minimise(loss)
-        return {"critic_loss": loss.detach(), "q_mean": q.detach().mean(), "critic_grad_norm": norm}
+        return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
 
     def update_actor(self, batch: Batch) -> Metrics:
-        """Maximise Q₁(s, π(s))."""
-        action = self.actor(batch.inputs).tanh()
-        loss = -self.critic.first(batch.inputs, action).mean() + self.config.action_l2 * action.square().mean()
+        """Move the actor uphill."""
+        loss = self.actor_loss(batch)
         norm = self.actor_optimiser.minimise(loss)
         return {"actor_loss": loss.detach(), "actor_grad_norm": norm}
+
+    @torch.no_grad()
+    def target(self, batch: Batch, noise: Tensor) -> Tensor:
+        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c)."""
+        c = self.config
+        smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
+        next_action = (self.target_actor(batch.next_inputs).tanh() + smoothing).clamp(-1.0, 1.0)
+        next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
+        return self.bound(batch.reward + batch.discount * next_value)
+
+    def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_i (Q_i(s, a) - y)², and the values [2, B]."""
+        q = self.critic(batch.inputs, batch.action)
+        return regression(q, target, self.config.huber), q.detach()
+
+    def actor_loss(self, batch: Batch) -> Tensor:
+        """-Q₁(s, π(s)), and the squared action's weight."""
+        action = self.actor(batch.inputs).tanh()
+        value = self.critic.first(batch.inputs, action)
+        return -value.mean() + self.config.action_l2 * action.square().mean()

@@ -65,6 +65,11 @@ class HindsightTask:
     period: int
     strategy: Strategy = "future"
 
+    @property
+    def waits(self) -> bool:
+        """Whether the task's reward asks the host."""
+        return getattr(self.command.task_reward, "waits", False)
+
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
         # Steps that the bottom ring has written over can't be paid again: such a decision keeps its goal.

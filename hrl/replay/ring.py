@@ -50,6 +50,7 @@ class Replay:
         for name in (*next_fields, *(f for f in fields if f not in next_fields)):
             self.fields[name] = slice(width, width + fields[name])
             width += fields[name]
+        self._next_fields = next_fields
         self.next_width = sum(fields[f] for f in next_fields)
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
         self.values = torch.zeros(self.length * num_envs, width, device=device)
@@ -78,35 +79,34 @@ class Replay:
         `terminated` [N] say whether the episode ended with this row, and whether that was the task's end.
         """
         here, after = self._index(self._env, self.cursor), self._index(self._env, self.cursor + 1)
-        self.values[here] = torch.cat([_column(row[name]) for name in self.fields], -1)
-        names = [name for name, columns in self.fields.items() if columns.stop <= self.next_width]
-        self.values[after, : self.next_width] = torch.cat([_column(following[name]) for name in names], -1)
-        episode = self.episode.to(torch.int32)
-        self.numbers[here] = torch.stack([episode, *(counters[c].to(torch.int32) for c in self.counters)], -1)
-        none = torch.zeros_like(episode)
-        numbers = [following[c].to(torch.int32) if c in following else none for c in self.counters]
-        self.numbers[after] = torch.stack([episode, *numbers], -1)
+        self.values.index_copy_(0, here, torch.cat([_column(row[name]) for name in self.fields], -1))
+        self.values[:, : self.next_width].index_copy_(
+            0, after, torch.cat([_column(following[name]) for name in self._next_fields], -1)
+        )
+        none = torch.zeros_like(self.episode)
+        numbers = [self.episode, *(counters[c] for c in self.counters)]
+        self.numbers.index_copy_(0, here, torch.stack(numbers, -1).to(torch.int32))
+        numbers = [self.episode, *(following.get(c, none) for c in self.counters)]
+        self.numbers.index_copy_(0, after, torch.stack(numbers, -1).to(torch.int32))
 
         closed = keep & ended
-        slot = self.episode % len(self.episode_end)
-        final = (self.cursor + 1).to(torch.int32)
-        self.episode_end[slot, self._env] = torch.where(closed, final, self.episode_end[slot, self._env])
-        self.episode_terminated[slot, self._env] = torch.where(
-            closed, terminated, self.episode_terminated[slot, self._env]
-        )
+        self._end_episode(closed, self.cursor + 1, terminated)
         self.cursor += keep.long() + closed.long()
         self.episode += closed.long()
+
+    def _end_episode(self, where: Tensor, final: Tensor, terminated: Tensor) -> None:
+        slot = self.episode % len(self.episode_end) * self.num_envs + self._env
+        for table, value in ((self.episode_end, final.to(torch.int32)), (self.episode_terminated, terminated)):
+            flat = table.view(-1)
+            flat.index_copy_(0, slot, torch.where(where, value, flat.index_select(0, slot)))
 
     def close(self) -> None:
         """End every open episode as truncated where it stands: its last row's successor becomes final."""
         begun = self.cursor > 0
-        slot = self.episode % len(self.episode_end)
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
         # The episode has transitions only if the row before the open one belongs to it and is not its final one.
         open_ = begun & (self.numbers[last, 0] == self.episode.to(torch.int32))
-        end = self.cursor.to(torch.int32)
-        self.episode_end[slot, self._env] = torch.where(open_, end, self.episode_end[slot, self._env])
-        self.episode_terminated[slot, self._env] &= ~open_
+        self._end_episode(open_, self.cursor, torch.zeros_like(open_))
         self.cursor += open_.long()
         self.episode += open_.long()
 

@@ -1,13 +1,10 @@
-"""Episodes of a batch of environments: return, length, and success by both definitions."""
+"""Episodes of a batch of environments: return, length, and success by both definitions. Counted on the device."""
 
-from collections import deque
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-
-from hrl.types import Step
+from torch import Tensor
 
 
 @dataclass
@@ -25,67 +22,79 @@ class Episode:
     """Success at the final step."""
 
 
+class Finished(NamedTuple):
+    """The episodes that ended with one step of N environments."""
+
+    done: Tensor
+    """[N] where one ended; the rest counts only there."""
+    values: Tensor
+    """[N, 4] return, length, success at any step, success at the final step."""
+
+    def episodes(self) -> list[Episode]:
+        """By environment. Waits for the device."""
+        places = self.done.nonzero().flatten().tolist()
+        rows = self.values[self.done].tolist()
+        return [
+            Episode(i, reward, int(length), bool(reached), bool(final))
+            for i, (reward, length, reached, final) in zip(places, rows, strict=True)
+        ]
+
+
 class EpisodeCounter:
     """Adds up steps and hands out episodes as they finish."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
-        self.reward = torch.zeros(num_envs, device=device)
-        self.length = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self.success = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self.sums = torch.zeros(num_envs, 3, device=device)  # return, length, successful steps
 
-    def add(self, step: Step) -> list[Episode]:
-        """Count a step; the episodes that it ended."""
-        self.reward += torch.where(step.active, step.reward, 0.0)
-        self.length += step.active.long()
-        self.success |= step.success & step.active
-        done = (step.terminated | step.truncated) & step.active
-        finished = [
-            Episode(
-                i, float(self.reward[i]), int(self.length[i]), bool(self.success[i]),
-                bool(step.success[i]),
-            )
-            for i in done.nonzero().flatten().tolist()
-        ]  # fmt: skip
-        self.reward = torch.where(done, 0.0, self.reward)
-        self.length = torch.where(done, 0, self.length)
-        self.success &= ~done
-        return finished
+    def add(self, reward: Tensor, success: Tensor, done: Tensor, active: Tensor) -> Finished:
+        """Count a step, each argument [N]; the episodes that ended with it."""
+        now = torch.stack([reward, torch.ones_like(reward), success.float()], -1)
+        self.sums += torch.where(active.unsqueeze(-1), now, 0.0)
+        done = done & active
+        reached = (self.sums[:, 2] > 0).float()
+        values = torch.stack([self.sums[:, 0], self.sums[:, 1], reached, success.float()], -1)
+        self.sums.masked_fill_(done.unsqueeze(-1), 0.0)
+        return Finished(done, values)
 
     def restart(self) -> None:
         """Forget the episodes that still run."""
-        self.reward.zero_()
-        self.length.zero_()
-        self.success.zero_()
+        self.sums.zero_()
 
 
 class Recent:
-    """The last episodes of training, as TensorBoard's `rollout/` shows them."""
+    """The last episodes of training, as TensorBoard's `rollout/` shows them: a ring on the device."""
 
-    def __init__(self, window: int = 100) -> None:
-        self.episodes: deque[Episode] = deque(maxlen=window)
-        self.count = 0
+    def __init__(self, device: torch.device, window: int = 100) -> None:
+        self.window = window
+        self.values = torch.zeros(window + 1, 4, device=device)  # the last row takes what is not kept
+        self.count = torch.zeros((), dtype=torch.int64, device=device)
 
-    def add(self, episodes: list[Episode]) -> None:
-        """Newest last."""
-        self.episodes.extend(episodes)
-        self.count += len(episodes)
+    def add(self, finished: Finished) -> None:
+        """Of many at once, the last stay."""
+        order = finished.done.cumsum(0)
+        kept = finished.done & (order[-1] - order < self.window)
+        place = torch.where(kept, (self.count + order - 1) % self.window, self.window)
+        self.values.index_copy_(0, place, finished.values)
+        self.count += order[-1]
 
     def scalars(self) -> dict[str, float]:
-        """Means over the window; nothing before the first episode."""
-        if not self.episodes:
+        """Means over the window; nothing before the first episode. Waits for the device."""
+        count = int(self.count)
+        if not count:
             return {}
+        reward, length, reached, _ = self.values[: min(count, self.window)].mean(0).tolist()
         return {
-            "rollout/ep_rew_mean": float(np.mean([e.reward for e in self.episodes])),
-            "rollout/ep_len_mean": float(np.mean([e.length for e in self.episodes])),
-            "rollout/success_rate": float(np.mean([e.success_any for e in self.episodes])),
-            "rollout/episodes": float(self.count),
+            "rollout/ep_rew_mean": reward,
+            "rollout/ep_len_mean": length,
+            "rollout/success_rate": reached,
+            "rollout/episodes": float(count),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"count": self.count, "episodes": [asdict(e) for e in self.episodes]}
+        return {"count": int(self.count), "values": self.values[:-1].tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.count = state["count"]
-        self.episodes.extend(Episode(**e) for e in state["episodes"])
+        self.count.fill_(state["count"])
+        self.values[:-1] = torch.tensor(state["values"])

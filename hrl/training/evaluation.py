@@ -126,7 +126,8 @@ def evaluate(
         memory, pairs = policy.after(memory, step)
         for name, pair in pairs.items():
             sums[name] = sums.get(name, torch.zeros(2)) + torch.stack([(pair[0] * pair[1]).sum(), pair[1].sum()]).cpu()
-        for episode in counter.add(step):
+        ended = counter.add(step.reward, step.success, step.terminated | step.truncated, step.active)
+        for episode in ended.episodes():
             if (path := paths.get(int(running[episode.env]))) is not None:
                 _record_place(path, policy.place(step.final.state), episode.env)
             finished[int(running[episode.env])] = episode
@@ -148,7 +149,7 @@ def _record(
         path = paths.get(int(episode))
         if path is not None:
             _record_place(path, places, i)
-            path.goal = obs.goal[i].cpu().numpy()
+            path.goal = obs.goal[i].cpu().numpy().copy()
             if target is not None:
                 path.targets.append(target[i].cpu().numpy())
 

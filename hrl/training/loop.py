@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from hrl.hierarchy import Hierarchy
+from hrl.hierarchy import RANK_SEED, Hierarchy
+from hrl.level import under
+from hrl.processes import lost_connection
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.episodes import EpisodeCounter
 from hrl.training.policy import HierarchyPolicy
-from hrl.training.reporter import Reporter
+from hrl.training.reporter import Bystander, Reporter
 from hrl.training.session import Session
 from hrl.types import BatchedEnv, Observation, UserError
 
@@ -46,12 +48,25 @@ class Training:
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.counter = EpisodeCounter(env.num_envs, agent.device)
         self.saved_at: int | None = None
-        self.reporter = Reporter(session, self._restore(session.resume) if session.resume else 0)
+        self.processes = session.processes
+        if self.processes.size > 1 and not env.steady:
+            raise UserError(
+                f"{env.spec.env_id} spends a step on each reset (NEXT_STEP), so that several processes would not count "
+                "alike; use its sync or async form."
+            )
+        kind = Reporter if self.processes.first else Bystander
+        self.reporter = kind(session, self._restore(session.resume) if session.resume else 0)
 
     def _restore(self, checkpoint: Checkpoint) -> int:
         """Put the agent where the checkpoint was taken; the steps then."""
+        if checkpoint.numbers["processes"] != self.processes.size:
+            raise UserError(
+                f"The run in {self.session.folder.path} has {checkpoint.numbers['processes']} processes, not "
+                f"{self.processes.size}: go on with torchrun --nproc-per-node {checkpoint.numbers['processes']}."
+            )
         try:
-            self.agent.load_tensors(checkpoint.tensors)
+            own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
+            self.agent.load_tensors(checkpoint.tensors | own)
             self.agent.load_counters(checkpoint.numbers["agent"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
@@ -66,15 +81,25 @@ class Training:
         try:
             with StopRequest() as stop, self.reporter.display:
                 self._train(stop)
+        except RuntimeError as error:
+            if self.processes.size == 1 or not lost_connection(error):
+                raise
+            raise self._abandoned() from error
         finally:
-            self.reporter.logger.close()
+            self.reporter.close()
             self.env.close()
         return stop.signal
+
+    def _abandoned(self) -> UserError:
+        """Another process of the run died, and its replay with it: what is whole is the last checkpoint."""
+        folder = self.session.folder.path
+        whole = f"its last checkpoint, at {self.saved_at:,} steps, is whole" if self.saved_at else "no checkpoint yet"
+        return UserError(f"A process of this run died at {self.agent.steps:,} steps. {folder}: {whole}.")
 
     def _train(self, stop: StopRequest) -> None:
         agent, report, total = self.agent, self.reporter, self.session.run.total_steps
         obs = self._begin()
-        while agent.steps < total and stop.signal is None:
+        while agent.steps < total and not self.processes.any(stop.signal is not None):
             obs = self._step(obs)
             if report.log_due(agent.steps):
                 self._log()
@@ -82,28 +107,34 @@ class Training:
                 self._evaluate(obs)
             if report.save_due(agent.steps) and agent.steps < total:
                 obs = self._save(obs)
-        if self.session.run.eval_freq and stop.signal is None:
+        if self.session.run.eval_freq and agent.steps >= total:
             self._evaluate(obs)
         if self.saved_at != agent.steps:
             self._checkpoint(obs)
 
     def _step(self, obs: Observation) -> Observation:
+        """Learning comes while the environments step, from what was seen before."""
         actions = self.agent.act(obs)
         with self._saving(obs):
-            step = self.env.step(actions)
-        self.agent.observe(step)
+            self.env.send(actions)
         self.agent.learn(self.agent.steps / self.session.run.total_steps)
-        self.reporter.recent.add(self.counter.add(step))
+        with self._saving(obs):
+            step = self.env.receive()
+        self.agent.observe(step)
+        done = step.terminated | step.truncated
+        self.reporter.recent.add(self.counter.add(step.reward, step.success, done, step.active))
         return step.obs
 
     def _begin(self) -> Observation:
         """Begin an episode in every environment, seeded by the run's seed and the steps so far."""
         self.agent.restart()
         self.counter.restart()
-        generator = torch.Generator().manual_seed(self.session.run.seed * 1_000_003 + self.agent.steps)
+        seed = self.session.run.seed * 1_000_003 + self.agent.steps + self.processes.rank * RANK_SEED
+        generator = torch.Generator().manual_seed(seed)
         return self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
 
     def _log(self) -> None:
+        self.env.verify()
         self.reporter.log(self.agent.steps, self.agent.pop_metrics())
 
     def _evaluate(self, obs: Observation) -> None:
@@ -118,7 +149,7 @@ class Training:
         try:
             yield
         except Exception:
-            if self.saved_at != self.agent.steps:
+            if self.saved_at != self.agent.steps and self.processes.size == 1:  # with others it takes all of them
                 self._checkpoint(obs)
             raise
 
@@ -131,12 +162,18 @@ class Training:
         """It ends every episode, in the running process too, so that a resumed run equals one that went on."""
         self._log()
         self.agent.cut(obs)
-        self.checkpoints.save(Checkpoint(self.agent.tensors(), self._numbers()))
+        # What differs between processes: the others' replays and random states stand under their ranks.
+        own = self.agent.tensors() if self.processes.first else self.agent.own_tensors()
+        parts = self.processes.gather(own)
+        if self.processes.first:
+            tensors = parts[0] | {f"rank{i}.{name}": x for i, part in enumerate(parts) if i for name, x in part.items()}
+            self.checkpoints.save(Checkpoint(tensors, self._numbers()))
         self.saved_at = self.agent.steps
 
     def _numbers(self) -> dict[str, Any]:
         return {
             "steps": self.agent.steps,
+            "processes": self.processes.size,
             "agent": self.agent.counters(),
             "reporter": self.reporter.state_dict(),
         }

@@ -28,7 +28,7 @@ class HierarchyPolicy:
     def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, Tensor | None]:
         """Actions [N, A], the memory, and the subgoal [N, G] that the bottom level obeys, if there is one."""
         d = self.agent.decide(obs, memory, explore=False)
-        return d.action, d.memory, d.targets[0] if len(d.targets) > 1 else None
+        return d.actions[0], d.memory, d.targets[0] if len(d.targets) > 1 else None
 
     def place(self, state: Tensor) -> Tensor | None:
         """States [N, D] in the goal space that the bottom level is steered in, or the task's."""
@@ -72,7 +72,7 @@ class HierarchyPolicy:
         d = self.agent.decide(obs, memory, explore=not deterministic)
         always = torch.ones(len(obs.state), dtype=torch.bool, device=self.agent.device)
         memory = [held.ticked(always) for held in d.memory]
-        actions = self._env.to_action(d.action.cpu().numpy())
+        actions = self._env.to_action(d.actions[0].cpu().numpy())
         return actions[0] if single else actions, self._pack(memory)
 
     def _drop_reached(self, memory: Memory, obs: Observation) -> Memory:
@@ -89,8 +89,8 @@ class HierarchyPolicy:
         return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
 
     def _pack(self, memory: Memory) -> PredictState:
-        return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.decision, held.elapsed))
+        return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed))
 
     def _unpack(self, state: PredictState) -> Memory:
         tensors = [torch.as_tensor(x, device=self.agent.device) for x in state]
-        return [Held(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]
+        return [Held(*tensors[i : i + 2]) for i in range(0, len(tensors), 2)]

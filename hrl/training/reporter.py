@@ -33,7 +33,7 @@ class Reporter:
         self.log_due, self.eval_due, self.save_due = (
             Every(frequency, steps) for frequency in (run.log_freq, run.eval_freq, run.save_freq)
         )
-        self.recent = Recent()
+        self.recent = Recent(session.device)
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
         self.elapsed = 0.0
@@ -74,6 +74,10 @@ class Reporter:
         self._since += time.perf_counter() - paused  # the rate counts training alone
         return better
 
+    def close(self) -> None:
+        """Close the files."""
+        self.logger.close()
+
     def state_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
@@ -88,3 +92,24 @@ class Reporter:
         self.recent.load_state_dict(state["recent"])
         self.best = tuple(state["best"])
         self.last_eval, self.elapsed = state["last_eval"], state["elapsed"]
+
+
+class Bystander(Reporter):
+    """The same clockwork in the other processes of a run, which write and tell nothing."""
+
+    def __init__(self, session: Session, steps: int = 0) -> None:
+        run = session.run
+        self.log_due, self.eval_due, self.save_due = (
+            Every(frequency, steps) for frequency in (run.log_freq, run.eval_freq, run.save_freq)
+        )
+        self.recent, self.display = Recent(session.device), Display(run.total_steps, steps, live=False)
+
+    def log(self, steps: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def evaluate(self, steps: int, policy: Policy) -> bool:
+        """Nothing."""
+        return False
+
+    def close(self) -> None:
+        """Nothing."""

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from hrl.execution import Mode
 from hrl.types import UserError
 from hrl.version import __version__
 
@@ -34,6 +35,8 @@ class RunConfig:
     """Environment steps between rows of scalars."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks and replays live; auto takes the GPU where there is one."""
+    execution: Mode = "auto"
+    """As written, through torch.compile, or captured as CUDA graphs; auto captures on a GPU."""
     threads: int = 0
     """Threads torch uses on a CPU; 0 leaves it to torch."""
     log_dir: Path = Path("runs")

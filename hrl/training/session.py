@@ -7,6 +7,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import torch
 
+from hrl.processes import ALONE, Processes
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.evaluation import Evaluation, Policy, evaluate
 from hrl.training.run import RunConfig, RunFolder
@@ -24,7 +25,7 @@ class Session:
     folder: RunFolder
     device: torch.device
     num_envs: int
-    """Environments that the run trains with."""
+    """Environments that the run trains with, in each process."""
     make_env: MakeEnv
     """(how many, or None for as many as the run trains with; episode seeds for evaluation) -> environments."""
     make_single: Callable[..., gym.Env[Any, Any]]
@@ -32,6 +33,7 @@ class Session:
     make_rendering: MakeEnv
     """The same, so that they render."""
     resume: Checkpoint | None = None
+    processes: Processes = ALONE
     begin: Callable[[], None] = lambda: None
     """Called once the agent is built: makes the run folder and writes the resolved configuration into it."""
     draw: Callable[[Evaluation], Any] | None = None
@@ -53,10 +55,10 @@ class Session:
         return self._read[which]
 
 
-def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The training device. Raises UserError where a GPU is asked for and there is none."""
+def pick_device(name: Literal["auto", "cpu", "cuda"], processes: Processes = ALONE) -> torch.device:
+    """The training device, each process of a machine its own GPU. Raises UserError where there is none as asked."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device("cuda", processes.local_rank) if name == "cuda" else torch.device("cpu")

@@ -1,0 +1,178 @@
+"""Grid worlds with discrete actions, in batches: four rooms (Sutton et al. 1999), and a key that opens a door."""
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.envs.layouts import walls
+from hrl.envs.tensor import SingleEnv, TensorEnv
+
+MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
+"""(row, column) of the actions: up, right, down, left."""
+WALL, FLOOR, AGENT, GOAL, KEY, DOOR = (
+    np.array(c, np.uint8)
+    for c in ([110, 90, 70], [245, 245, 245], [40, 150, 70], [230, 120, 120], [230, 190, 40], [120, 80, 160])
+)
+
+
+Marks = list[tuple[Tensor, np.ndarray]]
+"""Cells (row, column) and their colours."""
+
+
+def drawn(wall: Tensor, marks: Marks, scale: int = 24) -> np.ndarray:
+    """A picture [H, W, 3] of a grid."""
+    image = np.where(wall.cpu().numpy()[..., None], WALL, FLOOR)
+    for place, colour in marks:
+        row, column = place.tolist()
+        image[row, column] = colour
+    return image.repeat(scale, 0).repeat(scale, 1)
+
+
+class FourRooms(TensorEnv):
+    """Four rooms joined by hallways. The observation is the cell's number; reward 1 at the goal, which ends it.
+
+    An action moves one cell, or with probability `slip` in one of the other three directions; walls stop it. The
+    goal is a cell's number, by default the east hallway's (option task G1 of the paper); -1 draws it anew for each
+    episode, and shows it beside the agent's cell.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        goal: int = 62,
+        slip: float = 1 / 3,
+    ) -> None:
+        self.walls = walls("FourRooms").to(device)
+        self.cells = (~self.walls).nonzero()
+        count = len(self.cells)
+        seen: spaces.Space[object] = spaces.Discrete(count) if goal >= 0 else spaces.MultiDiscrete([count, count])
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
+        self.fixed, self.slip = goal, slip
+        self.reaches = self._neighbours()
+        self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.goal = torch.zeros(num_envs, dtype=torch.int64, device=self.device).fill_(max(goal, 0))
+
+    def _neighbours(self) -> Tensor:
+        """The cell [cells, 4] that each move leads to."""
+        number = torch.full(self.walls.shape, -1, dtype=torch.int64, device=self.device)
+        number[~self.walls] = torch.arange(len(self.cells), device=self.device)
+        ahead = self.cells.unsqueeze(1) + torch.tensor(MOVES, device=self.device)
+        there = number[ahead[..., 0], ahead[..., 1]]
+        return torch.where(there >= 0, there, torch.arange(len(self.cells), device=self.device).unsqueeze(1))
+
+    def begin(self, where: Tensor) -> None:
+        """A random cell that is not the goal."""
+        count = len(self.cells)
+        if self.fixed < 0:
+            self.goal.copy_(torch.where(where, (self.uniform(self.num_envs) * count).long(), self.goal))
+        start = (self.uniform(self.num_envs) * (count - 1)).long()
+        start = start + (start >= self.goal)
+        self.cell.copy_(torch.where(where, start, self.cell))
+
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A move, or a slip."""
+        chance = self.uniform(2, self.num_envs)
+        slipped = (actions + 1 + (chance[1] * 3).long()) % 4
+        move = torch.where(chance[0] < self.slip, slipped, actions)
+        self.cell.copy_(self.reaches[self.cell, move])
+        reached = self.cell == self.goal
+        return reached.float(), reached, reached
+
+    def observe(self) -> Tensor:
+        """The cell's number, and the goal's where it is drawn."""
+        return self.cell.clone() if self.fixed >= 0 else torch.stack([self.cell, self.goal], -1)
+
+    def picture(self, index: int) -> np.ndarray:
+        """One grid [H, W, 3]."""
+        return drawn(self.walls, [(self.cells[self.goal[index]], GOAL), (self.cells[self.cell[index]], AGENT)])
+
+
+class FourRoomsEnv(SingleEnv):
+    """One of them, with numpy values."""
+
+    task = FourRooms
+
+
+class KeyDoor(TensorEnv):
+    """Two rooms and a locked door between them: fetch the key, open the door, reach the goal (as MiniGrid's DoorKey).
+
+    The observation is (row, column) of agent, key, door and goal, scaled to [0, 1], and whether the key is held and
+    the door open. Stepping on the key takes it; walking against the door with it opens the door. Reward 1 at the
+    goal, which ends the episode. Everything is placed anew in each episode.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        size: int = 8,
+    ) -> None:
+        if size < 6:
+            raise ValueError(f"KeyDoor needs a size of at least 6 cells, not {size}")
+        seen = spaces.Box(0.0, 1.0, (10,), np.float32)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
+        self.size = size
+        self.places = torch.zeros(4, num_envs, 2, dtype=torch.int64, device=self.device)
+        self.agent, self.key, self.door, self.goal = self.places
+        self.held = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        self.opened = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        self.moves = torch.tensor(MOVES, device=self.device)
+
+    def begin(self, where: Tensor) -> None:
+        """A dividing wall with its door; agent and key in different cells on its left, the goal on its right."""
+        inner, n = self.size - 2, self.num_envs
+        u = self.uniform(6, n)
+        door_column = 3 + (u[0] * (inner - 3)).long()
+        door = torch.stack([1 + (u[1] * inner).long(), door_column], -1)
+        width = door_column - 1
+        left = inner * width
+        agent = (u[2] * left).long()
+        key = (u[3] * (left - 1)).long()
+        key = key + (key >= agent)
+        cell = lambda index: torch.stack([1 + index // width, 1 + index % width], -1)  # noqa: E731
+        right = inner - door_column
+        goal = torch.stack([1 + (u[4] * inner).long(), door_column + 1 + (u[5] * right).long()], -1)
+        fresh = torch.stack([cell(agent), cell(key), door, goal])
+        self.places.copy_(torch.where(where.view(1, n, 1), fresh, self.places))
+        self.held.masked_fill_(where, False)
+        self.opened.masked_fill_(where, False)
+
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A move; the key, the door and the goal follow from where it leads."""
+        ahead = self.agent + self.moves[actions]
+        at_door = (ahead == self.door).all(-1)
+        self.opened |= at_door & self.held
+        outside = ((ahead < 1) | (ahead > self.size - 2)).any(-1)
+        divided = (ahead[:, 1] == self.door[:, 1]) & ~(at_door & self.opened)
+        stays = (outside | divided).unsqueeze(-1)
+        self.agent.copy_(torch.where(stays, self.agent, ahead))
+        self.held |= (self.agent == self.key).all(-1)
+        reached = (self.agent == self.goal).all(-1)
+        return reached.float(), reached, reached
+
+    def observe(self) -> Tensor:
+        """[N, 10]"""
+        places = self.places.transpose(0, 1).flatten(1) / (self.size - 1)
+        return torch.cat([places, torch.stack([self.held, self.opened], -1)], -1).float()
+
+    def picture(self, index: int) -> np.ndarray:
+        """One grid [H, W, 3]."""
+        wall = torch.ones(self.size, self.size, dtype=torch.bool)
+        wall[1:-1, 1:-1] = False
+        wall[:, int(self.door[index, 1])] = True
+        marks = [(self.door[index], FLOOR if self.opened[index] else DOOR), (self.goal[index], GOAL)]
+        if not self.held[index]:
+            marks.append((self.key[index], KEY))
+        return drawn(wall, [*marks, (self.agent[index], AGENT)])
+
+
+class KeyDoorEnv(SingleEnv):
+    """One of them, with numpy values."""
+
+    task = KeyDoor

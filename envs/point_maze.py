@@ -1,0 +1,196 @@
+"""gymnasium-robotics' point mazes (Fu et al. 2020) in batches: the same layouts, dynamics, observations and goals.
+
+A ball of radius .1 is pushed by forces along x and y through a maze of unit cells. MuJoCo computes one step of it as
+here: soft frictionless contacts whose forces minimise a convex function of the acceleration, then an Euler step with
+the damping taken implicitly. So a policy trained here acts unchanged in `PointMaze_*-v3`.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.envs.layouts import walls
+from hrl.envs.tensor import SingleEnv, TensorEnv
+
+# What gymnasium-robotics' point.xml says.
+RADIUS, TIMESTEP, GEAR, DAMPING, MAX_SPEED = 0.1, 0.01, 100.0, 1.0, 5.0
+MARGIN = 2 * 0.002  # the ball's and the wall's
+MASS = 1000.0 * 4.0 / 3.0 * np.pi * RADIUS**3
+# MuJoCo's defaults for contacts: time constant, and impedance from least to most over a width of penetration.
+TIME_CONSTANT, LEAST, MOST, WIDTH = 0.02, 0.9, 0.95, 0.001
+STIFFNESS, RESISTANCE = 1.0 / (MOST * TIME_CONSTANT) ** 2, 2.0 / (MOST * TIME_CONSTANT)
+INVERSE_WEIGHT = 1.0 / MASS
+NEWTON_STEPS = 4
+REACH, NOISE = 0.45, 0.25
+GOAL_DRAWS = 8
+
+
+class PointMaze(TensorEnv):
+    """N point mazes. Keyword arguments mean what they mean in gymnasium-robotics."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        layout: str = "UMaze",
+        reward_type: Literal["sparse", "dense"] = "sparse",
+        continuing_task: bool = True,
+        reset_target: bool = False,
+    ) -> None:
+        part = lambda n: spaces.Box(-np.inf, np.inf, (n,), np.float32)  # noqa: E731
+        observed = spaces.Dict({"observation": part(4), "achieved_goal": part(2), "desired_goal": part(2)})
+        pushed = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, observed, pushed)
+        self.sparse, self.continuing, self.reset_target = reward_type == "sparse", continuing_task, reset_target
+        self.reward_range = (0.0, 1.0) if self.sparse else None
+        self.walls = walls(layout).to(self.device)
+        rows, columns = self.walls.shape
+        free = (~self.walls).nonzero()
+        self.origin = torch.tensor([-columns / 2, rows / 2], device=self.device)  # of the map's upper left corner
+        self.cells = (free.flip(-1) + 0.5) * torch.tensor([1.0, -1.0], device=self.device) + self.origin
+        self.state = torch.zeros(num_envs, 4, device=self.device)
+        self.goal = torch.zeros(num_envs, 2, device=self.device)
+
+    # -- the task --------------------------------------------------------------------------------------------
+
+    def begin(self, where: Tensor) -> None:
+        """Goal and start in two different free cells, each with noise."""
+        count, n = len(self.cells), self.num_envs
+        cell = (self.uniform(n) * count).long()
+        other = (self.uniform(n) * (count - 1)).long()
+        other = other + (other >= cell)  # every cell but the goal's
+        goal, start = self._noisy(self.cells[cell]), self._noisy(self.cells[other])
+        wide = where.unsqueeze(-1)
+        self.goal.copy_(torch.where(wide, goal, self.goal))
+        fresh = torch.cat([start, torch.zeros_like(start)], -1)
+        self.state.copy_(torch.where(wide, fresh, self.state))
+
+    def _noisy(self, place: Tensor) -> Tensor:
+        return place + (self.uniform(*place.shape) * 2 - 1) * NOISE
+
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One MuJoCo step, its reward, and a new goal where a continuing task wants one."""
+        self.state.copy_(moved(self.state, actions, self.walls, self.origin))
+        reward, ended = self.task_reward(self.state[:, :2], self.goal)
+        success = (self.state[:, :2] - self.goal).norm(dim=-1) <= REACH
+        if self.continuing and self.reset_target:
+            self.goal.copy_(torch.where(success.unsqueeze(-1), self._another_goal(), self.goal))
+        return reward, ended, success
+
+    def _another_goal(self) -> Tensor:
+        """The first of a few drawn goals that is not reached already."""
+        goals = torch.stack([self._noisy(self.choice(self.cells, self.num_envs)) for _ in range(GOAL_DRAWS)])
+        far = (goals - self.state[:, :2]).norm(dim=-1) > REACH
+        first = far.to(torch.uint8).argmax(0)
+        return goals[first, torch.arange(self.num_envs, device=self.device)]
+
+    def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
+        """(achieved, desired) [..., 2] -> (reward [...], whether that ends the episode [...])."""
+        distance = (achieved - desired).norm(dim=-1)
+        near = distance <= REACH
+        reward = near.float() if self.sparse else (-distance).exp()
+        return reward, near & (not self.continuing)
+
+    def observe(self) -> dict[str, Tensor]:
+        """Position and velocity, and both goals."""
+        state = self.state.clone()
+        return {"observation": state, "achieved_goal": state[:, :2], "desired_goal": self.goal.clone()}
+
+    def picture(self, index: int) -> np.ndarray:
+        """One maze from above [H, W, 3]: goal in red, ball in green."""
+        scale = 40  # pixels a cell
+        wide = self.walls.repeat_interleave(scale, 0).repeat_interleave(scale, 1).cpu().numpy()
+        image = np.where(wide[..., None], np.array([110, 90, 70], np.uint8), np.array([245, 245, 245], np.uint8))
+        y, x = np.mgrid[: wide.shape[0], : wide.shape[1]] / scale
+        discs = ((self.goal[index], REACH, (230, 120, 120)), (self.state[index, :2], RADIUS, (40, 150, 70)))
+        for place, radius, colour in discs:
+            px, py = ((place - self.origin) * torch.tensor([1.0, -1.0], device=self.device)).tolist()
+            image[(x - px) ** 2 + (y - py) ** 2 <= radius**2] = colour
+        return image
+
+
+class PointMazeEnv(SingleEnv):
+    """One point maze, with numpy values and what goal environments answer."""
+
+    task = PointMaze
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        """The reward [...] of goals [..., 2]."""
+        return self._asked(achieved_goal, desired_goal)[0].numpy()
+
+    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        """Whether the episode ends there."""
+        return bool(self._asked(achieved_goal, desired_goal)[1])
+
+    def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        """Never: the time limit is Gymnasium's own wrapper."""
+        return False
+
+    def _asked(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:
+        goals = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (achieved, desired))
+        return self.batch.task_reward(*goals)  # type: ignore[attr-defined]
+
+
+# -- the dynamics --------------------------------------------------------------------------------------------
+
+
+def moved(state: Tensor, action: Tensor, wall: Tensor, origin: Tensor) -> Tensor:
+    """One step of .01 s: positions and velocities [N, 4] under actions [N, 2]."""
+    position, velocity = state[:, :2], state[:, 2:].clamp(-MAX_SPEED, MAX_SPEED)
+    force = GEAR * action.clamp(-1.0, 1.0) - DAMPING * velocity
+    distance, normal = contacts(position, wall, origin)
+    total = force + contact_force(force / MASS, velocity, distance, normal)
+    velocity = velocity + TIMESTEP * total / (MASS + TIMESTEP * DAMPING)
+    return torch.cat([position + TIMESTEP * velocity, velocity], -1)
+
+
+def contacts(position: Tensor, wall: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance [N, 4] of the ball's surface from the four cells around the nearest crossing of grid lines, infinite
+    where there is no wall, and the direction [N, 4, 2] away from each. No other cell is within reach."""
+    place = torch.stack([position[:, 0] - origin[0], origin[1] - position[:, 1]], -1)  # (column, row)
+    crossing = place.round()
+    offset = (place - crossing).unsqueeze(1)  # [N, 1, 2]
+    side = place.new_tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    column, row = (crossing.unsqueeze(1) + (side - 1) / 2).long().unbind(-1)
+    rows, columns = wall.shape
+    solid = wall[row.clamp(0, rows - 1), column.clamp(0, columns - 1)]
+    out = torch.where(offset * side < 0, offset, 0.0)  # from the cell's nearest point to the ball's centre
+    length = out.norm(dim=-1)
+    distance = torch.where(solid, length - RADIUS, torch.inf)
+    normal = out / length.clamp_min(1e-9).unsqueeze(-1) * place.new_tensor([1.0, -1.0])  # rows run against y
+    return distance, normal
+
+
+def contact_force(free: Tensor, velocity: Tensor, distance: Tensor, normal: Tensor) -> Tensor:
+    """The contacts' force [N, 2] on the ball, whose acceleration would be `free` [N, 2] without them.
+
+    MuJoCo's soft constraints: the acceleration a minimises m/2 |a - free|² + Σ_i max(0, r_i - n_i·a)² / 2R_i with
+    reference r = -b v - k d(p) p for penetration p and R = (1 - d) / d times the inverse weight. In two
+    dimensions a few Newton steps on the active contacts find it.
+    """
+    gap = distance - MARGIN
+    depth = (gap.abs() / WIDTH).clamp_max(1.0)
+    curve = torch.where(depth < 0.5, 2 * depth.square(), 1 - 2 * (1 - depth).square())
+    impedance = LEAST + (MOST - LEAST) * curve
+    touching = gap < 0
+    reference = -RESISTANCE * (normal * velocity.unsqueeze(1)).sum(-1)
+    reference = torch.where(touching, reference - STIFFNESS * impedance * gap, -torch.inf)
+    weight = impedance / (1 - impedance) / INVERSE_WEIGHT  # 1 / R
+    x, y = normal.unbind(-1)
+    acceleration = free
+    for _ in range(NEWTON_STEPS):
+        miss = reference - (normal * acceleration.unsqueeze(1)).sum(-1)
+        active = torch.where(miss > 0, weight, 0.0)
+        pull = active * torch.where(miss > 0, miss, 0.0)
+        slope = MASS * (free - acceleration) + torch.stack([(pull * x).sum(-1), (pull * y).sum(-1)], -1)
+        a, b, c = MASS + (active * x * x).sum(-1), (active * x * y).sum(-1), MASS + (active * y * y).sum(-1)
+        determinant = a * c - b * b
+        dx = (c * slope[:, 0] - b * slope[:, 1]) / determinant
+        dy = (a * slope[:, 1] - b * slope[:, 0]) / determinant
+        acceleration = acceleration + torch.stack([dx, dy], -1)
+    return MASS * (acceleration - free)

@@ -1,0 +1,126 @@
+"""Tasks that step thousands of environments at once, as tensors on one device, and their single form."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+Values = Tensor | dict[str, Tensor]
+
+
+class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """N environments of one task. What is observed, and every reward, is a tensor on `device`.
+
+    An episode that ends is begun anew in the same step (SAME_STEP); `info["final_obs"]` holds the true next
+    observations. A task says how episodes begin, how they go on and what is seen; its state is tensors that it
+    writes in place. Nothing waits for the host.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | str,
+        max_episode_steps: int | None,
+        render_mode: str | None,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+    ) -> None:
+        self.num_envs, self.device, self.max_episode_steps = num_envs, torch.device(device), max_episode_steps
+        self.single_observation_space, self.single_action_space = observation_space, action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.generator = torch.Generator(self.device)
+        self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.render_mode = render_mode
+
+    @abstractmethod
+    def begin(self, where: Tensor) -> None:
+        """Begin an episode where [N]."""
+
+    @abstractmethod
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: (reward [N], whether the task ended [N], success [N])."""
+
+    @abstractmethod
+    def observe(self) -> Values:
+        """What is seen now, as tensors of its own."""
+
+    @abstractmethod
+    def picture(self, index: int) -> np.ndarray:
+        """One environment from above [H, W, 3]."""
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Values, dict[str, Any]]:
+        """Begin an episode everywhere. A list of seeds counts as one seed, for the batch shares a random state."""
+        if seed is not None:
+            given = [s for s in np.atleast_1d(seed) if s is not None]
+            self.generator.manual_seed(int(np.random.SeedSequence([int(s) for s in given]).generate_state(1)[0]))
+        self.begin(torch.ones(self.num_envs, dtype=torch.bool, device=self.device))
+        self.elapsed.zero_()
+        return self.observe(), {}
+
+    def step(self, actions: Tensor) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """One step everywhere, and the next episode where one ended."""
+        reward, terminated, success = self.advance(torch.as_tensor(actions, device=self.device))
+        self.elapsed += 1
+        truncated = torch.zeros_like(terminated)
+        if self.max_episode_steps is not None:
+            truncated = self.elapsed >= self.max_episode_steps
+        final, done = self.observe(), terminated | truncated
+        self.begin(done)
+        self.elapsed.masked_fill_(done, 0)
+        flag = {"success": success}
+        return self.observe(), reward, terminated, truncated, {"final_obs": final, "final_info": flag, **flag}
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """A picture [H, W, 3] of every environment."""
+        return tuple(self.picture(i) for i in range(self.num_envs)) if self.render_mode == "rgb_array" else None
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Random numbers in [0, 1), from the batch's own random state."""
+        return torch.rand(shape, generator=self.generator, device=self.device)
+
+    def choice(self, options: Tensor, shape: int) -> Tensor:
+        """Entries drawn from options [K, ...], uniformly."""
+        return options[(self.uniform(shape) * len(options)).long()]
+
+
+class SingleEnv(gym.Env[Any, Any]):
+    """One environment of such a task, with numpy values, as `gymnasium.make` gives it."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+    task: ClassVar[Callable[..., TensorEnv]]
+
+    def __init__(self, render_mode: str | None = None, **kwargs: Any) -> None:
+        self.batch = type(self).task(num_envs=1, device="cpu", max_episode_steps=None, **kwargs)
+        self.observation_space, self.action_space = self.batch.single_observation_space, self.batch.single_action_space
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        super().reset(seed=seed)
+        obs, _ = self.batch.reset(seed=int(self.np_random.integers(2**31)), options=options)
+        return self._plain(obs), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step; the time limit is Gymnasium's own wrapper."""
+        reward, terminated, success = self.batch.advance(torch.as_tensor(np.asarray(action)).unsqueeze(0))
+        found = {"success": bool(success)}
+        return self._plain(self.batch.observe()), float(reward), bool(terminated), False, found
+
+    def render(self) -> np.ndarray | None:
+        """A picture [H, W, 3] from above."""
+        return self.batch.picture(0) if self.render_mode == "rgb_array" else None
+
+    def _plain(self, obs: Values) -> Any:
+        if isinstance(obs, dict):
+            return {key: x[0].numpy() for key, x in obs.items()}
+        return int(obs[0]) if isinstance(self.observation_space, spaces.Discrete) else obs[0].numpy()

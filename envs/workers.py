@@ -1,0 +1,165 @@
+"""Gymnasium environments in worker processes, a group in each, observations in shared memory."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
+
+MakeEnv = Callable[[], gym.Env[Any, Any]]
+
+
+class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """N environments in groups, each group stepped by a process of its own.
+
+    A process for every environment costs more in messages than most environments take for a step; a process for
+    every core does not. `step_async` sends the actions, `step_wait` fetches what came of them.
+    """
+
+    def __init__(self, makers: Sequence[MakeEnv], workers: int, autoreset_mode: AutoresetMode) -> None:
+        example = makers[0]()
+        self.single_observation_space, self.single_action_space = example.observation_space, example.action_space
+        self.metadata = {**example.metadata, "autoreset_mode": autoreset_mode}
+        self.spec, self.render_mode = example.spec, example.render_mode
+        example.close()
+        self.num_envs = len(makers)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        count = min(workers or os.cpu_count() or 1, self.num_envs)
+        bounds = np.linspace(0, self.num_envs, count + 1).astype(int)
+        self.groups = [slice(int(a), int(b)) for a, b in pairwise(bounds)]
+        # A process that uses a GPU must not fork.
+        context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+        shared = create_shared_memory(self.single_observation_space, self.num_envs, context)
+        outcome = context.RawArray("d", 3 * self.num_envs)
+        self.seen = read_from_shared_memory(self.single_observation_space, shared, self.num_envs)
+        self.outcome = np.frombuffer(outcome).reshape(3, self.num_envs)
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for group in self.groups:
+            ours, theirs = context.Pipe()
+            task = (theirs, makers[group], autoreset_mode, group, shared, outcome, self.num_envs)
+            process = context.Process(target=_work, args=task, daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin episodes; environment i is seeded with seed + i, or the i-th of a list."""
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
+        for pipe, group in zip(self.pipes, self.groups, strict=True):
+            mask = {} if options is None else {k: v[group] if k == "reset_mask" else v for k, v in options.items()}
+            pipe.send(("reset", (None if seeds is None else seeds[group], mask or None)))
+        return self.seen, self._answers()
+
+    def step_async(self, actions: Any) -> None:
+        """Send the actions to the workers."""
+        for pipe, group in zip(self.pipes, self.groups, strict=True):
+            pipe.send(("step", actions[group]))
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """What came of them."""
+        info = self._answers()
+        reward, terminated, truncated = self.outcome
+        return self.seen, reward.copy(), terminated > 0, truncated > 0, info
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Both."""
+        self.step_async(actions)
+        return self.step_wait()
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """One frame an environment."""
+        for pipe in self.pipes:
+            pipe.send(("render", None))
+        return tuple(frame for frames in self._receive() for frame in frames)
+
+    def close_extras(self, **_: Any) -> None:
+        """End the workers."""
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.close()  # a worker whose pipe is closed leaves
+            process.join(timeout=2)
+            if process.is_alive():
+                process.kill()
+
+    def _answers(self) -> dict[str, Any]:
+        return merged(list(self._receive()), [g.stop - g.start for g in self.groups])
+
+    def _receive(self) -> Iterator[Any]:
+        answers = [pipe.recv() for pipe in self.pipes]  # every worker answers, also where one raised
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return iter(answers)
+
+
+def _work(
+    pipe: Connection,
+    makers: Sequence[MakeEnv],
+    mode: AutoresetMode,
+    group: slice,
+    shared: Any,
+    outcome: Any,
+    total: int,
+) -> None:
+    """A worker: answers commands until its pipe is closed. Stop signals are the main process's to answer."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    env = SyncVectorEnv(list(makers), copy=False, autoreset_mode=mode)
+    seen = read_from_shared_memory(env.single_observation_space, shared, total)
+    results = np.frombuffer(outcome).reshape(3, total)
+    while True:
+        try:
+            command, given = pipe.recv()
+        except (EOFError, OSError):
+            break
+        try:
+            answer: Any
+            if command == "step":
+                obs, *values, answer = env.step(given)
+                results[:, group] = values
+                _copy(seen, obs, group)
+            elif command == "reset":
+                obs, answer = env.reset(seed=given[0], options=given[1])
+                _copy(seen, obs, group)
+            else:
+                answer = env.render()
+        except Exception as error:
+            answer = error
+        pipe.send(answer)
+    env.close()
+
+
+def _copy(place: Any, values: Any, group: slice) -> None:
+    if isinstance(place, dict):
+        for key, part in place.items():
+            _copy(part, values[key], group)
+    elif isinstance(place, tuple):
+        for part, value in zip(place, values, strict=True):
+            _copy(part, value, group)
+    else:
+        place[group] = values
+
+
+def merged(infos: Sequence[dict[str, Any]], sizes: Sequence[int]) -> dict[str, Any]:
+    """The groups' infos as one vector environment's; where a group says nothing there are zeros or None."""
+    result: dict[str, Any] = {}
+    for key in dict.fromkeys(key for info in infos for key in info):
+        parts = [info.get(key) for info in infos]
+        known = next(part for part in parts if part is not None)
+        if isinstance(known, dict):
+            result[key] = merged([part or {} for part in parts], sizes)
+        else:
+            shape, kind = np.shape(known)[1:], np.asarray(known).dtype
+            empty = [np.full((n, *shape), None if kind.hasobject else 0, dtype=kind) for n in sizes]
+            result[key] = np.concatenate([e if p is None else p for e, p in zip(empty, parts, strict=True)])
+    return result

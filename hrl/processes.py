@@ -1,0 +1,77 @@
+"""Several processes of one run, as `torchrun` starts them: each steps environments and samples replays of its own,
+and every gradient is averaged over all of them, so that their networks stay equal to the last bit."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hrl.types import UserError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run and this one's place among them. The default is one alone."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """This one's place among those of its machine, which is its GPU."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes the run folder, evaluates and tells."""
+        return self.rank == 0
+
+    def average(self, tensor: Tensor) -> None:
+        """Replace a tensor by its mean over all processes. Called by all alike."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so. Called by all alike."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(float(flag))
+        dist.all_reduce(flags)
+        return bool(flags > 0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value at the first one, and nothing elsewhere. Called by all alike."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.first else None
+        dist.gather_object(value, values)
+        return values or []
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = Processes()
+
+
+def join_processes() -> Processes:
+    """Meet the others that `torchrun` started. Raises UserError where they cannot be reached."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE
+    if dist.is_initialized():
+        raise RuntimeError("the processes have met already")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"The {size} processes of this run do not reach each other: {error}") from error
+    return Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def lost_connection(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone."""
+    return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()

@@ -1,0 +1,184 @@
+"""Our own tasks: against MuJoCo, against Gymnasium's contract, and by hand."""
+
+import warnings
+
+import gymnasium as gym
+import gymnasium_robotics
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium_robotics.envs.maze import maps
+from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
+
+from hrl.envs import EnvConfig, make_env
+from hrl.envs.grids import FourRooms, KeyDoor
+from hrl.envs.layouts import walls
+from hrl.envs.point_maze import PointMaze, moved
+
+gym.register_envs(gymnasium_robotics)
+IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0"]
+
+
+def test_layouts_are_those_of_gymnasium_robotics():
+    theirs = {"UMaze": maps.U_MAZE, "Open": maps.OPEN, "Medium": maps.MEDIUM_MAZE, "Large": maps.LARGE_MAZE}
+    for name, layout in theirs.items():
+        assert walls(name).int().tolist() == layout
+        ours, real = gym.spec(f"hrl/PointMaze_{name}-v0"), gym.spec(f"PointMaze_{name}-v3")
+        assert ours.max_episode_steps == real.max_episode_steps
+
+
+@pytest.mark.parametrize("layout", ["UMaze", "Large"])
+def test_a_point_mazes_step_is_mujocos(layout):
+    """Also against walls, in corners and on the seams between two cells, to the precision of a float64."""
+    real = gym.make(f"PointMaze_{layout}-v3").unwrapped
+    real.reset(seed=0)
+    rng = np.random.default_rng(0)
+    rows, touching, action = [], [], np.zeros(2)
+    for t in range(1500):
+        if t % 15 == 0:
+            action = rng.uniform(-1.5, 1.5, 2)
+        if t % 300 == 299:
+            real.reset(seed=t)
+        before = np.concatenate([real.data.qpos, real.data.qvel])
+        real.step(action)
+        rows.append((before, action, np.concatenate([real.data.qpos, real.data.qvel])))
+        touching.append(sum(0 not in (c.geom1, c.geom2) for c in real.data.contact))  # 0 is the ground
+    before, action, after = (torch.tensor(np.array(x)) for x in zip(*rows, strict=True))
+    ours = PointMaze(1, layout=layout)
+    assert {0, 1, 2} <= set(touching) and sum(n > 0 for n in touching) > 200
+    assert (moved(before, action, ours.walls, ours.origin.double()) - after).abs().max() < 1e-9
+
+
+def test_the_real_mazes_reward_and_end_are_ours():
+    for kind in ("sparse", "dense"):
+        real = gym.make("PointMaze_UMaze-v3", continuing_task=False, reward_type=kind).unwrapped
+        ours = gym.make("hrl/PointMaze_UMaze-v0", continuing_task=False, reward_type=kind).unwrapped
+        achieved = np.array([[0.0, 0.0], [0.0, 0.44], [0.3, 0.35]], dtype=np.float32)
+        desired = np.zeros((3, 2), dtype=np.float32)
+        rewards = ours.compute_reward(achieved, desired, {})
+        assert np.allclose(rewards, real.compute_reward(achieved, desired, {}), atol=1e-6)
+        for a, d in zip(achieved, desired, strict=True):
+            assert ours.compute_terminated(a, d, {}) == real.compute_terminated(a, d, {})
+
+
+def test_starts_and_goals_lie_in_two_different_free_cells_with_noise():
+    maze = PointMaze(20_000, layout="UMaze")
+    maze.reset(seed=0)
+    start, goal = maze.state[:, :2], maze.goal
+    cells = [(start - maze.origin) * torch.tensor([1.0, -1.0]), (goal - maze.origin) * torch.tensor([1.0, -1.0])]
+    (sx, sy), (gx, gy) = ((c.floor().long().unbind(-1)) for c in cells)
+    assert not maze.walls[sy, sx].any() and not maze.walls[gy, gx].any()
+    assert ((sx != gx) | (sy != gy)).all()
+    counts = torch.bincount(sy * 5 + sx)
+    assert (counts > 0).sum() == 7 and counts[counts > 0].float().std() < 0.1 * 20_000 / 7
+    inside = cells[0] % 1 - 0.5
+    assert inside.abs().max() <= 0.25 + 1e-5 and inside.std() == pytest.approx(0.5 / 12**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_single_and_batched_forms_step_alike(env_id):
+    """Side by side from the same states: same observations, rewards and ends."""
+    many = gym.make_vec(env_id, num_envs=6, **({"slip": 0.0} if "Four" in env_id else {}))
+    many.reset(seed=3)
+    singles = [gym.make(env_id, **({"slip": 0.0} if "Four" in env_id else {})).unwrapped for _ in range(6)]
+    state = [name for name, x in vars(many).items() if isinstance(x, torch.Tensor) and len(x) == 6]
+    state += ["places"] if "Key" in env_id else []
+    many.action_space.seed(0)
+    for i, single in enumerate(singles):
+        single.reset(seed=0)
+        for name in state:
+            value = getattr(many, name)
+            value = value[:, i : i + 1] if name == "places" else value[i : i + 1]
+            getattr(single.batch, name).copy_(value)
+    for _ in range(30):
+        actions = torch.as_tensor(many.action_space.sample())
+        _, reward, terminated, _, info = many.step(actions)
+        for i, single in enumerate(singles):
+            obs, r, end, _, _ = single.step(actions[i].numpy())
+            final = info["final_obs"]
+            seen = {k: v[i] for k, v in final.items()} if isinstance(final, dict) else {"": final[i]}
+            for key, value in seen.items():
+                theirs = obs[key] if key else obs
+                assert np.allclose(value.numpy(), theirs, atol=1e-6), key
+            assert r == pytest.approx(float(reward[i]), abs=1e-6) and end == bool(terminated[i])
+        if bool(terminated.any()):
+            break
+
+
+def test_an_episode_that_ends_is_begun_anew_and_its_true_last_observation_stays():
+    maze = PointMaze(3, max_episode_steps=5, layout="Open", continuing_task=False)
+    maze.reset(seed=0)
+    maze.state[1, :2] = maze.goal[1] - 0.5
+    there = maze.goal[1] - torch.tensor([0.2, 0.2])
+    maze.state[1, :2] = there
+    obs, reward, terminated, truncated, info = maze.step(torch.zeros(3, 2))
+    assert terminated.tolist() == [False, True, False] and reward.tolist() == [0.0, 1.0, 0.0]
+    assert torch.allclose(info["final_obs"]["achieved_goal"][1], there)
+    assert (obs["achieved_goal"][1] - there).norm() > 0.01 and maze.elapsed.tolist() == [1, 0, 1]
+    assert torch.equal(obs["observation"][0], info["final_obs"]["observation"][0])
+    for _ in range(4):
+        *_, truncated, info = maze.step(torch.zeros(3, 2))
+    assert truncated.tolist() == [True, False, True]
+
+
+def test_a_continuing_maze_gives_a_new_goal_where_one_is_reached():
+    maze = PointMaze(2, layout="UMaze", reset_target=True)
+    maze.reset(seed=0)
+    maze.state[0, :2] = maze.goal[0]
+    before = maze.goal.clone()
+    _, reward, terminated, *_ = maze.step(torch.zeros(2, 2))
+    assert reward.tolist() == [1.0, 0.0] and not terminated.any()
+    assert (maze.goal[0] - maze.state[0, :2]).norm() > 0.45 and torch.equal(maze.goal[1], before[1])
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_gymnasiums_and_sb3s_checkers_pass(env_id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*(infinity|GoalEnv|contains NaN).*")
+        check_env(gym.make(env_id, render_mode="rgb_array").unwrapped)
+        check_env_for_sb3(gym.make(env_id).unwrapped)
+
+
+def test_the_bridge_hands_tensors_through_without_a_copy():
+    bridge = make_env(EnvConfig("hrl/PointMaze_UMaze-v0", num_envs=4))
+    given = []
+    step = bridge.env.step
+    bridge.env.step = lambda actions: given.append(step(actions)) or given[-1]
+    bridge.reset(0)
+    result = bridge.step(torch.zeros(4, 2))
+    raw = given[0][0]
+    assert bridge.tensors and result.obs.state.data_ptr() == raw["observation"].data_ptr()
+    assert result.reward.data_ptr() == given[0][1].data_ptr() and result.taken == 4
+
+
+def test_four_rooms_slips_a_third_of_the_time_and_walls_stop():
+    rooms = FourRooms(30_000)
+    assert len(rooms.cells) == 104 and rooms.cells[62].tolist() == [7, 9]  # the east hallway
+    rooms.reset(seed=0)
+    middle = int((rooms.cells == torch.tensor([2, 3])).all(-1).nonzero())
+    rooms.cell.fill_(middle)
+    rooms.advance(torch.zeros(30_000, dtype=torch.int64))  # up
+    where = {tuple(c): float((rooms.cell == i).float().mean()) for i, c in enumerate(rooms.cells.tolist())}
+    assert where[1, 3] == pytest.approx(2 / 3, abs=0.01)
+    assert [where[c] for c in ((2, 4), (3, 3), (2, 2))] == pytest.approx([1 / 9] * 3, abs=0.01)
+    sure = FourRooms(1, slip=0.0)
+    sure.reset(seed=0)
+    sure.cell.fill_(0)  # the upper left corner
+    sure.advance(torch.tensor([0]))
+    assert sure.cell.item() == 0
+
+
+def test_the_door_opens_only_for_the_key():
+    grid = KeyDoor(1, size=6)
+    grid.reset(seed=0)
+    grid.places.copy_(torch.tensor([[[1, 1]], [[2, 1]], [[1, 3]], [[1, 4]]]))  # agent, key, door, goal
+    up, right, down = (torch.tensor([a]) for a in (0, 1, 2))
+    walk = lambda *moves: [(bool(grid.advance(m)[1]), grid.agent[0].tolist())[1] for m in moves]  # noqa: E731
+    assert walk(right, right) == [[1, 2], [1, 2]]  # the door is shut
+    assert walk(torch.tensor([3]), down) == [[1, 1], [2, 1]] and grid.held.item()
+    assert walk(up, right, right) == [[1, 1], [1, 2], [1, 3]] and grid.opened.item()
+    reward, ended, _ = grid.advance(right)
+    assert reward.item() == 1.0 and ended.item()
+    assert grid.observe()[0].tolist() == pytest.approx([0.2, 0.8, 0.4, 0.2, 0.2, 0.6, 0.2, 0.8, 1, 1])
