@@ -17,6 +17,7 @@ from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import make_single
+from hrl.execution import keep_freed_memory
 from hrl.processes import ALONE, Processes, join_processes
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
@@ -73,6 +74,7 @@ def run(arguments: list[str]) -> int:
     else:
         session, config = begun(arguments[0], arguments[1:])
     stopped = config.train(session)
+    session.processes.leave()
     folder = session.folder.path
     if not session.processes.first:
         return 0 if stopped is None else 128 + stopped
@@ -211,6 +213,7 @@ def make_session(
     processes: Processes = ALONE,
 ) -> Session:
     """Put together what a run needs of the world."""
+    keep_freed_memory()
     if run_config.threads:
         torch.set_num_threads(run_config.threads)
     device = pick_device(run_config.device, processes)

@@ -111,7 +111,7 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
         summary = json.loads(_run("evaluate.py", str(run), "--episodes", "100", "--json"))
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-    host: dict[str, Any] = {"machine": _processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
+    host: dict[str, Any] = {"machine": processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
     keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
     return {
         "name": case.name, "env": case.env, "arguments": case.arguments, "seed": seed,
@@ -126,7 +126,7 @@ def _run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

@@ -147,11 +147,9 @@ class Bridge:
         if not self.goal_env:
             state = flatten_batch(space, raw, self.device)
             return Observation(state, state.new_zeros(len(state), 0))
-        parts = {key: flatten_batch(space[key], raw[key], self.device) for key in raw}
-        state = parts["observation"]
-        if self.appended:
-            state = torch.cat([state, parts["achieved_goal"]], -1)
-        return Observation(state, parts["desired_goal"])
+        keys = ("observation", "desired_goal", "achieved_goal")[: 3 if self.appended else 2]
+        state, goal, *achieved = (flatten_batch(space[key], raw[key], self.device) for key in keys)
+        return Observation(torch.cat([state, *achieved], -1) if achieved else state, goal)
 
     def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:
         """The true next observation: under SAME_STEP it stands in info where an episode ended."""
@@ -202,11 +200,12 @@ class Bridge:
         given = {"an observation": obs.state, "a goal": obs.goal}
         if reward is not None:
             given["a reward"] = reward.unsqueeze(-1)
-        for name, values in given.items():
-            # One sum instead of a mask: an entry that is no number makes the sum none.
-            if self.tensors and self.device.type == "cuda":
-                self._fault |= ~torch.isfinite(values.sum())  # told by `verify`, so that nothing waits here
-            elif not bool(torch.isfinite(values.sum())):
+        # One sum instead of a mask: an entry that is no number makes the sum none.
+        fault = ~torch.isfinite(torch.stack([values.sum() for values in given.values()]).sum())
+        if self.tensors and self.device.type == "cuda":
+            self._fault |= fault  # told by `verify`, so that nothing waits here
+        elif bool(fault):
+            for name, values in given.items():
                 wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
                 if wrong:
                     raise EnvironmentFault(

@@ -4,6 +4,9 @@ They are the same functions, and give the same results. A function may be captur
 has static shapes and keeps what it remembers in place: acting, observing and rounds of updates are such.
 """
 
+import ctypes
+import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from hrl.types import UserError
 Mode = Literal["auto", "eager", "compile", "graph"]
 F = TypeVar("F", bound=Callable[..., Any])
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as glibc numbers them
 WARM_UP = 3
 """Calls that run eagerly before a capture, so that libraries and optimisers have made what they keep."""
 
@@ -59,12 +63,28 @@ EXECUTIONS: dict[str, type[Execution]] = {"eager": Execution, "compile": Compile
 
 
 def pick_execution(mode: Mode, device: torch.device) -> Execution:
-    """The way to run on a device; auto captures on a GPU. Raises UserError for graphs without one."""
+    """The way to run on a device; auto captures on a GPU. Raises UserError where it cannot."""
     if mode == "auto":
         mode = "graph" if device.type == "cuda" else "eager"
+    if mode == "compile" and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise UserError("--execution compile needs a C++ compiler (g++, or the one that CXX names) on a CPU.")
     if mode == "graph" and device.type != "cuda":
         raise UserError("--execution graph captures CUDA graphs and needs --device cuda; use eager or compile here.")
     return EXECUTIONS[mode]()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what tensors free instead of handing it back to the system page by page.
+
+    Every tensor above 128 KiB is else mapped and cleared anew, which on a CPU takes as long as the arithmetic on it.
+    Does nothing where the C library is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 2**25), (M_TOP_PAD, 2**26)):
+        mallopt(option, value)
 
 
 @dataclass

@@ -4,6 +4,7 @@ Level 0 acts in the environment at every step. Each level above decides once a p
 command to the level below. `act`, `observe` and `learn` are the whole way of the data.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrl.clock import FRESH, Held, Outcome
+from hrl.clock import FRESH, Held, Outcome, nowhere
 from hrl.commands import Subgoal
 from hrl.execution import Execution
 from hrl.level import Level, under
@@ -96,8 +97,10 @@ class Hierarchy:
         for i in range(len(self.levels) - 1, 0, -1):
             level, command = self.levels[i], self._subgoal(i)
             above = above | memory[i - 1].due(level.period)
-            action = self._decision(level, state, targets[0], greedy, explore)
-            renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, action))
+            action = level.segment.action
+            if not nowhere(above):
+                action = self._decision(level, state, targets[0], greedy, explore)
+                renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, action))
             if explore and self.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state)), level.segment.tested)
             for answers, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
@@ -120,7 +123,8 @@ class Hierarchy:
         d = self.decide(obs, self.memory, explore=True)
         first = self.levels[0].replay.cursor
         for level, due, target, action, test in zip(self.levels, d.due, d.targets, d.actions, d.tests, strict=True):
-            level.segment.open(due, obs.state, target, action, first, test)
+            if not nowhere(due):
+                level.segment.open(due, obs.state, target, action, first, test)
         for held, renewed in zip(self.memory, d.memory, strict=True):
             held.assign(renewed)
         return d.actions[0]
@@ -151,9 +155,10 @@ class Hierarchy:
             else:
                 reward = level.command.reward(outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
-            if i:
-                self._measure_reach(i, outcome, ended[i])
-            self._store(level, lengths[i], outcome, ended[i])
+            if not nowhere(ended[i]):
+                if i:
+                    self._measure_reach(i, outcome, ended[i])
+                self._store(level, lengths[i], outcome, ended[i])
         for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
             held.assign(following)
 
@@ -245,6 +250,13 @@ class Hierarchy:
     def own_tensors(self) -> dict[str, Tensor]:
         """Those that differ between the processes of a run: replays and the random state."""
         return {name: x for name, x in self.tensors().items() if ".replay." in name or name == "generator"}
+
+    def fingerprint(self) -> str:
+        """A checksum of the networks, which are equal in all processes of a run."""
+        digest = hashlib.sha256()
+        for tensor in self.network_tensors().values():
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def network_tensors(self) -> dict[str, Tensor]:
         """The networks alone, enough to act."""

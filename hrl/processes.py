@@ -48,10 +48,11 @@ class Processes:
         dist.gather_object(value, values)
         return values or []
 
-    def wait(self) -> None:
-        """Until all have come here."""
+    def leave(self) -> None:
+        """The run is over: wait for the others, and part."""
         if self.size > 1:
             dist.barrier()
+            dist.destroy_process_group()
 
 
 ALONE = Processes()

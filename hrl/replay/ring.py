@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hrl.clock import nowhere
+
 REDRAWS = 4
 """Rounds in which a drawn final row is drawn again. A fraction f of final rows leaves a bias of order f^4."""
 
@@ -78,21 +80,26 @@ class Replay:
         `row` and `following` are [N, width] (or [N] for width 1); `following` may hold counters too. `ended` and
         `terminated` [N] say whether the episode ended with this row, and whether that was the task's end.
         """
-        here, after = self._index(self._env, self.cursor), self._index(self._env, self.cursor + 1)
+        here = self._index(self._env, self.cursor)
+        after = (here + self.num_envs) % len(self.values)
         self.values.index_copy_(0, here, torch.cat([_column(row[name]) for name in self.fields], -1))
         self.values[:, : self.next_width].index_copy_(
             0, after, torch.cat([_column(following[name]) for name in self._next_fields], -1)
         )
-        none = torch.zeros_like(self.episode)
-        numbers = [self.episode, *(counters[c] for c in self.counters)]
-        self.numbers.index_copy_(0, here, torch.stack(numbers, -1).to(torch.int32))
-        numbers = [self.episode, *(following.get(c, none) for c in self.counters)]
-        self.numbers.index_copy_(0, after, torch.stack(numbers, -1).to(torch.int32))
+        self._count(here, counters)
+        self._count(after, following)
 
         closed = keep & ended
-        self._end_episode(closed, self.cursor + 1, terminated)
-        self.cursor += keep.long() + closed.long()
-        self.episode += closed.long()
+        if not nowhere(closed):
+            self._end_episode(closed, self.cursor + 1, terminated)
+            self.episode += closed.long()
+            self.cursor += closed.long()
+        self.cursor += keep.long()
+
+    def _count(self, place: Tensor, counters: Mapping[str, Tensor]) -> None:
+        none = torch.zeros_like(self.episode)
+        numbers = [self.episode, *(counters.get(c, none) for c in self.counters)]
+        self.numbers.index_copy_(0, place, torch.stack(numbers, -1).to(torch.int32))
 
     def _end_episode(self, where: Tensor, final: Tensor, terminated: Tensor) -> None:
         slot = self.episode % len(self.episode_end) * self.num_envs + self._env

@@ -164,10 +164,15 @@ class Training:
         self.agent.cut(obs)
         # What differs between processes: the others' replays and random states stand under their ranks.
         own = self.agent.tensors() if self.processes.first else self.agent.own_tensors()
-        parts = self.processes.gather(own)
+        parts = self.processes.gather((own, self.agent.fingerprint()))
         if self.processes.first:
-            tensors = parts[0] | {f"rank{i}.{name}": x for i, part in enumerate(parts) if i for name, x in part.items()}
-            self.checkpoints.save(Checkpoint(tensors, self._numbers()))
+            tensors = {**own}
+            for rank, (theirs, _) in enumerate(parts[1:], 1):
+                tensors |= {f"rank{rank}.{name}": x for name, x in theirs.items()}
+            prints = [fingerprint for _, fingerprint in parts]
+            if len(set(prints)) > 1:
+                raise AssertionError(f"the networks differ between the processes: {prints}")
+            self.checkpoints.save(Checkpoint(tensors, {**self._numbers(), "fingerprints": prints}))
         self.saved_at = self.agent.steps
 
     def _numbers(self) -> dict[str, Any]:

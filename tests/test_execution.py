@@ -1,0 +1,147 @@
+"""Eager, compiled and captured: the same functions with the same results."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import CPU, small_hiro
+
+from hrl.agents.base import Setting
+from hrl.envs import EnvConfig, make_env
+from hrl.execution import Captured, pick_execution
+from hrl.hierarchy import Hierarchy
+from hrl.learners import SAC, TD3, Batch, LearnerConfig
+from hrl.training.session import pick_device
+from hrl.types import UserError
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def a_batch(n: int = 32) -> Batch:
+    g = torch.Generator().manual_seed(1)
+    r = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
+    return Batch(r(n, 3), r(n, 2).tanh(), r(n), r(n, 3), torch.full((n,), 0.9))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("kind", [TD3, SAC])
+def test_compiled_updates_are_the_eager_ones(kind):
+    learners = []
+    for mode in ("eager", "compile"):
+        torch.manual_seed(0)
+        learner = kind(3, 2, LearnerConfig(hidden=(8, 8)))
+        execution = pick_execution(mode, CPU)
+        for name in learner.formulas:
+            setattr(learner, name, execution.formula(getattr(learner, name)))
+        generator = torch.Generator().manual_seed(0)
+        for number in range(4):
+            learner.update(a_batch(), number, generator)
+        learners.append(learner)
+    eager, compiled = learners
+    start = kind(3, 2, LearnerConfig(hidden=(8, 8)))
+    for (name, one), other, begun in zip(
+        eager.state_dict().items(), compiled.state_dict().values(), start.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-5), name
+        assert one.numel() < 4 or not torch.equal(one, begun), name
+
+
+def test_graphs_without_a_gpu_and_unknown_devices_are_refused():
+    with pytest.raises(UserError, match="needs --device cuda"):
+        pick_execution("graph", CPU)
+    assert not pick_execution("auto", CPU).captures
+
+
+def test_freed_steps_do_not_reach_into_what_was_stored():
+    """What acting remembers is its own: an environment may write its next observations over the last."""
+    env = make_env(EnvConfig("hrl/PointMaze_Open-v0", {"continuing_task": False}, num_envs=4))
+    agent = small_hiro().build(Setting(env.spec, 4, CPU, 0, lambda: env))
+    obs = env.reset(0)
+    agent.act(obs)
+    seen = obs.state.clone()
+    obs.state.fill_(99.0)
+    assert torch.equal(agent.levels[0].segment.state, seen) and torch.equal(agent.levels[1].segment.state, seen)
+
+
+# -- on a GPU ------------------------------------------------------------------------------------------------
+
+
+def maze_agent(mode: str) -> tuple[Hierarchy, object]:
+    """A hierarchy with learning levels on batched mazes on the GPU."""
+    device = torch.device("cuda")
+    env = make_env(EnvConfig("hrl/PointMaze_UMaze-v0", {"continuing_task": False}, num_envs=64), device)
+    config = small_hiro(hindsight=0.8, hindsight_actions=0.25)
+    config.low.every = config.high.every = 64
+    config.low.hindsight, config.low.noise, config.high.noise = 0.8, 0.1, 0.1
+    torch.manual_seed(0)
+    agent = config.build(Setting(env.spec, 64, device, 0, lambda: env))
+    agent.execute(pick_execution(mode, device))
+    return agent, env
+
+
+def roll(agent: Hierarchy, env: object, steps: int) -> None:
+    obs = env.reset(0)
+    for _ in range(steps):
+        env.send(agent.act(obs))
+        agent.learn(0.0)
+        step = env.receive()
+        agent.observe(step)
+        obs = step.obs
+
+
+@gpu
+@pytest.mark.gpu
+def test_captured_training_is_the_eager_one():
+    """Same seeds: the same replays, and networks equal up to the order of sums. Random states advance alike."""
+    states = []
+    for mode in ("eager", "graph"):
+        agent, env = maze_agent(mode)
+        roll(agent, env, 60)
+        states.append(agent.tensors())
+    for name, one in states[0].items():
+        if "generator" in name:
+            continue
+        assert torch.allclose(one.double(), states[1][name].double(), atol=1e-3, rtol=1e-3), name
+
+
+@gpu
+@pytest.mark.gpu
+def test_two_replays_draw_different_numbers_and_a_changed_learning_rate_takes_effect():
+    generator = torch.Generator("cuda").manual_seed(0)
+    draw = Captured(lambda n, g: torch.rand(n, generator=g, device="cuda"))
+    draws = [draw(5, generator).clone() for _ in range(8)]
+    assert len({tuple(d.tolist()) for d in draws}) == 8
+    agent, env = maze_agent("graph")
+    roll(agent, env, 40)
+    level = agent.levels[0]
+    level.learner.set_learning_rate(0.0)
+    before = level.learner.critic_optimiser.flat.clone()
+    level._round(1, 0, agent.generator)
+    assert torch.equal(level.learner.critic_optimiser.flat, before)
+
+
+@gpu
+@pytest.mark.gpu
+def test_nothing_waits_for_the_host():
+    agent, env = maze_agent("graph")
+    roll(agent, env, 40)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        roll_on(agent, env)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def roll_on(agent: Hierarchy, env: object) -> None:
+    obs = env.observe(env.env.observe())
+    for _ in range(10):
+        env.send(agent.act(obs))
+        agent.learn(0.0)
+        step = env.receive()
+        agent.observe(step)
+        obs = step.obs
+
+
+def test_the_gpu_of_a_process_is_its_own():
+    assert pick_device("cpu").type == "cpu"

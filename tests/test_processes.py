@@ -1,0 +1,92 @@
+"""One run in several processes, as torchrun starts them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_runs import LINE, ROOT, run_of, same_state
+
+from hrl.training.checkpoint import Checkpoints
+
+
+def launched(*arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, str(ROOT / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of 1,000 steps in two processes with checkpoints at 500 and 1,000, and what it printed."""
+    folder = tmp_path_factory.mktemp("together")
+    process = launched("hiro", *LINE, "--log-dir", str(folder))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return run_of(folder), out
+
+
+def test_networks_stay_equal_and_replays_are_each_processes_own(together):
+    run, out = together
+    assert out.count("Run folder:") == 1 and out.count("Done.") == 1 and out.count("evaluation:") == 2
+    checkpoint = Checkpoints(run / "checkpoints").last()
+    one, other = checkpoint.numbers["fingerprints"]
+    assert one == other
+    assert checkpoint.numbers["processes"] == 2 and checkpoint.steps == 1000
+    tensors = checkpoint.tensors
+    for level in ("low", "high"):
+        mine, theirs = tensors[f"{level}.replay.values"], tensors[f"rank1.{level}.replay.values"]
+        assert theirs.abs().sum() > 0 and not np.array_equal(mine[: len(theirs)], theirs[: len(mine)])
+    assert not any(name.startswith("rank1.low.net") for name in tensors)
+
+
+def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
+    first = launched("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "500")
+    assert first.wait(120) == 0, first.communicate()
+    run = run_of(tmp_path)
+    alone = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--resume", str(run), "--total-steps", "1000"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )  # fmt: skip
+    assert alone.returncode == 2 and "has 2 processes, not 1" in alone.stderr
+    onward = launched("--resume", str(run), "--total-steps", "1000")
+    _, err = onward.communicate(timeout=120)
+    assert onward.returncode == 0, err
+    assert same_state(run, together[0])
+
+
+def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path):
+    process = launched("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "1000000", "--eval-freq", "0")
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.rglob("step-*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    os.kill(second_of(process.pid), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "error: A process of this run died" in err and "is whole" in err
+    checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
+    assert checkpoint.steps >= 500 and load_file  # read, and its checksums hold
+
+
+def second_of(launcher: int) -> int:
+    """The process of rank 1 among the launcher's children."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and b"\0RANK=1\0" in (folder / "environ").read_bytes():
+                return int(folder.name)
+        except (OSError, ValueError, IndexError):
+            continue
+    raise AssertionError("no process of rank 1")
