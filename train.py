@@ -1,5 +1,6 @@
 """Train an agent: `python train.py ALGORITHM --env ID`, or go on: `python train.py --resume RUN`."""
 
+import contextlib
 import math
 import os
 import sys
@@ -24,9 +25,11 @@ from hrl.training.config import updated
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
 from hrl.training.session import Session, Which, pick_device
+from hrl.training.sweep import Judge, Sweep, SweepConfig
 from hrl.types import UserError
 
-PRESET = "Preset of hyperparameters: auto (by environment), none, debug (seconds), or an entry of agents/presets."
+PRESET = "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file."
+SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/training/sweep.py)."
 
 
 @dataclass
@@ -71,6 +74,8 @@ def run(arguments: list[str]) -> int:
         return 0
     if any(a.split("=")[0] == "--resume" for a in arguments):
         session, config = resumed(arguments)
+    elif _peek(arguments, "--sweep"):
+        return 0 if swept(arguments[0], arguments[1:]) else 130
     else:
         session, config = begun(arguments[0], arguments[1:])
     stopped = config.train(session)
@@ -99,6 +104,39 @@ def usage() -> str:
 
 def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     """A new run from an algorithm's name and options."""
+    env, run_config, agent, values = resolved(algorithm, arguments)
+    processes = join_processes()
+    if values and processes.first:
+        print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
+    folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
+    return make_session(algorithm, env, run_config, agent, folder, processes=processes), agent
+
+
+def swept(algorithm: str, arguments: list[str]) -> bool:
+    """Search hyperparameters by runs of the same command; whether it came to its end."""
+    path = Path(_peek(arguments, "--sweep") or "")
+    sweep, parts = SweepConfig.read(path), resolved(algorithm, arguments)[:3]
+    env, run_config, _ = parts
+    folder = run_config.log_dir / "sweeps" / path.stem
+
+    def train_one(values: dict[str, Any], seed: int, judge: Judge) -> bool:
+        one_env, one_run, agent = _apply(parts, values, str(path))
+        one_run = replace(one_run, seed=run_config.seed + seed, log_dir=folder / "runs", progress=False)
+        where = RunFolder.new(one_run.log_dir, one_env.env, algorithm, one_run.seed)
+        session = make_session(algorithm, one_env, one_run, agent, where)
+        session.judge = judge
+        with (folder / "output.log").open("a") as log, contextlib.redirect_stdout(log):
+            return agent.train(session) is None
+
+    if not run_config.eval_freq:
+        raise UserError("A sweep goes by evaluations: set --eval-freq.")
+    finished = Sweep(sweep, folder, env.env.rpartition(":")[2], run_config.seed, train_one).run()
+    print(f"{'Done' if finished else 'Stopped; the same command goes on'}. Best: --preset {folder / 'preset.yaml'}")
+    return finished
+
+
+def resolved(algorithm: str, arguments: list[str]) -> tuple[EnvConfig, RunConfig, Any, dict[str, Any]]:
+    """(environment, run, agent) configurations, and the preset's values that went into them."""
     if algorithm.startswith("-"):
         raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
     agent = find_agent(algorithm)
@@ -109,14 +147,10 @@ def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     # Given keyword arguments add to the preset's.
     env = replace(env, env_kwargs={**parts[0].env_kwargs, **env.env_kwargs})
     run_config.check()
-    processes = join_processes()
-    if values and processes.first:
-        print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
     for name, value in _flat({"env": asdict(env), "run": as_json(run_config), **as_json(agent)}).items():
         if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
             raise UserError(f"--{name} must be a finite number, not {value}.")
-    folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
-    return make_session(algorithm, env, run_config, agent, folder, processes=processes), agent
+    return env, run_config, agent, values
 
 
 def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) -> tuple[Any, Any, Any]:
@@ -127,8 +161,11 @@ def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) 
         for name, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
     ]
     preset_field: Any = ("preset", Annotated[str, tyro.conf.arg(help=PRESET)], field(default="auto"))
+    sweep_field: Any = ("sweep", Annotated[Path | None, tyro.conf.arg(help=SWEEP)], field(default=None))
     # The help of a subcommand is the algorithm's own first sentence.
-    command = make_dataclass("Command", [*fields, preset_field], namespace={"__doc__": type(defaults[2]).__doc__})
+    command = make_dataclass(
+        "Command", [*fields, preset_field, sweep_field], namespace={"__doc__": type(defaults[2]).__doc__}
+    )
     parsed: Any = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
     return parsed.env_part, parsed.run_part, parsed.agent_part
 

@@ -6,6 +6,7 @@ A file maps environment ids, or patterns of them, to option values; `default` ho
 
 from fnmatch import fnmatch
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,7 +17,8 @@ Values = dict[str, Any]
 
 
 def preset(algorithm: str, env_id: str, name: str) -> Values:
-    """The merged values for an environment. `name` is auto, none, debug, or an entry's own name.
+    """The merged values for an environment. `name` is auto, none, debug, an entry's own name, or
+    a YAML file of the same form, whose entries come on top.
 
     Raises UserError where the entry does not exist.
     """
@@ -24,6 +26,8 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
     env_id = env_id.rpartition(":")[2]
     if name == "none":
         return {}
+    if name.endswith((".yaml", ".yml")):
+        entries, name = _added(entries, Path(name)), "auto"
     if name not in ("auto", "debug") and name not in entries:
         raise UserError(f"There is no preset {name!r} for {algorithm}; there are auto, none, {', '.join(entries)}.")
     chosen = [key for key in entries if key == "default" or (key != "debug" and fnmatch(env_id, key))]
@@ -44,6 +48,17 @@ def _entries(algorithm: str) -> dict[str, Values]:
             for key, values in (yaml.safe_load(resource.read_text()) or {}).items():
                 entries[key] = _merged(entries.get(key, {}), values or {})
     return entries
+
+
+def _added(entries: dict[str, Values], file: Path) -> dict[str, Values]:
+    """With the entries of a file of the user's own above them."""
+    try:
+        own = yaml.safe_load(file.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"The preset {file} cannot be read: {error}") from error
+    if not isinstance(own, dict) or not all(isinstance(values, dict) for values in own.values()):
+        raise UserError(f"The preset {file} must map environment ids to options.")
+    return entries | {key: _merged(entries.get(key, {}), values) for key, values in own.items()}
 
 
 def _merged(below: Values, above: Values) -> Values:

@@ -99,7 +99,7 @@ class Training:
     def _train(self, stop: StopRequest) -> None:
         agent, report, total = self.agent, self.reporter, self.session.run.total_steps
         obs = self._begin()
-        while agent.steps < total and not self.processes.any(stop.signal is not None):
+        while agent.steps < total and not self.processes.any(self._to_stop(stop)):
             obs = self._step(obs)
             if report.log_due(agent.steps):
                 self._log()
@@ -111,6 +111,9 @@ class Training:
             self._evaluate(obs)
         if self.saved_at != agent.steps:
             self._checkpoint(obs)
+
+    def _to_stop(self, stop: StopRequest) -> bool:
+        return stop.signal is not None or self.reporter.given_up
 
     def _step(self, obs: Observation) -> Observation:
         """Learning comes while the environments step, from what was seen before."""

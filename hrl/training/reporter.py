@@ -37,6 +37,7 @@ class Reporter:
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
         self.elapsed = 0.0
+        self.given_up = False
         self.logger = Logger(session.folder.path, steps if session.resume else None)
         self.display = Display(run.total_steps, steps, run.progress)
         if session.hyperparameters and not session.resume:
@@ -69,6 +70,7 @@ class Reporter:
         if self.session.draw is not None and (image := self.session.draw(result)) is not None:
             self.logger.picture("eval/trajectories", steps, image)
         self.display.evaluated(steps, scalars)
+        self.given_up = self.session.judge is not None and self.session.judge(steps, scalars)
         score = scalars["eval/success_rate"], scalars["eval/mean_reward"]
         better, self.best = score > self.best, max(score, self.best)
         self._since += time.perf_counter() - paused  # the rate counts training alone
@@ -102,6 +104,7 @@ class Bystander(Reporter):
         self.log_due, self.eval_due, self.save_due = (
             Every(frequency, steps) for frequency in (run.log_freq, run.eval_freq, run.save_freq)
         )
+        self.given_up = False
         self.recent, self.display = Recent(session.device), Display(run.total_steps, steps, live=False)
 
     def log(self, steps: int, metrics: dict[str, float]) -> None:

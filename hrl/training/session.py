@@ -37,6 +37,8 @@ class Session:
     begin: Callable[[], None] = lambda: None
     """Called once the agent is built: makes the run folder and writes the resolved configuration into it."""
     draw: Callable[[Evaluation], Any] | None = None
+    judge: Callable[[int, dict[str, float]], bool] | None = None
+    """(steps, scalars of an evaluation) -> whether to give the run up."""
     hyperparameters: Callable[[], dict[str, Any]] | None = None
     """The resolved configuration, flat, for TensorBoard."""
 
