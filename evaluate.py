@@ -79,6 +79,7 @@ def evaluate_run(path: Path, options: Options, alone: bool) -> dict[str, Any]:
     env_id = env.env
     if options.env:
         env = replace(env, env=options.env)
+    config.eval_env = None
     session = make_session(algorithm, env, config, agent, folder)
     policy = agent.load(session, options.checkpoint)
     result: Evaluation = session.evaluate(policy, options.episodes, keep_paths=12 if options.plot and alone else 0)

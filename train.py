@@ -258,6 +258,8 @@ def make_session(
 
     def make(count: int | None, seeds: Any, **overrides: Any) -> Any:
         chosen = env if count is None else replace(env, num_envs=count, vectorization="auto")
+        if seeds is not None and run_config.eval_env:
+            chosen = replace(chosen, env=run_config.eval_env)
         return make_env(chosen, device, seeds, **overrides)
 
     def begin() -> None:

@@ -127,6 +127,7 @@ def _run(script: str, *arguments: str) -> str:
 
 
 def processor() -> str:
+    """What the machine calls itself."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

@@ -1,5 +1,6 @@
 """Gymnasium environments in worker processes, a group in each, observations in shared memory."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -85,11 +86,15 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **_: Any) -> None:
         """End the workers."""
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.close()  # a worker whose pipe is closed leaves
-            process.join(timeout=2)
-            if process.is_alive():
+        for pipe in self.pipes:
+            with contextlib.suppress(OSError):  # one that died has no more to close
+                pipe.send(("close", None))
+            pipe.close()
+        for process in self.processes:
+            process.join(timeout=5)
+            if process.is_alive():  # in the middle of a step that does not end
                 process.kill()
+                process.join()
 
     def _answers(self) -> dict[str, Any]:
         return merged(list(self._receive()), [g.stop - g.start for g in self.groups])
@@ -120,7 +125,9 @@ def _work(
     while True:
         try:
             command, given = pipe.recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError):  # the main process is gone
+            break
+        if command == "close":
             break
         try:
             answer: Any

@@ -2,6 +2,7 @@
 
 import re
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.flatten import flat_dim, flatten_batch
 from hrl.envs.goals import Probe, find_achieved
+from hrl.envs.workers import WorkerEnv
 
 
 def test_dictionaries_numbers_and_vectors_are_flattened():
@@ -136,3 +138,41 @@ def test_flattening_does_not_depend_on_the_batch():
     two = {k: np.repeat(v, 2, 0) for k, v in one.items()}
     cpu = torch.device("cpu")
     assert torch.equal(flatten_batch(space, one, cpu)[0], flatten_batch(space, two, cpu)[1])
+
+
+def test_groups_in_worker_processes_are_one_vector_environment():
+    """Five environments in two workers give what five in this process give: seeds, ends, infos, final observations."""
+    makers = [lambda: gym.make("GoalLine-v0") for _ in range(5)]
+    apart = WorkerEnv(makers, 2, AutoresetMode.SAME_STEP)
+    here = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert [g.stop - g.start for g in apart.groups] == [2, 3]
+    seen = [env.reset(seed=7)[0] for env in (apart, here)]
+    ended = 0
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        for key in seen[0]:
+            assert np.array_equal(seen[0][key], seen[1][key])
+        actions = rng.uniform(-1, 1, (5, 1)).astype(np.float32)
+        one, other = apart.step(actions), here.step(actions)
+        seen = [one[0], other[0]]
+        assert all(np.allclose(a, b) for a, b in zip(one[1:4], other[1:4], strict=True))
+        done = one[2] | one[3]
+        ended += done.sum()
+        if done.any():
+            for i in np.flatnonzero(done):
+                for key, value in other[4]["final_obs"][i].items():
+                    assert np.array_equal(one[4]["final_obs"][i][key], value)
+            assert np.array_equal(one[4]["_final_obs"], done)
+    assert ended > 3
+    apart.close(), here.close()
+    assert not any(process.is_alive() for process in apart.processes)
+
+
+def test_a_worker_that_is_killed_is_named():
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=4, vectorization="async", workers=2))
+    env.reset(0)
+    env.env.processes[1].kill()
+    env.env.processes[1].join()
+    with pytest.raises(EnvironmentFault, match="A worker process of GoalLine-v0 died"):
+        env.step(torch.zeros(4, 1))
+    env.close()

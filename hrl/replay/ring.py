@@ -55,7 +55,8 @@ class Replay:
         self._next_fields = next_fields
         self.next_width = sum(fields[f] for f in next_fields)
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
-        self.values = torch.zeros(self.length * num_envs, width, device=device)
+        # Filled, not only zeroed: the system hands out memory when it is written, and a full one is to be told now.
+        self.values = torch.empty(self.length * num_envs, width, device=device).fill_(0.0)
         self.numbers = torch.zeros(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device)
         episodes = self.length // 2 + 2  # an episode takes two rows at least
         self.episode_end = torch.zeros(episodes, num_envs, dtype=torch.int32, device=device)

@@ -7,7 +7,11 @@ from hrl.training.display import Display
 from hrl.training.episodes import Recent
 from hrl.training.evaluation import Policy
 from hrl.training.logger import Logger
+from hrl.training.run import RunConfig
 from hrl.training.session import Session
+
+PICTURES = 100
+"""Pictures a run writes at most, so that long runs stay small."""
 
 
 class Every:
@@ -30,9 +34,7 @@ class Reporter:
     def __init__(self, session: Session, steps: int = 0) -> None:
         run = session.run
         self.session = session
-        self.log_due, self.eval_due, self.save_due = (
-            Every(frequency, steps) for frequency in (run.log_freq, run.eval_freq, run.save_freq)
-        )
+        self._set_clocks(run, steps)
         self.recent = Recent(session.device)
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
@@ -45,6 +47,12 @@ class Reporter:
         if session.resume:
             self.load_state_dict(session.resume.numbers["reporter"])
         self._since, self._at = time.perf_counter(), steps
+
+    def _set_clocks(self, run: RunConfig, steps: int) -> None:
+        self.log_due, self.eval_due, self.save_due, self.picture_due = (
+            Every(frequency, steps)
+            for frequency in (run.log_every, run.eval_freq, run.save_freq, max(run.total_steps // PICTURES, 1))
+        )
 
     def log(self, steps: int, metrics: dict[str, float]) -> None:
         """One row: recent episodes, rate, and `train/<metric>`."""
@@ -67,7 +75,8 @@ class Reporter:
         scalars = result.scalars()
         self.last_eval = {**scalars, "steps": float(steps)}
         self.logger.write(steps, {**scalars, "eval/time_elapsed": self.elapsed + paused - self._since})
-        if self.session.draw is not None and (image := self.session.draw(result)) is not None:
+        draw = self.session.draw if self.picture_due(steps) else None
+        if draw is not None and (image := draw(result)) is not None:
             self.logger.picture("eval/trajectories", steps, image)
         self.display.evaluated(steps, scalars)
         self.given_up = self.session.judge is not None and self.session.judge(steps, scalars)
@@ -101,9 +110,7 @@ class Bystander(Reporter):
 
     def __init__(self, session: Session, steps: int = 0) -> None:
         run = session.run
-        self.log_due, self.eval_due, self.save_due = (
-            Every(frequency, steps) for frequency in (run.log_freq, run.eval_freq, run.save_freq)
-        )
+        self._set_clocks(run, steps)
         self.given_up = False
         self.recent, self.display = Recent(session.device), Display(run.total_steps, steps, live=False)
 

@@ -29,10 +29,12 @@ class RunConfig:
     """Environment steps between evaluations; 0 for none."""
     eval_episodes: int = 50
     """Episodes an evaluation."""
+    eval_env: str | None = None
+    """Evaluate during training on another environment id, as the real task behind a batched one."""
     save_freq: int = 50_000
     """Environment steps between checkpoints; 0 for one at the end alone."""
-    log_freq: int = 2_000
-    """Environment steps between rows of scalars."""
+    log_freq: int | None = None
+    """Environment steps between rows of scalars. Default: a thousandth of the run, but at least 2,000."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks and replays live; auto takes the GPU where there is one."""
     execution: Mode = "auto"
@@ -44,11 +46,17 @@ class RunConfig:
     progress: bool = True
     """A live display, where the output is a terminal."""
 
+    @property
+    def log_every(self) -> int:
+        """Environment steps between rows of scalars, as resolved."""
+        return self.log_freq or max(2_000, self.total_steps // 1000)
+
     def check(self) -> None:
         """Raise UserError where a value can't be meant."""
         for name in ("total_steps", "eval_episodes", "log_freq"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
         if self.seed >= 2**31:
             raise UserError(f"--seed must be below 2^31, not {self.seed}.")
         for name in ("eval_freq", "save_freq", "seed", "threads"):

@@ -1,0 +1,67 @@
+"""Long runs stay flat: resident memory over minutes of training, and the size of a 10M-step run's log.
+
+python benchmarks/endurance.py --minutes 10
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from learning import RESULTS, ROOT, processor
+
+LONG = 10_000_000
+"""Environment steps of the run that is asked for; it is stopped long before."""
+
+
+@dataclass
+class Options:
+    """Train, watch the memory, stop."""
+
+    minutes: float = 10.0
+    env: str = "hrl/PointMaze_Large-v0"
+
+
+def main() -> None:
+    """Print resident memory by the minute, and what the log of all steps would take."""
+    options = tyro.cli(Options)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, str(ROOT / "train.py"), "hiro", "--env", options.env, "--total-steps", str(LONG),
+            "--log-dir", folder, "--threads", "1", "--progress", "False", "--eval-episodes", "10",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        started, memory = time.perf_counter(), {}
+        minute = 1
+        while (now := (time.perf_counter() - started) / 60) < options.minutes + 0.1:
+            time.sleep(1)
+            if now >= minute:
+                memory[minute] = resident(process.pid)
+                print(f"{minute:3} min: {memory[minute]:,.1f} MB", flush=True)
+                minute += 1
+        process.terminate()
+        process.wait()
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        log = sum(f.stat().st_size for f in run.iterdir() if f.is_file())
+        steps = float((run / "progress.csv").read_text().splitlines()[-1].split(",")[0])
+    first, last = memory[1], memory[max(memory)]
+    whole = log / steps * LONG / 1e6
+    print(f"memory after {max(memory)} min ÷ after 1 min: {last / first:.3f}; log of {LONG:,} steps: {whole:.1f} MB")
+    result = {"megabytes": memory, "ratio": last / first, "log_megabytes": whole, "steps": steps}
+    result |= {"env": options.env, "machine": processor(), "date": time.strftime("%Y-%m-%d")}
+    (RESULTS / "endurance.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def resident(process: int) -> float:
+    """Resident memory in MB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
