@@ -12,7 +12,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +120,8 @@ gym.register("Noise-v0", Noise, max_episode_steps=200)
 def built(config: Any, env: Bridge, options: Options) -> Hierarchy:
     """An agent for these environments, on the device."""
     device = torch.device(options.device)
-    agent = config.build(Setting(env.spec, env.num_envs, device, 0, lambda: env))
+    apart = EnvConfig(env.spec.env_id, EPISODIC, 8)  # goal bounds that are not given are measured in it
+    agent = config.build(Setting(env.spec, env.num_envs, device, 0, lambda: make_env(apart, device)))
     agent.execute(pick_execution("auto", device))
     return agent
 
@@ -216,13 +217,16 @@ def peak_flops(device: str) -> float:
 
 def collecting(options: Options) -> Iterator[Row]:
     """Both levels act and all buffers are written, over bare stepping with random actions."""
+    ant = EnvConfig("AntMaze_UMaze-v4", EPISODIC, 16)
     mazes = [
-        ("PointMaze_Large-v3", 16, "≥ 0.5"), ("AntMaze_UMaze-v4", 16, "≥ 0.9"),
-        ("hrl/PointMaze_Large-v0", 4096, "≥ 0.4" if options.device == "cpu" else "≥ 0.7"),
+        (EnvConfig("PointMaze_Large-v3", EPISODIC, 16), "≥ 0.5"), (ant, "≥ 0.9"),
+        (replace(ant, vectorization="async", workers=1), "≥ 0.9"),
+        (replace(ant, vectorization="async", workers=2), "≥ 0.9"),
+        (EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, 4096), "≥ 0.4" if options.device == "cpu" else "≥ 0.7"),
     ]  # fmt: skip
-    for env_id, count, bar in mazes:
+    for config, bar in mazes:
+        env_id, count = config.env, config.num_envs
         device = options.device if env_id.startswith("hrl/") else "cpu"
-        config = EnvConfig(env_id, EPISODIC, num_envs=count)
         env, bare = make_env(config, device), make_env(config, device).env
         agent = built(tuned(env_id), env, Options(**{**asdict(options), "device": device}))
         bare.reset(seed=0)
@@ -233,7 +237,11 @@ def collecting(options: Options) -> Iterator[Row]:
             rate(rolling(agent, env, learn=False), options, count),
             rate(lambda bare=bare, actions=actions: bare.step(actions), options, count),
         )
-        yield Row("c", f"collecting ÷ stepping, {env_id} ×{count}", **sides, unit="steps/s", bar=bar, floor="1.0")
+        name = f"collecting ÷ stepping, {env_id} ×{count}"
+        if config.workers:
+            name += f", {config.workers} worker{'s' if config.workers > 1 else ''}"
+        env.close(), bare.close()
+        yield Row("c", name, **sides, unit="steps/s", bar=bar, floor="1.0")
 
 
 def full_loop(options: Options) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """The bridge: a Gymnasium vector environment as batched tensors, whatever its autoreset mode."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -200,12 +201,12 @@ class Bridge:
         given = {"an observation": obs.state, "a goal": obs.goal}
         if reward is not None:
             given["a reward"] = reward.unsqueeze(-1)
-        # One sum instead of a mask: an entry that is no number makes the sum none.
-        fault = ~torch.isfinite(torch.stack([values.sum() for values in given.values()]).sum())
-        if self.tensors and self.device.type == "cuda":
-            self._fault |= fault  # told by `verify`, so that nothing waits here
-        elif bool(fault):
-            for name, values in given.items():
+        if self.tensors and self.device.type == "cuda":  # told by `verify`, so that nothing waits here
+            self._fault |= ~torch.isfinite(torch.stack([values.sum() for values in given.values()])).all()
+            return
+        for name, values in given.items():
+            # One sum instead of a mask: an entry that is no number makes the sum none.
+            if not math.isfinite(values.sum().item()):
                 wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
                 if wrong:
                     raise EnvironmentFault(

@@ -40,7 +40,7 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
             if isinstance(batch, Tensor):  # as it is, where it is on the device already
                 return batch.to(device, torch.float32).flatten(1)
             # A copy: vector environments write their next observations over these.
-            return _sent(torch.tensor(np.asarray(batch), dtype=torch.float32), device).flatten(1)
+            return _sent(torch.from_numpy(np.asarray(batch)).to(torch.float32, copy=True), device).flatten(1)
         case spaces.Discrete():
             index = torch.as_tensor(batch, device=device).long() - int(space.start)
             return torch.nn.functional.one_hot(index, int(space.n)).float()

@@ -1,5 +1,6 @@
 """Gymnasium environments in worker processes, a group in each, observations in shared memory."""
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -53,6 +54,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
+        atexit.register(self.close)  # workers do not heed SIGTERM, by which Python would end them
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin episodes; environment i is seeded with seed + i, or the i-th of a list."""
@@ -86,6 +88,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **_: Any) -> None:
         """End the workers."""
+        atexit.unregister(self.close)
         for pipe in self.pipes:
             with contextlib.suppress(OSError):  # one that died has no more to close
                 pipe.send(("close", None))

@@ -84,7 +84,7 @@ class Hierarchy:
         """The memory at the beginning: every level is due."""
         return [Held.nothing(num_envs, below.command.dim, self.device) for below in self.levels[:-1]]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decide(self, obs: Observation, memory: Memory, explore: bool) -> Decisions:
         """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
         state, renewed = obs.state, list(memory)
@@ -117,7 +117,7 @@ class Hierarchy:
             return explored
         return torch.where(greedy.unsqueeze(-1), level.decide(state, target), explored)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, obs: Observation) -> Tensor:
         """Actions [N, A] in [-1, 1] for training: explores, and opens a segment where a level decided anew."""
         d = self.decide(obs, self.memory, explore=True)
@@ -144,11 +144,9 @@ class Hierarchy:
         self._observe(Outcome.of(step))
         self.steps += step.taken * self.processes.size
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _observe(self, outcome: Outcome) -> None:
         ended = self._ended(self.memory, outcome)
-        lengths = [torch.ones_like(ended[0], dtype=torch.int64)]
-        lengths += [held.elapsed + outcome.active.long() for held in self.memory]
         for i, level in enumerate(self.levels):
             if level.command.extrinsic:
                 level.segment.pay(level.command.shape(outcome.reward), level.config.gamma, outcome.active)
@@ -158,7 +156,8 @@ class Hierarchy:
             if not nowhere(ended[i]):
                 if i:
                     self._measure_reach(i, outcome, ended[i])
-                self._store(level, lengths[i], outcome, ended[i])
+                length = self.memory[i - 1].elapsed + 1 if i else torch.ones_like(level.segment.first)
+                self._store(level, length, outcome, ended[i])
         for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
             held.assign(following)
 

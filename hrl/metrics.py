@@ -26,7 +26,8 @@ class Means:
 
     def _total(self, name: str) -> tuple[Tensor, Tensor]:
         if name not in self._totals:
-            self._totals[name] = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+            with torch.inference_mode(False):  # they are added to in both modes
+                self._totals[name] = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         return self._totals[name]
 
     def pop(self) -> dict[str, float]:

@@ -1,6 +1,10 @@
 """The bridge: any Gymnasium environment as batched tensors."""
 
+import ast
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -176,3 +180,17 @@ def test_a_worker_that_is_killed_is_named():
     with pytest.raises(EnvironmentFault, match="A worker process of GoalLine-v0 died"):
         env.step(torch.zeros(4, 1))
     env.close()
+
+
+def test_a_program_that_ends_without_closing_takes_its_workers_along():
+    program = (
+        "from hrl.envs import EnvConfig, make_env\n"
+        "env = make_env(EnvConfig('tasks:GoalLine-v0', num_envs=4, vectorization='async', workers=2))\n"
+        "env.reset(0)\n"
+        "raise SystemExit(str([p.pid for p in env.env.processes]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parent
+    )
+    pids = ast.literal_eval(run.stderr.strip().splitlines()[-1])
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)

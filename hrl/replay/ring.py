@@ -98,9 +98,11 @@ class Replay:
         self.cursor += keep.long()
 
     def _count(self, place: Tensor, counters: Mapping[str, Tensor]) -> None:
-        none = torch.zeros_like(self.episode)
-        numbers = [self.episode, *(counters.get(c, none) for c in self.counters)]
-        self.numbers.index_copy_(0, place, torch.stack(numbers, -1).to(torch.int32))
+        numbers = self.episode.unsqueeze(-1)
+        if self.counters:
+            none = torch.zeros_like(self.episode)
+            numbers = torch.stack([self.episode, *(counters.get(c, none) for c in self.counters)], -1)
+        self.numbers.index_copy_(0, place, numbers.to(torch.int32))
 
     def _end_episode(self, where: Tensor, final: Tensor, terminated: Tensor) -> None:
         slot = self.episode % len(self.episode_end) * self.num_envs + self._env
