@@ -51,14 +51,6 @@ class Held:
 FRESH = 1 << 40
 
 
-def nowhere(mask: Tensor) -> bool:
-    """Whether a mask is false everywhere, so that work can be left out: asked on a CPU, where asking is free.
-
-    On a GPU the answer is no, since it would make the host wait, and what is left to do changes nothing there.
-    """
-    return mask.device.type == "cpu" and not bool(mask.any())
-
-
 class Outcome(NamedTuple):
     """What came of an action in each of N environments."""
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrl.clock import FRESH, Held, Outcome, nowhere
+from hrl.clock import FRESH, Held, Outcome
 from hrl.commands import Subgoal
-from hrl.execution import Execution
+from hrl.execution import Execution, nowhere
 from hrl.level import Level, under
 from hrl.processes import ALONE, Processes
 from hrl.types import Observation, Step

@@ -11,6 +11,7 @@ from hrl.envs import EnvConfig, make_env
 from hrl.execution import Captured, pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.learners import SAC, TD3, Batch, LearnerConfig
+from hrl.processes import Processes
 from hrl.training.session import pick_device
 from hrl.types import UserError
 
@@ -143,5 +144,7 @@ def roll_on(agent: Hierarchy, env: object) -> None:
         obs = step.obs
 
 
-def test_the_gpu_of_a_process_is_its_own():
-    assert pick_device("cpu").type == "cpu"
+def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto", Processes(rank=5, size=8, local_rank=1)) == torch.device("cuda", 1)
+    assert pick_device("cpu", Processes(rank=5, size=8, local_rank=1)) == torch.device("cpu")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hrl.clock import nowhere
+from hrl.execution import nowhere
 
 REDRAWS = 4
 """Rounds in which a drawn final row is drawn again. A fraction f of final rows leaves a bias of order f^4."""
@@ -57,10 +57,10 @@ class Replay:
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
         # Filled, not only zeroed: the system hands out memory when it is written, and a full one is to be told now.
         self.values = torch.empty(self.length * num_envs, width, device=device).fill_(0.0)
-        self.numbers = torch.zeros(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device)
+        self.numbers = torch.empty(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device).fill_(0)
         episodes = self.length // 2 + 2  # an episode takes two rows at least
-        self.episode_end = torch.zeros(episodes, num_envs, dtype=torch.int32, device=device)
-        self.episode_terminated = torch.zeros(episodes, num_envs, dtype=torch.bool, device=device)
+        self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
+        self.episode_terminated = torch.empty(episodes, num_envs, dtype=torch.bool, device=device).fill_(False)
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._env = torch.arange(num_envs, device=device)
