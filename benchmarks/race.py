@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import tyro
@@ -25,36 +27,56 @@ GOAL = 0.9
 OURS = "hiro --env hrl/PointMaze_{0}-v0 --eval-env PointMaze_{0}-v3 --eval-freq {1} --save-freq 0"
 PEER = "sb3-td3 --env PointMaze_{0}-v3 --eval-freq {2} --save-freq 0 --total-steps {1}"
 EVERY = {"UMaze": 4000, "Large": 15000}
+LOCK = Lock()
 PEER_STEPS = {"UMaze": 60_000, "Large": 150_000}
 
 
 @dataclass
 class Options:
-    """Race."""
+    """Race. Runs that are in the file already are not run again."""
 
     tasks: tuple[str, ...] = ("UMaze", "Large")
+    sides: tuple[str, ...] = ("ours", "peer")
     seeds: int = 3
     """Of ours; the peer runs one."""
     device: str = "cpu"
     """Of ours."""
-    peer: bool = True
-    """Race against stable-baselines3; else ours alone."""
 
 
 def main() -> None:
-    """Run both sides of each task, print and keep."""
+    """Run what is missing, a side on a core each, and print."""
     options = tyro.cli(Options)
+    file = RESULTS / f"race-{options.device}.json"
+    with ThreadPoolExecutor(len(options.sides)) as pool:
+        list(pool.map(lambda side: race(side, options, file), options.sides))
     for task in options.tasks:
-        ours = [f"{OURS.format(task, EVERY[task])} --seed {s} --device {options.device}" for s in range(options.seeds)]
-        peer = f"{PEER.format(task, PEER_STEPS[task], PEER_STEPS[task] // 10)} --seed 0"
-        with ThreadPoolExecutor(1) as pool:
-            theirs = pool.submit(run, peer) if options.peer else None
-            mine = [run(command) for command in ours]
-            keep(task, options, mine, theirs.result() if theirs else None)
+        show(task, options, known(file))
 
 
-def run(command: str) -> dict[str, Any]:
-    """Train; (seconds of training until 90 %, or None; seconds in all; steps then; the curve)."""
+def race(side: str, options: Options, file: Path) -> None:
+    """One side's runs, one after the other."""
+    for task in options.tasks:
+        for command in entrants(task, side, options):
+            if command not in known(file):
+                run(command, file)
+
+
+def entrants(task: str, side: str, options: Options) -> Iterator[str]:
+    """The commands of one side."""
+    if side == "peer":
+        yield f"{PEER.format(task, PEER_STEPS[task], PEER_STEPS[task] // 10)} --seed 0"
+        return
+    for seed in range(options.seeds):
+        yield f"{OURS.format(task, EVERY[task])} --seed {seed} --device {options.device}"
+
+
+def known(file: Path) -> dict[str, Any]:
+    """Finished runs by command."""
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def run(command: str, file: Path) -> None:
+    """Train, and keep: seconds of training until 90 % or None, seconds in all, steps then, the curve."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = [*command.split(), "--eval-episodes", "100", "--threads", "1", "--progress", "False"]
         done = subprocess.run(
@@ -69,26 +91,28 @@ def run(command: str) -> dict[str, Any]:
         for r in rows
     ]
     reached = next((point for point in curve if point[2] >= GOAL), None)
-    result = {"command": command, "seconds": reached and reached[0], "steps": reached and reached[1]}
-    result |= {"whole": curve[-1][0], "curve": curve}
+    result = {"seconds": reached and reached[0], "steps": reached and reached[1], "whole": curve[-1][0]}
+    result |= {"curve": curve, "machine": processor(), "date": time.strftime("%Y-%m-%d")}
     print(f"{command}: {result['seconds'] or 'not'} s of {result['whole']:.0f}", flush=True)
-    return result
+    with LOCK:
+        file.write_text(json.dumps(known(file) | {command: result}, indent=1) + "\n")
 
 
-def keep(task: str, options: Options, mine: list[dict[str, Any]], theirs: dict[str, Any] | None) -> None:
-    """Print the ratio of the median seed, and add it to the file."""
-    times = sorted(r["seconds"] or float("inf") for r in mine)
-    median = times[len(times) // 2]
-    result = {"ours": mine, "machine": processor(), "date": time.strftime("%Y-%m-%d")}
-    text = f"| h | {task} | ours {median:.0f} s ({times[0]:.0f} to {times[-1]:.0f}) |"
+def show(task: str, options: Options, results: dict[str, Any]) -> None:
+    """The median seed's time, the peer's, and their ratio."""
+    mine = [results[c] for c in entrants(task, "ours", options) if c in results]
+    theirs = [results[c] for c in entrants(task, "peer", options) if c in results]
+    text = f"| h | {task} |"
+    if mine:
+        times = sorted(r["seconds"] or float("inf") for r in mine)
+        median = times[len(times) // 2]
+        text += f" ours {median:.0f} s ({times[0]:.0f} to {times[-1]:.0f}, {len(times)} seeds) |"
     if theirs:
-        peer, bound = theirs["seconds"] or theirs["whole"], not theirs["seconds"]
-        result |= {"peer": theirs, "ratio": median / peer, "bound": bound}
-        text += f" SB3 {'> ' if bound else ''}{peer:.0f} s | ratio {'≤ ' if bound else ''}1/{peer / median:.0f} |"
+        peer, bound = theirs[0]["seconds"] or theirs[0]["whole"], not theirs[0]["seconds"]
+        text += f" SB3 {'not within ' if bound else ''}{peer:.0f} s |"
+        if mine:
+            text += f" {'≤ ' if bound else ''}1/{peer / median:.1f} |"
     print(text, flush=True)
-    file = RESULTS / f"race-{options.device}.json"
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(kept | {task: result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
