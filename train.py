@@ -223,7 +223,13 @@ def resumed(arguments: list[str]) -> tuple[Session, Any]:
     run_config.progress = options.progress
     if checkpoint.steps >= run_config.total_steps:
         raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
-    return make_session(algorithm, env, run_config, agent, folder, checkpoint, join_processes()), agent
+    processes, begun_with = join_processes(), checkpoint.numbers.get("processes", 1)
+    if processes.size != begun_with:
+        raise UserError(
+            f"The run in {folder.path} has {begun_with} processes, not {processes.size}: "
+            f"go on with torchrun --nproc-per-node {begun_with}."
+        )
+    return make_session(algorithm, env, run_config, agent, folder, checkpoint, processes), agent
 
 
 def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:

@@ -84,8 +84,8 @@ def run(command: str, file: Path) -> None:
         )
         if done.returncode:
             raise SystemExit(f"{command} failed:\n{done.stdout}\n{done.stderr}")
-        with next(Path(folder).rglob("progress.csv")).open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["eval/success_rate"]]
+        with next(Path(folder).rglob("progress.csv")).open(newline="") as progress:
+            rows = [row for row in csv.DictReader(progress) if row["eval/success_rate"]]
     curve = [
         (float(r["eval/time_elapsed"]), int(float(r["time/total_timesteps"])), float(r["eval/success_rate"]))
         for r in rows

@@ -29,11 +29,16 @@ def main() -> None:
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    rows = []
     for name in options.rows:
+        rows = []
         for row in ROWS[name](options):
             rows.append(row)
             print(line(row), flush=True)
+        keep(name, rows, options)
+
+
+def keep(name: str, rows: list[Row], options: Options) -> None:
+    """Put a row's lines into the file, in place of older ones."""
     machine = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     host = {
         "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
@@ -42,7 +47,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"speed-{options.device}.json"
     kept = json.loads(file.read_text())["rows"] if file.exists() else []
-    kept = [r for r in kept if r["row"] not in options.rows] + [{**asdict(r), **host} for r in rows]
+    kept = [r for r in kept if r["row"] != name] + [{**asdict(r), **host} for r in rows]
     file.write_text(json.dumps({"rows": sorted(kept, key=lambda r: r["row"])}, indent=1) + "\n")
 
 

@@ -5,7 +5,7 @@ here: soft frictionless contacts whose forces minimise a convex function of the 
 the damping taken implicitly. So a policy trained here acts unchanged in `PointMaze_*-v3`.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -48,11 +48,10 @@ class PointMaze(TensorEnv):
         super().__init__(num_envs, device, max_episode_steps, render_mode, observed, pushed)
         self.sparse, self.continuing, self.reset_target = reward_type == "sparse", continuing_task, reset_target
         self.reward_range = (0.0, 1.0) if self.sparse else None
-        self.walls = walls(layout).to(self.device)
-        rows, columns = self.walls.shape
+        self.map = Map.of(walls(layout), self.device)
+        self.walls, self.origin = self.map.walls, self.map.origin
         free = (~self.walls).nonzero()
-        self.origin = torch.tensor([-columns / 2, rows / 2], device=self.device)  # of the map's upper left corner
-        self.cells = (free.flip(-1) + 0.5) * torch.tensor([1.0, -1.0], device=self.device) + self.origin
+        self.cells = (free.flip(-1) + 0.5) * self.map.down + self.origin
         self.state = torch.zeros(num_envs, 4, device=self.device)
         self.goal = torch.zeros(num_envs, 2, device=self.device)
 
@@ -75,7 +74,7 @@ class PointMaze(TensorEnv):
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One MuJoCo step, its reward, and a new goal where a continuing task wants one."""
-        self.state.copy_(moved(self.state, actions, self.walls, self.origin))
+        self.state.copy_(moved(self.state, actions, self.map))
         reward, ended = self.task_reward(self.state[:, :2], self.goal)
         success = (self.state[:, :2] - self.goal).norm(dim=-1) <= REACH
         if self.continuing and self.reset_target:
@@ -109,7 +108,7 @@ class PointMaze(TensorEnv):
         y, x = np.mgrid[: wide.shape[0], : wide.shape[1]] / scale
         discs = ((self.goal[index], REACH, (230, 120, 120)), (self.state[index, :2], RADIUS, (40, 150, 70)))
         for place, radius, colour in discs:
-            px, py = ((place - self.origin) * torch.tensor([1.0, -1.0], device=self.device)).tolist()
+            px, py = ((place - self.origin) * self.map.down).tolist()
             image[(x - px) ** 2 + (y - py) ** 2 <= radius**2] = colour
         return image
 
@@ -139,30 +138,50 @@ class PointMazeEnv(SingleEnv):
 # -- the dynamics --------------------------------------------------------------------------------------------
 
 
-def moved(state: Tensor, action: Tensor, wall: Tensor, origin: Tensor) -> Tensor:
+class Map(NamedTuple):
+    """Walls and where they stand. Constants are tensors, since numbers from the host would make it wait."""
+
+    walls: Tensor
+    """[rows, columns]"""
+    origin: Tensor
+    """[2] the upper left corner's (x, y)."""
+    down: Tensor
+    """[2] (1, -1): rows run against y."""
+    sides: Tensor
+    """[4, 2] the four cells around a crossing of grid lines, as (column, row) from it."""
+
+    @classmethod
+    def of(cls, walls: Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Map":
+        """Of a layout."""
+        rows, columns = walls.shape
+        sides = [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
+        rest = ([-columns / 2, rows / 2], [1.0, -1.0], sides)
+        return cls(walls.to(device), *(torch.tensor(x, device=device, dtype=dtype) for x in rest))
+
+
+def moved(state: Tensor, action: Tensor, maze: Map) -> Tensor:
     """One step of .01 s: positions and velocities [N, 4] under actions [N, 2]."""
     position, velocity = state[:, :2], state[:, 2:].clamp(-MAX_SPEED, MAX_SPEED)
     force = GEAR * action.clamp(-1.0, 1.0) - DAMPING * velocity
-    distance, normal = contacts(position, wall, origin)
+    distance, normal = contacts(position, maze)
     total = force + contact_force(force / MASS, velocity, distance, normal)
     velocity = velocity + TIMESTEP * total / (MASS + TIMESTEP * DAMPING)
     return torch.cat([position + TIMESTEP * velocity, velocity], -1)
 
 
-def contacts(position: Tensor, wall: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+def contacts(position: Tensor, maze: Map) -> tuple[Tensor, Tensor]:
     """Distance [N, 4] of the ball's surface from the four cells around the nearest crossing of grid lines, infinite
     where there is no wall, and the direction [N, 4, 2] away from each. No other cell is within reach."""
-    place = torch.stack([position[:, 0] - origin[0], origin[1] - position[:, 1]], -1)  # (column, row)
+    place = (position - maze.origin) * maze.down  # (column, row)
     crossing = place.round()
     offset = (place - crossing).unsqueeze(1)  # [N, 1, 2]
-    side = place.new_tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
-    column, row = (crossing.unsqueeze(1) + (side - 1) / 2).long().unbind(-1)
-    rows, columns = wall.shape
-    solid = wall[row.clamp(0, rows - 1), column.clamp(0, columns - 1)]
-    out = torch.where(offset * side < 0, offset, 0.0)  # from the cell's nearest point to the ball's centre
+    column, row = (crossing.unsqueeze(1) + (maze.sides - 1) / 2).long().unbind(-1)
+    rows, columns = maze.walls.shape
+    solid = maze.walls[row.clamp(0, rows - 1), column.clamp(0, columns - 1)]
+    out = torch.where(offset * maze.sides < 0, offset, 0.0)  # from the cell's nearest point to the ball's centre
     length = out.norm(dim=-1)
     distance = torch.where(solid, length - RADIUS, torch.inf)
-    normal = out / length.clamp_min(1e-9).unsqueeze(-1) * place.new_tensor([1.0, -1.0])  # rows run against y
+    normal = out / length.clamp_min(1e-9).unsqueeze(-1) * maze.down
     return distance, normal
 
 

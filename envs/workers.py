@@ -2,9 +2,11 @@
 
 import atexit
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -16,6 +18,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
 
+PR_SET_PDEATHSIG = 1  # as Linux numbers it
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 
 
@@ -59,9 +62,11 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin episodes; environment i is seeded with seed + i, or the i-th of a list."""
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
+        mask = np.ones(self.num_envs, dtype=bool) if options is None else options.get("reset_mask", True)
         for pipe, group in zip(self.pipes, self.groups, strict=True):
-            mask = {} if options is None else {k: v[group] if k == "reset_mask" else v for k, v in options.items()}
-            pipe.send(("reset", (None if seeds is None else seeds[group], mask or None)))
+            mine = None if options is None else {k: v[group] if k == "reset_mask" else v for k, v in options.items()}
+            concerned = bool(np.any(np.broadcast_to(mask, self.num_envs)[group]))
+            pipe.send(("reset" if concerned else "nothing", (None if seeds is None else seeds[group], mine)))
         return self.seen, self._answers()
 
     def step_async(self, actions: Any) -> None:
@@ -122,6 +127,8 @@ def _work(
     """A worker: answers commands until its pipe is closed. Stop signals are the main process's to answer."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # a main process that is killed can close no pipe
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     env = SyncVectorEnv(list(makers), copy=False, autoreset_mode=mode)
     seen = read_from_shared_memory(env.single_observation_space, shared, total)
     results = np.frombuffer(outcome).reshape(3, total)
@@ -141,8 +148,10 @@ def _work(
             elif command == "reset":
                 obs, answer = env.reset(seed=given[0], options=given[1])
                 _copy(seen, obs, group)
-            else:
+            elif command == "render":
                 answer = env.render()
+            else:
+                answer = {}
         except Exception as error:
             answer = error
         pipe.send(answer)

@@ -68,6 +68,7 @@ class Hierarchy:
         if processes.size > 1:
             self.generator.manual_seed(self.generator.initial_seed() + processes.rank * RANK_SEED)
             for level in self.levels:
+                level.timescale.starts = max(level.timescale.starts, processes.size * self.num_envs * level.period)
                 for optimiser in level.learner.optimisers().values():
                     optimiser.average = processes.average
 
@@ -247,8 +248,9 @@ class Hierarchy:
         return tensors | {"generator": self.generator.get_state()}
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Those that differ between the processes of a run: replays and the random state."""
-        return {name: x for name, x in self.tensors().items() if ".replay." in name or name == "generator"}
+        """Those that differ between the processes of a run, copied to the host: replays and the random state."""
+        own = {name: x for name, x in self.tensors().items() if ".replay." in name or name == "generator"}
+        return {name: x.detach().cpu().clone() for name, x in own.items()}
 
     def fingerprint(self) -> str:
         """A checksum of the networks, which are equal in all processes of a run."""

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -194,3 +195,29 @@ def test_a_program_that_ends_without_closing_takes_its_workers_along():
     )
     pids = ast.literal_eval(run.stderr.strip().splitlines()[-1])
     assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_workers_do_not_outlive_a_main_process_that_is_killed():
+    program = (
+        "import os, signal\n"
+        "from hrl.envs import EnvConfig, make_env\n"
+        "env = make_env(EnvConfig('tasks:GoalLine-v0', num_envs=4, vectorization='async', workers=2))\n"
+        "env.reset(0)\n"
+        "print([p.pid for p in env.env.processes], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parent)
+    pids = ast.literal_eval(run.stdout)
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_workers_begin_episodes_only_where_one_ended():
+    env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=2, vectorization="async", workers=2), seeds=iter([20, 21, 31]))
+    env.reset(0)
+    for _ in range(3):
+        step = env.step(torch.zeros(2, 1))
+    assert step.obs.state.tolist() == [[31, 0], [21, 3]]  # the first episode had three steps
+    env.close()

@@ -97,3 +97,25 @@ def test_an_unknown_option_of_a_sweep_is_told(tmp_path, capsys):
     file.write_text("parameters: {low.rate: {low: 0.1, high: 1.0}}")
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--sweep", str(file)]) == 2
     assert "no option 'rate'" in capsys.readouterr().err
+
+
+def test_processes_that_share_a_sweep_draw_different_trials(tmp_path):
+    config = SweepConfig({"x": {"low": 0.0, "high": 1.0}}, trials=4, prune=False)
+    drawn = []
+
+    def train_one(values, seed, judge):
+        drawn.append(values["x"])
+        judge(1, {"eval/success_rate": 0.0})
+        return True
+
+    first, second = (Sweep(config, tmp_path, "Some-v0", 0, train_one) for _ in range(2))
+    first.config.trials, second.config.trials = 2, 4
+    assert first.run() and second.run()
+    assert len(set(drawn)) == 4
+
+
+def test_an_unknown_metric_is_told(tmp_path):
+    config = SweepConfig({"x": {"low": 0.0, "high": 1.0}}, metric="eval/succes_rate")
+    sweep = Sweep(config, tmp_path, "Some-v0", 0, lambda values, seed, judge: judge(1, {"eval/success_rate": 0.0}))
+    with pytest.raises(UserError, match="must be one of eval/success_rate"):
+        sweep.run()

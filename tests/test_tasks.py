@@ -14,7 +14,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.grids import FourRooms, KeyDoor
 from hrl.envs.layouts import walls
-from hrl.envs.point_maze import PointMaze, moved
+from hrl.envs.point_maze import Map, PointMaze, moved
 
 gym.register_envs(gymnasium_robotics)
 IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0"]
@@ -45,9 +45,9 @@ def test_a_point_mazes_step_is_mujocos(layout):
         rows.append((before, action, np.concatenate([real.data.qpos, real.data.qvel])))
         touching.append(sum(0 not in (c.geom1, c.geom2) for c in real.data.contact))  # 0 is the ground
     before, action, after = (torch.tensor(np.array(x)) for x in zip(*rows, strict=True))
-    ours = PointMaze(1, layout=layout)
+    maze = Map.of(walls(layout), "cpu", torch.float64)
     assert {0, 1, 2} <= set(touching) and sum(n > 0 for n in touching) > 200
-    assert (moved(before, action, ours.walls, ours.origin.double()) - after).abs().max() < 1e-9
+    assert (moved(before, action, maze) - after).abs().max() < 1e-9
 
 
 def test_the_real_mazes_reward_and_end_are_ours():

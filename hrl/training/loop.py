@@ -59,11 +59,6 @@ class Training:
 
     def _restore(self, checkpoint: Checkpoint) -> int:
         """Put the agent where the checkpoint was taken; the steps then."""
-        if checkpoint.numbers["processes"] != self.processes.size:
-            raise UserError(
-                f"The run in {self.session.folder.path} has {checkpoint.numbers['processes']} processes, not "
-                f"{self.processes.size}: go on with torchrun --nproc-per-node {checkpoint.numbers['processes']}."
-            )
         try:
             own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
             self.agent.load_tensors(checkpoint.tensors | own)
@@ -102,6 +97,8 @@ class Training:
         while agent.steps < total and not self.processes.any(self._to_stop(stop)):
             obs = self._step(obs)
             if report.log_due(agent.steps):
+                with self._saving(obs):
+                    self.env.verify()
                 self._log()
             if report.eval_due(agent.steps):
                 self._evaluate(obs)
@@ -137,7 +134,6 @@ class Training:
         return self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
 
     def _log(self) -> None:
-        self.env.verify()
         self.reporter.log(self.agent.steps, self.agent.pop_metrics())
 
     def _evaluate(self, obs: Observation) -> None:
@@ -166,10 +162,10 @@ class Training:
         self._log()
         self.agent.cut(obs)
         # What differs between processes: the others' replays and random states stand under their ranks.
-        own = self.agent.tensors() if self.processes.first else self.agent.own_tensors()
-        parts = self.processes.gather((own, self.agent.fingerprint()))
+        others = {} if self.processes.first else self.agent.own_tensors()
+        parts = self.processes.gather((others, self.agent.fingerprint()))
         if self.processes.first:
-            tensors = {**own}
+            tensors = self.agent.tensors()
             for rank, (theirs, _) in enumerate(parts[1:], 1):
                 tensors |= {f"rank{rank}.{name}": x for name, x in theirs.items()}
             prints = [fingerprint for _, fingerprint in parts]

@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+import torch
+
 from hrl.training.display import Display
 from hrl.training.episodes import Recent
 from hrl.training.evaluation import Policy
@@ -70,6 +72,8 @@ class Reporter:
         """Evaluate, once at one count of steps; whether it was the best so far."""
         if self.last_eval.get("steps") == steps:
             return False
+        if self.session.device.type == "cuda":
+            torch.cuda.synchronize()  # what is queued belongs to training
         paused = time.perf_counter()
         result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
         scalars = result.scalars()

@@ -63,4 +63,12 @@ def pick_device(name: Literal["auto", "cpu", "cuda"], processes: Processes = ALO
         raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device("cuda", processes.local_rank) if name == "cuda" else torch.device("cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if processes.local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"This machine has {torch.cuda.device_count()} GPUs, too few for each of its processes; "
+            "start fewer of them, or use --device cpu."
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)

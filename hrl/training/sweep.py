@@ -76,14 +76,15 @@ class Sweep:
         self.study = optuna.create_study(
             study_name="sweep", storage=storage, direction="maximize", load_if_exists=True, pruner=pruner
         )
-        # Another state for each start, so that a sweep that goes on does not draw its first trials again.
-        self.study.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials))
+        self.seed = seed
 
     def run(self) -> bool:
         """Make the trials that are missing. False where the user stopped it; a trial at hand is then forgotten."""
         state = _optuna().trial.TrialState
         while len(self.study.get_trials(states=(state.COMPLETE, state.PRUNED))) < self.config.trials:
             trial = self.study.ask()
+            # A random state for each trial: processes that share a sweep, and one that goes on, draw different ones.
+            self.study.sampler = _optuna().samplers.TPESampler(seed=self.seed + trial.number)
             values = {name: _suggested(trial, name, given) for name, given in self.config.parameters.items()}
             value, pruned = self._value(trial, values)
             if value is None:
@@ -103,6 +104,8 @@ class Sweep:
 
         def judge(steps: int, scalars: dict[str, float]) -> bool:
             nonlocal latest, pruned
+            if self.config.metric not in scalars:
+                raise UserError(f"A sweep's metric must be one of {', '.join(scalars)}, not {self.config.metric!r}.")
             latest = scalars[self.config.metric]
             trial.report((sum(finished) + latest) / (len(finished) + 1), first + steps)
             pruned = trial.should_prune()
