@@ -49,6 +49,7 @@ CASES = [
     Case("flat", "our flat TD3 + HER", LARGE, "td3 --eval-freq 20000 --save-freq 0", 3),
     Case("flat", "our flat SAC + HER", LARGE, "sac --eval-freq 20000 --save-freq 0", 3),
     Case("published", "HIRO as published", UMAZE, f"hiro {PUBLISHED} --total-steps 35000", 3),
+    Case("published", "HIRO as published", MEDIUM, f"hiro {PUBLISHED} --total-steps 20000", 3),
     Case("published", "HIRO as published", LARGE, f"hiro {PUBLISHED} --total-steps 50000", 3),
     Case("pendulum", "our SAC", "Pendulum-v1", "sac --eval-freq 0 --save-freq 0", 5),
     Case(
