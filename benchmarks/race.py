@@ -35,7 +35,7 @@ PEER_STEPS = {"UMaze": 60_000, "Large": 150_000}
 class Options:
     """Race. Runs that are in the file already are not run again."""
 
-    tasks: tuple[str, ...] = ("UMaze", "Large")
+    tasks: tuple[str, ...] = ("Large", "UMaze")
     sides: tuple[str, ...] = ("ours", "peer")
     seeds: int = 3
     """Of ours; the peer runs one."""
