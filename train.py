@@ -262,15 +262,25 @@ def make_session(
     device = pick_device(run_config.device, processes)
     config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
 
+    trained_on: list[tuple[int, ...]] = []
+
     def make(count: int | None, seeds: Any, **overrides: Any) -> Any:
         chosen = env if count is None else replace(env, num_envs=count, vectorization="auto")
         if seeds is not None and run_config.eval_env:
             chosen = replace(chosen, env=run_config.eval_env)
-        return make_env(chosen, device, seeds, **overrides)
+        made = make_env(chosen, device, seeds, **overrides)
+        sizes = made.spec.state_dim, made.spec.goal_dim, made.spec.action_dim
+        if chosen.env == env.env:
+            trained_on.append(sizes)
+        elif trained_on and sizes != trained_on[0]:
+            raise UserError(f"--eval-env {chosen.env}: its observations, goals or actions are not those of {env.env}.")
+        return made
 
     def begin() -> None:
         if not processes.first:
             return
+        if run_config.eval_env:
+            make(1, iter([0])).close()  # what is wrong with it is told before anything is trained
         if resume is None:
             folder.make()
             folder.write_config(algorithm, config())

@@ -183,6 +183,8 @@ def _make_vector(
     indices = range(config.num_envs)
     if config.vectorization == "async":
         module = config.env.rpartition(":")[0]
+        if config.workers < 0:
+            raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
         return WorkerEnv([partial(_make_in_worker, name, kwargs, module, i) for i in indices], config.workers, mode)
     makers = [partial(_make_one, name, kwargs, i) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)

@@ -37,11 +37,8 @@ def nowhere(mask: Tensor) -> bool:
 class Execution:
     """Eager: everything runs as it is written."""
 
-    captures = False
-    """Functions that wait for the host are to be kept out of what is handed to `function`."""
-
     def function(self, function: F) -> F:
-        """A function on the data's way: act, observe, or a round of updates."""
+        """A function on the data's way that waits for no host: act, observe, or a round of updates."""
         return function
 
     def formula(self, formula: F) -> F:
@@ -59,8 +56,6 @@ class Compiled(Execution):
 
 class Graphed(Execution):
     """Functions are captured as CUDA graphs, one for each combination of shapes and host arguments."""
-
-    captures = True
 
     def function(self, function: F) -> F:
         captured: Any = Captured(function)

@@ -221,3 +221,8 @@ def test_workers_begin_episodes_only_where_one_ended():
         step = env.step(torch.zeros(2, 1))
     assert step.obs.state.tolist() == [[31, 0], [21, 3]]  # the first episode had three steps
     env.close()
+
+
+def test_a_negative_number_of_workers_is_refused():
+    with pytest.raises(EnvError, match="must not be negative, but is -1"):
+        make_env(EnvConfig("GoalLine-v0", num_envs=4, vectorization="async", workers=-1))

@@ -232,6 +232,8 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hiro --env tasks:Ledger-v0 --high.hindsight 0.5 --goal.low -1 --goal.high 1", "high.hindsight"),
         ("sb3-td3 --env CartPole-v1", "needs Box actions"),
         ("tasks:nothing --env X", "cannot be imported"),
+        ("hiro --env tasks:GoalLine-v0 --eval-env Nope-v0", "no environment 'Nope-v0'"),
+        ("hiro --env tasks:GoalLine-v0 --eval-env Pendulum-v1", "are not those of tasks:GoalLine-v0"),
         ("hiro --env tasks:GoalLine-v0 --low.replay 100000000000000", "does not fit into memory"),
         ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
         ("hiro --env tasks:GoalLine-v0 --low.lr nan", "--low.lr must be a finite number"),
