@@ -30,6 +30,10 @@ UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "
 PUBLISHED = "--preset none --env-kwargs continuing_task=False --goal.low -1 --goal.high 1 --eval-freq 0 --save-freq 0"
 
 
+# Short of what the task takes, so that a difference would show.
+BATCHED, SHORT = "hrl/PointMaze_Medium-v0", "hiro --total-steps 60000 --eval-freq 0 --save-freq 0"
+
+
 @dataclass(frozen=True)
 class Case:
     """One row of the table."""
@@ -39,6 +43,7 @@ class Case:
     env: str
     arguments: str
     seeds: int
+    processes: int = 1
 
 
 CASES = [
@@ -59,6 +64,8 @@ CASES = [
         "sb3-sac --lr 1e-3 --total-steps 10000 --eval-freq 0 --save-freq 0",
         5,
     ),
+    Case("processes", "HIRO, 1 process of 64", BATCHED, f"{SHORT} --num-envs 64", 3),
+    Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
 ]
 
 
@@ -66,7 +73,7 @@ CASES = [
 class Options:
     """Train and evaluate; print the table."""
 
-    cases: tuple[str, ...] = ("hiro", "sb3", "flat", "published", "pendulum")
+    cases: tuple[str, ...] = ("hiro", "sb3", "flat", "published", "pendulum", "processes")
     """Groups of rows to run."""
     jobs: int = 2
     """Runs at a time, each on one thread."""
@@ -106,7 +113,7 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         command = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
-        _run("train.py", *command, "--log-dir", folder)
+        _run("train.py", *command, "--log-dir", folder, processes=case.processes)
         whole = time.perf_counter() - started
         (run,) = (path.parent for path in Path(folder).rglob("config.json"))
         summary = json.loads(_run("evaluate.py", str(run), "--episodes", "100", "--json"))
@@ -120,8 +127,10 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(script: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True)
+def _run(script: str, *arguments: str, processes: int = 1) -> str:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    launcher = (sys.executable, *(torchrun if processes > 1 else ()))
+    done = subprocess.run([*launcher, str(ROOT / script), *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
     return done.stdout

@@ -111,18 +111,28 @@ class Segment:
             tested=torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
+    def begin(self, state: Tensor, target: Tensor, action: Tensor, first: Tensor, tested: Tensor) -> None:
+        """Open a segment in every environment."""
+        self.state.copy_(state)
+        self.target.copy_(target)
+        self.action.copy_(action)
+        self.first.copy_(first)
+        self.reward.zero_()
+        self.discount.fill_(1.0)
+        self.tested.copy_(tested)
+
     def open(self, due: Tensor, state: Tensor, target: Tensor, action: Tensor, first: Tensor, tested: Tensor) -> None:
-        """Begin a segment where due."""
+        """Open a segment where due."""
         wide = due.unsqueeze(-1)
-        self.state.copy_(torch.where(wide, state, self.state))
-        self.target.copy_(torch.where(wide, target, self.target))
-        self.action.copy_(torch.where(wide, action, self.action))
-        self.first.copy_(torch.where(due, first, self.first))
+        torch.where(wide, state, self.state, out=self.state)
+        torch.where(wide, target, self.target, out=self.target)
+        torch.where(wide, action, self.action, out=self.action)
+        torch.where(due, first, self.first, out=self.first)
         self.reward.masked_fill_(due, 0.0)
         self.discount.masked_fill_(due, 1.0)
-        self.tested.copy_(torch.where(due, tested, self.tested))
+        torch.where(due, tested, self.tested, out=self.tested)
 
     def pay(self, reward: Tensor, gamma: float, active: Tensor) -> None:
         """Add one environment step's reward where a step was taken."""
         self.reward.add_(torch.where(active, self.discount * reward, 0.0))
-        self.discount.copy_(torch.where(active, self.discount * gamma, self.discount))
+        torch.where(active, self.discount * gamma, self.discount, out=self.discount)

@@ -35,7 +35,7 @@ class Decisions:
     targets: list[Tensor]
     """The command each level obeys now; the last is the task's goal."""
     due: list[Tensor]
-    """Where [N] each level decided anew."""
+    """Where [N] each upper level decided anew; the lowest does at every step."""
     tests: list[Tensor]
     """Where [N] everything below a level acts without exploration, to test its subgoal."""
     memory: Memory
@@ -107,8 +107,7 @@ class Hierarchy:
             for answers, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
                 answers.insert(0, answer)
         actions.insert(0, self._decision(self.levels[0], state, targets[0], greedy, explore))
-        always = torch.ones_like(above)
-        return Decisions(actions, targets, [always, *due], [greedy, *tests], renewed)
+        return Decisions(actions, targets, due, [greedy, *tests], renewed)
 
     def _decision(self, level: Level, state: Tensor, target: Tensor, greedy: Tensor, explore: bool) -> Tensor:
         if not explore:
@@ -122,12 +121,13 @@ class Hierarchy:
     def act(self, obs: Observation) -> Tensor:
         """Actions [N, A] in [-1, 1] for training: explores, and opens a segment where a level decided anew."""
         d = self.decide(obs, self.memory, explore=True)
-        first = self.levels[0].replay.cursor
-        for level, due, target, action, test in zip(self.levels, d.due, d.targets, d.actions, d.tests, strict=True):
+        bottom, *upper = self.levels
+        first = bottom.replay.cursor
+        bottom.segment.begin(obs.state, d.targets[0], d.actions[0], first, d.tests[0])
+        for i, (level, due) in enumerate(zip(upper, d.due, strict=True)):
             if not nowhere(due):
-                level.segment.open(due, obs.state, target, action, first, test)
-        for held, renewed in zip(self.memory, d.memory, strict=True):
-            held.assign(renewed)
+                level.segment.open(due, obs.state, d.targets[i + 1], d.actions[i + 1], first, d.tests[i + 1])
+                self.memory[i].assign(d.memory[i])
         return d.actions[0]
 
     def _subgoal(self, level: int) -> Subgoal:
@@ -154,11 +154,11 @@ class Hierarchy:
             else:
                 reward = level.command.reward(outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
-            if not nowhere(ended[i]):
-                if i:
-                    self._measure_reach(i, outcome, ended[i])
-                length = self.memory[i - 1].elapsed + 1 if i else torch.ones_like(level.segment.first)
-                self._store(level, length, outcome, ended[i])
+            if not i:
+                self._store(level, 1, outcome, ended[i])
+            elif not nowhere(ended[i]):
+                self._measure_reach(i, outcome, ended[i])
+                self._store(level, self.memory[i - 1].elapsed + 1, outcome, ended[i])
         for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
             held.assign(following)
 
@@ -189,13 +189,15 @@ class Hierarchy:
         metrics.add_where("subgoal_distance", distance, ended)
         metrics.add_where("subgoal_reached", (distance <= command.space.threshold).float(), ended)
 
-    def _store(self, level: Level, length: Tensor, outcome: Outcome, ended: Tensor) -> None:
+    def _store(self, level: Level, length: Tensor | int, outcome: Outcome, ended: Tensor) -> None:
         """Write the open segment; where it ended [N] it becomes a transition, `length` [N] environment steps long."""
         segment = level.segment
         row = {name: getattr(segment, name) for name in ("state", "target", "action", "reward")}
         target = outcome.goal if level.command.extrinsic else segment.target
-        following = {"state": outcome.state, "target": target, "first": segment.first + length}
+        following = {"state": outcome.state, "target": target}
         counters = {"first": segment.first, "tested": segment.tested}
+        if "first" in level.replay.counters:
+            following["first"] = segment.first + length
         level.replay.write(row, following, counters, ended, outcome.done, outcome.terminated)
 
     # -- learning --------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Level:
         action = self.learner.act(self.inputs(state, target), generator)
         if self.config.noise:
             noise = torch.randn(action.shape, generator=generator, device=action.device)
-            action = (action + self.config.noise * noise).clamp(-1.0, 1.0)
+            action = torch.add(action, noise, alpha=self.config.noise).clamp_(-1.0, 1.0)
         if max(self.config.random) > 0:
             uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
             action = torch.where(uniform[:, :1] < self.random, uniform[:, 1:] * 2 - 1, action)

@@ -20,21 +20,21 @@ class Means:
 
     def add_where(self, name: str, values: Tensor, mask: Tensor) -> None:
         """The values [N] where mask [N] is true."""
-        total, count = self._total(name)
-        total.add_(torch.where(mask, values, 0.0).sum())
-        count.add_(mask.sum())
+        total, count = self._total(name, mask.shape)
+        total.add_(torch.where(mask, values, 0.0))
+        count.add_(mask)
 
-    def _total(self, name: str) -> tuple[Tensor, Tensor]:
+    def _total(self, name: str, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         if name not in self._totals:
             with torch.inference_mode(False):  # they are added to in both modes
-                self._totals[name] = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+                self._totals[name] = torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
         return self._totals[name]
 
     def pop(self) -> dict[str, float]:
         """Means by name, and start anew. Names without a value are left out. Waits for the device, once."""
         if not self._totals:
             return {}
-        totals = torch.stack([torch.stack(pair) for pair in self._totals.values()])
+        totals = torch.stack([torch.stack([x.sum() for x in pair]) for pair in self._totals.values()])
         for total, count in self._totals.values():
             total.zero_(), count.zero_()
         pairs = zip(self._totals, totals.tolist(), strict=True)

@@ -62,7 +62,7 @@ class Replay:
         self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
         self.episode_terminated = torch.empty(episodes, num_envs, dtype=torch.bool, device=device).fill_(False)
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self.episode = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.episode = torch.zeros(num_envs, dtype=torch.int32, device=device)
         self._env = torch.arange(num_envs, device=device)
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -93,16 +93,16 @@ class Replay:
         closed = keep & ended
         if not nowhere(closed):
             self._end_episode(closed, self.cursor + 1, terminated)
-            self.episode += closed.long()
-            self.cursor += closed.long()
-        self.cursor += keep.long()
+            self.episode += closed
+            self.cursor += closed
+        self.cursor += keep
 
     def _count(self, place: Tensor, counters: Mapping[str, Tensor]) -> None:
         numbers = self.episode.unsqueeze(-1)
         if self.counters:
             none = torch.zeros_like(self.episode)
-            numbers = torch.stack([self.episode, *(counters.get(c, none) for c in self.counters)], -1)
-        self.numbers.index_copy_(0, place, numbers.to(torch.int32))
+            numbers = torch.stack([self.episode, *(counters.get(c, none).to(torch.int32) for c in self.counters)], -1)
+        self.numbers.index_copy_(0, place, numbers)
 
     def _end_episode(self, where: Tensor, final: Tensor, terminated: Tensor) -> None:
         slot = self.episode % len(self.episode_end) * self.num_envs + self._env
@@ -115,10 +115,10 @@ class Replay:
         begun = self.cursor > 0
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
         # The episode has transitions only if the row before the open one belongs to it and is not its final one.
-        open_ = begun & (self.numbers[last, 0] == self.episode.to(torch.int32))
+        open_ = begun & (self.numbers[last, 0] == self.episode)
         self._end_episode(open_, self.cursor, torch.zeros_like(open_))
-        self.cursor += open_.long()
-        self.episode += open_.long()
+        self.cursor += open_
+        self.episode += open_
 
     # -- reading ---------------------------------------------------------------------------------------------
 
