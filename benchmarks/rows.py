@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -217,12 +218,12 @@ def collecting(options: Options) -> Iterator[Row]:
         env, bare = make_env(config, device), make_env(config, device).env
         agent = built(tuned(env_id), env, Options(**{**asdict(options), "device": device}))
         bare.reset(seed=0)
-        actions: Any = np.random.default_rng(0).uniform(-1, 1, (count, env.spec.action_dim)).astype(np.float32)
-        actions = torch.as_tensor(actions, device=device) if env.tensors or "hrl/" in env_id else actions
+        drawn: Any = np.random.default_rng(0).uniform(-1, 1, (64, count, env.spec.action_dim)).astype(np.float32)
+        actions = cycle(torch.as_tensor(drawn, device=device) if "hrl/" in env_id else drawn)
         sides = paired(
             options,
             rate(rolling(agent, env, learn=False), options, count),
-            rate(lambda bare=bare, actions=actions: bare.step(actions), options, count),
+            rate(lambda bare=bare, actions=actions: bare.step(next(actions)), options, count),
         )
         name = f"collecting ÷ stepping, {env_id} ×{count}"
         if config.workers:
