@@ -75,6 +75,15 @@ class HierarchyConfig(ABC):
         return self.build(Setting(env.spec, env.num_envs, session.device, session.run.seed, measure))
 
 
+def require_task_family(env: BatchedEnv, name: str) -> None:
+    """Refuse environments that are one task."""
+    if not env.is_family:
+        raise UserError(
+            f"{name} adapts to tasks, and {env.spec.env_id} is a single one. A family of tasks has sample_tasks and "
+            "set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do (see envs/tasks.py)."
+        )
+
+
 def require_continuous(spec: Spec, name: str) -> None:
     """Refuse action spaces that are no vectors."""
     if not spec.continuous:

@@ -102,6 +102,21 @@ class Bridge:
                 f"before environment step {self.steps}."
             )
 
+    @property
+    def is_family(self) -> bool:
+        """Whether the environments are a family of tasks, each of them given its own."""
+        return hasattr(self.env, "sample_tasks") and hasattr(self.env, "set_tasks")
+
+    def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
+        """[count, K] tasks of the family."""
+        family: Any = self.env
+        return family.sample_tasks(count, generator, held_out)
+
+    def set_tasks(self, tasks: Tensor) -> None:
+        """Environment i has the task tasks[i] from its next episode on."""
+        family: Any = self.env
+        family.set_tasks(tasks)
+
     def render(self) -> Sequence[np.ndarray]:
         """One frame [H, W, 3] an environment."""
         frames: Any = self.env.render()

@@ -68,6 +68,7 @@ class Hierarchy:
         if processes.size > 1:
             self.generator.manual_seed(self.generator.initial_seed() + processes.rank * RANK_SEED)
             for level in self.levels:
+                level.batch_size = -(-level.config.batch_size // processes.size)
                 level.timescale.starts = max(level.timescale.starts, processes.size * self.num_envs * level.period)
                 for optimiser in level.learner.optimisers().values():
                     optimiser.average = processes.average

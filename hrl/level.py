@@ -31,7 +31,7 @@ class LevelConfig(LearnerConfig):
     learner: Literal["td3", "sac"] = "td3"
     """Update rule."""
     batch_size: int = 256
-    """Transitions a gradient update."""
+    """Transitions a gradient update, of all processes together."""
     replay: int = 1_000_000
     """Capacity of the level's replay, in its own transitions."""
     every: int = 1
@@ -107,6 +107,7 @@ class Level:
         counters: tuple[str, ...] = (),
     ) -> None:
         self.name, self.config, self.command, self.period = name, config, command, period
+        self.batch_size = config.batch_size  # this process's share of a batch
         values = command.value_range(config.gamma) if config.clip_values else None
         make = LEARNERS[config.learner]
         with device:
@@ -169,10 +170,10 @@ class Level:
         self._round(count, phase, generator)
 
     def _round(self, count: int, phase: int, generator: torch.Generator) -> None:
-        self._fit(self.batch(self.sample(count * self.config.batch_size, generator)), phase, generator)
+        self._fit(self.batch(self.sample(count * self.batch_size, generator)), phase, generator)
 
     def _fit(self, batches: Batch, phase: int, generator: torch.Generator) -> None:
-        for number, batch in enumerate(batches.split(self.config.batch_size), phase):
+        for number, batch in enumerate(batches.split(self.batch_size), phase):
             self.metrics.add(self.learner.update(batch, number, generator))
 
     def execute(self, execution: Execution) -> None:

@@ -107,6 +107,10 @@ class BatchedEnv(Protocol):
         """Send and receive."""
 
     def close(self) -> None: ...
+    @property
+    def is_family(self) -> bool:
+        """Whether the environments are a family of tasks."""
+
     def verify(self) -> None:
         """Raise for faults that `step` could not tell without waiting for the device."""
 

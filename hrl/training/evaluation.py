@@ -107,8 +107,12 @@ def evaluate(
     """Run `episodes` episodes, episode i begun with seed + i. Touches no state of training.
 
     Environments that reset themselves can't be given each episode's seed; they go on from their first one.
-    `watch` is called with the environments before every step.
+    `watch` is called with the environments before every step. A policy that has an evaluation of its own is asked for
+    that: one that adapts is judged by how it does, with `episodes` tasks.
     """
+    own: Any = getattr(policy, "evaluate", None)
+    if own is not None:
+        return own(make, episodes, seed, keep_paths)
     num_envs = min(episodes, num_envs)
     env = make(num_envs, count(seed))
     running = np.arange(num_envs)  # which episode each environment is in

@@ -1,0 +1,67 @@
+"""MAML: model-agnostic meta-learning for fast adaptation (Finn, Abbeel, Levine 2017, arXiv:1703.03400, section 4.2).
+
+Many tasks at a time. Within a task, the policy is adapted by a few steps of policy gradient, each on fresh episodes.
+The outer level moves where adaptation begins, so that the episodes *after* it are good: its gradient goes through
+the inner steps (`first_order` leaves that out). As published, the outer step is a trust-region step.
+
+With `options`, the policy is a controller over options (see hrl/policies.py), and `adapts` says which level adapts.
+"""
+
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from hrl.agents.base import require_task_family
+from hrl.nested.adaptation import Adaptation
+from hrl.policies import Options, policy_for
+from hrl.training.adapting import AdaptingPolicy, MetaLearner, MetaSettings
+from hrl.training.rounds import Rounds
+from hrl.training.session import Session, Which
+from hrl.types import Spec, UserError
+
+
+@dataclass
+class MAMLConfig(MetaSettings):
+    """MAML: an initial policy that adapts to a task in a few gradient steps (Finn 2017)."""
+
+    hidden: tuple[int, ...] = (100, 100)
+    """Units of the hidden layers (published: 100, 100)."""
+    options: int = 0
+    """Options that a controller chooses from; 0 for a policy without levels."""
+    adapts: Literal["all", "high", "low"] = "all"
+    """What adapts within a task: everything, or one level of a policy with options; the rest all tasks share."""
+
+    def train(self, session: Session) -> signal.Signals | None:
+        """Rounds of adaptation and outer steps to the run's end."""
+        env = session.make_env(self.tasks * self.episodes, None)
+        require_task_family(env, "MAML")
+        learner = self._learner(env.spec, session)
+        session.begin()
+        return Rounds(learner, env, session).run()
+
+    def load(self, session: Session, which: Which) -> AdaptingPolicy:
+        """The policy of a checkpoint, before it is adapted."""
+        env = session.make_env(1, None)
+        learner = self._learner(env.spec, session)
+        learner.load_networks(session.checkpoint(which).tensors)
+        return AdaptingPolicy(learner, env)
+
+    def _learner(self, spec: Spec, session: Session) -> MetaLearner:
+        self.check()
+        torch.manual_seed(session.run.seed)
+        policy = self._policy(spec).to(session.device)
+        adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
+        adaptation = Adaptation(policy, adapts, self.inner_lr, self.first_order, self.correction)
+        return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
+
+    def _policy(self, spec: Spec) -> nn.Module:
+        if not self.options:
+            if self.adapts != "all":
+                raise UserError(f"--adapts {self.adapts} names a level, so it needs --options above 0.")
+            return policy_for(spec, self.hidden)
+        if spec.continuous:
+            raise UserError(f"--options needs numbered actions, but {spec.env_id} has {spec.action_space}.")
+        return Options(spec.state_dim, int(spec.action_space.n), self.options, self.hidden)

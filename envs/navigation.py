@@ -1,0 +1,80 @@
+"""Navigation in the plane to a place that is not shown (Finn, Abbeel, Levine 2017, section 5.3)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.envs.tasks import TaskFamily
+from hrl.envs.tensor import SingleEnv
+
+STRIDE, REACH, SPREAD = 0.1, 0.01, 0.5
+
+
+class Navigation(TaskFamily):
+    """N points that begin at the origin and move by the action, at most .1 along x and y in a step.
+
+    The task is a goal, uniform in [-.5, .5]². The reward is minus the distance to it; an episode ends within .01 of
+    it along x and y.
+    """
+
+    task_dim = 2
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        seen = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        moved = spaces.Box(-STRIDE, STRIDE, (2,), np.float32)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, moved)
+        self.place = torch.zeros(num_envs, 2, device=self.device)
+        self.goal = torch.zeros(num_envs, 2, device=self.device)
+        self.drawn = True  # until tasks are given, each episode draws its own
+
+    def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
+        """[count, 2] goals. There are infinitely many, so none need be held out."""
+        return (torch.rand(count, 2, generator=generator, device=self.device) * 2 - 1) * SPREAD
+
+    def set_tasks(self, tasks: Tensor) -> None:
+        """Take these goals."""
+        self.drawn = False
+        self.goal.copy_(tasks)
+
+    def begin(self, where: Tensor) -> None:
+        """At the origin."""
+        wide = where.unsqueeze(-1)
+        self.place.masked_fill_(wide, 0.0)
+        if self.drawn:
+            self.goal.copy_(torch.where(wide, (self.uniform(self.num_envs, 2) * 2 - 1) * SPREAD, self.goal))
+
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Move."""
+        self.place += actions.clamp(-STRIDE, STRIDE)
+        way = self.place - self.goal
+        reached = (way.abs() < REACH).all(-1)
+        return -torch.linalg.vector_norm(way, dim=-1), reached, reached
+
+    def observe(self) -> Tensor:
+        """[N, 2] where the points are."""
+        return self.place.clone()
+
+    def picture(self, index: int) -> np.ndarray:
+        """The plane from above [H, W, 3]: goal red, point green."""
+        size, half = 200, 1.0
+        image = np.full((size, size, 3), 245, np.uint8)
+        marks: list[tuple[Any, Any]] = [(self.goal[index], (230, 120, 120)), (self.place[index], (40, 150, 70))]
+        for place, colour in marks:
+            column, row = ((place.cpu().numpy() * (1, -1) + half) / (2 * half) * size).clip(4, size - 5).astype(int)
+            image[row - 4 : row + 5, column - 4 : column + 5] = colour
+        return image
+
+
+class NavigationEnv(SingleEnv):
+    """One of them, with numpy values."""
+
+    task = Navigation

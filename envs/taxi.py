@@ -1,0 +1,127 @@
+"""Taxi (Dietterich 2000, as in Gymnasium's Taxi-v3) as a family of tasks: where the passenger waits is not shown."""
+
+from itertools import permutations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.envs.tasks import TaskFamily
+from hrl.envs.tensor import SingleEnv
+
+SIZE, PICK_UP, DROP = 5, 4, 5
+MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
+"""(row, column) of the actions 0 to 3, in Taxi-v3's order: south, north, east, west."""
+PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
+"""Where passengers wait and want to go: R, G, Y, B."""
+STARTS = ((2, 2), (0, 2), (2, 0), (2, 4), (4, 2))
+WALLS = {((0, 1), (0, 2)), ((1, 1), (1, 2)), ((3, 0), (3, 1)), ((4, 0), (4, 1)), ((3, 2), (3, 3)), ((4, 2), (4, 3))}
+STEP_COST, FARE = 0.1, 2.0
+HELD_OUT = 5
+"""Every fifth task is held out."""
+
+
+def number(cell: tuple[int, int]) -> int:
+    """Of a cell."""
+    return cell[0] * SIZE + cell[1]
+
+
+class Taxi(TaskFamily):
+    """N taxis on a 5 x 5 grid with walls. A task is where the taxi starts, the passenger waits, and wants to go.
+
+    The observation is the taxi's cell and whether the passenger is aboard (25 x 2 numbers). Actions 0 to 3 move, 4
+    picks the passenger up where it waits, 5 sets it down; an action that does not apply changes nothing. Every step
+    costs .1; setting down at the destination pays 2 and ends the episode. Of the 5 x 4 x 3 = 60 tasks every fifth is
+    held out, 12 in all.
+    """
+
+    task_dim = 3
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        seen = spaces.MultiDiscrete([SIZE * SIZE, 2])
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(6))
+        self.reaches = torch.tensor(_neighbours(), device=self.device)
+        journeys = [(number(s), number(a), number(b)) for s in STARTS for a, b in permutations(PLACES, 2)]
+        tasks = torch.tensor(journeys, device=self.device)
+        # Diagonally, so that every start, and nearly every journey, is met in training.
+        held = torch.tensor([(i + i // 12) % HELD_OUT == 0 for i in range(len(tasks))], device=self.device)
+        self.tasks = {False: tasks[~held], True: tasks[held]}
+        self.task = self.choice(self.tasks[False], num_envs)
+        self.drawn = True  # until tasks are given, each episode draws its own
+        self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.aboard = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+
+    def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
+        """[count, 3] cells of start, passenger and destination; as many different ones as there are."""
+        tasks = self.tasks[held_out]
+        order = torch.randperm(len(tasks), generator=generator, device=self.device)
+        return tasks[order.repeat(-(-count // len(tasks)))[:count]]
+
+    def set_tasks(self, tasks: Tensor) -> None:
+        """Take these tasks."""
+        self.drawn = False
+        self.task.copy_(tasks)
+
+    def begin(self, where: Tensor) -> None:
+        """At the task's start, with nobody aboard."""
+        if self.drawn:
+            fresh = self.choice(self.tasks[False], self.num_envs)
+            self.task.copy_(torch.where(where.unsqueeze(-1), fresh, self.task))
+        self.cell.copy_(torch.where(where, self.task[:, 0], self.cell))
+        self.aboard.masked_fill_(where, False)
+
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Move, pick up or set down."""
+        moved = self.reaches[self.cell, actions.clamp_max(len(MOVES) - 1)]
+        delivered = self.aboard & (actions == DROP) & (self.cell == self.task[:, 2])
+        self.aboard |= (actions == PICK_UP) & (self.cell == self.task[:, 1])
+        self.cell.copy_(torch.where(actions < len(MOVES), moved, self.cell))
+        return delivered * FARE - STEP_COST, delivered, delivered
+
+    def observe(self) -> Tensor:
+        """[N, 2] cell, and whether the passenger is aboard."""
+        return torch.stack([self.cell, self.aboard.long()], -1)
+
+    def picture(self, index: int) -> np.ndarray:
+        """The grid from above [H, W, 3]: passenger yellow, destination red, taxi green (dark with a passenger)."""
+        scale = 40
+        image = np.full((SIZE * scale, SIZE * scale, 3), 245, np.uint8)
+        _, waits, wants = self.task[index].tolist()
+        aboard = bool(self.aboard[index])
+        marks = [(wants, (230, 120, 120), 4), (int(self.cell[index]), (20, 90, 40) if aboard else (40, 150, 70), 10)]
+        if not aboard:
+            marks.insert(1, (waits, (230, 190, 40), 8))
+        for cell, colour, margin in marks:
+            row, column = cell // SIZE * scale, cell % SIZE * scale
+            image[row + margin : row + scale - margin, column + margin : column + scale - margin] = colour
+        for (row, column), _ in WALLS:
+            image[row * scale : (row + 1) * scale, (column + 1) * scale - 2 : (column + 1) * scale + 2] = (110, 90, 70)
+        return image
+
+
+def _neighbours() -> list[list[int]]:
+    """The cell that each move leads to from each cell."""
+    table = []
+    for row in range(SIZE):
+        for column in range(SIZE):
+            here, ways = (row, column), []
+            for down, right in MOVES:
+                there = row + down, column + right
+                inside = 0 <= there[0] < SIZE and 0 <= there[1] < SIZE
+                free = inside and (here, there) not in WALLS and (there, here) not in WALLS
+                ways.append(number(there if free else here))
+            table.append(ways)
+    return table
+
+
+class TaxiEnv(SingleEnv):
+    """One of them, with numpy values."""
+
+    task = Taxi

@@ -1,0 +1,106 @@
+"""Fast adaptation: many tasks at once, each with parameters of its own that begin from shared ones.
+
+The parameters of a policy fall into those that adapt to a task by a few policy-gradient steps, and those that all
+tasks share. The outer level moves both: the first by where adaptation begins, the second by what it goes through.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from hrl.learners.policy_gradient import Trajectories, dice, score, surrogate
+from hrl.nested.inner import Descent
+from hrl.nested.optimisers import SGD
+from hrl.nested.trees import Tree, tree_map
+
+Params = dict[str, Tensor]
+
+
+class Adaptation:
+    """A policy whose parameters `adapts` names change by policy gradient within a task."""
+
+    def __init__(
+        self, policy: Any, adapts: Callable[[str], bool], lr: float, first_order: bool = False, correction: bool = False
+    ) -> None:
+        self.policy, self.lr, self.first_order = policy, lr, first_order
+        self.loss = dice if correction else score
+        named = {name: x.detach().clone() for name, x in policy.named_parameters()}
+        self.initial: Params = {name: x for name, x in named.items() if adapts(name)}
+        self.shared: Params = {name: x for name, x in named.items() if not adapts(name)}
+
+    def call(self, method: str, params: Params, *arguments: Any) -> Any:
+        """A method of the policy under these parameters."""
+        return functional_call(_Call(self.policy, method), _prefixed(params), arguments)
+
+    def spread(self, tasks: int) -> Params:
+        """The adapting parameters as every task begins with them, with a leading dimension."""
+        return tree_map(lambda x: x.expand(tasks, *x.shape), self.initial)
+
+    def act(self, own: Params, state: Tensor, memory: Any, noise: Tensor) -> tuple[Tensor, Any]:
+        """Actions [M, E, ...] of M tasks' episodes, from states [M, E, D]."""
+        with torch.no_grad():
+            return vmap(lambda p, s, m, n: self.call("act", self.shared | p, s, m, n))(own, state, memory, noise)
+
+    def stepped(self, own: Params, shared: Params, data: Trajectories, lr: float) -> Params:
+        """One task's parameters after one step on its own episodes; differentiable in both."""
+
+        def loss(own: Params, shared: Params, step: int) -> Tensor:
+            return self.loss(self.call("log_prob", shared | own, data.state, data.action), data)
+
+        inner = Descent(loss, SGD(lr))
+        return inner.step(inner.begin(own), shared, self.first_order).params
+
+    def adapted(self, own: Params, data: Trajectories, lr: float | None = None) -> Params:
+        """All tasks' parameters [M, ...] after one step each, to act with."""
+        lr = self.lr if lr is None else lr
+        return _detached(vmap(lambda p, d: self.stepped(p, self.shared, d, lr))(own, data))
+
+    def objective(self, way: Sequence[Trajectories], last: Trajectories) -> Callable[[Tree], tuple[Tensor, Tensor]]:
+        """(initial, shared) -> the mean over tasks of the loss after adaptation, and of the divergence.
+
+        `way` is what each step of adaptation was made on, `last` what came of it. The divergence is of the adapted
+        policies from those that acted; 0 for a policy that has none in closed form.
+        """
+        with torch.no_grad():
+            acted = self.spread(len(last.state))
+            for data in way:
+                acted = self.adapted(acted, data)
+            old = vmap(lambda p, d: self.call("log_prob", self.shared | p, d.state, d.action))(acted, last)
+            was = vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(acted, last)
+
+        def of_task(params: Tree, way: Any, last: Trajectories, old: Tensor, was: Any) -> tuple[Tensor, Tensor]:
+            own, shared = params
+            for data in way:
+                own = self.stepped(own, shared, data, self.lr)
+            loss = surrogate(self.call("log_prob", shared | own, last.state, last.action), old, last)
+            if not self.policy.closed_form:
+                return loss, torch.zeros_like(loss)
+            return loss, last.mean(self.call("divergence", shared | own, last.state, was))
+
+        def objective(params: Tree) -> tuple[Tensor, Tensor]:
+            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0, 0))(params, tuple(way), last, old, was)
+            return losses.mean(), divergences.mean()
+
+        return objective
+
+
+class _Call(nn.Module):
+    """One method of a module as a module, for `functional_call`."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, *arguments: Any) -> Any:
+        return getattr(self.module, self.method)(*arguments)
+
+
+def _prefixed(params: Params) -> Params:
+    return {f"module.{name}": x for name, x in params.items()}
+
+
+def _detached(tree: Tree) -> Tree:
+    return tree_map(torch.Tensor.detach, tree)

@@ -1,0 +1,85 @@
+"""Matrix-free solvers of A x = b, where A x is a function of x. Static shapes, so that they run under `vmap`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Matvec = Callable[[Tensor], Tensor]
+
+
+class Solution(NamedTuple):
+    """x, and how good it is."""
+
+    x: Tensor
+    residual: Tensor
+    """‖A x - b‖ / ‖b‖"""
+    curvature: Tensor
+    """Least p·Ap / p·p met; not positive: A is not positive definite, and x means nothing. inf where not asked."""
+    asymmetry: Tensor
+    """|x·Ab - b·Ax|, relative: not near 0, and A is not symmetric. 0 where not asked."""
+    contraction: Tensor
+    """Estimated spectral radius of I - A; inf where not asked."""
+
+
+class Solver(Protocol):
+    """Solves A x = b."""
+
+    symmetric: bool
+    """Whether it takes A for symmetric."""
+
+    def __call__(self, matvec: Matvec, b: Tensor) -> Solution: ...
+
+
+@dataclass(frozen=True)
+class ConjugateGradient:
+    """Hestenes & Stiefel 1952, at most `steps`, until the residual is `tolerance` times what it was."""
+
+    steps: int = 20
+    tolerance: float = 1e-10
+    symmetric = True
+
+    def __call__(self, matvec: Matvec, b: Tensor) -> Solution:
+        """A must be symmetric positive definite."""
+        x, r = torch.zeros_like(b), b
+        p, rr, ab = r, r @ r, matvec(b)
+        enough = self.tolerance**2 * rr
+        curvature = torch.full_like(rr, torch.inf)
+        for step in range(self.steps):
+            ap = matvec(p) if step else ab
+            pap, pp = p @ ap, p @ p
+            going = rr > enough
+            curvature = torch.where(going, torch.minimum(curvature, pap / pp), curvature)
+            alpha = torch.where(going, rr / pap, 0.0)
+            x, r = x + alpha * p, r - alpha * ap
+            new = r @ r
+            p = torch.where(going, r + new / rr * p, p)
+            rr = torch.where(going, new, rr)
+        ax = matvec(x)
+        asymmetry = (x @ ab - b @ ax).abs() / (x.norm() * ab.norm()).clamp_min(torch.finfo(b.dtype).tiny)
+        return Solution(x, _relative(ax - b, b), curvature, asymmetry, torch.full_like(rr, torch.inf))
+
+
+@dataclass(frozen=True)
+class Neumann:
+    """x = Σ_{k<terms} (I - A)^k b: right up to ρ^terms where I - A contracts with rate ρ."""
+
+    terms: int = 20
+    symmetric = False
+
+    def __call__(self, matvec: Matvec, b: Tensor) -> Solution:
+        """Any A whose I - A contracts."""
+        x = term = b
+        for _ in range(self.terms - 1):
+            term = term - matvec(term)
+            x = x + term
+        rest = term - matvec(term)
+        contraction = rest.norm() / term.norm()
+        nothing = torch.zeros_like(contraction)
+        return Solution(x, _relative(rest, b), nothing + torch.inf, nothing, contraction)
+
+
+def _relative(error: Tensor, b: Tensor) -> Tensor:
+    return error.norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny)

@@ -1,0 +1,42 @@
+"""A step within a trust region (Schulman 2015): along the natural gradient, as far as the divergence allows."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hrl.nested.solvers import ConjugateGradient
+from hrl.nested.trees import Ravel, Tree, pullback
+
+Objective = Callable[[Tree], tuple[Tensor, Tensor]]
+"""Parameters -> (loss, mean divergence from where the step begins)."""
+DAMPING = 1e-5
+
+
+def trust_region_step(
+    params: Tree, objective: Objective, limit: float = 0.01, solver: ConjugateGradient | None = None, halvings: int = 15
+) -> tuple[Tree, dict[str, Tensor]]:
+    """New parameters, with a lower loss and a divergence below `limit`; the old ones where no such were found."""
+    solver = solver if solver is not None else ConjugateGradient(10)
+    ravel = Ravel(params)
+    start = ravel.vector(params)
+    gradient, (loss, _) = torch.func.grad(lambda p: _first(objective(p)), has_aux=True)(params)
+    _, pull = pullback(torch.func.grad(lambda p: objective(p)[1]), params)
+
+    def curvature(v: Tensor) -> Tensor:
+        return ravel.vector(pull(ravel.tree(v), retain_graph=True)[0]) + DAMPING * v
+
+    way = solver(curvature, ravel.vector(gradient)).x
+    way = way * (2 * limit / (way @ curvature(way)).clamp_min(1e-12)).sqrt()
+    with torch.no_grad():
+        for tried in range(halvings):
+            moved = ravel.tree(start - way * 0.8**tried)
+            after, divergence = objective(moved)
+            if bool((after < loss) & (divergence <= limit)):
+                return moved, {"loss": loss, "gain": loss - after, "divergence": divergence}
+    nothing = torch.zeros_like(loss)
+    return params, {"loss": loss, "gain": nothing, "divergence": nothing}
+
+
+def _first(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    return pair[0], (pair[0].detach(), pair[1].detach())

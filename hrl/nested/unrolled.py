@@ -1,0 +1,80 @@
+"""The gradient through the steps of an inner optimisation, as they were taken."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrl.nested.estimate import Estimate, OuterLoss
+from hrl.nested.inner import Inner, State
+from hrl.nested.trees import Tree, detached, norm, pullback, tree_map
+from hrl.types import UserError
+
+
+class Unrolled:
+    """Backpropagation through `steps` inner steps.
+
+    `last` keeps only so many of the last steps (truncated backpropagation, Shaban 2019): memory falls, a bias comes.
+    `recompute` keeps the parameters after each step, not its graph, and takes each step again on the way back: the
+    same gradient in memory of one graph. `first_order` neglects how a step's direction depends on where it starts
+    (first-order MAML, Finn 2017).
+    """
+
+    def __init__(
+        self, inner: Inner, steps: int, last: int | None = None, recompute: bool = False, first_order: bool = False
+    ) -> None:
+        if steps < 1 or not 1 <= (last or steps) <= steps:
+            raise UserError(f"Unrolled needs steps >= last >= 1, not steps {steps} and last {last}.")
+        self.inner, self.steps, self.first_order = inner, steps, first_order
+        self.last = last or steps
+        self._through = self._recomputed if recompute else self._graph
+
+    def begin(self, params: Tree) -> State:
+        """Before the first step."""
+        return self.inner.begin(params)
+
+    def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
+        """Exact for these `steps` from `state`, but for `last` and `first_order`."""
+        begun = detached_walk(self.inner, state.detached(), meta, self.steps - self.last)
+        loss, gradient, initial, end = self._through(outer, begun, meta)
+        full = self.last == self.steps
+        metrics = {"outer_gradient": norm(gradient)}
+        return Estimate(loss.detach(), gradient, initial if full else None, end.params, end, metrics)
+
+    def _graph(self, outer: OuterLoss, begun: State, meta: Tree) -> tuple[Tensor, Tree, Tree, State]:
+        def run(start: tuple[Tree, Tree], meta: Tree) -> tuple[Tensor, Any]:
+            state = State(*start, begun.step)
+            for _ in range(self.last):
+                state = self.inner.step(state, meta, self.first_order)
+            loss = outer(state.params, meta)
+            return loss, (loss, detached((state.params, state.memory)))
+
+        start = (begun.params, begun.memory)
+        ((initial, _), gradient), (loss, end) = torch.func.grad(run, argnums=(0, 1), has_aux=True)(start, meta)
+        return loss, gradient, initial, State(end[0], end[1], begun.step + self.last)
+
+    def _recomputed(self, outer: OuterLoss, begun: State, meta: Tree) -> tuple[Tensor, Tree, Tree, State]:
+        way = [begun]
+        for _ in range(self.last):
+            way.append(self.inner.step(way[-1], meta, self.first_order).detached())
+        end = way.pop()
+        (behind, gradient), loss = torch.func.grad_and_value(outer, argnums=(0, 1))(end.params, meta)
+        back = (behind, tree_map(torch.zeros_like, end.memory))
+        for state in reversed(way):
+
+            def again(start: tuple[Tree, Tree], meta: Tree, step: int = state.step) -> tuple[Tree, Tree]:
+                after = self.inner.step(State(*start, step), meta, self.first_order)
+                return after.params, after.memory
+
+            _, pull = pullback(again, (state.params, state.memory), meta)
+            back, more = pull(back)
+            gradient = tree_map(torch.add, gradient, more)
+        return loss, gradient, back[0], end
+
+
+def detached_walk(inner: Inner, state: State, meta: Tree, steps: int) -> State:
+    """Take steps, and keep nothing of the way."""
+    meta = detached(meta)
+    for _ in range(steps):
+        state = inner.step(state, meta).detached()
+    return state

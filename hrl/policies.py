@@ -1,0 +1,185 @@
+"""Stochastic policies as functions of their parameters, for learning on-policy: Gaussian, categorical, options.
+
+Each is a module, called through `torch.func.functional_call` and `vmap`, so that many tasks have parameters of their
+own. What is drawn at random comes in as noise: uniform numbers in (0, 1).
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hrl.networks import mlp
+from hrl.types import Spec
+
+LEAST_STD = 1e-6
+
+
+class StochasticPolicy(Protocol):
+    """What a policy answers. E episodes, T steps of each."""
+
+    noise_dim: int
+    """Uniform numbers that a decision uses up."""
+    closed_form: bool
+    """Whether it has a divergence."""
+
+    def start(self, episodes: int, device: torch.device) -> Any:
+        """What it remembers before the first step; a tree of tensors with leading dimension E."""
+
+    def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
+        """(state [E, D], memory, noise [E, noise_dim]) -> (action, memory). Without noise: the likeliest."""
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """log π(a_t | what was seen and done up to t) [T, E], of state [T, E, D] and action [T, E, ...]."""
+
+    def divergence(self, state: Tensor, old: Any) -> Tensor:
+        """KL(old ‖ this) [T, E]; `old` is what `shape` gave."""
+
+    def shape(self, state: Tensor) -> Any:
+        """The distributions' parameters at states [T, E, D]."""
+
+
+class Gaussian(nn.Module):
+    """A normal distribution with a state's own mean and one standard deviation an action entry."""
+
+    closed_form = True
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: tuple[int, ...], log_std: float = 0.0) -> None:
+        super().__init__()
+        self.net = _xavier(mlp(state_dim, hidden, action_dim))
+        self.log_std = nn.Parameter(torch.full((action_dim,), log_std))
+        self.noise_dim = action_dim
+
+    def shape(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, log standard deviation)"""
+        mean = self.net(state)
+        return mean, self.log_std.clamp_min(torch.tensor(LEAST_STD).log().item()).expand_as(mean)
+
+    def start(self, episodes: int, device: torch.device) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
+        """Its own draw, by the inverse of the normal distribution function."""
+        mean, log_std = self.shape(state)
+        return mean if noise is None else mean + log_std.exp() * torch.special.ndtri(noise), memory
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """Of a normal distribution, summed over action entries."""
+        mean, log_std = self.shape(state)
+        z = (action - mean) / log_std.exp()
+        return -(0.5 * z.square() + log_std + 0.5 * torch.log(torch.tensor(2 * torch.pi))).sum(-1)
+
+    def divergence(self, state: Tensor, old: tuple[Tensor, Tensor]) -> Tensor:
+        """KL of two normal distributions."""
+        (mean, log_std), (old_mean, old_log_std) = self.shape(state), old
+        moved = (2 * old_log_std).exp() + (old_mean - mean).square()
+        return (log_std - old_log_std + moved / (2 * (2 * log_std).exp()) - 0.5).sum(-1)
+
+
+class Categorical(nn.Module):
+    """A choice among numbered actions."""
+
+    noise_dim, closed_form = 1, True
+
+    def __init__(self, state_dim: int, actions: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = _xavier(mlp(state_dim, hidden, actions))
+
+    def shape(self, state: Tensor) -> Tensor:
+        """log π(·|s)"""
+        return self.net(state).log_softmax(-1)
+
+    def start(self, episodes: int, device: torch.device) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
+        """By the inverse of the distribution function."""
+        return choose(self.shape(state), None if noise is None else noise[..., 0]), memory
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """Of the action taken."""
+        return self.shape(state).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def divergence(self, state: Tensor, old: Tensor) -> Tensor:
+        """Σ_a π_old (log π_old - log π)"""
+        return (old.exp() * (old - self.shape(state))).sum(-1)
+
+
+def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
+    """[...] numbers drawn from log-probabilities [..., K], or the likeliest."""
+    if noise is None:
+        return log_probs.argmax(-1)
+    return (noise.unsqueeze(-1) > log_probs.exp().cumsum(-1)[..., :-1]).sum(-1)
+
+
+def policy_for(spec: Spec, hidden: tuple[int, ...]) -> Gaussian | Categorical:
+    """Gaussian for vectors, categorical for numbered actions."""
+    if spec.continuous:
+        return Gaussian(spec.state_dim, spec.action_dim, hidden)
+    return Categorical(spec.state_dim, int(spec.action_space.n), hidden)
+
+
+def _xavier(net: nn.Sequential) -> nn.Sequential:
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+class Options(nn.Module):
+    """A controller over options: each a policy of its own, with its own chance to end at a state (Sutton 1999).
+
+    `high.*` are the controller's parameters, `low.*` the options'. The probability of an action counts every option
+    that may have been in force (inferred option policy gradients, Smith 2018), so that no option is labelled.
+    """
+
+    noise_dim, closed_form = 3, False
+
+    def __init__(self, state_dim: int, actions: int, options: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.options, self.actions = options, actions
+        self.high = _xavier(mlp(state_dim, (), options))
+        self.low = nn.ModuleDict(
+            {"act": _xavier(mlp(state_dim, hidden, options * actions)), "end": _xavier(mlp(state_dim, hidden, options))}
+        )
+
+    def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log π(option|s) [..., K], log π(action|s, option) [..., K, A], chance that each option ends [..., K]"""
+        acts = self.low["act"](state).unflatten(-1, (self.options, self.actions)).log_softmax(-1)
+        return self.high(state).log_softmax(-1), acts, self.low["end"](state).sigmoid()
+
+    def start(self, episodes: int, device: torch.device) -> Tensor:
+        """No option in force: -1."""
+        return torch.full((episodes,), -1, dtype=torch.int64, device=device)
+
+    def act(self, state: Tensor, memory: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """End the option or go on, choose anew where it ended, act."""
+        high, acts, ends = self.shape(state)
+        held = memory.clamp_min(0).unsqueeze(-1)
+        chance = ends.gather(-1, held).squeeze(-1)
+        over = (memory < 0) | (chance > (0.5 if noise is None else noise[..., 0]))
+        option = torch.where(over, choose(high, None if noise is None else noise[..., 1]), memory)
+        mine = acts.gather(-2, option[..., None, None].expand(*option.shape, 1, self.actions)).squeeze(-2)
+        return choose(mine, None if noise is None else noise[..., 2]), option
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """log Σ_o P(o in force | what was seen and done) π_o(a|s), by filtering forward through the episode."""
+        high, acts, ends = self.shape(state)
+        wide = action[..., None, None].expand(*action.shape, self.options, 1)
+        likely = acts.gather(-1, wide).squeeze(-1)
+        belief, seen = high[0], []
+        for t in range(len(state)):
+            joint = belief + likely[t]
+            seen.append(joint.logsumexp(-1))
+            if t + 1 < len(state):
+                after = (joint - seen[-1].unsqueeze(-1)).exp()
+                going, ending = after * (1 - ends[t + 1]), (after * ends[t + 1]).sum(-1, keepdim=True)
+                belief = (going + ending * high[t + 1].exp()).clamp_min(1e-12).log()
+        return torch.stack(seen)
+
+    def divergence(self, state: Tensor, old: Any) -> Tensor:
+        """The marginal over actions has none in closed form."""
+        raise NotImplementedError
