@@ -56,11 +56,12 @@ def baseline(state: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
     time = torch.arange(horizon, device=state.device, dtype=state.dtype) / 100.0
     time = time.view(horizon, 1, 1).expand(*state.shape[:-1], 1)
     features = torch.cat([state, state.square(), time, time.square(), time**3, torch.ones_like(time)], -1)
-    x = (features * keep.unsqueeze(-1)).flatten(-3, -2)
-    y = (returns * keep).flatten(-2).unsqueeze(-1)
+    # In float64, since features may repeat each other (a state of zeros and ones is its own square).
+    x = (features * keep.unsqueeze(-1)).flatten(-3, -2).double()
+    y = (returns * keep).flatten(-2).unsqueeze(-1).double()
     ridge = RIDGE * torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
     weights = torch.linalg.solve(x.mT @ x + ridge, x.mT @ y)
-    return (features.flatten(-3, -2) @ weights).view(returns.shape)
+    return (features.flatten(-3, -2) @ weights.to(state.dtype)).view(returns.shape)
 
 
 def score(log_prob: Tensor, data: Trajectories) -> Tensor:
