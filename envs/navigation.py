@@ -14,7 +14,7 @@ STRIDE, REACH, SPREAD = 0.1, 0.01, 0.5
 
 
 class Navigation(TaskFamily):
-    """N points that begin at the origin and move by the action, at most .1 along x and y in a step.
+    """N points that begin at the origin and move by a tenth of the action, at most .1 along x and y in a step.
 
     The task is a goal, uniform in [-.5, .5]². The reward is minus the distance to it; an episode ends within .01 of
     it along x and y.
@@ -30,7 +30,7 @@ class Navigation(TaskFamily):
         render_mode: str | None = None,
     ) -> None:
         seen = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        moved = spaces.Box(-STRIDE, STRIDE, (2,), np.float32)
+        moved = spaces.Box(-1.0, 1.0, (2,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, moved)
         self.place = torch.zeros(num_envs, 2, device=self.device)
         self.goal = torch.zeros(num_envs, 2, device=self.device)
@@ -54,7 +54,7 @@ class Navigation(TaskFamily):
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move."""
-        self.place += actions.clamp(-STRIDE, STRIDE)
+        self.place += STRIDE * actions.clamp(-1.0, 1.0)
         way = self.place - self.goal
         reached = (way.abs() < REACH).all(-1)
         return -torch.linalg.vector_norm(way, dim=-1), reached, reached

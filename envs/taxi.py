@@ -1,4 +1,4 @@
-"""Taxi (Dietterich 2000, as in Gymnasium's Taxi-v3) as a family of tasks: where the passenger waits is not shown."""
+"""Taxi (Dietterich 2000, as in Gymnasium's Taxi-v4) as a family of tasks: where the passenger waits is not shown."""
 
 from itertools import permutations
 
@@ -12,7 +12,7 @@ from hrl.envs.tensor import SingleEnv
 
 SIZE, PICK_UP, DROP = 5, 4, 5
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
-"""(row, column) of the actions 0 to 3, in Taxi-v3's order: south, north, east, west."""
+"""(row, column) of the actions 0 to 3, in Taxi-v4's order: south, north, east, west."""
 PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
 """Where passengers wait and want to go: R, G, Y, B."""
 STARTS = ((2, 2), (0, 2), (2, 0), (2, 4), (4, 2))

@@ -17,7 +17,8 @@ from hrl.envs.layouts import walls
 from hrl.envs.point_maze import Map, PointMaze, moved
 
 gym.register_envs(gymnasium_robotics)
-IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0"]
+IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0",
+       "hrl/Navigation-v0", "hrl/Taxi-v0"]  # fmt: skip
 
 
 def test_layouts_are_those_of_gymnasium_robotics():

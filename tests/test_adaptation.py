@@ -1,0 +1,272 @@
+"""Policies as functions, the policy gradient, and adaptation to tasks, by hand; and that meta-learning learns."""
+
+import itertools
+import json
+import math
+
+import gymnasium as gym
+import pytest
+import torch
+from hrl_scripts import evaluate, train
+from test_runs import run_of, same_state
+from torch import Tensor
+from torch.distributions import Categorical as Choice
+from torch.distributions import Normal, kl_divergence
+
+from hrl.envs import EnvConfig, make_env
+from hrl.envs.taxi import DROP, HELD_OUT, PICK_UP, Taxi, number
+from hrl.learners.policy_gradient import Trajectories, baseline, dice, discounted, score
+from hrl.nested.adaptation import Adaptation
+from hrl.nested.trust_region import trust_region_step
+from hrl.policies import Categorical, Gaussian, Options, choose
+
+
+def episodes(state: Tensor, action: Tensor, reward: Tensor, advantage: Tensor) -> Trajectories:
+    return Trajectories(state, action, reward, torch.ones_like(reward), advantage)
+
+
+# -- the policy gradient -------------------------------------------------------------------------------------
+
+
+def test_returns_are_discounted_from_each_step_on():
+    reward = torch.tensor([[[1.0], [2.0], [4.0]]])  # one task, three steps, one episode
+    assert discounted(reward, 0.5).flatten().tolist() == [1 + 1 + 1, 2 + 2, 4]
+
+
+def test_the_baseline_is_exact_where_returns_are_linear_in_its_features():
+    state = torch.randn(2, 30, 4, 3)
+    time = torch.arange(30).view(1, 30, 1) / 100
+    returns = 2 * state[..., 0] - state[..., 1].square() + 3 * time + 1
+    keep = torch.ones_like(returns)
+    keep[:, 20:, 0] = 0
+    torch.testing.assert_close(baseline(state, returns, keep) * keep, returns * keep, rtol=0, atol=1e-3)
+
+
+def test_advantages_are_normalised_over_what_counts():
+    keep = torch.ones(1, 10, 3)
+    keep[:, 4:, 0] = 0
+    data = Trajectories.judged(torch.randn(1, 10, 3, 2), torch.zeros(1, 10, 3, 1), torch.randn(1, 10, 3), keep, 0.9)
+    assert float(data.mean(data.advantage)) == pytest.approx(0, abs=1e-5)
+    assert float(data.mean(data.advantage.square())) == pytest.approx(1, abs=1e-4)
+    assert bool((data.advantage[keep == 0] == 0).all()) and bool((data.reward[keep == 0] == 0).all())
+
+
+def test_the_score_is_the_policy_gradient_and_dice_has_it_too():
+    # A bandit of two arms: d/dθ -(log π(0) A₀ + log π(1) A₁) / 2 = -(A₀ (1 - π₀, -π₁) + A₁ (-π₀, 1 - π₁)) / 2
+    theta, gains = torch.tensor([0.3, -0.2]), torch.tensor([[2.0, -1.0]])
+    data = episodes(torch.zeros(1, 2, 1), torch.tensor([[0, 1]]), gains, gains)
+    log_prob = lambda theta: theta.log_softmax(0)[data.action]  # noqa: E731
+    pi = theta.softmax(0)
+    by_hand = -torch.stack([2 * (1 - pi[0]) + pi[0], -2 * pi[1] - (1 - pi[1])]) / 2
+    for loss in (score, dice):
+        torch.testing.assert_close(torch.func.grad(lambda t, f=loss: f(log_prob(t), data))(theta), by_hand)
+
+
+def test_dice_alone_has_the_right_second_derivative():
+    # E over all sequences of two arms in two steps, reward of the last: d²/dθ² of Σ_a π(a) r(a), arms enumerated.
+    reward = torch.tensor([1.0, -2.0])
+    theta = torch.tensor(0.4, dtype=torch.float64)
+    arms = lambda t: torch.stack([t, torch.zeros_like(t)]).log_softmax(0)  # noqa: E731
+    exact = torch.func.hessian(lambda t: -(arms(t).exp() @ reward.double()))(theta)
+    seconds = {}
+    for loss in (score, dice):
+        total = torch.tensor(0.0, dtype=torch.float64)
+        for first, second in itertools.product(range(2), repeat=2):
+            action, gain = torch.tensor([[first], [second]]), torch.tensor([[0.0], [float(reward[second])]])
+            data = episodes(torch.zeros(2, 1, 1), action, gain, gain)
+            chance = arms(theta).exp()[action].prod().detach()
+            total += chance * 2 * torch.func.hessian(lambda t, d=data, f=loss: f(arms(t)[d.action], d))(theta)
+        seconds[loss] = float(total)
+    assert seconds[dice] == pytest.approx(float(exact), rel=1e-6)
+    assert abs(seconds[score] - float(exact)) > 0.1
+
+
+# -- policies ------------------------------------------------------------------------------------------------
+
+
+def test_a_gaussian_is_torchs_and_draws_from_it():
+    torch.manual_seed(0)
+    policy = Gaussian(3, 2, (8,), log_std=-0.5)
+    state, action = torch.randn(5, 4, 3), torch.randn(5, 4, 2)
+    theirs = Normal(policy.net(state), math.exp(-0.5))
+    torch.testing.assert_close(policy.log_prob(state, action), theirs.log_prob(action).sum(-1))
+    old = (torch.randn(5, 4, 2), torch.full((5, 4, 2), 0.2))
+    expected = kl_divergence(Normal(old[0], old[1].exp()), theirs).sum(-1)
+    torch.testing.assert_close(policy.divergence(state, old), expected)
+    drawn, _ = policy.act(torch.zeros(50_000, 3), (), torch.rand(50_000, 2).clamp(1e-6, 1 - 1e-6))
+    mean = policy.net(torch.zeros(3))
+    torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.02)
+    torch.testing.assert_close(drawn.std(0), torch.full((2,), math.exp(-0.5)), rtol=0, atol=0.02)
+
+
+def test_a_categorical_is_torchs_and_draws_from_it():
+    policy = Categorical(3, 4, (8,))
+    state, action = torch.randn(5, 4, 3), torch.randint(0, 4, (5, 4))
+    theirs = Choice(logits=policy.net(state))
+    torch.testing.assert_close(policy.log_prob(state, action), theirs.log_prob(action))
+    old = Choice(logits=torch.randn(5, 4, 4))
+    torch.testing.assert_close(policy.divergence(state, old.logits), kl_divergence(old, theirs))
+    chances = torch.tensor([0.1, 0.2, 0.0, 0.7])
+    noise = torch.tensor([0.05, 0.15, 0.29, 0.31, 0.99])
+    assert choose(chances.log(), noise).tolist() == [0, 1, 1, 3, 3] and int(choose(chances.log(), None)) == 3
+
+
+def test_the_chance_of_an_action_counts_every_sequence_of_options():
+    torch.manual_seed(1)
+    policy, steps = Options(2, 3, 2, (4,)), 4
+    state, action = torch.randn(steps, 1, 2), torch.randint(0, 3, (steps, 1))
+    high, acts, ends = (x.squeeze(1).detach() for x in policy.shape(state))
+    total = 0.0
+    for options in itertools.product(range(2), repeat=steps):
+        chance = 1.0
+        for t, option in enumerate(options):
+            go_on = float(t > 0 and option == options[t - 1])
+            end = float(ends[t, options[t - 1]]) if t else 1.0
+            chance *= go_on * (1 - end) + end * float(high[t, option].exp())
+            chance *= float(acts[t, option, action[t, 0]].exp())
+        total += chance
+    assert float(policy.log_prob(state, action).sum().exp().detach()) == pytest.approx(total, rel=1e-4)
+
+
+def test_an_option_stays_until_it_ends():
+    policy = Options(2, 3, 2, (4,))
+    policy.low["end"][-1].bias.data = torch.tensor([-50.0, 50.0])  # option 0 never ends, option 1 at once
+    policy.low["end"][-1].weight.data.zero_()
+    state, noise = torch.randn(4, 2), torch.rand(4, 3)
+    noise[:, 1] = torch.tensor([0.0, 1.0, 0.0, 1.0])  # the controller would choose 0, 1, 0, 1
+    _, option = policy.act(state, torch.tensor([-1, -1, 1, 0]), noise)
+    assert option.tolist() == [0, 1, 0, 0]
+
+
+# -- adaptation ----------------------------------------------------------------------------------------------
+
+
+def test_a_step_of_adaptation_is_the_policy_gradients():
+    policy = Categorical(1, 2, ())
+    policy.net[0].weight.data.zero_()
+    adaptation = Adaptation(policy, lambda name: name.endswith("bias"), lr=0.5)
+    assert set(adaptation.shared) == {"net.0.weight"}
+    gains = torch.tensor([[[2.0, -1.0]]])
+    data = episodes(torch.zeros(1, 1, 2, 1), torch.tensor([[[0, 1]]]), gains, gains)
+    after = adaptation.adapted(adaptation.spread(1), data)["net.0.bias"][0]
+    # π = (½, ½): the gradient of -(2 log π₀ - log π₁) / 2 is -(2 · ½ + ½, -2 · ½ - ½) / 2 = (-.75, .75).
+    assert after.tolist() == pytest.approx([0.375, -0.375])
+
+
+def test_before_the_outer_step_the_divergence_is_nothing_and_first_order_is_another_gradient():
+    torch.manual_seed(0)
+    data = Trajectories.judged(
+        torch.randn(3, 6, 4, 2), torch.randn(3, 6, 4, 1), torch.randn(3, 6, 4), torch.ones(3, 6, 4), 0.9
+    )
+    policy = Gaussian(2, 1, (8,))
+    gradients = []
+    for first_order in (False, True):
+        adaptation = Adaptation(policy, lambda name: True, 0.1, first_order)
+        objective = adaptation.objective([data], data)
+        params = (adaptation.initial, adaptation.shared)
+        assert float(objective(params)[1]) == pytest.approx(0, abs=1e-6)
+        gradients.append(torch.func.grad(lambda p, o=objective: o(p)[0])(params)[0]["net.2.weight"])
+    assert not torch.allclose(*gradients, rtol=1e-3)
+
+
+def test_a_trust_region_step_goes_as_far_as_the_divergence_allows():
+    # Loss a·x under divergence ½ xᵀDx <= δ: the best step is -D⁻¹a √(2δ / aᵀD⁻¹a).
+    a, curve = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])
+    objective = lambda x: (a @ x, 0.5 * (curve * x.square()).sum())  # noqa: E731
+    moved, metrics = trust_region_step(torch.zeros(2), objective, limit=0.01)
+    best = -(a / curve) * (0.02 / (a * a / curve).sum()).sqrt()
+    assert float(metrics["divergence"]) == pytest.approx(0.01, rel=0.5) and float(metrics["gain"]) > 0
+    torch.testing.assert_close(moved / moved.norm(), best / best.norm(), rtol=1e-3, atol=0)
+    stuck = lambda x: ((x * 0).sum(), 0.5 * (curve * x.square()).sum())  # noqa: E731
+    assert trust_region_step(torch.ones(2), stuck)[0].tolist() == [1, 1]
+
+
+# -- families of tasks ---------------------------------------------------------------------------------------
+
+
+def test_taxis_moves_are_gymnasiums():
+    ours, theirs = Taxi(25), gym.make("Taxi-v4").unwrapped
+    for move in range(4):
+        ours.reset(seed=0)
+        ours.cell.copy_(torch.arange(25))
+        ours.advance(torch.full((25,), move))
+        for cell in range(25):
+            ((_, after, _, _),) = theirs.P[theirs.encode(cell // 5, cell % 5, 0, 1)][move]
+            row, column, *_ = theirs.decode(after)
+            assert int(ours.cell[cell]) == number((row, column))
+
+
+def test_a_passenger_is_fetched_and_delivered_and_a_fifth_of_the_journeys_is_held_out():
+    env = Taxi(1)
+    env.set_tasks(torch.tensor([[number((2, 0)), number((0, 0)), number((0, 4))]]))
+    env.reset(seed=0)
+    way = [DROP, 1, 1, PICK_UP, DROP, 0, 0, *[2] * 4, 1, 1, DROP]  # setting down at the wrong place changes nothing
+    rewards = [env.step(torch.tensor([a]))[1].item() for a in way]
+    assert rewards == pytest.approx([-0.1] * 13 + [1.9])
+    generator = torch.Generator().manual_seed(0)
+    train_tasks = {tuple(t) for t in env.sample_tasks(200, generator).tolist()}
+    held_out = {tuple(t) for t in env.sample_tasks(200, generator, held_out=True).tolist()}
+    assert len(train_tasks) == 48 and len(held_out) == 60 // HELD_OUT and not train_tasks & held_out
+
+
+def test_environment_i_has_task_i_through_the_bridge():
+    env = make_env(EnvConfig("hrl/Navigation-v0", num_envs=3))
+    goals = torch.tensor([[0.5, 0.0], [0.0, 0.25], [-0.1, 0.0]])
+    env.set_tasks(goals)
+    env.reset(0)
+    step = env.step(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))  # in half-ranges: .1
+    torch.testing.assert_close(step.reward, torch.tensor([-0.4, -0.15, 0.0]))
+    assert step.terminated.tolist() == [False, False, True]
+    assert not make_env(EnvConfig("Pendulum-v1")).is_family
+
+
+# -- whole runs ----------------------------------------------------------------------------------------------
+
+NAVIGATION = ["--env", "hrl/Navigation-v0", "--tasks", "10", "--episodes", "10", "--hidden", "32", "--inner-lr", "0.5",
+              "--eval-episodes", "10", "--threads", "1", "--progress", "False"]  # fmt: skip
+
+
+def test_maml_learns_to_adapt(tmp_path):
+    arguments = [*NAVIGATION, "--total-steps", "300000", "--eval-freq", "0", "--log-dir", str(tmp_path)]
+    assert train.main(["maml", *arguments]) == 0
+    run = run_of(tmp_path)
+    before, after = (_evaluated(run, step) for step in (0, 1))
+    assert after > before + 5  # unadapted, a point wanders some 40 away in a hundred steps
+
+
+def _evaluated(run, step: int) -> float:
+    policy = train.load_policy(run, "last")
+    result = policy.evaluate(lambda n, seeds: make_env(EnvConfig("hrl/Navigation-v0", num_envs=n)), 20, seed=0)
+    return result.rates[f"return_after_{step}"]
+
+
+@pytest.mark.parametrize("outer", ["trust-region", "adam"])
+def test_meta_learning_resumes_exactly(tmp_path, outer):
+    arguments = [*NAVIGATION, "--outer", outer, "--eval-freq", "0", "--save-freq", "40000"]
+    assert train.main(["maml", *arguments, "--total-steps", "80000", "--log-dir", str(tmp_path / "whole")]) == 0
+    assert train.main(["maml", *arguments, "--total-steps", "40000", "--log-dir", str(tmp_path / "parts")]) == 0
+    part = run_of(tmp_path / "parts")
+    assert train.main(["--resume", str(part), "--total-steps", "80000", "--progress", "False"]) == 0
+    assert same_state(run_of(tmp_path / "whole"), part)
+
+
+def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
+    line = ["--env", "hrl/Taxi-v0", "--options", "3", "--adapts", "high", "--outer", "adam", "--tasks", "4"]
+    line += ["--episodes", "5", "--hidden", "8", "--total-steps", "8000", "--eval-episodes", "3", "--eval-freq", "4000"]
+    assert train.main(["maml", *line, "--log-dir", str(tmp_path), "--progress", "False"]) == 0
+    capsys.readouterr()
+    assert evaluate.main([str(run_of(tmp_path)), "--episodes", "3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {f"return_after_{k}" for k in range(4)} <= result.keys()
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one"),
+    (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options above 0"),
+    (["--env", "hrl/Navigation-v0", "--options", "2"], "needs numbered actions"),
+    (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
+])  # fmt: skip
+def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):
+    assert train.main(["maml", *arguments, "--log-dir", str(tmp_path)]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
