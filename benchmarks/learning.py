@@ -112,11 +112,11 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     """One run by the user's own commands: its evaluation, its seconds of training, its whole seconds."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        command = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
-        _run("train.py", *command, "--log-dir", folder, processes=case.processes)
+        words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
+        command("train.py", *words, "--log-dir", folder, processes=case.processes)
         whole = time.perf_counter() - started
         (run,) = (path.parent for path in Path(folder).rglob("config.json"))
-        summary = json.loads(_run("evaluate.py", str(run), "--episodes", "100", "--json"))
+        summary = json.loads(command("evaluate.py", str(run), "--episodes", "100", "--json"))
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
     host: dict[str, Any] = {"machine": processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
@@ -127,7 +127,8 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(script: str, *arguments: str, processes: int = 1) -> str:
+def command(script: str, *arguments: str, processes: int = 1) -> str:
+    """Run one of the two command lines, in several processes if asked; what it printed."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
     launcher = (sys.executable, *(torchrun if processes > 1 else ()))
     done = subprocess.run([*launcher, str(ROOT / script), *arguments], capture_output=True, text=True)

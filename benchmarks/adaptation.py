@@ -1,0 +1,99 @@
+"""Fast adaptation: returns on held-out tasks after 0, 1, 2 and 3 steps, beside the published ones.
+
+    python benchmarks/adaptation.py --cases maml first-order --jobs 2
+
+Each run is the command that a user would type, evaluated by `evaluate.py RUN --episodes TASKS`. Finished runs are kept
+in results/adaptation.json and not run again.
+"""
+
+import csv
+import json
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from learning import RESULTS, command, processor
+
+POINT = "maml --env hrl/Navigation-v0 --total-steps 10000000 --eval-freq 1000000"
+TASKS = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: a command, and what is published for it."""
+
+    name: str
+    arguments: str
+    published: tuple[float, ...]
+    tasks: int = TASKS
+
+
+CASES = {
+    "maml": Case("MAML, 2-D point", POINT, (-40.41, -11.68, -3.33, -3.23)),
+    "first-order": Case("first-order MAML, 2-D point", f"{POINT} --first-order True", ()),
+}
+
+
+@dataclass
+class Options:
+    """Run what is missing, and print."""
+
+    cases: tuple[str, ...] = tuple(CASES)
+    """Rows."""
+    seeds: int = 1
+    """Seeds a row."""
+    jobs: int = 1
+    """Runs at a time, each on one thread."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "adaptation.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    wanted = [(case, seed) for seed in range(options.seeds) for case in options.cases]
+    missing = [(case, seed) for case, seed in wanted if f"{case} {seed}" not in results]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for key, result in pool.map(lambda pair: (f"{pair[0]} {pair[1]}", measure(CASES[pair[0]], pair[1])), missing):
+            results[key] = result
+            file.write_text(json.dumps(results, indent=1) + "\n")
+    print(
+        "| agent | seed | steps | after 0 | 1 | 2 | 3 steps (± half the 95 % interval over tasks) | published | seconds |"
+    )
+    print("|---" * 9 + "|")
+    for case, seed in wanted:
+        r = results[f"{case} {seed}"]
+        cells = " | ".join(f"{x:.2f} ± {e:.2f}" for x, e in zip(r["returns"], r["errors"], strict=True))
+        published = " / ".join(f"{x:.2f}" for x in CASES[case].published) or "none"
+        print(f"| {CASES[case].name} | {seed} | {r['steps']:,} | {cells} | {published} | {r['seconds']:.0f} |")
+
+
+def measure(case: Case, seed: int) -> dict[str, Any]:
+    """Train, then adapt to held-out tasks: returns after each step, half intervals, seconds of training."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*case.arguments.split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
+        command("train.py", *words)
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        summary = json.loads(command("evaluate.py", str(run), "--episodes", str(case.tasks), "--json"))
+        with (run / "progress.csv").open(newline="") as progress:
+            rows = list(csv.DictReader(progress))
+    curve = [
+        [int(float(r["time/total_timesteps"])), *(float(r[f"eval/return_after_{k}"]) for k in range(4))]
+        for r in rows
+        if r.get("eval/return_after_0")
+    ]
+    return {
+        "command": " ".join(case.arguments.split()), "steps": summary["steps"], "curve": curve,
+        "returns": [summary[f"return_after_{k}"] for k in range(4)],
+        "errors": [summary[f"return_after_{k}_error"] for k in range(4)],
+        "seconds": max(float(r["time/time_elapsed"] or 0) for r in rows),
+        "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
