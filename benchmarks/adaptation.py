@@ -61,9 +61,7 @@ def main() -> None:
         for key, result in pool.map(lambda pair: (f"{pair[0]} {pair[1]}", measure(CASES[pair[0]], pair[1])), missing):
             results[key] = result
             file.write_text(json.dumps(results, indent=1) + "\n")
-    print(
-        "| agent | seed | steps | after 0 | 1 | 2 | 3 steps (± half the 95 % interval over tasks) | published | seconds |"
-    )
+    print("| agent | seed | steps | after 0 | 1 | 2 | 3 steps (± half a 95 % interval) | published | seconds |")
     print("|---" * 9 + "|")
     for case, seed in wanted:
         r = results[f"{case} {seed}"]

@@ -57,9 +57,7 @@ def main() -> None:
 
 def cleaning(options: Options) -> list[dict[str, float]]:
     """A row a seed."""
-    print(
-        "| seed | noisy + validation: test accuracy | noisy alone | cleaned: test accuracy | AUC of the noisy | seconds |"
-    )
+    print("| seed | test accuracy: noisy + validation | noisy alone | cleaned | AUC of the noisy | seconds |")
     print("|---|---|---|---|---|---|")
     rows = []
     for seed in range(options.seeds):
