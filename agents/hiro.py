@@ -16,7 +16,7 @@ from hrl.agents.base import HierarchyConfig, Setting, require_continuous
 from hrl.commands import Subgoal, Task
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.hierarchy import Hierarchy
-from hrl.level import Level, LevelConfig, Relabel
+from hrl.level import Coupling, Level, LevelConfig, Relabel
 from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
 from hrl.types import UserError
@@ -90,6 +90,7 @@ class HIROConfig(HierarchyConfig):
     low: Low = field(default_factory=Low)
     high: High = field(default_factory=High)
     goal: GoalConfig = field(default_factory=GoalConfig)
+    timescale: Coupling = field(default_factory=Coupling)
     starts: int = 1000
     """Environment steps before the first update."""
 
@@ -97,6 +98,7 @@ class HIROConfig(HierarchyConfig):
         """The agent for an environment. Raises UserError where they do not fit."""
         require_continuous(setting.spec, "HIRO")
         self.check()
+        self.timescale.tie([self.low, self.high])
         spec, device = setting.spec, setting.device
         space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
         self.goal = space.declare(self.goal)

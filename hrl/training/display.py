@@ -56,6 +56,10 @@ class Display:
             f"{steps:>10,} evaluation: success {scalars['eval/success_rate']:.2f} "
             f"(final step {scalars['eval/success_rate_final']:.2f}), return {scalars['eval/mean_reward']:.2f}"
         )
+        self.say(line)
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
         if self._progress:
             self._progress.console.print(line)
         else:

@@ -16,6 +16,7 @@ from hrl.training.episodes import EpisodeCounter
 from hrl.training.policy import HierarchyPolicy
 from hrl.training.reporter import Bystander, Reporter
 from hrl.training.session import Session
+from hrl.training.tracking import Tracking
 from hrl.types import BatchedEnv, Observation, UserError
 
 
@@ -46,6 +47,7 @@ class Training:
         self.agent, self.env, self.session = agent, env, session
         self.policy = HierarchyPolicy(agent)
         self.checkpoints = Checkpoints(session.folder.checkpoints)
+        self.tracking = Tracking(agent.levels)
         self.counter = EpisodeCounter(env.num_envs, agent.device)
         self.saved_at: int | None = None
         self.processes = session.processes
@@ -134,7 +136,11 @@ class Training:
         return self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
 
     def _log(self) -> None:
-        self.reporter.log(self.agent.steps, self.agent.pop_metrics())
+        metrics = self.agent.pop_metrics()
+        if self.processes.first:
+            metrics |= self.tracking.measure(self.agent.steps)
+            self.reporter.warn(self.tracking.warnings)
+        self.reporter.log(self.agent.steps, metrics)
 
     def _evaluate(self, obs: Observation) -> None:
         with self._saving(obs):

@@ -68,6 +68,11 @@ class Reporter:
         self.logger.write(steps, scalars)
         self.display.update(steps, rate, scalars, self.last_eval)
 
+    def warn(self, sentences: list[str]) -> None:
+        """Tell what the user should know, and forget it."""
+        while sentences:
+            self.display.say(f"warning: {sentences.pop(0)}")
+
     def evaluate(self, steps: int, policy: Policy) -> bool:
         """Evaluate, once at one count of steps; whether it was the best so far."""
         if self.last_eval.get("steps") == steps:

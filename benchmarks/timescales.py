@@ -1,0 +1,96 @@
+"""Sweeps the ratio of the high level's learning rates to the low level's, and shows where learning breaks.
+
+    python benchmarks/timescales.py --seeds 3
+
+HIRO by its preset on batched UMaze mazes, success on the same task (100 episodes), and how much faster than the low
+level's decisions the high level's move (`drift_ratio`, median over the run's second half).
+"""
+
+import csv
+import json
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from learning import RESULTS, command, processor
+
+ENV = "hrl/PointMaze_UMaze-v0"
+
+
+@dataclass
+class Options:
+    """Run what is missing, and print."""
+
+    ratios: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    """Of learning rates, high over low."""
+    seeds: int = 3
+    """Seeds a ratio."""
+    jobs: int = 2
+    """Runs at a time, each on one thread."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table and draw it."""
+    options = tyro.cli(Options)
+    file = RESULTS / "timescales.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    missing = [(r, s) for r in options.ratios for s in range(options.seeds) if f"{r} {s}" not in results]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (ratio, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
+            results[f"{ratio} {seed}"] = result
+            file.write_text(json.dumps(results, indent=1) + "\n")
+    print("| ratio | success: mean (each seed) | high level's drift over the low level's: median | warned |")
+    print("|---|---|---|---|")
+    for ratio in options.ratios:
+        rows = [results[f"{ratio} {s}"] for s in range(options.seeds)]
+        success = [r["success"] for r in rows]
+        each, drift = " ".join(f"{s:.2f}" for s in success), statistics.median(r["drift_ratio"] for r in rows)
+        warned = sum(r["warned"] for r in rows)
+        print(f"| {ratio:g} | {statistics.mean(success):.2f} ({each}) | {drift:.2f} | {warned} of {len(rows)} |")
+    draw(options, results)
+
+
+def measure(ratio: float, seed: int) -> dict[str, Any]:
+    """One run by the user's own commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["hiro", "--env", ENV, "--timescale.ratio", str(ratio), "--seed", str(seed), "--threads", "1"]
+        words += ["--total-steps", "60000", "--eval-freq", "0", "--save-freq", "0", "--log-dir", folder]
+        printed = command("train.py", *words)
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        summary = json.loads(command("evaluate.py", str(run), "--episodes", "100", "--json"))
+        with (run / "progress.csv").open(newline="") as progress:
+            column = [r["train/high/drift_ratio"] for r in csv.DictReader(progress)]
+    drift = [float(x) for x in column if x]
+    return {
+        "success": summary["success_rate_any"], "drift_ratio": statistics.median(drift[len(drift) // 2 :]),
+        "warned": "warning:" in printed, "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def draw(options: Options, results: dict[str, Any]) -> None:
+    """results/timescales.png"""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    left = figure.subplots()
+    for seed in range(options.seeds):
+        left.plot(options.ratios, [results[f"{r} {seed}"]["success"] for r in options.ratios], "o", color="tab:blue")
+    means = [statistics.mean(results[f"{r} {s}"]["success"] for s in range(options.seeds)) for r in options.ratios]
+    left.plot(options.ratios, means, color="tab:blue")
+    left.set(xscale="log", xlabel="learning rates, high level over low level", ylabel="success", ylim=(-0.02, 1.02))
+    right = left.twinx()
+    drifts = [
+        statistics.median(results[f"{r} {s}"]["drift_ratio"] for s in range(options.seeds)) for r in options.ratios
+    ]
+    right.plot(options.ratios, drifts, "--", color="tab:orange")
+    right.set(yscale="log", ylabel="drift, high over low (dashed)")
+    figure.savefig(RESULTS / "timescales.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Whether a fast level can track the slow one above it.
+
+Coupled levels learn stably where the slower one looks almost still to the faster (two-timescale stochastic
+approximation, Borkar 1997). Measured: how far each level's decisions on the same situations move from one log to the
+next, in half-ranges. The ratio of the slow one's to the fast one's should be well below 1.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from hrl.level import Level
+
+PROBES = 256
+"""Situations that decisions are compared on."""
+PATIENCE = 5
+"""Logs in a row that something lasts before it is worth a word."""
+STILL = 1e-3
+"""Drift, in half-ranges, below which decisions stand still."""
+
+
+class Tracking:
+    """Compares each level's decisions with those at the last log."""
+
+    def __init__(self, levels: Sequence[Level]) -> None:
+        self.levels = levels
+        self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._lasted: Counter[str] = Counter()
+        self.warnings: list[str] = []
+        """Sentences that were not told yet."""
+
+    @torch.no_grad()
+    def measure(self, steps: int) -> dict[str, float]:
+        """`<level>/drift`, and `<level>/drift_ratio` to the level below. Waits for the device."""
+        metrics: dict[str, float] = {}
+        for level in self.levels:
+            drift = self._drift(level, steps)
+            if drift is not None:
+                metrics[f"{level.name}/drift"] = drift
+        for fast, slow in pairwise(self.levels):
+            moved, below = metrics.get(f"{slow.name}/drift"), metrics.get(f"{fast.name}/drift")
+            if moved is not None and below and not fast.config.frozen:
+                metrics[f"{slow.name}/drift_ratio"] = moved / below
+                advice = f"lower --timescale.ratio or --{slow.name}.lr"
+                self._warn(
+                    moved > below,
+                    f"The {slow.name} level's decisions keep moving faster than the {fast.name} level's "
+                    f"({moved / below:.1f} times), too fast to be tracked: {advice}.",
+                )
+                self._warn(
+                    moved < STILL and not slow.config.frozen,
+                    f"The {slow.name} level's decisions have stopped moving: it has saturated, as levels do that learn "
+                    f"too fast: {advice}.",
+                )
+        return metrics
+
+    def _drift(self, level: Level, steps: int) -> float | None:
+        before = self._before.get(level.name)
+        moved = None if before is None else float((level.decide(*before[:2]) - before[2]).abs().mean())
+        if int(level.replay.cursor.sum()):
+            generator = torch.Generator(level.replay.device).manual_seed(steps)  # the run's own stays untouched
+            seen = level.replay.read(level.replay.draw(PROBES, generator))
+            self._before[level.name] = seen["state"], seen["target"], level.decide(seen["state"], seen["target"])
+        return moved
+
+    def _warn(self, now: bool, sentence: str) -> None:
+        """Say it once, when it has lasted."""
+        subject = sentence[:50]
+        if self._lasted[subject] < PATIENCE:
+            self._lasted[subject] = self._lasted[subject] + 1 if now else 0
+            if self._lasted[subject] == PATIENCE:
+                self.warnings.append(sentence)
