@@ -11,6 +11,7 @@ from hrl.commands import Task
 from hrl.goals import GoalConfig
 from hrl.hierarchy import Hierarchy
 from hrl.level import Level, LevelConfig
+from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.hindsight import HindsightTask
 from hrl.types import UserError
 
@@ -25,6 +26,9 @@ class FlatConfig(LevelConfig, HierarchyConfig):
     """Factor on the task's reward."""
     reward_offset: float = 0.0
     """Added to the task's reward before scaling: -1 makes a sparse 0/1 reward count time."""
+    tune: tuple[str, ...] = ()
+    """Hyperparameters that adapt during the run, by meta-gradient: lr, gamma, entropy."""
+    tuning: TuneConfig = field(default_factory=TuneConfig)
     goal: GoalConfig = field(default_factory=GoalConfig)
     """One level needs no subgoals; of the declaration it takes the position features."""
 
@@ -46,6 +50,7 @@ class FlatConfig(LevelConfig, HierarchyConfig):
             device,
             starts=self.starts,
         )
+        tune([level], self.tune, self.tuning)
         if self.hindsight and task.task_reward is not None:
             ring = level.replay
             level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)]

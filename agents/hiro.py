@@ -17,6 +17,7 @@ from hrl.commands import Subgoal, Task
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.hierarchy import Hierarchy
 from hrl.level import Coupling, Level, LevelConfig, Relabel
+from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
 from hrl.types import UserError
@@ -91,6 +92,9 @@ class HIROConfig(HierarchyConfig):
     high: High = field(default_factory=High)
     goal: GoalConfig = field(default_factory=GoalConfig)
     timescale: Coupling = field(default_factory=Coupling)
+    tune: tuple[str, ...] = ()
+    """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.lr, high.gamma, …"""
+    tuning: TuneConfig = field(default_factory=TuneConfig)
     starts: int = 1000
     """Environment steps before the first update."""
 
@@ -114,6 +118,7 @@ class HIROConfig(HierarchyConfig):
             period=self.high.period, starts=self.starts, counters=counters,
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
+        tune([low, high], self.tune, self.tuning)
         span = min(self.high.period, spec.max_episode_steps or self.high.period)
         high.relabels = self.high_relabels(high, low, subgoal, task, span)
         return Hierarchy(

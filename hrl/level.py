@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from hrl.clock import Segment
 from hrl.commands import Command
 from hrl.execution import Execution
-from hrl.learners import LEARNERS, Batch, LearnerConfig
+from hrl.learners import LEARNERS, Batch, LearnerConfig, Metrics
 from hrl.metrics import Means
 from hrl.replay.hindsight import Strategy
 from hrl.replay.ring import Replay
@@ -110,6 +110,19 @@ class Coupling:
             level.schedule, level.warmup = below.schedule, below.warmup
 
 
+class Tuner(Protocol):
+    """Adapts a level's hyperparameters while it learns (see hrl/nested/tuning.py)."""
+
+    def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
+        """Move the hyperparameters by how the update of this number, on `now`, would do on `following`."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a checkpoint."""
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+
+
 class Level:
     """Acts on its own clock under a command from above, stores what came of it, and learns from that."""
 
@@ -128,6 +141,8 @@ class Level:
     ) -> None:
         self.name, self.config, self.command, self.period = name, config, command, period
         self.batch_size = config.batch_size  # this process's share of a batch
+        self.gamma = torch.tensor(config.gamma, device=device)
+        self.tuner: Tuner | None = None
         values = command.value_range(config.gamma) if config.clip_values else None
         make = LEARNERS[config.learner]
         with device:
@@ -190,14 +205,26 @@ class Level:
         self._round(count, phase, generator)
 
     def _round(self, count: int, phase: int, generator: torch.Generator) -> None:
+        if self.tuner is not None:
+            return self._tuned_round(self.tuner, count, phase, generator)
         self._fit(self.batch(self.sample(count * self.batch_size, generator)), phase, generator)
 
     def _fit(self, batches: Batch, phase: int, generator: torch.Generator) -> None:
         for number, batch in enumerate(batches.split(self.batch_size), phase):
             self.metrics.add(self.learner.update(batch, number, generator))
 
+    def _tuned_round(self, tuner: "Tuner", count: int, phase: int, generator: torch.Generator) -> None:
+        """Before each update, the tuner asks which hyperparameters would make it do best on the batch after."""
+        parts = self.sample((count + 1) * self.batch_size, generator).split(self.batch_size)
+        made = self.timescale.done - count
+        for i, (now, following) in enumerate(pairwise(parts)):
+            self.metrics.add(tuner.step(made + i, now, following, generator))
+            self.metrics.add(self.learner.update(self.batch(now), phase + i, generator))
+
     def execute(self, execution: Execution) -> None:
         """Run updates in this way from now on."""
+        if self.tuner is not None:  # its transforms are not captured
+            return
         for name in self.learner.formulas:
             setattr(self.learner, name, execution.formula(getattr(self.learner, name)))
         if self.waits:
@@ -218,7 +245,7 @@ class Level:
             transitions = relabel(transitions, generator)
         return transitions
 
-    def batch(self, t: Transitions) -> Batch:
+    def batch(self, t: Transitions, gamma: Tensor | None = None) -> Batch:
         """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
 
         An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC).
@@ -229,7 +256,7 @@ class Level:
             action=t.action,
             reward=reward,
             next_inputs=self.inputs(t.next_state, t.next_target),
-            discount=self.config.gamma**t.length * ~t.terminated,
+            discount=(self.gamma if gamma is None else gamma) ** t.length * ~t.terminated,
         )
 
     # -- checkpoint ------------------------------------------------------------------------------------------
@@ -240,6 +267,8 @@ class Level:
         tensors |= {f"replay.{name}": x for name, x in self.replay.state_dict().items()}
         for name, optimiser in self.learner.optimisers().items():
             tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
+        if self.tuner is not None:
+            tensors |= {f"tuner.{name}": x for name, x in self.tuner.tensors().items()}
         return tensors
 
     def load_networks(self, tensors: dict[str, Tensor]) -> None:
@@ -252,6 +281,8 @@ class Level:
         self.replay.load_state_dict(under("replay.", tensors))
         for name, optimiser in self.learner.optimisers().items():
             optimiser.load_state(under(f"{name}.", tensors))
+        if self.tuner is not None:
+            self.tuner.load_tensors(under("tuner.", tensors))
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the level."""

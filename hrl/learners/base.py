@@ -91,6 +91,18 @@ class Learner(nn.Module, ABC):
         Metrics are tensors, so that no device waits.
         """
 
+    @abstractmethod
+    def mode(self, inputs: Tensor) -> Tensor:
+        """The likeliest action [B, A] in [-1, 1], differentiable."""
+
+    @abstractmethod
+    def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """What a critic step lessens, differentiable also in the batch's rewards and discounts. `noise` [B, A]."""
+
+    @abstractmethod
+    def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """What an actor step lessens. `noise` [B, A]."""
+
     def optimisers(self) -> dict[str, Adam]:
         """By attribute name."""
         return {name: x for name, x in vars(self).items() if isinstance(x, Adam)}

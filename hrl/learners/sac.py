@@ -43,9 +43,21 @@ class SAC(Learner):
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """A sample of π(·|s), or its mode without a generator."""
         if generator is None:
-            return self.actor(inputs).chunk(2, -1)[0].tanh()
+            return self.mode(inputs)
         shape = (*inputs.shape[:-1], self.action_dim)
         return self.sample(inputs, torch.randn(shape, generator=generator, device=inputs.device))[0]
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        """tanh(μ(s)), differentiable."""
+        return self.actor(inputs).chunk(2, -1)[0].tanh()
+
+    def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """As `update_critic`."""
+        return self.critic_loss(batch, self.target(batch, noise))[0]
+
+    def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """As in `update_actor_and_temperature`, differentiable in the temperature too."""
+        return self.actor_loss(batch, noise, self.log_alpha.exp())[0]
 
     def sample(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """a = tanh(u), u = μ + σ noise, and log π(a|s) with the change of variables (appendix C)."""
@@ -67,7 +79,7 @@ class SAC(Learner):
 
     def update_critic(self, batch: Batch, noise: Tensor) -> Metrics:
         """Move both critics towards the target."""
-        loss, q = self.critic_loss(batch, self.target(batch, noise))
+        loss, q = self.critic_loss(batch, self.target(batch, noise).detach())
         norm = self.critic_optimiser.minimise(loss)
         return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
 
@@ -83,12 +95,12 @@ class SAC(Learner):
             metrics["entropy"] = -log_prob.mean()
         return metrics
 
-    @torch.no_grad()
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
         """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')."""
-        next_action, log_prob = self.sample(batch.next_inputs, noise)
-        next_value = self.target_critic(batch.next_inputs, next_action).amin(0) - self.log_alpha.exp() * log_prob
-        return batch.reward + batch.discount * next_value
+        with torch.no_grad():
+            next_action, log_prob = self.sample(batch.next_inputs, noise)
+            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
+        return batch.reward + batch.discount * (next_value - self.log_alpha.exp() * log_prob)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_i (Q_i(s, a) - y)², and the values [2, B]."""

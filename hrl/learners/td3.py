@@ -34,6 +34,10 @@ class TD3(Learner):
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """π(s) in [-1, 1]."""
+        return self.mode(inputs)
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        """π(s), differentiable."""
         return self.actor(inputs).tanh()
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
@@ -58,13 +62,21 @@ class TD3(Learner):
         norm = self.actor_optimiser.minimise(loss)
         return {"actor_loss": loss.detach(), "actor_grad_norm": norm}
 
-    @torch.no_grad()
+    def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """As `update_critic`."""
+        return self.critic_loss(batch, self.target(batch, noise))[0]
+
+    def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """As `update_actor`; no noise is needed."""
+        return self.actor_loss(batch)
+
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
         """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c)."""
         c = self.config
-        smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
-        next_action = (self.target_actor(batch.next_inputs).tanh() + smoothing).clamp(-1.0, 1.0)
-        next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
+        with torch.no_grad():
+            smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
+            next_action = (self.target_actor(batch.next_inputs).tanh() + smoothing).clamp(-1.0, 1.0)
+            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
         return self.bound(batch.reward + batch.discount * next_value)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,12 @@ def trust_region_step(
     solver = solver if solver is not None else ConjugateGradient(10)
     ravel = Ravel(params)
     start = ravel.vector(params)
-    gradient, (loss, _) = torch.func.grad(lambda p: _first(objective(p)), has_aux=True)(params)
-    _, pull = pullback(torch.func.grad(lambda p: objective(p)[1]), params)
+
+    def divergence_of(params: Tree) -> Tensor:
+        return objective(params)[1]
+
+    gradient, loss = torch.func.grad_and_value(lambda p: objective(p)[0])(params)
+    _, pull = pullback(torch.func.grad(divergence_of), params)
 
     def curvature(v: Tensor) -> Tensor:
         return ravel.vector(pull(ravel.tree(v), retain_graph=True)[0]) + DAMPING * v
@@ -36,7 +40,3 @@ def trust_region_step(
                 return moved, {"loss": loss, "gain": loss - after, "divergence": divergence}
     nothing = torch.zeros_like(loss)
     return params, {"loss": loss, "gain": nothing, "divergence": nothing}
-
-
-def _first(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    return pair[0], (pair[0].detach(), pair[1].detach())

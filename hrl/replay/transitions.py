@@ -1,6 +1,6 @@
 """Transitions as they leave the ring, before relabelling and before a learner sees them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,13 @@ class Transitions:
     """[B] environment steps from decision to end, int64."""
     terminated: Tensor
     """[B] whether the task ended there."""
+
+    def split(self, size: int) -> "list[Transitions]":
+        """Parts of `size` transitions each, without their places in the ring."""
+        nowhere = Rows(self.rows.env[:0], self.rows.row[:0])
+        names = [f.name for f in fields(self) if f.name not in ("rows", "steps")]
+        parts = zip(*(getattr(self, name).split(size) for name in names), strict=True)
+        return [Transitions(nowhere, nowhere, *part) for part in parts]
 
     def changed(self, **fields: Any) -> "Transitions":
         """A copy with these fields instead."""

@@ -1,0 +1,94 @@
+"""Online tuning: what becomes of a learning rate or a discount that begins ten times wrong.
+
+    python benchmarks/tuning.py --seeds 3 --jobs 2
+
+SAC with small nets on Pendulum-v1, as tuned by hand, with one hyperparameter wrong, and with it wrong but adapted
+during the run (`--tune`). The score is the return between a random policy's (0) and the well-tuned agent's (1).
+"""
+
+import csv
+import json
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import tyro
+from learning import RESULTS, command, processor
+
+LINE = "sac --env Pendulum-v1 --hidden 64 64 --total-steps 8000 --eval-freq 0 --save-freq 0"
+CASES = {
+    "as tuned by hand": "",
+    **{f"{name}, {kind}": f"{given}{tune}"
+       for name, given, knob in (
+           ("learning rate 1e-4", "--lr 1e-4", "lr"), ("learning rate 1e-2", "--lr 1e-2", "lr"),
+           ("discount .9", "--gamma 0.9", "gamma"), ("discount .999", "--gamma 0.999", "gamma"))
+       for kind, tune in (("kept", ""), ("tuned", f" --tune {knob} --tuning.every 2"))},
+}  # fmt: skip
+
+
+@dataclass
+class Options:
+    """Run what is missing, and print."""
+
+    seeds: int = 3
+    """Seeds a row."""
+    jobs: int = 2
+    """Runs at a time, each on one thread."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "tuning.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    missing = [(c, s) for s in range(options.seeds) for c in CASES if f"{c} {s}" not in results]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (case, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
+            results[f"{case} {seed}"] = result
+            file.write_text(json.dumps(results, indent=1) + "\n")
+    of = lambda case, key: [results[f"{case} {s}"][key] for s in range(options.seeds)]  # noqa: E731
+    none, best = random_return(), statistics.mean(of("as tuned by hand", "return"))
+    print(f"A random policy: {none:.0f}.\n\n| SAC, Pendulum-v1 | return: mean (each seed) | score | it ended at |")
+    print("|---|---|---|---|")
+    for case in CASES:
+        returns, ends = of(case, "return"), of(case, "ended")
+        mean, each = statistics.mean(returns), " ".join(f"{r:.0f}" for r in returns)
+        ended = " ".join(f"{e:.3g}" for e in ends if e is not None)
+        print(f"| {case} | {mean:.0f} ({each}) | {(mean - none) / (best - none):.2f} | {ended} |")
+
+
+def measure(case: str, seed: int) -> dict[str, Any]:
+    """One run by the user's own commands: return of 100 evaluation episodes, the hyperparameter's last value."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = f"{LINE} {CASES[case]} --seed {seed} --threads 1 --log-dir {folder}".split()
+        command("train.py", *words)
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        summary = json.loads(command("evaluate.py", str(run), "--episodes", "100", "--json"))
+        with (run / "progress.csv").open(newline="") as progress:
+            last = list(csv.DictReader(progress))[-1]
+    ended = next((float(x) for name, x in last.items() if name.startswith("train/policy/tuned_")), None)
+    host = {"machine": processor(), "date": time.strftime("%Y-%m-%d")}
+    return {"return": summary["mean_reward"], "ended": ended, "seconds": float(last["time/time_elapsed"]), **host}
+
+
+def random_return(episodes: int = 100) -> float:
+    """Of uniformly random actions."""
+    env, returns = gym.make("Pendulum-v1"), []
+    env.action_space.seed(0)
+    for episode in range(episodes):
+        env.reset(seed=episode)
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    return statistics.mean(returns)
+
+
+if __name__ == "__main__":
+    main()

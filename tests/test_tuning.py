@@ -1,0 +1,107 @@
+"""Hyperparameters that adapt during a run: the meta-gradient, what follows from it, and exact resume."""
+
+import pytest
+import torch
+from conftest import CPU, roll, setting
+from hrl_scripts import train
+from test_runs import run_of, same_state, trained
+
+from hrl.agents.flat import FlatConfig, FlatSAC, FlatTD3
+from hrl.agents.hiro import HIROConfig
+from hrl.envs import EnvConfig, make_env
+from hrl.nested.tuning import TuneConfig
+from hrl.types import UserError
+
+
+def tuned(config: FlatConfig, *names: str, **options: object):
+    """An agent on the tiny goal line that has seen some steps, and its tuner."""
+    env = make_env(EnvConfig("tasks:GoalLine-v0", num_envs=4))
+    config.tune, config.tuning, config.hidden, config.batch_size = names, TuneConfig(**options), (16,), 16
+    config.starts, config.hindsight, config.every = 0, 0.0, 10**9
+    agent = config.build(setting(env))
+    roll(agent, env, 100)
+    (level,) = agent.levels
+    return agent, level, level.tuner
+
+
+@pytest.mark.parametrize(("config", "names"), [
+    (FlatTD3(clip_values=False), ("lr", "gamma")), (FlatSAC(entropy=0.2), ("lr", "gamma", "entropy")),
+])  # fmt: skip
+def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
+    agent, level, tuner = tuned(config, *names)
+    for _ in range(20):  # past the first steps, where Adam's direction is a sign
+        level.update(1, 0.0, agent.generator)
+    now, following = level.sample(32, agent.generator).split(16)
+    noise = torch.randn(2, 16, 1)
+    raw = {name: x.detach() for name, x in zip(names, tuner.raw, strict=True)}
+    gradient = torch.func.grad(tuner._outer)(raw, now, following, noise)
+    for name in names:
+        ahead, behind = (
+            float(tuner._outer({**raw, name: raw[name] + s}, now, following, noise).detach()) for s in (0.1, -0.1)
+        )
+        slope = (ahead - behind) / 0.2
+        if name == "lr":
+            assert float(gradient[name]) == pytest.approx(slope, rel=0.05)
+        else:  # Adam's scale is held still in the gradient, and not in the slope
+            assert float(gradient[name]) * slope > 0
+
+
+def test_what_is_tuned_is_in_force():
+    agent, level, tuner = tuned(FlatSAC(entropy=0.2, lr=1e-3, actor_lr=5e-4), "lr", "gamma", "entropy")
+    before = tuner.values()
+    level.update(4, 0.0, agent.generator)
+    after = tuner.values()
+    assert all(float(before[name]) != float(after[name]) for name in before)
+    learner = level.learner
+    assert float(learner.critic_optimiser.lr) == pytest.approx(float(after["lr"]))
+    assert float(learner.actor_optimiser.lr) == pytest.approx(float(after["lr"]) / 2)
+    assert float(level.gamma) == float(after["gamma"]) < 1
+    assert float(learner.log_alpha.detach().exp()) == pytest.approx(float(after["entropy"]))
+    metrics = agent.pop_metrics()
+    assert {"policy/tuned_lr", "policy/tuned_gamma", "policy/tuned_entropy", "policy/tuning_loss"} <= metrics.keys()
+
+
+def test_a_rate_far_too_small_rises():
+    agent, level, tuner = tuned(FlatTD3(lr=1e-5), "lr", lr=0.02)
+    level.update(60, 0.0, agent.generator)
+    assert float(tuner.values()["lr"]) > 1.5e-5
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
+    agent, _, tuner = tuned(FlatTD3(), "lr", "gamma")
+    before = tuner.values()
+    tuner._move([torch.tensor(float("nan")), torch.tensor(1.0)])
+    assert tuner.values() == before and float(tuner.skipped) == 1
+    del agent
+
+
+def test_looks_are_as_rare_as_asked():
+    agent, level, tuner = tuned(FlatTD3(), "lr", every=3)
+    seen = []
+    for _ in range(7):
+        level.update(1, 0.0, agent.generator)
+        seen.append(float(tuner.values()["lr"]))
+    assert len(set(seen)) == 3 and seen[0] == seen[2] != seen[3] == seen[5] != seen[6]
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "hiro"])
+def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
+    names = {"sac": ["lr", "entropy"], "hiro": ["low.lr", "high.gamma"]}[algorithm]
+    line = ["--tune", *names, "--tuning.every", "10", "--eval-freq", "0"]
+    whole = trained(tmp_path / "whole", *line, algorithm=algorithm)
+    part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm=algorithm)
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(run_of(tmp_path / "whole"), part) and whole
+
+
+@pytest.mark.parametrize(("config", "names", "word"), [
+    (HIROConfig(), ("lr",), "low.lr, low.gamma"), (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
+    (HIROConfig(), ("high.entropy",), "only SAC has a temperature"),
+    (FlatTD3(schedule="linear"), ("lr",), "no schedule"),
+    (FlatTD3(tuning=TuneConfig(gamma=1.0)), ("lr",), "between 0 and 1"),
+])  # fmt: skip
+def test_what_cannot_be_tuned_is_told(config, names, word):
+    env = make_env(EnvConfig("tasks:GoalLine-v0"), CPU)
+    config.tune = names
+    with pytest.raises(UserError, match=word):
+        config.build(setting(env))
