@@ -11,6 +11,7 @@ from hrl.commands import Task
 from hrl.goals import GoalConfig
 from hrl.hierarchy import Hierarchy
 from hrl.level import Level, LevelConfig
+from hrl.nested.reward import IntrinsicConfig, LearnedReward
 from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.hindsight import HindsightTask
 from hrl.types import UserError
@@ -22,6 +23,9 @@ class FlatConfig(LevelConfig, HierarchyConfig):
 
     starts: int = 1000
     """Environment steps before the first update."""
+    reward: Literal["task", "learned"] = "task"
+    """The task's reward, or that and one that is learned for it (LIRPG)."""
+    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     reward_scale: float = 1.0
     """Factor on the task's reward."""
     reward_offset: float = 0.0
@@ -51,6 +55,8 @@ class FlatConfig(LevelConfig, HierarchyConfig):
             starts=self.starts,
         )
         tune([level], self.tune, self.tuning)
+        if self.reward == "learned":
+            level.tuners.append(LearnedReward(level, self.intrinsic))
         if self.hindsight and task.task_reward is not None:
             ring = level.replay
             level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)]

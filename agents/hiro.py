@@ -17,6 +17,7 @@ from hrl.commands import Subgoal, Task
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.hierarchy import Hierarchy
 from hrl.level import Coupling, Level, LevelConfig, Relabel
+from hrl.nested.reward import IntrinsicConfig, LearnedReward
 from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
@@ -37,8 +38,10 @@ class Low(LevelConfig):
     """Huber loss for the critic, as published."""
     replay: int = 200_000
     """Capacity of the replay, in environment steps."""
-    reward: Literal["distance", "sparse"] = "distance"
-    """Minus the distance to the subgoal (published), or -1 until it is reached and 0 there."""
+    reward: Literal["distance", "sparse", "learned"] = "distance"
+    """Minus the distance to the subgoal (published); -1 until it is reached and 0 there; or the distance and a reward
+    that is learned for the task's return."""
+    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
 
 
 @dataclass
@@ -108,9 +111,11 @@ class HIROConfig(HierarchyConfig):
         self.goal = space.declare(self.goal)
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
-        subgoal = Subgoal(space, self.low.reward)
+        learned = self.low.reward == "learned"
+        subgoal = Subgoal(space, "sparse" if self.low.reward == "sparse" else "distance")
         low = Level(
-            "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device, starts=self.starts
+            "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
+            starts=self.starts, stores_reward=learned,
         )  # fmt: skip
         counters = ("first", "tested") if self.high.testing else ("first",)
         high = Level(
@@ -119,6 +124,8 @@ class HIROConfig(HierarchyConfig):
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
         tune([low, high], self.tune, self.tuning)
+        if learned:
+            low.tuners.append(LearnedReward(low, self.low.intrinsic))
         span = min(self.high.period, spec.max_episode_steps or self.high.period)
         high.relabels = self.high_relabels(high, low, subgoal, task, span)
         return Hierarchy(

@@ -68,6 +68,29 @@ class EnvConfig:
     """Worker processes, each with an equal share of the environments; 0 for one a core."""
     action_limit: float = 1.0
     """Bound taken for action entries that have none."""
+    reward_delay: int = 0
+    """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
+
+
+class DelayedReward(gym.Wrapper[Any, Any, Any, Any]):
+    """Pays rewards only every `delay` steps, and at the episode's end, added up (as in LIRPG, Zheng 2018)."""
+
+    def __init__(self, env: gym.Env[Any, Any], delay: int) -> None:
+        super().__init__(env)
+        self.delay, self.owed, self.steps = delay, 0.0, 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        """A new episode; nothing is owed."""
+        self.owed, self.steps = 0.0, 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        """One step, paid or not."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.owed, self.steps = self.owed + float(reward), self.steps + 1
+        due = terminated or truncated or self.steps % self.delay == 0
+        paid, self.owed = (self.owed, 0.0) if due else (0.0, self.owed)
+        return obs, paid, terminated, truncated, info
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
@@ -158,35 +181,42 @@ def make_env(
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
     """One environment, with Gymnasium's own wrappers and our guard."""
-    return _make_one(find_id(config.env), config.env_kwargs, index)
+    return _make_one(find_id(config.env), config.env_kwargs, config.reward_delay, index)
 
 
-def _make_in_worker(name: str, kwargs: dict[str, Any], module: str, index: int) -> gym.Env[Any, Any]:
+def _make_in_worker(name: str, kwargs: dict[str, Any], delay: int, module: str, index: int) -> gym.Env[Any, Any]:
     if module:  # a process that was spawned has nothing registered yet
         importlib.import_module(module)
-    return _make_one(name, kwargs, index)
+    return _make_one(name, kwargs, delay, index)
 
 
-def _make_one(name: str, kwargs: dict[str, Any], index: int) -> gym.Env[Any, Any]:
+def _make_one(name: str, kwargs: dict[str, Any], delay: int, index: int) -> gym.Env[Any, Any]:
     _register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Guard(gym.make(name, disable_env_checker=True, **kwargs), index)
+        env = gym.make(name, disable_env_checker=True, **kwargs)
+        return Guard(DelayedReward(env, delay) if delay else env, index)
 
 
 def _make_vector(
     name: str, config: EnvConfig, kwargs: dict[str, Any], mode: AutoresetMode, device: torch.device
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     own = gym.registry[name].vector_entry_point is not None
-    if own and config.vectorization == "auto":
+    if config.reward_delay < 0:
+        raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
+    if own and config.vectorization == "auto" and not config.reward_delay:
         return gym.make_vec(name, config.num_envs, "vector_entry_point", **_on_device(name, kwargs, device))
     indices = range(config.num_envs)
     if config.vectorization == "async":
         module = config.env.rpartition(":")[0]
         if config.workers < 0:
             raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
-        return WorkerEnv([partial(_make_in_worker, name, kwargs, module, i) for i in indices], config.workers, mode)
-    makers = [partial(_make_one, name, kwargs, i) for i in indices]
+        return WorkerEnv(
+            [partial(_make_in_worker, name, kwargs, config.reward_delay, module, i) for i in indices],
+            config.workers,
+            mode,
+        )
+    makers = [partial(_make_one, name, kwargs, config.reward_delay, i) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
 
 
@@ -220,7 +250,7 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
-    single = _make_one(name, kwargs, 0)
+    single = _make_one(name, kwargs, 0, 0)
     seen = probe(single)
     achieved = find_achieved(seen)
     if achieved is None:

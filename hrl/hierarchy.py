@@ -150,9 +150,10 @@ class Hierarchy:
     def _observe(self, outcome: Outcome) -> None:
         ended = self._ended(self.memory, outcome)
         for i, level in enumerate(self.levels):
-            if level.command.extrinsic:
-                level.segment.pay(level.command.shape(outcome.reward), level.config.gamma, outcome.active)
-            else:
+            if level.stores_reward:
+                paid = level.command.shape(outcome.reward) if level.command.extrinsic else outcome.reward
+                level.segment.pay(paid, level.config.gamma, outcome.active)
+            if not level.command.extrinsic:
                 reward = level.command.reward(outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:

@@ -110,11 +110,15 @@ class Coupling:
             level.schedule, level.warmup = below.schedule, below.warmup
 
 
+Shaping = Callable[[Tensor, Tensor], Tensor]
+"""(inputs [B, I], action [B, A]) -> what is added to the reward [B]."""
+
+
 class Tuner(Protocol):
-    """Adapts a level's hyperparameters while it learns (see hrl/nested/tuning.py)."""
+    """Adapts while a level learns what it learns by (see hrl/nested/tuning.py and reward.py)."""
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
-        """Move the hyperparameters by how the update of this number, on `now`, would do on `following`."""
+        """Move it by how the update of this number, on `now`, would do on `following`."""
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, for a checkpoint."""
@@ -138,11 +142,14 @@ class Level:
         period: int = 1,
         starts: int = 0,
         counters: tuple[str, ...] = (),
+        stores_reward: bool = False,
     ) -> None:
+        self.stores_reward = stores_reward or command.extrinsic
         self.name, self.config, self.command, self.period = name, config, command, period
         self.batch_size = config.batch_size  # this process's share of a batch
         self.gamma = torch.tensor(config.gamma, device=device)
-        self.tuner: Tuner | None = None
+        self.tuners: list[Tuner] = []
+        self.shaping: Shaping | None = None
         values = command.value_range(config.gamma) if config.clip_values else None
         make = LEARNERS[config.learner]
         with device:
@@ -160,7 +167,7 @@ class Level:
         self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, counters: tuple[str, ...]
     ) -> Replay:
         fields = {"state": state_dim, "target": self.command.dim, "action": action_dim}
-        if self.command.extrinsic:
+        if self.stores_reward:
             fields["reward"] = 1
         following = ("state", "target") if self.command.extrinsic else ("state",)
         try:
@@ -205,25 +212,26 @@ class Level:
         self._round(count, phase, generator)
 
     def _round(self, count: int, phase: int, generator: torch.Generator) -> None:
-        if self.tuner is not None:
-            return self._tuned_round(self.tuner, count, phase, generator)
+        if self.tuners:
+            return self._tuned_round(count, phase, generator)
         self._fit(self.batch(self.sample(count * self.batch_size, generator)), phase, generator)
 
     def _fit(self, batches: Batch, phase: int, generator: torch.Generator) -> None:
         for number, batch in enumerate(batches.split(self.batch_size), phase):
             self.metrics.add(self.learner.update(batch, number, generator))
 
-    def _tuned_round(self, tuner: "Tuner", count: int, phase: int, generator: torch.Generator) -> None:
-        """Before each update, the tuner asks which hyperparameters would make it do best on the batch after."""
+    def _tuned_round(self, count: int, phase: int, generator: torch.Generator) -> None:
+        """Before each update, the tuners ask what would make it do best on the batch after."""
         parts = self.sample((count + 1) * self.batch_size, generator).split(self.batch_size)
         made = self.timescale.done - count
         for i, (now, following) in enumerate(pairwise(parts)):
-            self.metrics.add(tuner.step(made + i, now, following, generator))
+            for tuner in self.tuners:
+                self.metrics.add(tuner.step(made + i, now, following, generator))
             self.metrics.add(self.learner.update(self.batch(now), phase + i, generator))
 
     def execute(self, execution: Execution) -> None:
         """Run updates in this way from now on."""
-        if self.tuner is not None:  # its transforms are not captured
+        if self.tuners:  # their transforms are not captured
             return
         for name in self.learner.formulas:
             setattr(self.learner, name, execution.formula(getattr(self.learner, name)))
@@ -245,14 +253,22 @@ class Level:
             transitions = relabel(transitions, generator)
         return transitions
 
-    def batch(self, t: Transitions, gamma: Tensor | None = None) -> Batch:
+    def batch(
+        self, t: Transitions, gamma: Tensor | None = None, outer: bool = False, shaping: "Shaping | None" = None
+    ) -> Batch:
         """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
 
-        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC).
+        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). `outer` gives what
+        an outer level judges by: the task's reward where the level stores it, without the shaping that is learned.
         """
-        reward = t.reward if self.command.extrinsic else self.command.reward(t.next_state, t.target)
+        inputs = self.inputs(t.state, t.target)
+        own = self.command.extrinsic or (outer and self.stores_reward)
+        reward = t.reward if own else self.command.reward(t.next_state, t.target)
+        shaping = shaping if shaping is not None else self.shaping
+        if shaping is not None and not outer:
+            reward = reward + shaping(inputs, t.action)
         return Batch(
-            inputs=self.inputs(t.state, t.target),
+            inputs=inputs,
             action=t.action,
             reward=reward,
             next_inputs=self.inputs(t.next_state, t.next_target),
@@ -267,8 +283,8 @@ class Level:
         tensors |= {f"replay.{name}": x for name, x in self.replay.state_dict().items()}
         for name, optimiser in self.learner.optimisers().items():
             tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
-        if self.tuner is not None:
-            tensors |= {f"tuner.{name}": x for name, x in self.tuner.tensors().items()}
+        for number, tuner in enumerate(self.tuners):
+            tensors |= {f"tuner{number}.{name}": x for name, x in tuner.tensors().items()}
         return tensors
 
     def load_networks(self, tensors: dict[str, Tensor]) -> None:
@@ -281,8 +297,8 @@ class Level:
         self.replay.load_state_dict(under("replay.", tensors))
         for name, optimiser in self.learner.optimisers().items():
             optimiser.load_state(under(f"{name}.", tensors))
-        if self.tuner is not None:
-            self.tuner.load_tensors(under("tuner.", tensors))
+        for number, tuner in enumerate(self.tuners):
+            tuner.load_tensors(under(f"tuner{number}.", tensors))
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the level."""

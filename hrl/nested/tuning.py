@@ -13,20 +13,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hrl.learners import Metrics
 from hrl.learners.adam import Adam as FlatAdam
-from hrl.learners.adam import views
-from hrl.learners.base import regression
 from hrl.level import Level
-from hrl.nested.inner import Descent, State
-from hrl.nested.optimisers import Adam
-from hrl.networks import TwinCritic, track
+from hrl.nested.optimisers import Hyper
+from hrl.nested.trial import Judge, Params, Trial, follow
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
-
-Params = dict[str, Tensor]
 
 
 @dataclass
@@ -91,7 +85,7 @@ def tune(levels: Sequence[Level], names: Sequence[str], config: TuneConfig) -> N
                 raise UserError(f"--tune {level.name}.entropy: only SAC has a temperature; set its learner to sac.")
             if "lr" in knobs and (level.config.schedule != "constant" or level.config.warmup):
                 raise UserError(f"--tune {level.name}.lr: a learning rate that is tuned has no schedule or warm-up.")
-            level.tuner = Tuning(level, knobs, config)
+            level.tuners.append(Tuning(level, knobs, config))
 
 
 class Tuning:
@@ -101,93 +95,42 @@ class Tuning:
         self.level, self.config = level, config
         self.learner = cast(Any, level.learner)
         self.knobs = [Knob(name) for name in dict.fromkeys(knobs)]
-        device = level.gamma.device
-        self.raw = [nn.Parameter(torch.tensor(knob.raw(level), device=device)) for knob in self.knobs]
+        self.raw = [nn.Parameter(level.gamma.new_tensor(knob.raw(level))) for knob in self.knobs]
         self.optimiser = FlatAdam(self.raw, config.lr)
-        with device:
-            width = level.replay.fields["action"]
-            self.judge = TwinCritic(_inputs(level), width.stop - width.start, level.config.hidden)
-            self.slow_judge = TwinCritic(_inputs(level), width.stop - width.start, level.config.hidden)
-        self.slow_judge.load_state_dict(self.judge.state_dict())
-        self.judge_optimiser = FlatAdam(self.judge.parameters(), level.config.lr)
+        self.trial, self.judge = Trial(level), Judge(level, config.gamma)
         self.ratio = (level.config.actor_lr or level.config.lr) / level.config.lr
-        self.reference = torch.tensor(config.gamma, device=device)
-        self.skipped = torch.zeros((), device=device)
+        self.skipped = torch.zeros_like(level.gamma)
         if "entropy" in knobs:
             self.learner.learned = False
         if "gamma" in knobs:
             self.learner.value_range = None  # known for one discount only
         self._apply()
 
-    # -- a step ----------------------------------------------------------------------------------------------
-
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
         """Before the update of this number: judge it on trial, move the hyperparameters. The value head learns."""
-        shape, device = (2, *now.action.shape), now.action.device
-        noise = torch.randn(shape, generator=generator, device=device)
-        raw = {knob.name: x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
-        self._teach(now)
+        noise = torch.randn((2, *now.action.shape), generator=generator, device=now.action.device)
+        self.judge.learn(now)
         metrics = {f"tuned_{name}": x for name, x in self.values().items()}
         if number % self.config.every:
             return metrics
-        gradient, loss = torch.func.grad_and_value(self._outer)(raw, now, following, noise)
-        self._move([gradient[knob.name] for knob in self.knobs])
-        return {"tuning_loss": loss.detach(), "tuning_skipped": self.skipped, **metrics}
+        raw = {knob.name: x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
+        with torch.no_grad():  # of nothing but the hyperparameters
+            gradient, loss = torch.func.grad_and_value(self._outer)(raw, now, following, noise)
+        self.skipped += 1 - follow(self.optimiser, [gradient[k.name] for k in self.knobs], self.config.limit).float()
+        self._apply()
+        return {"tuning_loss": loss.detach(), "tuning_skipped": self.skipped.clone(), **metrics}
 
     def _outer(self, raw: Params, now: Transitions, following: Transitions, noise: Tensor) -> Tensor:
         """How good critic and actor are on the next batch after a trial update on this one."""
         values = {name: Knob(name).value(x) for name, x in raw.items()}
-        critic, actor = self._trial(values, now, noise)
-        batch = self.level.batch(following, self.reference)
-        error = self._call("critic_objective", critic, batch, noise[1])
-        action = self._call("mode", actor, batch.inputs)
-        return error - self.judge(batch.inputs, action).amin(0).mean()
-
-    def _trial(self, values: Params, now: Transitions, noise: Tensor) -> tuple[Params, Params]:
-        """Critic and actor after the learner's own steps, as functions of the hyperparameters."""
-        learner = self.learner
-        batch = self.level.batch(now, values.get("gamma"))
         extra = {"log_alpha": values["entropy"].log()} if "entropy" in values else {}
-
-        def stepped(part: str, objective: str, held: Params, noise: Tensor, share: float) -> Params:
-            optimiser: FlatAdam = getattr(learner, f"{part}_optimiser")
-            names = [f"{part}.{n}" for n, _ in getattr(learner, part).named_parameters()]
-            lr = values["lr"] * share if "lr" in values else optimiser.lr
-            inner = Descent(
-                lambda p, held, step: self._call(objective, held | p, batch, noise), Adam(lr, through_scale=False)
-            )
-            return inner.step(_state(names, optimiser), held).params
-
-        critic = stepped("critic", "critic_objective", extra, noise[0], 1.0)
-        actor = stepped("actor", "actor_objective", critic | extra, noise[1], self.ratio)
-        return critic, actor
-
-    def _call(self, method: str, params: Params, *arguments: Any) -> Tensor:
-        return functional_call(_Call(self.learner, method), {f"learner.{n}": x for n, x in params.items()}, arguments)
-
-    @torch.no_grad()
-    def _move(self, gradient: list[Tensor]) -> None:
-        """Cut to the limit; one that is not finite moves nothing, and is counted. The host is not asked."""
-        flat = torch.stack(gradient)
-        length = torch.linalg.vector_norm(flat)
-        usable = length.isfinite()
-        self.skipped = self.skipped + (~usable).float()
-        flat = torch.where(usable, flat * (self.config.limit / length.clamp_min(self.config.limit)), 0.0)
-        for place, g in zip(self.optimiser._places, flat, strict=True):
-            place.copy_(g)
-        if self.optimiser.average is not None:
-            self.optimiser.average(self.optimiser.gradient)
-        self.optimiser.step()
-        self._apply()
-
-    def _teach(self, now: Transitions) -> None:
-        """The value head learns the current policy's values at the reference discount."""
-        batch = self.level.batch(now, self.reference)
-        with torch.no_grad():
-            action = self.learner.act(batch.next_inputs, None)
-            target = batch.reward + batch.discount * self.slow_judge(batch.next_inputs, action).amin(0)
-        self.judge_optimiser.minimise(regression(self.judge(batch.inputs, batch.action), target, False))
-        track(self.slow_judge, self.judge, self.level.config.tau)
+        rates: dict[str, Hyper] = {}
+        if "lr" in values:
+            rates = {"critic": values["lr"], "actor": values["lr"] * self.ratio}
+        critic, actor = self.trial.updated(self.level.batch(now, values.get("gamma")), noise, rates, extra)
+        error = self.trial.call("critic_objective", critic, self.level.batch(following, self.judge.gamma), noise[1])
+        batch = self.judge.batch(following)
+        return error - self.judge(batch, self.trial.call("mode", actor, batch.inputs))
 
     # -- what is in force ------------------------------------------------------------------------------------
 
@@ -197,23 +140,20 @@ class Tuning:
 
     @torch.no_grad()
     def _apply(self) -> None:
-        values, learner = self.values(), self.learner
+        values = self.values()
         if "gamma" in values:
             self.level.gamma.copy_(values["gamma"])
         if "entropy" in values:
-            learner.log_alpha.copy_(values["entropy"].log())
+            self.learner.log_alpha.copy_(values["entropy"].log())
         if "lr" in values:
-            for name, optimiser in learner.optimisers().items():
+            for name, optimiser in self.learner.optimisers().items():
                 optimiser.lr.copy_(values["lr"] * (self.ratio if name.startswith("actor") else 1.0))
 
     def tensors(self) -> Params:
         """By name, for a checkpoint."""
         tensors = {f"raw.{knob.name}": x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
         tensors |= {f"adam.{name}": x for name, x in self.optimiser.state.items()}
-        tensors |= {f"judge_adam.{name}": x for name, x in self.judge_optimiser.state.items()}
-        for name in ("judge", "slow_judge"):
-            tensors |= {f"{name}.{n}": x for n, x in getattr(self, name).state_dict().items()}
-        return tensors | {"skipped": self.skipped}
+        return tensors | self.judge.tensors() | {"skipped": self.skipped}
 
     @torch.no_grad()
     def load_tensors(self, tensors: Params) -> None:
@@ -221,26 +161,3 @@ class Tuning:
         for name, mine in self.tensors().items():
             mine.copy_(tensors[name])
         self._apply()
-
-
-class _Call(nn.Module):
-    """One method of a learner as a module, for `functional_call`."""
-
-    def __init__(self, learner: nn.Module, method: str) -> None:
-        super().__init__()
-        self.learner, self.method = learner, method
-
-    def forward(self, *arguments: Any) -> Tensor:
-        return getattr(self.learner, self.method)(*arguments)
-
-
-def _state(names: list[str], optimiser: FlatAdam) -> State:
-    """Where a learner's own optimiser stands, as an inner optimisation's state."""
-    parts = {key: views(optimiser.state[key], optimiser.parameters) for key in ("first", "second")}
-    params = dict(zip(names, (p.detach() for p in optimiser.parameters), strict=True))
-    mean, square = (dict(zip(names, parts[key], strict=True)) for key in ("first", "second"))
-    return State(params, {"mean": mean, "square": square, "count": optimiser.state["steps"]}, 0)
-
-
-def _inputs(level: Level) -> int:
-    return level.replay.fields["state"].stop - level.replay.fields["state"].start + level.command.input_dim

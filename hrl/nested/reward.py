@@ -1,0 +1,125 @@
+"""A learned intrinsic reward (LIRPG: Zheng, Oh, Singh 2018; hierarchical: MODAC, Veeriah 2021), off-policy.
+
+The level learns on its reward plus r_η(s, command, a). Before each update the outer level makes the update on trial:
+η enters the critic's target, the critic the actor's step, and the *task's* return, by a value head of the outer
+level's own, says on the next batch how good the actor has become:
+
+    φ' = φ - α ∇_φ (Q_φ(s, a) - [r + r_η + γ Q̄(s', π̄(s'))])²      θ' = θ + α ∇_θ Q_φ'(s, π_θ(s))
+    η ← η + β ∇_η Q_task(s, π_θ'(s))
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hrl.learners import Metrics
+from hrl.learners.adam import Adam as FlatAdam
+from hrl.level import Level
+from hrl.nested.trial import Judge, Params, Trial, follow
+from hrl.networks import mlp
+from hrl.replay.transitions import Transitions
+from hrl.types import UserError
+
+
+@dataclass
+class IntrinsicConfig:
+    """How an intrinsic reward is learned."""
+
+    lr: float = 1e-4
+    """Learning rate of the reward's network (published: 1e-4)."""
+    scale: float = 1.0
+    """Greatest intrinsic reward of a step."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of its hidden layers (published: 64, 64)."""
+    gamma: float = 0.99
+    """Discount an environment step of the task's return, by which it is judged."""
+    limit: float = 1.0
+    """Longest meta-gradient; longer ones are cut, and such that are not finite skipped."""
+
+    def check(self) -> None:
+        """Raise UserError where a value cannot be meant."""
+        if not (self.lr > 0 and self.scale > 0 and self.limit > 0 and 0 < self.gamma < 1):
+            raise UserError(
+                f"--intrinsic.lr, .scale and .limit must be positive and --intrinsic.gamma between 0 and 1, "
+                f"not {self.lr}, {self.scale}, {self.limit} and {self.gamma}."
+            )
+
+
+class IntrinsicReward(nn.Module):
+    """r_η(inputs, action) in [-scale, scale]; 0 at first."""
+
+    def __init__(self, input_dim: int, action_dim: int, config: IntrinsicConfig) -> None:
+        super().__init__()
+        self.scale = config.scale
+        self.net = mlp(input_dim + action_dim, config.hidden, 1)
+        last: Any = self.net[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """[B]"""
+        return self.scale * self.net(torch.cat([inputs, action], -1)).squeeze(-1).tanh()
+
+
+class LearnedReward:
+    """Learns a level's intrinsic reward while the level learns on it."""
+
+    def __init__(self, level: Level, config: IntrinsicConfig) -> None:
+        config.check()
+        self.level, self.config = level, config
+        fields = level.replay.fields
+        inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
+        with level.gamma.device:
+            self.net = IntrinsicReward(inputs + level.command.input_dim, action, config)
+        self.optimiser = FlatAdam(self.net.parameters(), config.lr)
+        self.trial, self.judge = Trial(level), Judge(level, config.gamma)
+        self.skipped = torch.zeros_like(level.gamma)
+        level.shaping = self.reward
+        self.learner = cast(Any, level.learner)
+        self.learner.value_range = None  # the reward is no longer known beforehand
+
+    @torch.no_grad()
+    def reward(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """What the level is paid beside its own reward [B]."""
+        return self.net(inputs, action)
+
+    def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
+        """Before the update of this number: make it on trial, and move the reward to where the return grows."""
+        noise = torch.randn((2, *now.action.shape), generator=generator, device=now.action.device)
+        self.judge.learn(now)
+        params = {name: x.detach() for name, x in self.net.named_parameters()}
+        with torch.no_grad():  # of nothing but the reward
+            gradient, loss = torch.func.grad_and_value(self._outer)(params, now, following, noise)
+        # Two steps lie between reward and return: without their rates the gradient would vanish beside Adam's ε.
+        rates = self.learner.critic_optimiser.lr * self.learner.actor_optimiser.lr
+        gradient = {name: g / rates for name, g in gradient.items()}
+        usable = follow(self.optimiser, list(gradient.values()), self.config.limit)
+        self.skipped += 1 - usable.float()
+        paid = self.reward(self.level.inputs(now.state, now.target), now.action)
+        norm = torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
+        return {
+            "intrinsic_loss": loss, "intrinsic_gradient": norm, "learned_reward": paid.mean(),
+            "learned_reward_spread": paid.std(), "intrinsic_skipped": self.skipped.clone(),
+        }  # fmt: skip
+
+    def _outer(self, params: Params, now: Transitions, following: Transitions, noise: Tensor) -> Tensor:
+        """Minus the task's value of the actor after a trial update on this reward."""
+        shaping = lambda inputs, action: functional_call(self.net, params, (inputs, action))  # noqa: E731
+        _, actor = self.trial.updated(self.level.batch(now, shaping=shaping), noise, {}, {})
+        batch = self.judge.batch(following)
+        return -self.judge(batch, self.trial.call("mode", actor, batch.inputs))
+
+    def tensors(self) -> Params:
+        """By name, for a checkpoint."""
+        tensors = {f"reward.{name}": x for name, x in self.net.state_dict().items()}
+        tensors |= {f"adam.{name}": x for name, x in self.optimiser.state.items()}
+        return tensors | self.judge.tensors() | {"skipped": self.skipped}
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Params) -> None:
+        """Take over what `tensors` gave."""
+        for name, mine in self.tensors().items():
+            mine.copy_(tensors[name])

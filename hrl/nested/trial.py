@@ -1,0 +1,123 @@
+"""A level's update on trial: the learner's own steps as functions of what an outer level chooses, and their judge."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.adam import views
+from hrl.learners.base import Batch, regression
+from hrl.level import Level
+from hrl.nested.inner import Descent, State
+from hrl.nested.optimisers import Adam, Hyper
+from hrl.networks import TwinCritic, track
+from hrl.replay.transitions import Transitions
+
+Params = dict[str, Tensor]
+
+
+class Trial:
+    """What a learner's critic and actor would be after an update, differentiable in batch, rates and temperature."""
+
+    through_scale = False
+    """Whether Adam's scale √v̂ is differentiated; LIRPG takes it as a constant."""
+
+    def __init__(self, level: Level) -> None:
+        self.learner = cast(Any, level.learner)
+
+    def updated(self, batch: Batch, noise: Tensor, rates: dict[str, Hyper], extra: Params) -> tuple[Params, Params]:
+        """(critic, actor) by the name of their parameters, after a step of each by the learner's own optimisers.
+
+        `rates` may replace the learning rate of "critic" and "actor", `extra` further parameters. `noise` [2, B, A].
+        """
+        critic = self._stepped("critic", "critic_objective", batch, noise[0], rates, extra)
+        return critic, self._stepped("actor", "actor_objective", batch, noise[1], rates, critic | extra)
+
+    def _stepped(
+        self, part: str, objective: str, batch: Batch, noise: Tensor, rates: dict[str, Hyper], held: Params
+    ) -> Params:
+        optimiser: FlatAdam = getattr(self.learner, f"{part}_optimiser")
+        names = [f"{part}.{name}" for name, _ in getattr(self.learner, part).named_parameters()]
+        rule = Adam(rates.get(part, optimiser.lr), through_scale=self.through_scale)
+        inner = Descent(lambda p, held, step: self.call(objective, held | p, batch, noise), rule)
+        return inner.step(_state(names, optimiser), held).params
+
+    def call(self, method: str, params: Params, *arguments: Any) -> Tensor:
+        """A method of the learner under these parameters."""
+        named = {f"learner.{name}": x for name, x in params.items()}
+        return functional_call(_Call(self.learner, method), named, arguments)
+
+
+class Judge:
+    """A value head of the outer level's own: the current policy's value by the outer reward and discount."""
+
+    def __init__(self, level: Level, gamma: float) -> None:
+        self.level, self.gamma = level, level.gamma.new_tensor(gamma)
+        fields, c = level.replay.fields, level.config
+        inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
+        with level.gamma.device:
+            self.value, self.slow = (TwinCritic(inputs + level.command.input_dim, action, c.hidden) for _ in range(2))
+        self.slow.load_state_dict(self.value.state_dict())
+        self.optimiser = FlatAdam(self.value.parameters(), c.lr)
+
+    def __call__(self, batch: Batch, action: Tensor) -> Tensor:
+        """The mean value of these actions."""
+        return self.value(batch.inputs, action).amin(0).mean()
+
+    def batch(self, t: Transitions) -> Batch:
+        """As the outer level sees it."""
+        return self.level.batch(t, self.gamma, outer=True)
+
+    def learn(self, t: Transitions) -> None:
+        """One step towards the current policy's values."""
+        batch = self.batch(t)
+        with torch.no_grad():
+            action = self.level.learner.act(batch.next_inputs, None)
+            target = batch.reward + batch.discount * self.slow(batch.next_inputs, action).amin(0)
+        self.optimiser.minimise(regression(self.value(batch.inputs, batch.action), target, False))
+        track(self.slow, self.value, self.level.config.tau)
+
+    def tensors(self) -> Params:
+        """By name, for a checkpoint."""
+        tensors = {f"judge_adam.{name}": x for name, x in self.optimiser.state.items()}
+        for part in ("value", "slow"):
+            tensors |= {f"judge.{part}.{name}": x for name, x in getattr(self, part).state_dict().items()}
+        return tensors
+
+
+@torch.no_grad()
+def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
+    """A step along a meta-gradient, cut to the limit; one that is not finite moves nothing. Whether it was [()].
+
+    The host is not asked.
+    """
+    length = torch.stack([g.square().sum() for g in gradient]).sum().sqrt()
+    usable = length.isfinite()
+    for place, g in zip(views(optimiser.gradient, optimiser.parameters), gradient, strict=True):
+        place.copy_(torch.where(usable, g * (limit / length.clamp_min(limit)), 0.0))
+    if optimiser.average is not None:
+        optimiser.average(optimiser.gradient)
+    optimiser.step()
+    return usable
+
+
+class _Call(nn.Module):
+    """One method of a learner as a module, for `functional_call`."""
+
+    def __init__(self, learner: nn.Module, method: str) -> None:
+        super().__init__()
+        self.learner, self.method = learner, method
+
+    def forward(self, *arguments: Any) -> Tensor:
+        return getattr(self.learner, self.method)(*arguments)
+
+
+def _state(names: list[str], optimiser: FlatAdam) -> State:
+    """Where a learner's own optimiser stands, as an inner optimisation's state."""
+    mean, square = (
+        dict(zip(names, views(optimiser.state[key], optimiser.parameters), strict=True)) for key in ("first", "second")
+    )
+    params = dict(zip(names, (p.detach() for p in optimiser.parameters), strict=True))
+    return State(params, {"mean": mean, "square": square, "count": optimiser.state["steps"]}, 0)

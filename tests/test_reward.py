@@ -1,0 +1,98 @@
+"""A learned intrinsic reward: its meta-gradient, where it is paid and where not, and exact resume."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import roll, setting
+from hrl_scripts import train
+from test_runs import run_of, same_state, trained
+
+from hrl.agents.flat import FlatTD3
+from hrl.agents.hiro import High, HIROConfig, Low
+from hrl.envs import EnvConfig, make_env
+from hrl.goals import GoalConfig
+from hrl.nested.reward import IntrinsicConfig
+from hrl.types import UserError
+
+
+def learned(config):
+    env = make_env(EnvConfig("tasks:GoalLine-v0", num_envs=4))
+    config.reward, config.hidden, config.batch_size = "learned", (16,), 16
+    config.starts, config.hindsight, config.every = 0, 0.0, 10**9
+    agent = config.build(setting(env))
+    roll(agent, env, 100)
+    (level,) = agent.levels
+    return agent, level, level.tuners[0]
+
+
+def shifted(params, way, size):
+    return {name: x + size * way[name] for name, x in params.items()}
+
+
+def test_the_meta_gradient_is_the_slope_of_the_trial():
+    agent, level, learner = learned(FlatTD3(lr=1e-2))
+    for _ in range(30):  # past the first steps, where Adam's direction is a sign
+        level.update(1, 0.0, agent.generator)
+    now, following = level.sample(32, agent.generator).split(16)
+    noise = torch.randn(2, 16, 1)
+    learner.trial.through_scale = True
+    params = {name: x.detach() for name, x in learner.net.named_parameters()}
+    with torch.no_grad():
+        gradient = torch.func.grad(learner._outer)(params, now, following, noise)
+        length = torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
+        way = {name: g / length for name, g in gradient.items()}
+        ahead, behind = (float(learner._outer(shifted(params, way, s), now, following, noise)) for s in (0.03, -0.03))
+    assert float(length) > 0
+    assert (ahead - behind) / 0.06 == pytest.approx(float(length), rel=0.05)
+
+
+def test_it_is_paid_to_the_level_and_not_to_its_judge():
+    agent, level, learner = learned(FlatTD3())
+    t = level.sample(16, agent.generator)
+    assert torch.equal(level.batch(t).reward, t.reward)  # 0 at first
+    learner.net.net[-1].bias.data.fill_(0.5)
+    paid = level.batch(t).reward - t.reward
+    torch.testing.assert_close(paid, torch.full((16,), float(torch.tensor(0.5).tanh())))
+    assert torch.equal(learner.judge.batch(t).reward, t.reward)
+
+
+def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    low = Low(hidden=(8,), reward="learned", noise=0.0, every=10**9, batch_size=16, replay=4000)
+    high = High(hidden=(8,), every=10**9, period=3, replay=4000)
+    config = HIROConfig(low=low, high=high, goal=GoalConfig(low=(-1.0,), high=(1.0,)), starts=0)
+    agent = config.build(setting(env))
+    roll(agent, env, 60)
+    t = agent.levels[0].sample(64, agent.generator)
+    assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger pays t + 1
+    judged = agent.levels[0].tuners[0].judge.batch(t)
+    assert torch.equal(judged.reward, t.reward) and bool((agent.levels[0].batch(t).reward <= 0).all())
+    before = agent.levels[0].tuners[0].tensors()["reward.net.4.weight"].clone()
+    agent.levels[0].update(3, 0.0, agent.generator)
+    assert not torch.equal(before, agent.levels[0].tuners[0].tensors()["reward.net.4.weight"])
+    assert {"low/learned_reward", "low/intrinsic_gradient"} <= agent.pop_metrics().keys()
+
+
+def test_a_run_with_a_learned_reward_resumes_exactly(tmp_path):
+    line = ["--reward", "learned", "--eval-freq", "0", "--every", "8"]
+    whole = trained(tmp_path / "whole", *line, algorithm="td3")
+    part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm="td3")
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(whole, part) and run_of(tmp_path / "part") == part
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_delayed_reward_is_paid_in_sums(vectorization):
+    config = EnvConfig("tasks:Ledger-v0", num_envs=1, vectorization=vectorization, reward_delay=3)
+    env = make_env(config)
+    env.reset(0)
+    paid = [float(env.step(torch.zeros(1, 1)).reward) for _ in range(3 + 7 + 5 + 1)]
+    env.close()
+    assert paid == [0, 0, 6, 0, 0, 6, 0, 0, 15, 7, 0, 0, 6, 0, 9, 1]  # episodes of 3, 7, 5 and 1 steps that pay t + 1
+    assert np.sum(paid) == sum(n * (n + 1) / 2 for n in (3, 7, 5, 1))
+
+
+def test_nonsense_is_told():
+    config = FlatTD3(intrinsic=IntrinsicConfig(gamma=1.0))
+    with pytest.raises(UserError, match=r"intrinsic\.gamma"):
+        learned(config)
