@@ -1,0 +1,33 @@
+"""An outer level that learns a reward: a bandit's policy learns on it, the task's reward judges (LIRPG).
+
+    python examples/bandit_reward.py
+"""
+
+import torch
+
+from hrl.nested import SGD, Descent, Outer, Unrolled
+
+task = torch.tensor([1.0, 0.2, -0.5])  # what the arms are worth; the policy is never shown it
+reward = torch.zeros(3, requires_grad=True)
+
+
+def inner(theta: torch.Tensor, reward: torch.Tensor, step: int) -> torch.Tensor:
+    """Minus the expected learned reward."""
+    return -(theta.softmax(0) @ reward)
+
+
+def outer(theta: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:
+    """Minus the expected reward of the task."""
+    return -(theta.softmax(0) @ task)
+
+
+# The same few lines as in ridge_penalty.py and hierarchical_reward.py.
+estimator = Unrolled(Descent(inner, SGD(0.5)), steps=1)
+level = Outer(estimator, outer, reward, torch.optim.Adam([reward], 0.05))
+state = estimator.begin(torch.zeros(3))
+for step in range(200):
+    state, metrics = level.step(state)
+    if step % 40 == 39:
+        policy = ", ".join(f"{p:.2f}" for p in state.params.softmax(0))
+        print(f"step {step + 1}: learned reward {[round(r, 2) for r in reward.tolist()]}, policy ({policy}), "
+              f"expected reward {-metrics['outer_loss']:.3f}")  # fmt: skip
