@@ -1,6 +1,6 @@
 """An outer level that learns a reward: a bandit's policy learns on it, the task's reward judges (LIRPG).
 
-    python examples/bandit_reward.py
+python examples/bandit_reward.py
 """
 
 import torch

@@ -14,12 +14,11 @@ from hrl.agents import HIROConfig, Setting
 from hrl.agents.hiro import High, Low
 from hrl.envs import EnvConfig, make_env
 from hrl.goals import GoalConfig
-from hrl.nested.reward import IntrinsicConfig
 
 torch.manual_seed(0)
 env = make_env(EnvConfig("Pendulum-v1", num_envs=8, reward_delay=20))
 config = HIROConfig(
-    low=Low(reward="learned", intrinsic=IntrinsicConfig(lr=1e-3), hidden=(64, 64), every=16),
+    low=Low(reward="learned", hidden=(64, 64), every=16),
     high=High(hidden=(64, 64), every=80, hindsight_actions=0.3),
     goal=GoalConfig(low=(-1.0, -1.0, -4.0), high=(1.0, 1.0, 4.0)),
 )

@@ -1,6 +1,6 @@
 """An outer level that learns a hyperparameter: the penalty of a ridge regression, by the error on other data.
 
-    python examples/ridge_penalty.py
+python examples/ridge_penalty.py
 """
 
 import torch
@@ -23,7 +23,7 @@ def outer(w: torch.Tensor, log_penalty: torch.Tensor) -> torch.Tensor:
     return (x[40:] @ w - y[40:]).square().mean()
 
 
-# The same few lines as in bandit_reward.py and hierarchical_reward.py: an inner optimisation, an estimator, an outer step.
+# The same few lines as in bandit_reward.py and hierarchical_reward.py.
 estimator = Implicit(Descent(inner, SGD(0.05)), steps=200)
 level = Outer(estimator, outer, log_penalty, torch.optim.Adam([log_penalty], 0.2))
 state = estimator.begin(torch.zeros(30, dtype=torch.float64))

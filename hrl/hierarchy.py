@@ -70,7 +70,8 @@ class Hierarchy:
             for level in self.levels:
                 level.batch_size = -(-level.config.batch_size // processes.size)
                 level.timescale.starts = max(level.timescale.starts, processes.size * self.num_envs * level.period)
-                for optimiser in level.learner.optimisers().values():
+                outer = [optimiser for tuner in level.tuners for optimiser in tuner.optimisers()]
+                for optimiser in (*level.learner.optimisers().values(), *outer):
                     optimiser.average = processes.average
 
     def execute(self, execution: Execution) -> None:

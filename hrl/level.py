@@ -12,6 +12,7 @@ from hrl.clock import Segment
 from hrl.commands import Command
 from hrl.execution import Execution
 from hrl.learners import LEARNERS, Batch, LearnerConfig, Metrics
+from hrl.learners.adam import Adam
 from hrl.metrics import Means
 from hrl.replay.hindsight import Strategy
 from hrl.replay.ring import Replay
@@ -119,6 +120,9 @@ class Tuner(Protocol):
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
         """Move it by how the update of this number, on `now`, would do on `following`."""
+
+    def optimisers(self) -> list[Adam]:
+        """Those whose gradients are averaged over the processes of a run."""
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, for a checkpoint."""

@@ -1,5 +1,8 @@
 """Gradients through an inner optimisation, against answers worked out by hand (float64)."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -379,3 +382,14 @@ def test_persistent_evolution_sees_beyond_its_window():
 def test_nonsense_is_told_in_a_sentence(make):
     with pytest.raises(UserError, match="needs"):
         make()
+
+
+# -- examples ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("ridge_penalty", "step 60: penalty 1."), ("bandit_reward", "policy (1.00")]
+)
+def test_the_examples_learn(name, word, capsys):
+    runpy.run_path(str(Path(__file__).parent.parent / "examples" / f"{name}.py"))
+    assert word in capsys.readouterr().out

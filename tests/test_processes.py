@@ -66,6 +66,17 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
     assert same_state(run, together[0])
 
 
+def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
+    arguments = ["--tune", "low.lr", "high.gamma", "--low.reward", "learned", "--low.every", "16"]
+    process = launched(
+        "hiro", *LINE, *arguments, "--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    one, other = Checkpoints(run_of(tmp_path) / "checkpoints").last().numbers["fingerprints"]
+    assert one == other  # of the networks, which learning rates that drift apart would set apart
+
+
 def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path):
     process = launched("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "1000000", "--eval-freq", "0")
     deadline = time.monotonic() + 90

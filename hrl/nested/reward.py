@@ -112,6 +112,10 @@ class LearnedReward:
         batch = self.judge.batch(following)
         return -self.judge(batch, self.trial.call("mode", actor, batch.inputs))
 
+    def optimisers(self) -> list[FlatAdam]:
+        """Averaged over the processes of a run."""
+        return [self.optimiser, self.judge.optimiser]
+
     def tensors(self) -> Params:
         """By name, for a checkpoint."""
         tensors = {f"reward.{name}": x for name, x in self.net.state_dict().items()}

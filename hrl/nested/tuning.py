@@ -149,6 +149,10 @@ class Tuning:
             for name, optimiser in self.learner.optimisers().items():
                 optimiser.lr.copy_(values["lr"] * (self.ratio if name.startswith("actor") else 1.0))
 
+    def optimisers(self) -> list[FlatAdam]:
+        """Averaged over the processes of a run."""
+        return [self.optimiser, self.judge.optimiser]
+
     def tensors(self) -> Params:
         """By name, for a checkpoint."""
         tensors = {f"raw.{knob.name}": x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
