@@ -96,3 +96,26 @@ def test_nonsense_is_told():
     config = FlatTD3(intrinsic=IntrinsicConfig(gamma=1.0))
     with pytest.raises(UserError, match=r"intrinsic\.gamma"):
         learned(config)
+
+
+def test_a_judge_adds_up_what_comes_late_to_the_episodes_end():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    config = FlatTD3(hidden=(8,), batch_size=256, starts=0, hindsight=0.0, every=10**9, reward="learned",
+                     intrinsic=IntrinsicConfig(horizon=3, gamma=0.5))  # fmt: skip
+    agent = config.build(setting(env))
+    roll(agent, env, 60)
+    judge = agent.levels[0].tuners[0].judge
+    batch = judge._long(256, agent.generator)
+    lengths = (3, 7, 5, 1)
+    cut = 0
+    for inputs, reward, after, discount in zip(
+        batch.inputs, batch.reward, batch.next_inputs, batch.discount, strict=True
+    ):
+        episode, t = int(inputs[0]), int(inputs[1])
+        whole, steps = min(3, lengths[episode % 4] - t), int(after[1]) - t
+        assert 1 <= steps <= whole
+        cut += steps < whole
+        assert float(reward) == sum(0.5**i * (t + i + 1) for i in range(steps))  # the Ledger pays t + 1
+        ended = t + steps == lengths[episode % 4] and episode % 2 == 1  # odd episodes terminate, even ones are cut
+        assert float(discount) == (0.0 if ended else 0.5**steps)
+    assert cut < 0.1 * 256  # the last rows of the episodes that still run

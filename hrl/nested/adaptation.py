@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
+from torch.func import vmap
 
 from hrl.learners.policy_gradient import Trajectories, dice, score, surrogate
+from hrl.nested.functional import call
 from hrl.nested.inner import Descent
 from hrl.nested.optimisers import SGD
-from hrl.nested.trees import Tree, tree_map
+from hrl.nested.trees import Tree, detached, tree_map
 
 Params = dict[str, Tensor]
 
@@ -33,7 +34,7 @@ class Adaptation:
 
     def call(self, method: str, params: Params, *arguments: Any) -> Any:
         """A method of the policy under these parameters."""
-        return functional_call(_Call(self.policy, method), _prefixed(params), arguments)
+        return call(self.policy, method, params, *arguments)
 
     def spread(self, tasks: int) -> Params:
         """The adapting parameters as every task begins with them, with a leading dimension."""
@@ -56,7 +57,7 @@ class Adaptation:
     def adapted(self, own: Params, data: Trajectories, lr: float | None = None) -> Params:
         """All tasks' parameters [M, ...] after one step each, to act with."""
         lr = self.lr if lr is None else lr
-        return _detached(vmap(lambda p, d: self.stepped(p, self.shared, d, lr))(own, data))
+        return detached(vmap(lambda p, d: self.stepped(p, self.shared, d, lr))(own, data))
 
     def objective(self, way: Sequence[Trajectories], last: Trajectories) -> Callable[[Tree], tuple[Tensor, Tensor]]:
         """(initial, shared) -> the mean over tasks of the loss after adaptation, and of the divergence.
@@ -85,22 +86,3 @@ class Adaptation:
             return losses.mean(), divergences.mean()
 
         return objective
-
-
-class _Call(nn.Module):
-    """One method of a module as a module, for `functional_call`."""
-
-    def __init__(self, module: nn.Module, method: str) -> None:
-        super().__init__()
-        self.module, self.method = module, method
-
-    def forward(self, *arguments: Any) -> Any:
-        return getattr(self.module, self.method)(*arguments)
-
-
-def _prefixed(params: Params) -> Params:
-    return {f"module.{name}": x for name, x in params.items()}
-
-
-def _detached(tree: Tree) -> Tree:
-    return tree_map(torch.Tensor.detach, tree)

@@ -36,15 +36,19 @@ class IntrinsicConfig:
     """Units of its hidden layers (published: 64, 64)."""
     gamma: float = 0.99
     """Discount an environment step of the task's return, by which it is judged."""
+    horizon: int = 1
+    """Environment steps of the task's reward that are added up before the value head is asked: more than a reward may
+    come late. (published: the whole episode's return)"""
     limit: float = 1.0
     """Longest meta-gradient; longer ones are cut, and such that are not finite skipped."""
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
-        if not (self.lr > 0 and self.scale > 0 and self.limit > 0 and 0 < self.gamma < 1):
+        positive = self.lr > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
+        if not (positive and 0 < self.gamma < 1):
             raise UserError(
-                f"--intrinsic.lr, .scale and .limit must be positive and --intrinsic.gamma between 0 and 1, "
-                f"not {self.lr}, {self.scale}, {self.limit} and {self.gamma}."
+                f"--intrinsic.lr, .scale, .limit and .horizon must be positive and --intrinsic.gamma between 0 and 1, "
+                f"not {self.lr}, {self.scale}, {self.limit}, {self.horizon} and {self.gamma}."
             )
 
 
@@ -75,7 +79,7 @@ class LearnedReward:
         with level.gamma.device:
             self.net = IntrinsicReward(inputs + level.command.input_dim, action, config)
         self.optimiser = FlatAdam(self.net.parameters(), config.lr)
-        self.trial, self.judge = Trial(level), Judge(level, config.gamma)
+        self.trial, self.judge = Trial(level), Judge(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)
         level.shaping = self.reward
         self.learner = cast(Any, level.learner)
@@ -89,7 +93,7 @@ class LearnedReward:
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
         """Before the update of this number: make it on trial, and move the reward to where the return grows."""
         noise = torch.randn((2, *now.action.shape), generator=generator, device=now.action.device)
-        self.judge.learn(now)
+        self.judge.learn(now, generator)
         params = {name: x.detach() for name, x in self.net.named_parameters()}
         with torch.no_grad():  # of nothing but the reward
             gradient, loss = torch.func.grad_and_value(self._outer)(params, now, following, noise)

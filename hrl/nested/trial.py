@@ -3,13 +3,13 @@
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.learners.adam import views
 from hrl.learners.base import Batch, regression
 from hrl.level import Level
+from hrl.nested.functional import call
 from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import Adam, Hyper
 from hrl.networks import TwinCritic, track
@@ -46,15 +46,14 @@ class Trial:
 
     def call(self, method: str, params: Params, *arguments: Any) -> Tensor:
         """A method of the learner under these parameters."""
-        named = {f"learner.{name}": x for name, x in params.items()}
-        return functional_call(_Call(self.learner, method), named, arguments)
+        return call(self.learner, method, params, *arguments)
 
 
 class Judge:
     """A value head of the outer level's own: the current policy's value by the outer reward and discount."""
 
-    def __init__(self, level: Level, gamma: float) -> None:
-        self.level, self.gamma = level, level.gamma.new_tensor(gamma)
+    def __init__(self, level: Level, gamma: float, horizon: int = 1) -> None:
+        self.level, self.gamma, self.horizon = level, level.gamma.new_tensor(gamma), horizon
         fields, c = level.replay.fields, level.config
         inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
         with level.gamma.device:
@@ -70,14 +69,35 @@ class Judge:
         """As the outer level sees it."""
         return self.level.batch(t, self.gamma, outer=True)
 
-    def learn(self, t: Transitions) -> None:
-        """One step towards the current policy's values."""
-        batch = self.batch(t)
+    def learn(self, t: Transitions, generator: torch.Generator) -> None:
+        """One step towards the current policy's values: of these transitions, or of `horizon` steps where more."""
+        batch = self.batch(t) if self.horizon == 1 else self._long(len(t.state), generator)
         with torch.no_grad():
             action = self.level.learner.act(batch.next_inputs, None)
             target = batch.reward + batch.discount * self.slow(batch.next_inputs, action).amin(0)
         self.optimiser.minimise(regression(self.value(batch.inputs, batch.action), target, False))
         track(self.slow, self.value, self.level.config.tau)
+
+    def _long(self, size: int, generator: torch.Generator) -> Batch:
+        """`horizon` steps on from drawn places: Σ γ^i r_i, and the value at the end or where the episode ends.
+
+        As they were taken, by whatever policy then: rewards that come late are seen, and not corrected for.
+        """
+        replay, level = self.level.replay, self.level
+        rows = replay.draw(size, generator)
+        length = (replay.end(rows) - rows.row).clamp_max(self.horizon)
+        ahead = torch.arange(self.horizon, device=length.device).unsqueeze(-1)
+        rewards = replay.get(rows.later(torch.minimum(ahead, length - 1)), "reward").squeeze(-1)
+        total = torch.where(ahead < length, self.gamma**ahead * rewards, 0.0).sum(0)
+        first, last = replay.read(rows), replay.read(rows.later(length))
+        over = replay.terminated(rows.later(length - 1))
+        return Batch(
+            inputs=level.inputs(first["state"], first["target"]),
+            action=first["action"],
+            reward=total,
+            next_inputs=level.inputs(last["state"], first["target"]),
+            discount=self.gamma**length * ~over,
+        )
 
     def tensors(self) -> Params:
         """By name, for a checkpoint."""
@@ -101,17 +121,6 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
         optimiser.average(optimiser.gradient)
     optimiser.step()
     return usable
-
-
-class _Call(nn.Module):
-    """One method of a learner as a module, for `functional_call`."""
-
-    def __init__(self, learner: nn.Module, method: str) -> None:
-        super().__init__()
-        self.learner, self.method = learner, method
-
-    def forward(self, *arguments: Any) -> Tensor:
-        return getattr(self.learner, self.method)(*arguments)
 
 
 def _state(names: list[str], optimiser: FlatAdam) -> State:

@@ -109,7 +109,7 @@ class Tuning:
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
         """Before the update of this number: judge it on trial, move the hyperparameters. The value head learns."""
         noise = torch.randn((2, *now.action.shape), generator=generator, device=now.action.device)
-        self.judge.learn(now)
+        self.judge.learn(now, generator)
         metrics = {f"tuned_{name}": x for name, x in self.values().items()}
         if number % self.config.every:
             return metrics
