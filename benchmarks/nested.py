@@ -185,7 +185,7 @@ def way(case: str, module: nn.Module, x: Tensor, y: Tensor, steps: int) -> Calla
         return fit + log_penalty.exp() * sum(w.square().sum() for w in p.values())
 
     validation = lambda p, _: nn.functional.cross_entropy(functional_call(module, p, x.flip(0)), y)  # noqa: E731
-    meta, start = torch.tensor(-4.0), parameters(module)
+    meta, start = torch.tensor(-2.0), parameters(module)
     if case.startswith("torchopt"):
         return _torchopt(case, loss, validation, start, steps)
     inner = Descent(loss, SGD(RATE))
@@ -229,7 +229,7 @@ def _torchopt(case: str, loss: Any, validation: Any, start: Any, steps: int) -> 
         return tuple(state.params.values())
 
     def run() -> Tensor:
-        meta = torch.tensor(-4.0, requires_grad=True)
+        meta = torch.tensor(-2.0, requires_grad=True)
         at = solve(tuple(start.values()), meta)
         return torch.autograd.grad(validation(dict(zip(names, at, strict=True)), meta), meta)[0]
 
