@@ -16,11 +16,12 @@ from hrl.agents.base import HierarchyConfig, Setting, require_continuous
 from hrl.commands import Subgoal, Task
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.hierarchy import Hierarchy
-from hrl.level import Coupling, Level, LevelConfig, Relabel
+from hrl.level import Level, LevelConfig, Relabel
 from hrl.nested.reward import IntrinsicConfig, LearnedReward
 from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
+from hrl.timescale import Coupling
 from hrl.types import UserError
 
 

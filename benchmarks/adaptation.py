@@ -18,7 +18,7 @@ from typing import Any
 import tyro
 from learning import RESULTS, command, processor
 
-POINT = "maml --env hrl/Navigation-v0 --total-steps 10000000 --eval-freq 1000000"
+POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
 TASKS = 100
 
 
@@ -68,6 +68,7 @@ def main() -> None:
         cells = " | ".join(f"{x:.2f} ± {e:.2f}" for x, e in zip(r["returns"], r["errors"], strict=True))
         published = " / ".join(f"{x:.2f}" for x in CASES[case].published) or "none"
         print(f"| {CASES[case].name} | {seed} | {r['steps']:,} | {cells} | {published} | {r['seconds']:.0f} |")
+        print("|  with exploration | | | " + " | ".join(f"{x:.2f}" for x in r["sampled"]) + " | | |")
 
 
 def measure(case: Case, seed: int) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def measure(case: Case, seed: int) -> dict[str, Any]:
         "command": " ".join(case.arguments.split()), "steps": summary["steps"], "curve": curve,
         "returns": [summary[f"return_after_{k}"] for k in range(4)],
         "errors": [summary[f"return_after_{k}_error"] for k in range(4)],
+        "sampled": [summary[f"sampled_return_after_{k}"] for k in range(4)],
         "seconds": max(float(r["time/time_elapsed"] or 0) for r in rows),
         "machine": processor(), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """A level: one member of the stack, with its own policy, learner, replay and timescale."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -90,25 +90,6 @@ class LevelConfig(LearnerConfig):
             raise UserError(f"{prefix}random must be two shares between 0 and 1, not {self.random}.")
         if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
             raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
-
-
-@dataclass
-class Coupling:
-    """How the levels' timescales hang together."""
-
-    ratio: float | None = None
-    """Learning rates of each level over those of the level below, whose schedule it shares. Default: each its own."""
-
-    def tie(self, levels: Sequence[LevelConfig]) -> None:
-        """Set the rates and schedules of all but the lowest, in place. Raises UserError for a ratio that is none."""
-        if self.ratio is None:
-            return
-        if not self.ratio > 0:
-            raise UserError(f"--timescale.ratio must be positive, not {self.ratio}.")
-        for below, level in pairwise(levels):
-            level.lr = self.ratio * below.lr
-            level.actor_lr = self.ratio * (below.actor_lr or below.lr)
-            level.schedule, level.warmup = below.schedule, below.warmup
 
 
 Shaping = Callable[[Tensor, Tensor], Tensor]

@@ -1,8 +1,12 @@
 """A level's timescale: when it updates, how often then, and how its learning rate moves."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, Protocol
+
+from hrl.types import UserError
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -53,3 +57,31 @@ FALL = {
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
+
+
+class Paced(Protocol):
+    """What says how fast a level learns."""
+
+    lr: float
+    actor_lr: float | None
+    schedule: Schedule
+    warmup: int
+
+
+@dataclass
+class Coupling:
+    """How the levels' timescales hang together."""
+
+    ratio: float | None = None
+    """Learning rates of each level over those of the level below, whose schedule it shares. Default: each its own."""
+
+    def tie(self, levels: Sequence[Paced]) -> None:
+        """Set the rates and schedules of all but the lowest, in place. Raises UserError for a ratio that is none."""
+        if self.ratio is None:
+            return
+        if not self.ratio > 0:
+            raise UserError(f"--timescale.ratio must be positive, not {self.ratio}.")
+        for below, level in pairwise(levels):
+            level.lr = self.ratio * below.lr
+            level.actor_lr = self.ratio * (below.actor_lr or below.lr)
+            level.schedule, level.warmup = below.schedule, below.warmup

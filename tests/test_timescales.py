@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import roll
 
-from hrl.level import Coupling, LevelConfig
+from hrl.level import LevelConfig
+from hrl.timescale import Coupling
 from hrl.training.tracking import PATIENCE, Tracking
 from hrl.types import UserError
 

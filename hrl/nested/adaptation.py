@@ -40,10 +40,12 @@ class Adaptation:
         """The adapting parameters as every task begins with them, with a leading dimension."""
         return tree_map(lambda x: x.expand(tasks, *x.shape), self.initial)
 
-    def act(self, own: Params, state: Tensor, memory: Any, noise: Tensor) -> tuple[Tensor, Any]:
-        """Actions [M, E, ...] of M tasks' episodes, from states [M, E, D]."""
+    def act(self, own: Params, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
+        """Actions [M, E, ...] of M tasks' episodes, from states [M, E, D]; the likeliest without noise."""
+        dims = (0, 0, 0, None if noise is None else 0)
         with torch.no_grad():
-            return vmap(lambda p, s, m, n: self.call("act", self.shared | p, s, m, n))(own, state, memory, noise)
+            act = vmap(lambda p, s, m, n: self.call("act", self.shared | p, s, m, n), in_dims=dims)
+            return act(own, state, memory, noise)
 
     def stepped(self, own: Params, shared: Params, data: Trajectories, lr: float) -> Params:
         """One task's parameters after one step on its own episodes; differentiable in both."""

@@ -112,7 +112,9 @@ class MetaLearner:
         for parameter, value in zip(leaves(self._parameters()), leaves(moved), strict=True):
             parameter.copy_(value)
 
-    def collect(self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator) -> Trajectories:
+    def collect(
+        self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True
+    ) -> Trajectories:
         """One episode of every environment; those of a task stand side by side."""
         count, each = len(tasks), env.num_envs // len(tasks)
         env.set_tasks(tasks.repeat_interleave(each, 0))
@@ -123,10 +125,9 @@ class MetaLearner:
         seen: list[tuple[Tensor, ...]] = []
         for _ in range(self.horizon):
             state = obs.state.unflatten(0, (count, each))
-            noise = torch.rand(
-                count, each, self.adaptation.policy.noise_dim, generator=generator, device=self.device
-            ).clamp_(1e-6, 1 - 1e-6)
-            action, memory = self.adaptation.act(own, state, memory, noise)
+            shape = count, each, self.adaptation.policy.noise_dim
+            noise = torch.rand(shape, generator=generator, device=self.device).clamp_(1e-6, 1 - 1e-6)
+            action, memory = self.adaptation.act(own, state, memory, noise if explore else None)
             step = env.step(action.flatten(0, 1))
             seen.append((state, action, step.reward.view(count, each), going))
             going = going * (~(step.terminated | step.truncated)).view(count, each)
@@ -192,9 +193,10 @@ class AdaptingPolicy:
         self.learner, self._env = learner, env
 
     def evaluate(self, make: MakeEnv, tasks: int, seed: int, keep_paths: int = 0) -> Evaluation:
-        """Adapt to `tasks` held-out tasks; the episodes are those after the last step.
+        """Adapt to `tasks` held-out tasks; the episodes are those after the last step, by the likeliest actions.
 
-        Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval.
+        Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval;
+        `sampled_return_after_k` of the episodes with exploration, on which the next step is made.
         """
         learner, c = self.learner, self.learner.settings
         generator = torch.Generator(learner.device).manual_seed(seed)
@@ -207,16 +209,18 @@ class AdaptingPolicy:
             if k:
                 own = learner.adaptation.adapted(own, data, c.inner_lr / (1 if k == 1 else 2))
                 data = learner.collect(env, drawn, own, generator)
-            returns = data.returns().tolist()
+            shown = learner.collect(env, drawn, own, generator, explore=False)
+            returns = shown.returns().tolist()
             rates[f"return_after_{k}"] = sum(returns) / tasks
+            rates[f"sampled_return_after_{k}"] = float(data.returns().mean())
             if bounds := interval(returns, proportion=False):
                 rates[f"return_after_{k}_error"] = (bounds[1] - bounds[0]) / 2
         env.close()
         episodes = [
             Episode(i, reward, int(length), bool(reached), bool(final))
-            for i, (reward, length, reached, final) in enumerate(finished(data).values.tolist())
+            for i, (reward, length, reached, final) in enumerate(finished(shown).values.tolist())
         ]
-        return Evaluation(episodes, [path_of(data, i) for i in range(min(keep_paths, tasks))], rates)
+        return Evaluation(episodes, [path_of(shown, i) for i in range(min(keep_paths, tasks))], rates)
 
     def start(self, num_envs: int) -> Any:
         """Nothing done yet."""
