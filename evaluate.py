@@ -115,6 +115,10 @@ def show_one(summary: dict[str, Any]) -> None:
     for key in ("subgoal_reach_rate", "subgoal_distance"):
         if key in summary:
             table.add_row(key.replace("_", " "), f"{summary[key]:.3f}", "")
+    for k in (k for k in range(100) if f"return_after_{k}" in summary):
+        mean, half = summary[f"return_after_{k}"], summary.get(f"return_after_{k}_error")
+        interval = "" if half is None else f"{mean - half:.3f} to {mean + half:.3f}"
+        table.add_row(f"return after {k} step{'s' * (k != 1)} of adaptation", f"{mean:.3f}", interval)
     Console().print(table)
 
 

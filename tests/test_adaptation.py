@@ -257,7 +257,10 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
     capsys.readouterr()
     assert evaluate.main([str(run_of(tmp_path)), "--episodes", "3", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert {f"return_after_{k}" for k in range(4)} <= result.keys()
+    assert {f"{kind}_after_{k}" for k in range(4) for kind in ("return", "sampled_return")} <= result.keys()
+    run, video = str(run_of(tmp_path)), tmp_path / "taxi.mp4"
+    assert evaluate.main([run, "--episodes", "3", "--video", str(video)]) == 0
+    assert "return after 3 steps of adaptation" in capsys.readouterr().out and video.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

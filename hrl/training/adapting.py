@@ -17,6 +17,7 @@ from hrl.training.evaluation import Evaluation, Path, interval
 from hrl.types import BatchedEnv, Observation, Spec, Step, UserError
 
 MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
+Watch = Callable[[BatchedEnv], None]
 
 
 @dataclass
@@ -113,7 +114,13 @@ class MetaLearner:
             parameter.copy_(value)
 
     def collect(
-        self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True
+        self,
+        env: Any,
+        tasks: Tensor,
+        own: Params,
+        generator: torch.Generator,
+        explore: bool = True,
+        watch: Watch | None = None,
     ) -> Trajectories:
         """One episode of every environment; those of a task stand side by side."""
         count, each = len(tasks), env.num_envs // len(tasks)
@@ -128,6 +135,8 @@ class MetaLearner:
             shape = count, each, self.adaptation.policy.noise_dim
             noise = torch.rand(shape, generator=generator, device=self.device).clamp_(1e-6, 1 - 1e-6)
             action, memory = self.adaptation.act(own, state, memory, noise if explore else None)
+            if watch is not None:
+                watch(env)
             step = env.step(action.flatten(0, 1))
             seen.append((state, action, step.reward.view(count, each), going))
             going = going * (~(step.terminated | step.truncated)).view(count, each)
@@ -192,11 +201,14 @@ class AdaptingPolicy:
     def __init__(self, learner: MetaLearner, env: BatchedEnv | None = None) -> None:
         self.learner, self._env = learner, env
 
-    def evaluate(self, make: MakeEnv, tasks: int, seed: int, keep_paths: int = 0) -> Evaluation:
+    def evaluate(
+        self, make: MakeEnv, tasks: int, seed: int, keep_paths: int = 0, watch: Watch | None = None
+    ) -> Evaluation:
         """Adapt to `tasks` held-out tasks; the episodes are those after the last step, by the likeliest actions.
 
         Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval;
-        `sampled_return_after_k` of the episodes with exploration, on which the next step is made.
+        `sampled_return_after_k` of the episodes with exploration, on which the next step is made. `watch` sees the
+        episodes without: before adaptation, and after each step.
         """
         learner, c = self.learner, self.learner.settings
         generator = torch.Generator(learner.device).manual_seed(seed)
@@ -209,7 +221,7 @@ class AdaptingPolicy:
             if k:
                 own = learner.adaptation.adapted(own, data, c.inner_lr / (1 if k == 1 else 2))
                 data = learner.collect(env, drawn, own, generator)
-            shown = learner.collect(env, drawn, own, generator, explore=False)
+            shown = learner.collect(env, drawn, own, generator, explore=False, watch=watch)
             returns = shown.returns().tolist()
             rates[f"return_after_{k}"] = sum(returns) / tasks
             rates[f"sampled_return_after_{k}"] = float(data.returns().mean())
