@@ -393,3 +393,19 @@ def test_nonsense_is_told_in_a_sentence(make):
 def test_the_examples_learn(name, word, capsys):
     runpy.run_path(str(Path(__file__).parent.parent / "examples" / f"{name}.py"))
     assert word in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_answers_on_a_gpu():
+    on_gpu = lambda x: f64(x).cuda()  # noqa: E731
+    exact = -0.7 * (1 - 0.8**10)
+    for estimator, expected in (
+        (Unrolled(valley(), 10), exact), (Unrolled(valley(), 10, recompute=True), exact),
+        (Implicit(valley(), 0, Neumann(10)), exact), (Implicit(valley(), 0), -0.7),
+    ):  # fmt: skip
+        gradient = estimator(miss, estimator.begin(on_gpu(LAM)), on_gpu(LAM)).gradient
+        assert gradient.is_cuda
+        close(gradient.cpu(), expected)
+    noisy = Evolution(valley(), 5, pairs=40_000)
+    assert float(noisy(miss, noisy.begin(on_gpu(LAM)), on_gpu(LAM)).gradient) == pytest.approx(-0.470624, rel=0.03)
