@@ -29,6 +29,8 @@ class MAMLConfig(MetaSettings):
 
     hidden: tuple[int, ...] = (100, 100)
     """Units of the hidden layers (published: 100, 100)."""
+    std: float = 1.0
+    """Standard deviation of continuous actions at first, in half-ranges (published: 1)."""
     options: int = 0
     """Options that a controller chooses from; 0 for a policy without levels."""
     adapts: Literal["all", "high", "low"] = "all"
@@ -51,6 +53,8 @@ class MAMLConfig(MetaSettings):
 
     def _learner(self, spec: Spec, session: Session) -> MetaLearner:
         self.check()
+        if not self.std > 0 or not self.hidden or min(self.hidden) < 1:
+            raise UserError(f"--std and --hidden must be positive, not {self.std} and {self.hidden}.")
         torch.manual_seed(session.run.seed)
         policy = self._policy(spec).to(session.device)
         adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
@@ -61,7 +65,7 @@ class MAMLConfig(MetaSettings):
         if not self.options:
             if self.adapts != "all":
                 raise UserError(f"--adapts {self.adapts} names a level, so it needs --options above 0.")
-            return policy_for(spec, self.hidden)
+            return policy_for(spec, self.hidden, self.std)
         if spec.continuous:
             raise UserError(f"--options needs numbered actions, but {spec.env_id} has {spec.action_space}.")
         return Options(spec.state_dim, int(spec.action_space.n), self.options, self.hidden)

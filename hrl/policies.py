@@ -4,6 +4,7 @@ Each is a module, called through `torch.func.functional_call` and `vmap`, so tha
 own. What is drawn at random comes in as noise: uniform numbers in (0, 1).
 """
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -114,10 +115,10 @@ def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
     return (noise.unsqueeze(-1) > log_probs.exp().cumsum(-1)[..., :-1]).sum(-1)
 
 
-def policy_for(spec: Spec, hidden: tuple[int, ...]) -> Gaussian | Categorical:
-    """Gaussian for vectors, categorical for numbered actions."""
+def policy_for(spec: Spec, hidden: tuple[int, ...], std: float) -> Gaussian | Categorical:
+    """Gaussian for vectors, with this standard deviation at first; categorical for numbered actions."""
     if spec.continuous:
-        return Gaussian(spec.state_dim, spec.action_dim, hidden)
+        return Gaussian(spec.state_dim, spec.action_dim, hidden, math.log(std))
     return Categorical(spec.state_dim, int(spec.action_space.n), hidden)
 
 
