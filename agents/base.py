@@ -79,8 +79,9 @@ def require_task_family(env: BatchedEnv, name: str) -> None:
     """Refuse environments that are one task."""
     if not env.is_family:
         raise UserError(
-            f"{name} adapts to tasks, and {env.spec.env_id} is a single one. A family of tasks has sample_tasks and "
-            "set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do (see envs/tasks.py)."
+            f"{name} adapts to tasks, and {env.spec.env_id} is a single one as it was made. A family of tasks is "
+            "stepped in batches and has sample_tasks and set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do without "
+            "--vectorization and --reward-delay (see envs/tasks.py)."
         )
 
 

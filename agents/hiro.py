@@ -97,7 +97,7 @@ class HIROConfig(HierarchyConfig):
     goal: GoalConfig = field(default_factory=GoalConfig)
     timescale: Coupling = field(default_factory=Coupling)
     tune: tuple[str, ...] = ()
-    """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.lr, high.gamma, …"""
+    """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.lr, …"""
     tuning: TuneConfig = field(default_factory=TuneConfig)
     starts: int = 1000
     """Environment steps before the first update."""

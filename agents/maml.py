@@ -38,6 +38,7 @@ class MAMLConfig(MetaSettings):
 
     def train(self, session: Session) -> signal.Signals | None:
         """Rounds of adaptation and outer steps to the run's end."""
+        self.check()
         env = session.make_env(self.tasks * self.episodes, None)
         require_task_family(env, "MAML")
         learner = self._learner(env.spec, session)
@@ -46,15 +47,26 @@ class MAMLConfig(MetaSettings):
 
     def load(self, session: Session, which: Which) -> AdaptingPolicy:
         """The policy of a checkpoint, before it is adapted."""
+        self.check()
         env = session.make_env(1, None)
+        require_task_family(env, "MAML")
         learner = self._learner(env.spec, session)
+        env.close()
         learner.load_networks(session.checkpoint(which).tensors)
-        return AdaptingPolicy(learner, env)
+        return AdaptingPolicy(learner)
+
+    def check(self) -> None:
+        """Raise UserError where a value cannot be meant."""
+        super().check()
+        if not self.std > 0 or min(self.hidden, default=1) < 1 or self.options < 0:
+            raise UserError(
+                f"--std and --hidden must be positive and --options not negative, "
+                f"not {self.std}, {self.hidden} and {self.options}."
+            )
+        if self.options and self.outer == "trust-region":
+            raise UserError("--options leaves the policy no divergence in closed form: use --outer adam.")
 
     def _learner(self, spec: Spec, session: Session) -> MetaLearner:
-        self.check()
-        if not self.std > 0 or not self.hidden or min(self.hidden) < 1:
-            raise UserError(f"--std and --hidden must be positive, not {self.std} and {self.hidden}.")
         torch.manual_seed(session.run.seed)
         policy = self._policy(spec).to(session.device)
         adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))

@@ -113,7 +113,7 @@ class Bridge:
         return family.sample_tasks(count, generator, held_out)
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Environment i has the task tasks[i] from its next episode on."""
+        """Give environment i the task tasks[i]; `reset` comes next."""
         family: Any = self.env
         family.set_tasks(tasks)
 

@@ -22,4 +22,4 @@ class TaskFamily(TensorEnv):
 
     @abstractmethod
     def set_tasks(self, tasks: Tensor) -> None:
-        """Give environment i the task tasks[i], from its next episode on."""
+        """Give environment i the task tasks[i]; call `reset` then."""

@@ -19,10 +19,11 @@ from hrl.learners.policy_gradient import Trajectories, baseline, dice, discounte
 from hrl.nested.adaptation import Adaptation
 from hrl.nested.trust_region import trust_region_step
 from hrl.policies import Categorical, Gaussian, Options, choose
+from hrl.training.adapting import finished
 
 
 def episodes(state: Tensor, action: Tensor, reward: Tensor, advantage: Tensor) -> Trajectories:
-    return Trajectories(state, action, reward, torch.ones_like(reward), advantage)
+    return Trajectories(state, action, reward, torch.ones_like(reward), advantage, torch.zeros_like(reward))
 
 
 # -- the policy gradient -------------------------------------------------------------------------------------
@@ -45,7 +46,9 @@ def test_the_baseline_is_exact_where_returns_are_linear_in_its_features():
 def test_advantages_are_normalised_over_what_counts():
     keep = torch.ones(1, 10, 3)
     keep[:, 4:, 0] = 0
-    data = Trajectories.judged(torch.randn(1, 10, 3, 2), torch.zeros(1, 10, 3, 1), torch.randn(1, 10, 3), keep, 0.9)
+    data = Trajectories.judged(
+        torch.randn(1, 10, 3, 2), torch.zeros(1, 10, 3, 1), torch.randn(1, 10, 3), keep, 0.9, keep
+    )
     assert float(data.mean(data.advantage)) == pytest.approx(0, abs=1e-5)
     assert float(data.mean(data.advantage.square())) == pytest.approx(1, abs=1e-4)
     assert bool((data.advantage[keep == 0] == 0).all()) and bool((data.reward[keep == 0] == 0).all())
@@ -63,22 +66,33 @@ def test_the_score_is_the_policy_gradient_and_dice_has_it_too():
 
 
 def test_dice_alone_has_the_right_second_derivative():
-    # E over all sequences of two arms in two steps, reward of the last: d²/dθ² of Σ_a π(a) r(a), arms enumerated.
-    reward = torch.tensor([1.0, -2.0])
+    # Two steps, two arms. The last step pays r(arm); the advantage of both steps is that return, less a constant.
+    reward, constant = torch.tensor([1.0, -2.0]).double(), 0.3
     theta = torch.tensor(0.4, dtype=torch.float64)
-    arms = lambda t: torch.stack([t, torch.zeros_like(t)]).log_softmax(0)  # noqa: E731
-    exact = torch.func.hessian(lambda t: -(arms(t).exp() @ reward.double()))(theta)
-    seconds = {}
+    arms = lambda t: torch.stack([t, torch.zeros_like(t)]).log_softmax(-1)  # noqa: E731
+    value = lambda t: -(arms(t).exp() @ reward)  # noqa: E731
+    exact = torch.func.grad(value)(theta), torch.func.hessian(value)(theta)
+    found = {}
     for loss in (score, dice):
-        total = torch.tensor(0.0, dtype=torch.float64)
-        for first, second in itertools.product(range(2), repeat=2):
-            action, gain = torch.tensor([[first], [second]]), torch.tensor([[0.0], [float(reward[second])]])
+        first, second = 0.0, 0.0
+        for one, two in itertools.product(range(2), repeat=2):
+            action = torch.tensor([[one], [two]])
+            gain = torch.full((2, 1), float(reward[two]) - constant, dtype=torch.float64)
             data = episodes(torch.zeros(2, 1, 1), action, gain, gain)
-            chance = arms(theta).exp()[action].prod().detach()
-            total += chance * 2 * torch.func.hessian(lambda t, d=data, f=loss: f(arms(t)[d.action], d))(theta)
-        seconds[loss] = float(total)
-    assert seconds[dice] == pytest.approx(float(exact), rel=1e-6)
-    assert abs(seconds[score] - float(exact)) > 0.1
+            chance = float(arms(theta)[action].sum().exp())
+            of = lambda t, d=data, f=loss: f(arms(t)[d.action], d)  # noqa: E731
+            first += chance * 2 * float(torch.func.grad(of)(theta))  # the mean is over two steps
+            second += chance * 2 * float(torch.func.hessian(of)(theta))
+        found[loss] = first, second
+    assert found[score][0] == pytest.approx(float(exact[0])) and found[dice][0] == pytest.approx(float(exact[0]))
+    assert found[dice][1] == pytest.approx(float(exact[1])) and abs(found[score][1] - float(exact[1])) > 0.05
+
+
+def test_success_is_what_the_environment_says():
+    keep = torch.tensor([[[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]]])  # the first episode lasts three steps, the second one
+    success = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
+    data = Trajectories(torch.zeros(1, 3, 2, 1), torch.zeros(1, 3, 2), keep, keep, keep, success)
+    assert finished(data).values.tolist() == [[3, 3, 1, 0], [1, 1, 0, 0]]  # return, length, at any step, at the last
 
 
 # -- policies ------------------------------------------------------------------------------------------------
@@ -156,7 +170,12 @@ def test_a_step_of_adaptation_is_the_policy_gradients():
 def test_before_the_outer_step_the_divergence_is_nothing_and_first_order_is_another_gradient():
     torch.manual_seed(0)
     data = Trajectories.judged(
-        torch.randn(3, 6, 4, 2), torch.randn(3, 6, 4, 1), torch.randn(3, 6, 4), torch.ones(3, 6, 4), 0.9
+        torch.randn(3, 6, 4, 2),
+        torch.randn(3, 6, 4, 1),
+        torch.randn(3, 6, 4),
+        torch.ones(3, 6, 4),
+        0.9,
+        torch.zeros(3, 6, 4),
     )
     policy = Gaussian(2, 1, (8,))
     gradients = []
@@ -264,9 +283,13 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one"),
+    (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one as it was made"),
     (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options above 0"),
-    (["--env", "hrl/Navigation-v0", "--options", "2"], "needs numbered actions"),
+    (["--env", "hrl/Navigation-v0", "--options", "2", "--outer", "adam"], "needs numbered actions"),
+    (["--env", "hrl/Taxi-v0", "--options", "2"], "use --outer adam"),
+    (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options not negative"),
+    (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),
+    (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
     (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
 ])  # fmt: skip
 def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):

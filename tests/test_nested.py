@@ -306,6 +306,13 @@ def test_a_bellman_backup_wants_neumann():
         wrong(lambda v, r: weights @ v, wrong.begin(torch.zeros(3, dtype=torch.float64)), f64(1, 0, 2))
 
 
+def test_a_map_that_does_not_contract_is_refused():
+    steep = Descent(lambda w, lam, step: 0.5 * A * (w - lam).square(), SGD(1.5))  # 1 - ηa = -2
+    estimator = Implicit(steep, 0, Neumann(20))
+    with pytest.raises(UserError, match="does not contract"):
+        estimator(miss, estimator.begin(f64(LAM)), f64(LAM))
+
+
 def test_twice_the_horizon_tells_a_short_one_from_a_long_one():
     # Two meta-parameters whose influence comes at different speeds: a short horizon sees only the quick one.
     inner = Descent(lambda w, lam, step: 0.5 * (f64(2.0, 0.02) * (w - lam).square()).sum(), SGD(0.1))
@@ -376,7 +383,8 @@ def test_persistent_evolution_sees_beyond_its_window():
 
 
 @pytest.mark.parametrize("make", [
-    lambda: Unrolled(valley(), 0), lambda: Unrolled(valley(), 3, last=5), lambda: Implicit(valley(), -1),
+    lambda: Unrolled(valley(), 0), lambda: Unrolled(valley(), 3, last=5),
+    lambda: Unrolled(valley(), 3, last=0), lambda: Implicit(valley(), -1),
     lambda: Evolution(valley(), 5, sigma=0.0), lambda: PES(valley(), 5, horizon=3),
 ])  # fmt: skip
 def test_nonsense_is_told_in_a_sentence(make):

@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
 
 
 def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
-    arguments = ["--tune", "low.lr", "high.gamma", "--low.reward", "learned", "--low.every", "16"]
+    arguments = ["--tune", "low.lr", "high.lr", "--low.reward", "learned", "--low.every", "16"]
     process = launched(
         "hiro", *LINE, *arguments, "--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"
     )

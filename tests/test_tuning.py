@@ -70,10 +70,21 @@ def test_a_rate_far_too_small_rises():
 def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
     _, _, tuner = tuned(FlatTD3(), "lr", "gamma")
     before = tuner.values()
+    follow(tuner.optimiser, [torch.tensor(1.0), torch.tensor(1.0)], limit=1.0)  # so that there is momentum
+    before, steps = tuner.values(), float(tuner.optimiser.state["steps"])
     assert not follow(tuner.optimiser, [torch.tensor(float("nan")), torch.tensor(1.0)], limit=1.0)
-    assert tuner.values() == before
+    assert tuner.values() == before and float(tuner.optimiser.state["steps"]) == steps
     assert follow(tuner.optimiser, [torch.tensor(3.0), torch.tensor(4.0)], limit=1.0)
     assert tuner.optimiser.gradient.norm() == pytest.approx(1.0)
+
+
+def test_no_hyperparameter_runs_away():
+    _, level, tuner = tuned(FlatTD3(gamma=0.9), "lr", "gamma", lr=50.0)
+    for sign in (1.0, -1.0):
+        for _ in range(10):
+            follow(tuner.optimiser, [torch.tensor(sign), torch.tensor(sign)], limit=10.0)
+            tuner._apply()
+        assert 0 < float(level.gamma) < 1 and 0.9e-6 <= float(tuner.values()["lr"]) <= 1.1
 
 
 def test_looks_are_as_rare_as_asked():
@@ -87,7 +98,7 @@ def test_looks_are_as_rare_as_asked():
 
 @pytest.mark.parametrize("algorithm", ["sac", "hiro"])
 def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
-    names = {"sac": ["lr", "entropy"], "hiro": ["low.lr", "high.gamma"]}[algorithm]
+    names = {"sac": ["lr", "entropy"], "hiro": ["low.gamma", "high.lr"]}[algorithm]
     line = ["--tune", *names, "--tuning.every", "10", "--eval-freq", "0"]
     whole = trained(tmp_path / "whole", *line, algorithm=algorithm)
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm=algorithm)
@@ -99,6 +110,8 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
     (HIROConfig(), ("lr",), "low.lr, low.gamma"), (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
     (HIROConfig(), ("high.entropy",), "only SAC has a temperature"),
     (FlatTD3(schedule="linear"), ("lr",), "no schedule"),
+    (HIROConfig(), ("high.gamma",), "its discount cannot change"),
+    (FlatTD3(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
     (FlatTD3(tuning=TuneConfig(gamma=1.0)), ("lr",), "between 0 and 1"),
 ])  # fmt: skip
 def test_what_cannot_be_tuned_is_told(config, names, word):

@@ -21,16 +21,21 @@ class Trajectories(NamedTuple):
     """[..., T, E] 1 up to the episode's end, 0 after."""
     advantage: Tensor
     """[..., T, E] normalised; 0 after the end."""
+    success: Tensor
+    """[..., T, E] 1 where the environment says so."""
 
     @classmethod
-    def judged(cls, state: Tensor, action: Tensor, reward: Tensor, keep: Tensor, gamma: float) -> "Trajectories":
+    def judged(
+        cls, state: Tensor, action: Tensor, reward: Tensor, keep: Tensor, gamma: float, success: Tensor
+    ) -> "Trajectories":
         """With advantages: returns over the fitted baseline, normalised within each task."""
         returns = discounted(reward * keep, gamma)
         gain = (returns - baseline(state, returns, keep)) * keep
         count = keep.sum((-2, -1), keepdim=True)
         mean = gain.sum((-2, -1), keepdim=True) / count
         spread = (((gain - mean).square() * keep).sum((-2, -1), keepdim=True) / count).sqrt()
-        return cls(state, action, reward * keep, keep, (gain - mean) / (spread + 1e-8) * keep)
+        advantage = (gain - mean) / (spread + 1e-8) * keep
+        return cls(state, action, reward * keep, keep, advantage, success)
 
     def returns(self) -> Tensor:
         """[...] the mean undiscounted return of an episode."""
@@ -70,13 +75,17 @@ def score(log_prob: Tensor, data: Trajectories) -> Tensor:
 
 
 def dice(log_prob: Tensor, data: Trajectories) -> Tensor:
-    """The same by the magic box exp(x - stop(x)) over each episode so far (DiCE, Foerster 2018).
+    """The same by magic boxes exp(x - stop(x)) over each episode so far (DiCE, Foerster 2018).
 
     Its gradient is the same, and the gradient of its gradient is right too: it counts how the policy before a step
-    made it likelier, which `score` leaves out. More variance.
+    made it likelier, which `score` leaves out. More variance. An advantage holds all that comes after its step, so
+    the box of what came before is taken off (loaded DiCE, Farquhar 2019).
     """
-    so_far = (log_prob * data.keep).cumsum(-2)
-    return -data.mean((so_far - so_far.detach()).exp() * data.advantage)
+    now = log_prob * data.keep
+    so_far = now.cumsum(-2)
+    before = so_far - now
+    boxes = (so_far - so_far.detach()).exp() - (before - before.detach()).exp()
+    return -data.mean(boxes * data.advantage)
 
 
 def surrogate(log_prob: Tensor, old: Tensor, data: Trajectories) -> Tensor:

@@ -60,4 +60,10 @@ class Implicit:
             )
         else:
             metrics["contraction"] = solution.contraction
+            gradient = refuse(
+                solution.contraction >= 1,
+                gradient,
+                "The inner map does not contract where the inner optimisation stopped, so that Neumann's series "
+                "diverges. Take smaller inner steps, or use Unrolled or conjugate gradients.",
+            )
         return Estimate(loss.detach(), gradient, None, end.params, end, metrics)

@@ -90,12 +90,14 @@ class Judge:
         rewards = replay.get(rows.later(torch.minimum(ahead, length - 1)), "reward").squeeze(-1)
         total = torch.where(ahead < length, self.gamma**ahead * rewards, 0.0).sum(0)
         first, last = replay.read(rows), replay.read(rows.later(length))
+        # The command may be another by then; a final row holds none.
+        over_now = replay.is_final(rows.later(length)).unsqueeze(-1)
         over = replay.terminated(rows.later(length - 1))
         return Batch(
             inputs=level.inputs(first["state"], first["target"]),
             action=first["action"],
             reward=total,
-            next_inputs=level.inputs(last["state"], first["target"]),
+            next_inputs=level.inputs(last["state"], torch.where(over_now, first["target"], last["target"])),
             discount=self.gamma**length * ~over,
         )
 
@@ -113,13 +115,18 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
 
     The host is not asked.
     """
-    length = torch.stack([g.square().sum() for g in gradient]).sum().sqrt()
-    usable = length.isfinite()
     for place, g in zip(views(optimiser.gradient, optimiser.parameters), gradient, strict=True):
-        place.copy_(torch.where(usable, g * (limit / length.clamp_min(limit)), 0.0))
+        place.copy_(g)
     if optimiser.average is not None:
         optimiser.average(optimiser.gradient)
+    length = torch.linalg.vector_norm(optimiser.gradient)
+    usable = length.isfinite()
+    optimiser.gradient.copy_(torch.where(usable, optimiser.gradient * (limit / length.clamp_min(limit)), 0.0))
+    moved = [optimiser.flat, *optimiser.state.values()]
+    before = [x.clone() for x in moved]
     optimiser.step()
+    for x, old in zip(moved, before, strict=True):
+        torch.where(usable, x, old, out=x)
     return usable
 
 

@@ -29,8 +29,9 @@ class TuneConfig:
 
     lr: float = 0.01
     """Step size of Adam on their logarithms."""
-    gamma: float = 0.99
-    """Reference discount an environment step, by which what an update does is judged."""
+    gamma: float | None = None
+    """Reference discount an environment step, by which what an update does is judged. Default: the level's own, or .99
+    where that is tuned."""
     every: int = 1
     """Updates from one look at the hyperparameters to the next; a look costs about four updates."""
     limit: float = 10.0
@@ -38,7 +39,8 @@ class TuneConfig:
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
-        if not (self.lr > 0 and self.limit > 0 and self.every > 0 and 0 < self.gamma < 1):
+        positive = self.lr > 0 and self.limit > 0 and self.every > 0
+        if not positive or (self.gamma is not None and not 0 < self.gamma < 1):
             raise UserError(
                 f"--tuning.lr, .limit and .every must be positive and --tuning.gamma between 0 and 1, "
                 f"not {self.lr}, {self.limit}, {self.every} and {self.gamma}."
@@ -54,8 +56,13 @@ class Knob:
     def raw(self, level: Level) -> float:
         """Where it begins."""
         c = level.config
-        begins = {"lr": c.lr, "gamma": 1 / (1 - c.gamma), "entropy": c.entropy or 1.0}
-        return math.log(begins[self.name])
+        if self.name == "gamma":
+            return -math.log1p(-c.gamma)
+        return math.log(c.lr if self.name == "lr" else c.entropy or 1.0)
+
+    def bounds(self, raw: float) -> tuple[float, float]:
+        """How far it may go: a discount's horizon from 1 to 10,000 steps, the others a thousand times up or down."""
+        return (1e-3, math.log(1e4)) if self.name == "gamma" else (raw - math.log(1e3), raw + math.log(1e3))
 
     def value(self, raw: Tensor) -> Tensor:
         """The hyperparameter itself."""
@@ -66,7 +73,7 @@ KNOBS = ("lr", "gamma", "entropy")
 
 
 def tune(levels: Sequence[Level], names: Sequence[str], config: TuneConfig) -> None:
-    """Give levels their tuners. `names` are `low.lr`, `high.gamma`; `lr` alone where there is one level.
+    """Give levels their tuners. `names` are `low.lr`, `low.gamma`; `lr` alone where there is one level.
 
     Raises UserError for a name that is none, or that this level's learner does not have.
     """
@@ -83,6 +90,13 @@ def tune(levels: Sequence[Level], names: Sequence[str], config: TuneConfig) -> N
         if knobs := chosen.get(level.name):
             if "entropy" in knobs and not hasattr(level.learner, "log_alpha"):
                 raise UserError(f"--tune {level.name}.entropy: only SAC has a temperature; set its learner to sac.")
+            if "gamma" in knobs and level.period > 1:
+                raise UserError(
+                    f"--tune {level.name}.gamma: a level that decides once in several steps stores their rewards "
+                    "discounted, so its discount cannot change; tune that of the lowest level."
+                )
+            if "gamma" in knobs and not 0 < level.config.gamma < 1:
+                raise UserError(f"--tune {level.name}.gamma must begin between 0 and 1, not at {level.config.gamma}.")
             if "lr" in knobs and (level.config.schedule != "constant" or level.config.warmup):
                 raise UserError(f"--tune {level.name}.lr: a learning rate that is tuned has no schedule or warm-up.")
             level.tuners.append(Tuning(level, knobs, config))
@@ -97,7 +111,9 @@ class Tuning:
         self.knobs = [Knob(name) for name in dict.fromkeys(knobs)]
         self.raw = [nn.Parameter(level.gamma.new_tensor(knob.raw(level))) for knob in self.knobs]
         self.optimiser = FlatAdam(self.raw, config.lr)
-        self.trial, self.judge = Trial(level), Judge(level, config.gamma)
+        self.bounds = [knob.bounds(float(x.detach())) for knob, x in zip(self.knobs, self.raw, strict=True)]
+        reference = config.gamma if config.gamma is not None else 0.99 if "gamma" in knobs else level.config.gamma
+        self.trial, self.judge = Trial(level), Judge(level, reference)
         self.ratio = (level.config.actor_lr or level.config.lr) / level.config.lr
         self.skipped = torch.zeros_like(level.gamma)
         if "entropy" in knobs:
@@ -140,6 +156,8 @@ class Tuning:
 
     @torch.no_grad()
     def _apply(self) -> None:
+        for x, bounds in zip(self.raw, self.bounds, strict=True):
+            x.clamp_(*bounds)
         values = self.values()
         if "gamma" in values:
             self.level.gamma.copy_(values["gamma"])

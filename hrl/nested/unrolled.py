@@ -23,10 +23,11 @@ class Unrolled:
     def __init__(
         self, inner: Inner, steps: int, last: int | None = None, recompute: bool = False, first_order: bool = False
     ) -> None:
-        if steps < 1 or not 1 <= (last or steps) <= steps:
+        last = steps if last is None else last
+        if not 1 <= last <= steps:
             raise UserError(f"Unrolled needs steps >= last >= 1, not steps {steps} and last {last}.")
         self.inner, self.steps, self.first_order = inner, steps, first_order
-        self.last = last or steps
+        self.last = last
         self._through = self._recomputed if recompute else self._graph
 
     def begin(self, params: Tree) -> State:

@@ -13,7 +13,7 @@ from hrl.nested.outer import Guard
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
 from hrl.training.episodes import Episode, Finished
-from hrl.training.evaluation import Evaluation, Path, interval
+from hrl.training.evaluation import Evaluation, interval
 from hrl.types import BatchedEnv, Observation, Spec, Step, UserError
 
 MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
@@ -138,11 +138,12 @@ class MetaLearner:
             if watch is not None:
                 watch(env)
             step = env.step(action.flatten(0, 1))
-            seen.append((state, action, step.reward.view(count, each), going))
+            success = step.success.view(count, each).float()
+            seen.append((state, action, step.reward.view(count, each), going, success))
             going = going * (~(step.terminated | step.truncated)).view(count, each)
             obs = step.obs
-        states, actions, rewards, keep = (torch.stack(x, 1) for x in zip(*seen, strict=True))
-        return Trajectories.judged(states, actions, rewards, keep, self.settings.gamma)
+        states, actions, rewards, keep, success = (torch.stack(x, 1) for x in zip(*seen, strict=True))
+        return Trajectories.judged(states, actions, rewards, keep, self.settings.gamma, success)
 
     # -- what a run keeps ------------------------------------------------------------------------------------
 
@@ -188,18 +189,20 @@ class MetaLearner:
 
 
 def finished(data: Trajectories) -> Finished:
-    """Episodes [M, T, E] as the counters of training know them; a success ends an episode early."""
-    length = data.keep.sum(-2).flatten()
-    early = (length < data.keep.shape[-2]).float()
-    values = torch.stack([data.reward.sum(-2).flatten(), length, early, early], -1)
-    return Finished(torch.ones_like(length, dtype=torch.bool), values)
+    """Episodes [M, T, E] as the counters of training know them."""
+    length = data.keep.sum(-2)
+    last = (length.long() - 1).unsqueeze(-2)
+    final = data.success.gather(-2, last).squeeze(-2)
+    reached = (data.success * data.keep).amax(-2)
+    values = torch.stack([x.flatten() for x in (data.reward.sum(-2), length, reached, final)], -1)
+    return Finished(torch.ones(len(values), dtype=torch.bool, device=values.device), values)
 
 
 class AdaptingPolicy:
     """A meta-learned policy. It is judged by how it adapts to held-out tasks; as it stands it acts unadapted."""
 
-    def __init__(self, learner: MetaLearner, env: BatchedEnv | None = None) -> None:
-        self.learner, self._env = learner, env
+    def __init__(self, learner: MetaLearner) -> None:
+        self.learner = learner
 
     def evaluate(
         self, make: MakeEnv, tasks: int, seed: int, keep_paths: int = 0, watch: Watch | None = None
@@ -232,7 +235,7 @@ class AdaptingPolicy:
             Episode(i, reward, int(length), bool(reached), bool(final))
             for i, (reward, length, reached, final) in enumerate(finished(shown).values.tolist())
         ]
-        return Evaluation(episodes, [path_of(shown, i) for i in range(min(keep_paths, tasks))], rates)
+        return Evaluation(episodes, [], rates)
 
     def start(self, num_envs: int) -> Any:
         """Nothing done yet."""
@@ -255,9 +258,3 @@ class AdaptingPolicy:
         fresh = self.start(len(done))
         after = torch.utils._pytree.tree_map(lambda x, y: torch.where(done, y, x), memory, fresh)
         return after, {}
-
-
-def path_of(data: Trajectories, task: int) -> Path:
-    """Where the first episode of a task went."""
-    kept = data.keep[task, :, 0] > 0
-    return Path(list(data.state[task, kept, 0, :2].cpu().numpy()))
