@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from hrl.nested.estimate import Estimate, Estimator, OuterLoss
 from hrl.nested.trees import Tree, cosine, dot, leaves, norm, tree_map
@@ -111,8 +110,3 @@ class Outer:
         values = {name: float(x) for name, x in metrics.items()}
         values |= {"clipped": float(self.guard.clipped), "skipped": float(self.guard.skipped)}
         return state if gradient is None else estimate.state, values
-
-
-def like(tree: Tree) -> Tree:
-    """Leaf copies that a torch optimiser can move."""
-    return pytree.tree_map(lambda x: x.detach().clone().requires_grad_(), tree)

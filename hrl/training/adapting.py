@@ -204,9 +204,7 @@ class AdaptingPolicy:
     def __init__(self, learner: MetaLearner) -> None:
         self.learner = learner
 
-    def evaluate(
-        self, make: MakeEnv, tasks: int, seed: int, keep_paths: int = 0, watch: Watch | None = None
-    ) -> Evaluation:
+    def evaluate(self, make: MakeEnv, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
         """Adapt to `tasks` held-out tasks; the episodes are those after the last step, by the likeliest actions.
 
         Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval;

@@ -112,7 +112,7 @@ def evaluate(
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
-        return own(make, episodes, seed, keep_paths, watch)
+        return own(make, episodes, seed, watch)
     num_envs = min(episodes, num_envs)
     env = make(num_envs, count(seed))
     running = np.arange(num_envs)  # which episode each environment is in
