@@ -91,6 +91,17 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path
     assert checkpoint.steps >= 500 and load_file  # read, and its checksums hold
 
 
+def test_a_run_that_ends_with_an_error_tells_it_though_the_launcher_asks_it_to_stop():
+    code = (
+        "import os, signal\n"
+        "from hrl.training.loop import StopRequest\n"
+        "with StopRequest() as stop:\n    stop.outlast()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nprint('told')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "told\n", done.stderr
+
+
 def second_of(launcher: int) -> int:
     """The process of rank 1 among the launcher's children."""
     for folder in Path("/proc").glob("[0-9]*"):

@@ -34,6 +34,11 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def outlast(self) -> None:
+        """The run is ending with an error: SIGTERM, which torchrun sends to those that are left, may not cut it off."""
+        self._before[signal.SIGTERM] = signal.SIG_IGN
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
         for s, handler in self._before.items():
@@ -76,22 +81,26 @@ class Training:
     def run(self) -> signal.Signals | None:
         """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
         try:
-            with StopRequest() as stop, self.reporter.display:
+            with StopRequest() as stop, self.reporter.display, self._together(stop):
                 self._train(stop)
-        except RuntimeError as error:
-            if self.processes.size == 1 or not lost_connection(error):
-                raise
-            raise self._abandoned() from error
         finally:
             self.reporter.close()
             self.env.close()
         return stop.signal
 
-    def _abandoned(self) -> UserError:
-        """Another process of the run died, and its replay with it: what is whole is the last checkpoint."""
-        folder = self.session.folder.path
-        whole = f"its last checkpoint, at {self.saved_at:,} steps, is whole" if self.saved_at else "no checkpoint yet"
-        return UserError(f"A process of this run died at {self.agent.steps:,} steps. {folder}: {whole}.")
+    @contextmanager
+    def _together(self, stop: StopRequest) -> Iterator[None]:
+        """Where another process of the run dies, its replay is lost with it: what is whole is the last checkpoint."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.processes.size == 1 or not lost_connection(error):
+                raise
+            stop.outlast()
+            at = self.saved_at
+            whole = f"its last checkpoint, at {at:,} steps, is whole" if at else "no checkpoint yet"
+            place = f"{self.agent.steps:,} steps. {self.session.folder.path}"
+            raise UserError(f"A process of this run died at {place}: {whole}.") from error
 
     def _train(self, stop: StopRequest) -> None:
         agent, report, total = self.agent, self.reporter, self.session.run.total_steps
