@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from hrl_scripts.train import make_session, stored, told
 from rich.console import Console
 from rich.table import Table
 
+from hrl.envs.make import KEY_VALUES
 from hrl.training.evaluation import Evaluation
 from hrl.training.logger import STEPS, read_progress
 from hrl.training.pictures import save_curves, save_trajectories
@@ -35,6 +36,10 @@ class Options:
     """Which checkpoint: the last, or the best by the evaluations during training."""
     env: str | None = None
     """Evaluate on another environment id with the same observations, goals and actions."""
+    env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
+    """Keyword arguments of the environment, beside those that the run was trained with."""
+    task: int | None = None
+    """Act as for an earlier task, 0 the first, of a run that began with an earlier one (--….load, --….tasks)."""
     json: bool = False
     """Print one JSON object (a list for several runs) and nothing else."""
     plot: Path | None = None
@@ -79,9 +84,14 @@ def evaluate_run(path: Path, options: Options, alone: bool) -> dict[str, Any]:
     env_id = env.env
     if options.env:
         env = replace(env, env=options.env)
+    env = replace(env, env_kwargs={**env.env_kwargs, **options.env_kwargs})
     config.eval_env = None
     session = make_session(algorithm, env, config, agent, folder)
     policy = agent.load(session, options.checkpoint)
+    if options.task is not None:
+        if not hasattr(policy, "recall"):
+            raise UserError(f"--task: {algorithm} learns one task.")
+        policy.recall(options.task)
     result: Evaluation = session.evaluate(policy, options.episodes, keep_paths=12 if options.plot and alone else 0)
     summary = {
         "run": str(path), "algorithm": algorithm, "env": env.env, "trained_on": env_id, "seed": config.seed,

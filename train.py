@@ -14,11 +14,12 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from hrl.agents import AGENTS, find_agent
+from hrl.agents import AGENTS, HierarchyConfig, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import make_single
 from hrl.execution import keep_freed_memory
+from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes, join_processes
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
@@ -288,6 +289,15 @@ def make_session(
             folder.prolong(run_config.total_steps)
         print(f"Run folder: {folder.path}", flush=True)
 
+    def earlier(path: Path) -> Hierarchy:
+        """An earlier run's agent, on this run's device."""
+        folder = RunFolder.existing(path)
+        algorithm, env, its_run, its_agent = stored(folder)
+        if not isinstance(its_agent, HierarchyConfig):
+            raise UserError(f"{path} is a run of {algorithm}, which has no levels to load.")
+        its_run = replace(its_run, device=run_config.device, threads=run_config.threads)
+        return its_agent.restored(make_session(algorithm, env, its_run, its_agent, folder))
+
     return Session(
         run=run_config,
         folder=folder,
@@ -296,6 +306,7 @@ def make_session(
         make_env=make,
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
+        earlier=earlier,
         resume=resume,
         processes=processes,
         begin=begin,

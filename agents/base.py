@@ -4,12 +4,14 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
+from hrl.level_config import LevelConfig
 from hrl.training.evaluation import Policy
 from hrl.training.loop import Training
 from hrl.training.policy import HierarchyPolicy
@@ -49,7 +51,10 @@ class HierarchyConfig(ABC):
     def train(self, session: Session) -> signal.Signals | None:
         """Build, and run the training loop."""
         env = session.make_env(None, None)
+        earlier = self._earlier(session) if session.resume is None else None
         agent = self._seeded(env, session)
+        if earlier is not None:
+            agent.take_over(earlier)
         agent.join(session.processes)
         agent.execute(pick_execution(session.run.execution, session.device))
         session.begin()
@@ -68,6 +73,21 @@ class HierarchyConfig(ABC):
                 "observations, goals or actions have other sizes."
             ) from error
         return HierarchyPolicy(agent, env)
+
+    def restored(self, session: Session) -> Hierarchy:
+        """The agent as its run left it, replays and all."""
+        env, checkpoint = session.make_env(None, None), session.checkpoint("last")
+        agent = self._seeded(env, session)
+        env.close()
+        agent.load_tensors(checkpoint.tensors)
+        agent.load_counters(checkpoint.numbers["agent"])
+        return agent
+
+    def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
+        """The agents of the runs that levels begin with."""
+        parts: list[Any] = [self, *vars(self).values()]
+        runs = {part.load for part in parts if isinstance(part, LevelConfig) and part.load is not None}
+        return {run: session.earlier(run) for run in sorted(runs)}
 
     def _seeded(self, env: BatchedEnv, session: Session) -> Hierarchy:
         torch.manual_seed(session.run.seed)

@@ -10,7 +10,8 @@ from hrl.agents.base import HierarchyConfig, Setting, require_continuous
 from hrl.commands import Task
 from hrl.goals import GoalConfig
 from hrl.hierarchy import Hierarchy
-from hrl.level import Level, LevelConfig
+from hrl.level import Level
+from hrl.level_config import LevelConfig
 from hrl.nested.reward import IntrinsicConfig, LearnedReward
 from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.hindsight import HindsightTask

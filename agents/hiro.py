@@ -16,7 +16,8 @@ from hrl.agents.base import HierarchyConfig, Setting, require_continuous
 from hrl.commands import Subgoal, Task
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.hierarchy import Hierarchy
-from hrl.level import Level, LevelConfig, Relabel
+from hrl.level import Level, Relabel
+from hrl.level_config import LevelConfig
 from hrl.nested.reward import IntrinsicConfig, LearnedReward
 from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.correction import OffPolicyCorrection

@@ -29,7 +29,7 @@ GOAL_DRAWS = 8
 
 
 class PointMaze(TensorEnv):
-    """N point mazes. Keyword arguments mean what they mean in gymnasium-robotics."""
+    """N point mazes. Keyword arguments mean what they mean in gymnasium-robotics; `turned` is in quarters."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class PointMaze(TensorEnv):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
         layout: str = "UMaze",
+        turned: int = 0,
         reward_type: Literal["sparse", "dense"] = "sparse",
         continuing_task: bool = True,
         reset_target: bool = False,
@@ -48,7 +49,7 @@ class PointMaze(TensorEnv):
         super().__init__(num_envs, device, max_episode_steps, render_mode, observed, pushed)
         self.sparse, self.continuing, self.reset_target = reward_type == "sparse", continuing_task, reset_target
         self.reward_range = (0.0, 1.0) if self.sparse else None
-        self.map = Map.of(walls(layout), self.device)
+        self.map = Map.of(walls(layout).rot90(turned), self.device)
         self.walls, self.origin = self.map.walls, self.map.origin
         free = (~self.walls).nonzero()
         self.cells = (free.flip(-1) + 0.5) * self.map.down + self.origin

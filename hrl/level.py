@@ -1,9 +1,8 @@
 """A level: one member of the stack, with its own policy, learner, replay and timescale."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,85 +10,20 @@ from torch import Tensor
 from hrl.clock import Segment
 from hrl.commands import Command
 from hrl.execution import Execution
-from hrl.learners import LEARNERS, Batch, LearnerConfig, Metrics
+from hrl.learners import LEARNERS, Batch, Metrics
 from hrl.learners.adam import Adam
+from hrl.level_config import LevelConfig
 from hrl.metrics import Means
-from hrl.replay.hindsight import Strategy
+from hrl.nested.protection import Material, ProtectConfig, Protection, protect
 from hrl.replay.ring import Replay
 from hrl.replay.transitions import Transitions, sample_transitions
-from hrl.timescale import Schedule, Timescale
+from hrl.timescale import Timescale
 from hrl.types import UserError
 
 Relabel = Callable[[Transitions, torch.Generator], Transitions]
 
 AT_ONCE = 16
 """Batches that are sampled together, at most. One at a time, half the cost of a small update is in sampling."""
-
-
-@dataclass
-class LevelConfig(LearnerConfig):
-    """One level: its learner, replay, timescale, exploration and hindsight."""
-
-    learner: Literal["td3", "sac"] = "td3"
-    """Update rule."""
-    batch_size: int = 256
-    """Transitions a gradient update, of all processes together."""
-    replay: int = 1_000_000
-    """Capacity of the level's replay, in its own transitions."""
-    every: int = 1
-    """Environment steps (of all environments together) from one round of updates to the next."""
-    updates: int = 1
-    """Gradient updates a round."""
-    schedule: Schedule = "constant"
-    """How the learning rate falls over the run."""
-    warmup: int = 0
-    """Updates over which the learning rate first rises from zero."""
-    noise: float = 0.1
-    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action."""
-    random: tuple[float, float] = (0.0, 0.0)
-    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
-    the others lie between."""
-    hindsight: float = 0.0
-    """Share of a batch whose command is replaced by what was reached later."""
-    hindsight_strategy: Strategy = "future"
-    """Reached when: at a random later moment of the episode, or at its end."""
-    hindsight_horizon: int | None = None
-    """Only moments within so many of the level's decisions. Default: to the episode's end."""
-    clip_values: bool = True
-    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
-    frozen: bool = False
-    """Act, but do not learn."""
-
-    def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value cannot be meant."""
-        positive = {"lr", "actor_lr", "entropy", "batch_size", "replay", "every", "policy_delay", "tau"}
-        not_negative = {
-            "updates",
-            "warmup",
-            "noise",
-            "target_noise",
-            "noise_clip",
-            "action_l2",
-        }
-        share = {"hindsight", "gamma", "tau"}
-        for option in sorted(positive | not_negative | share):
-            value = getattr(self, option)
-            if value is None:
-                continue
-            if option in positive and not value > 0:
-                raise UserError(f"{prefix}{option} must be positive, not {value}.")
-            if option in not_negative and not value >= 0:
-                raise UserError(f"{prefix}{option} must not be negative, but is {value}.")
-            if option in share and not 0 <= value <= 1:
-                raise UserError(f"{prefix}{option} must lie between 0 and 1, not at {value}.")
-        if self.gamma == 1.0 and self.clip_values:
-            raise UserError(f"{prefix}gamma must be below 1 while {prefix}clip_values is on.")
-        if not self.hidden or min(self.hidden) < 1:
-            raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
-        if not all(0 <= share <= 1 for share in self.random):
-            raise UserError(f"{prefix}random must be two shares between 0 and 1, not {self.random}.")
-        if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
-            raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
 
 
 Shaping = Callable[[Tensor, Tensor], Tensor]
@@ -139,6 +73,7 @@ class Level:
         make = LEARNERS[config.learner]
         with device:
             self.learner = make(state_dim + command.input_dim, action_dim, config, values)
+        protect(self.learner, config.protect)
         # Before every environment has ended a segment there may be nothing to learn from.
         starts = max(starts, num_envs * period)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
@@ -187,8 +122,12 @@ class Level:
         """Make the updates that are due after `steps` environment steps."""
         due = self.timescale.due(steps)
         if not self.config.frozen:
-            for done in range(0, due, AT_ONCE):
-                self.update(min(AT_ONCE, due - done), progress, generator)
+            self.rehearse(due, generator, progress)
+
+    def rehearse(self, updates: int, generator: torch.Generator, progress: float = 0.0) -> None:
+        """Updates on the replay as it is."""
+        for done in range(0, updates, AT_ONCE):
+            self.update(min(AT_ONCE, updates - done), progress, generator)
 
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
         """Sample and relabel `count` batches in one go, and make an update of the learner with each."""
@@ -259,6 +198,67 @@ class Level:
             next_inputs=self.inputs(t.next_state, t.next_target),
             discount=(self.gamma if gamma is None else gamma) ** t.length * ~t.terminated,
         )
+
+    # -- one task after another ------------------------------------------------------------------------------
+
+    def take_over(self, earlier: "Level", generator: torch.Generator) -> None:
+        """Begin with what this level of an earlier run knows, which is sealed and protected as configured here.
+
+        Raises UserError where the two do not fit. `earlier` is used up.
+        """
+        if self.config.protect.by != "nothing":
+            earlier.seal(self.config.protect, generator)
+        known = earlier.learner.state_dict()
+        if self.protection is None:
+            known = {name: x for name, x in known.items() if not name.startswith("protection.")}
+        drawn = {name: x.clone() for name, x in self.learner.state_dict().items()}
+        try:
+            self.learner.load_state_dict(known)
+        except RuntimeError as error:
+            raise UserError(
+                f"The {self.name} level of the run to load has networks of other sizes: its observations, goals and "
+                "actions, and the options --….hidden, --….tasks and --….learner, must be the same as here."
+            ) from error
+        if self.config.tasks > 1 and not self.config.frozen:
+            self._begin_task(earlier.learner.task + 1, drawn)
+
+    def _begin_task(self, task: int, drawn: dict[str, Tensor]) -> None:
+        if task >= self.config.tasks:
+            raise UserError(
+                f"The run to load is the last of the {task} tasks that its {self.name} level has room for; begin the "
+                "first run with more --….tasks."
+            )
+        self.learner.choose_task(task)
+        if self.protection is not None:
+            self.protection.begin(drawn)
+
+    @property
+    def protection(self) -> Protection | None:
+        """What guards the learner's actor, if anything does."""
+        return getattr(self.learner, "protection", None)
+
+    def seal(self, config: ProtectConfig, generator: torch.Generator) -> None:
+        """The task is over: note what must be kept of it. Raises UserError where it was protected otherwise before."""
+        if self.protection is None:
+            protect(self.learner, config)
+        assert self.protection is not None
+        if self.protection.config.by != config.by:
+            raise UserError(
+                f"The {self.name} level of the run to load is protected by {self.protection.config.by}, not by "
+                f"{config.by}; go on with that."
+            )
+        self.protection.config = config
+        situations = lambda n: self.batch(self.sample(n, generator)).inputs  # noqa: E731
+        self.protection.seal(Material(situations, lambda n: self.rehearse(n, generator)))
+
+    def recall(self, task: int) -> None:
+        """Act as for this one of the tasks so far. Raises UserError where there is no such task."""
+        known = self.learner.task
+        if not 0 <= task <= known:
+            raise UserError(f"The {self.name} level knows tasks 0 to {known}, not {task}.")
+        self.learner.choose_task(task)
+        if self.protection is not None:
+            self.protection.recall(task)
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 

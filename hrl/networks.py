@@ -8,13 +8,31 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(input_dim: int, hidden: Sequence[int], output_dim: int) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
+def mlp(input_dim: int, hidden: Sequence[int], output_dim: int, tasks: int = 1) -> nn.Sequential:
+    """Linear layers with ReLU between them; the last one for each of several tasks."""
     sizes = (input_dim, *hidden)
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], output_dim))
+    last = nn.Linear(sizes[-1], output_dim) if tasks == 1 else TaskLinear(tasks, sizes[-1], output_dim)
+    return nn.Sequential(*layers, last)
+
+
+class TaskLinear(nn.Module):
+    """A linear layer for each of several tasks, of which one is in force."""
+
+    task: Tensor
+
+    def __init__(self, tasks: int, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(input_dim)
+        self.weight = nn.Parameter(torch.empty(tasks, output_dim, input_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(tasks, output_dim).uniform_(-bound, bound))
+        self.register_buffer("task", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (part.index_select(0, self.task).squeeze(0) for part in (self.weight, self.bias))
+        return nn.functional.linear(x, weight, bias)
 
 
 class EnsembleLinear(nn.Module):

@@ -208,7 +208,8 @@ def test_a_frozen_level_acts_but_does_not_learn():
 def test_three_levels_nest_their_clocks():
     from hrl.commands import Subgoal, Task
     from hrl.goals import GoalSpace, Select
-    from hrl.level import Level, LevelConfig
+    from hrl.level import Level
+    from hrl.level_config import LevelConfig
 
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     cpu, one = torch.device("cpu"), torch.ones(2)

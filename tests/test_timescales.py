@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import roll
 
-from hrl.level import LevelConfig
+from hrl.level_config import LevelConfig
 from hrl.timescale import Coupling
 from hrl.training.tracking import PATIENCE, Tracking
 from hrl.types import UserError

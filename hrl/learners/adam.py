@@ -46,6 +46,8 @@ class Adam:
         self._places = views(self.gradient, self.parameters)
         self.average: Callable[[Tensor], None] | None = None
         """Averages the gradient over the processes of a run, where there are several."""
+        self.guard: Callable[[Tensor, Tensor], None] | None = None
+        """Changes the gradient in place, given the parameters, where these are protected (hrl/nested/protection.py)."""
 
     def minimise(self, loss: Tensor) -> Tensor:
         """One step on these parameters alone; gradients of everything else are never computed. Returns the norm."""
@@ -53,6 +55,9 @@ class Adam:
         torch._foreach_copy_(self._places, list(gradients))
         if self.average is not None:
             self.average(self.gradient)
+        if self.guard is not None:
+            with torch.no_grad():
+                self.guard(self.gradient, self.flat)
         self.step()
         return torch.linalg.vector_norm(self.gradient)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hrl.learners.adam import Adam
+from hrl.networks import TaskLinear
 
 Metrics = dict[str, Tensor]
 
@@ -41,6 +42,8 @@ class LearnerConfig:
     """The actor's own learning rate. Default: the same as lr."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of every network."""
+    tasks: int = 1
+    """Tasks that the actor has an output layer of its own for; with --…load, each run learns the next."""
     gamma: float = 0.99
     """Discount an environment step."""
     tau: float = 0.005
@@ -94,6 +97,21 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def mode(self, inputs: Tensor) -> Tensor:
         """The likeliest action [B, A] in [-1, 1], differentiable."""
+
+    def choose_task(self, task: int) -> None:
+        """Act and learn with the output layer of this task, of several."""
+        for module in self.modules():
+            if isinstance(module, TaskLinear):
+                module.task.fill_(task)
+
+    @property
+    def task(self) -> int:
+        """The one whose output layer is in force. Waits for the device."""
+        return next((int(m.task) for m in self.modules() if isinstance(m, TaskLinear)), 0)
+
+    @abstractmethod
+    def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The actor as a normal distribution: mean and standard deviation [B, A], differentiable."""
 
     @abstractmethod
     def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:

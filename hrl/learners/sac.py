@@ -28,7 +28,7 @@ class SAC(Learner):
     ) -> None:
         # An entropy bonus leaves no bound on values.
         super().__init__(config, None)
-        self.actor = mlp(input_dim, config.hidden, 2 * action_dim)
+        self.actor = mlp(input_dim, config.hidden, 2 * action_dim, config.tasks)
         self.critic = TwinCritic(input_dim, action_dim, config.hidden)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.action_dim = action_dim
@@ -50,6 +50,11 @@ class SAC(Learner):
     def mode(self, inputs: Tensor) -> Tensor:
         """tanh(μ(s)), differentiable."""
         return self.actor(inputs).chunk(2, -1)[0].tanh()
+
+    def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """N(μ(s), σ(s)), before the tanh."""
+        mean, log_std = self.actor(inputs).chunk(2, -1)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
 
     def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
         """As `update_critic`."""

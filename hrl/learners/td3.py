@@ -24,7 +24,7 @@ class TD3(Learner):
     ) -> None:
         super().__init__(config, value_range)
         self.cycle = config.policy_delay
-        self.actor = mlp(input_dim, config.hidden, action_dim)
+        self.actor = mlp(input_dim, config.hidden, action_dim, config.tasks)
         self.critic = TwinCritic(input_dim, action_dim, config.hidden)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
@@ -39,6 +39,11 @@ class TD3(Learner):
     def mode(self, inputs: Tensor) -> Tensor:
         """π(s), differentiable."""
         return self.actor(inputs).tanh()
+
+    def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """N(π(s), 1)."""
+        mean = self.mode(inputs)
+        return mean, torch.ones_like(mean)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
         """One critic step, and every `policy_delay`-th time one actor step and the targets' tracking."""

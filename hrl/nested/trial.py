@@ -14,6 +14,7 @@ from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import Adam, Hyper
 from hrl.networks import TwinCritic, track
 from hrl.replay.transitions import Transitions
+from hrl.types import UserError
 
 Params = dict[str, Tensor]
 
@@ -25,6 +26,11 @@ class Trial:
     """Whether Adam's scale √v̂ is differentiated; LIRPG takes it as a constant."""
 
     def __init__(self, level: Level) -> None:
+        if level.protection is not None:
+            raise UserError(
+                f"An update on trial does not know what a level protects: leave out --tune and a learned reward "
+                f"for the {level.name} level, or --….protect.by."
+            )
         self.learner = cast(Any, level.learner)
 
     def updated(self, batch: Batch, noise: Tensor, rates: dict[str, Hyper], extra: Params) -> tuple[Params, Params]:

@@ -21,6 +21,10 @@ class HierarchyPolicy:
         self.agent = agent
         self._env = env  # says what observations and actions look like outside; `predict` alone needs it
 
+    def recall(self, task: int) -> None:
+        """Act as for this one of the tasks that it has learned. Raises UserError where there is no such task."""
+        self.agent.recall(task)
+
     def start(self, num_envs: int) -> Memory:
         """Nothing in force: every level is due."""
         return self.agent.nothing_held(num_envs)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 
+from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.evaluation import Evaluation, Policy, evaluate
@@ -32,6 +34,8 @@ class Session:
     """One plain Gymnasium environment, told its index."""
     make_rendering: MakeEnv
     """The same, so that they render."""
+    earlier: Callable[[Path], Hierarchy]
+    """The agent of an earlier run, as it was left."""
     resume: Checkpoint | None = None
     processes: Processes = ALONE
     begin: Callable[[], None] = lambda: None

@@ -1,0 +1,81 @@
+"""What there is to set about a level."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hrl.learners import LearnerConfig
+from hrl.nested.protection import ProtectConfig
+from hrl.replay.hindsight import Strategy
+from hrl.timescale import Schedule
+from hrl.types import UserError
+
+
+@dataclass
+class LevelConfig(LearnerConfig):
+    """One level: its learner, replay, timescale, exploration and hindsight."""
+
+    learner: Literal["td3", "sac"] = "td3"
+    """Update rule."""
+    batch_size: int = 256
+    """Transitions a gradient update, of all processes together."""
+    replay: int = 1_000_000
+    """Capacity of the level's replay, in its own transitions."""
+    every: int = 1
+    """Environment steps (of all environments together) from one round of updates to the next."""
+    updates: int = 1
+    """Gradient updates a round."""
+    schedule: Schedule = "constant"
+    """How the learning rate falls over the run."""
+    warmup: int = 0
+    """Updates over which the learning rate first rises from zero."""
+    noise: float = 0.1
+    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action."""
+    random: tuple[float, float] = (0.0, 0.0)
+    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
+    the others lie between."""
+    hindsight: float = 0.0
+    """Share of a batch whose command is replaced by what was reached later."""
+    hindsight_strategy: Strategy = "future"
+    """Reached when: at a random later moment of the episode, or at its end."""
+    hindsight_horizon: int | None = None
+    """Only moments within so many of the level's decisions. Default: to the episode's end."""
+    clip_values: bool = True
+    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+    frozen: bool = False
+    """Act, but do not learn."""
+    load: Path | None = None
+    """Begin with what the level of this name has learned in an earlier run (its folder), not from nothing."""
+    protect: ProtectConfig = field(default_factory=ProtectConfig)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value cannot be meant."""
+        positive = {"lr", "actor_lr", "entropy", "batch_size", "replay", "every", "policy_delay", "tau", "tasks"}
+        not_negative = {
+            "updates",
+            "warmup",
+            "noise",
+            "target_noise",
+            "noise_clip",
+            "action_l2",
+        }
+        share = {"hindsight", "gamma", "tau"}
+        for option in sorted(positive | not_negative | share):
+            value = getattr(self, option)
+            if value is None:
+                continue
+            if option in positive and not value > 0:
+                raise UserError(f"{prefix}{option} must be positive, not {value}.")
+            if option in not_negative and not value >= 0:
+                raise UserError(f"{prefix}{option} must not be negative, but is {value}.")
+            if option in share and not 0 <= value <= 1:
+                raise UserError(f"{prefix}{option} must lie between 0 and 1, not at {value}.")
+        if self.gamma == 1.0 and self.clip_values:
+            raise UserError(f"{prefix}gamma must be below 1 while {prefix}clip_values is on.")
+        if not self.hidden or min(self.hidden) < 1:
+            raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
+        if not all(0 <= share <= 1 for share in self.random):
+            raise UserError(f"{prefix}random must be two shares between 0 and 1, not {self.random}.")
+        if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
+            raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
+        self.protect.check(prefix, self.tasks)

@@ -1,0 +1,204 @@
+"""What a level keeps of earlier tasks: the pulls and shares by hand, and runs that begin with earlier runs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hrl_scripts import evaluate, train
+from hrl_scripts.train import load_policy
+from test_learners import batch
+from test_runs import LINE, run_of, same_state, trained
+
+from hrl.envs.spec import Observation
+from hrl.learners import SAC, TD3, LearnerConfig
+from hrl.learners.adam import views
+from hrl.nested.protection import EWC, Anchored, Material, PackNet, ProtectConfig, fisher
+from hrl.networks import TaskLinear
+
+
+def learner_of(kind: type = TD3, tasks: int = 1):
+    torch.manual_seed(0)
+    return kind(3, 2, LearnerConfig(hidden=(8,), tasks=tasks, lr=0.01))
+
+
+def learned(learner, updates: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    for number in range(updates):
+        learner.update(batch(), number, generator)
+
+
+def material(learner) -> Material:
+    return Material(lambda n: batch(n).inputs, lambda n: learned(learner, n))
+
+
+def test_an_output_layer_for_each_task():
+    torch.manual_seed(0)
+    layer = TaskLinear(3, 4, 2)
+    x = torch.randn(5, 4)
+    layer.task.fill_(2)
+    out = layer(x)
+    assert torch.allclose(out, x @ layer.weight[2].T + layer.bias[2])
+    out.sum().backward()
+    assert (layer.weight.grad[:2] == 0).all() and torch.equal(layer.bias.grad[2], torch.full((2,), 5.0))
+
+
+def test_the_pull_is_the_slope_of_its_penalty():
+    learner = learner_of()
+    protection = Anchored(learner, ProtectConfig("l2", strength=3.0))
+    flat = learner.actor_optimiser.flat
+    gradient = torch.zeros_like(flat)
+    protection.guard(gradient, flat)
+    assert not gradient.any()  # nothing is behind it yet
+    protection.seal(material(learner))
+    protection.seal(material(learner))  # importances of two tasks add up
+    protection.guard(gradient, flat + 0.5)
+    assert torch.allclose(gradient, torch.full_like(flat, 3.0 * 2 * 0.5)) and int(protection.sealed) == 2
+
+
+def test_the_fisher_information_of_the_last_layer_by_hand():
+    learner = learner_of()
+    inputs = torch.randn(100, 3)
+    places = views(fisher(learner, learner.actor_optimiser, inputs), learner.actor_optimiser.parameters)
+    hidden = learner.actor[:-1](inputs)
+    slope = 1 - learner.mode(inputs) ** 2  # of tanh
+    expected = torch.einsum("ba,bh->ah", slope**2, hidden**2) / 100
+    assert torch.allclose(places[2], expected, rtol=1e-4) and torch.allclose(places[3], (slope**2).mean(0), rtol=1e-4)
+
+
+def test_the_fisher_information_of_a_normal_distribution():
+    learner = learner_of(SAC)
+    inputs = torch.randn(100, 3)
+    bias = views(fisher(learner, learner.actor_optimiser, inputs), learner.actor_optimiser.parameters)[3]
+    _, std = learner.gaussian(inputs)
+    assert torch.allclose(bias[:2], (std**-2).mean(0), rtol=1e-4)  # of the means: 1 / σ²
+    assert torch.allclose(bias[2:], torch.full((2,), 2.0), rtol=1e-4)  # of log σ: 2
+
+
+def test_ewc_holds_what_matters_and_lets_go_of_what_does_not():
+    learner = learner_of()
+    protection = EWC(learner, ProtectConfig("ewc", samples=64, strength=1.0))
+    protection.seal(material(learner))
+    before = learner.actor_optimiser.flat.clone()
+    learned(learner, 200)
+    moved = (learner.actor_optimiser.flat - before).abs()
+    order = protection.importance.argsort(descending=True)
+    order = order[moved[order] > 0]
+    assert moved[order[:12]].mean() < 0.7 * moved[order[-12:]].mean()
+
+
+def test_packnet_shares_weights_out_and_never_touches_those_of_an_earlier_task():
+    learner = learner_of(tasks=3)
+    protection = PackNet(learner, ProtectConfig("packnet", updates=10))
+    inputs = batch().inputs
+    learned(learner, 20)
+    protection.seal(material(learner))
+    weight, owner = (
+        views(x, learner.actor_optimiser.parameters)[0] for x in (learner.actor_optimiser.flat, protection.owner)
+    )
+    assert int((owner == 0).sum()) == 8 and (weight[owner == 1] == 0).all()  # a third of 24, the rest is free
+    first = learner.mode(inputs)
+    drawn = {name: x.clone() for name, x in learner_of(tasks=3).state_dict().items()}
+    learner.choose_task(1)
+    protection.begin(drawn)
+    assert (weight[owner == 1] != 0).all()
+    learned(learner, 20)
+    protection.seal(material(learner))
+    assert int((owner == 1).sum()) == 8 and int((owner == 2).sum()) == 8
+    second = learner.mode(inputs)
+    learner.choose_task(2)
+    protection.begin(drawn)
+    learned(learner, 20)
+    for task, known in ((1, second), (0, first)):
+        learner.choose_task(task)
+        protection.recall(task)
+        assert torch.equal(learner.mode(inputs), known)
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+TASKS = ["--low.tasks", "3", "--high.tasks", "3", "--eval-freq", "0"]
+
+
+def after(run: Path, by: str) -> list[str]:
+    words = [f"--{level}.{name}" for level in ("low", "high") for name in ("load", "protect.by", "protect.updates")]
+    return [x for word, value in zip(words, (run, by, 8) * 2, strict=True) for x in (word, str(value))]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("first"), *TASKS)
+
+
+@pytest.mark.parametrize("by", ["ewc", "packnet"])
+def test_runs_that_begin_with_runs(first, tmp_path, by):
+    second = trained(tmp_path / "second", *TASKS, *after(first, by))
+    third = trained(tmp_path / "third", *TASKS, *after(second, by))
+    once, twice = load_policy(second, "last"), load_policy(third, "last")
+    low, high = twice.agent.levels
+    assert low.learner.task == high.learner.task == 2 and int(low.protection.sealed) == 2
+    obs = Observation(torch.randn(6, low.replay.fields["state"].stop), torch.randn(6, 1))
+    actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
+    assert not torch.equal(*actions)
+    for policy in (once, twice):
+        policy.recall(0)
+    actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
+    assert torch.equal(*actions) == (by == "packnet")
+    assert evaluate.main([str(third), "--task", "1", "--episodes", "2", "--json"]) == 0
+
+
+def test_a_run_that_began_with_another_goes_on_exactly(first, tmp_path):
+    whole = trained(tmp_path / "whole", *TASKS, *after(first, "packnet"))
+    part = trained(tmp_path / "part", *TASKS, *after(first, "packnet"), "--total-steps", "500")
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(part, whole)
+
+
+def test_a_frozen_level_stays_what_it_was(first, tmp_path):
+    run = trained(tmp_path, *TASKS, "--low.load", str(first), "--low.frozen", "True")
+    before, now = (load_policy(path, "last").agent.levels[0].learner.state_dict() for path in (first, run))
+    assert all(torch.equal(before[name], now[name]) for name in before)
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--low.load", "nowhere"], "nowhere is no run folder"),
+    (["--low.load", "{first}", "--low.hidden", "9"], "networks of other sizes"),
+    (["--low.load", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
+    (["--low.load", "{first}", "--low.protect.strength", "-1"], "must be positive"),
+    (["--low.load", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
+    (["--low.load", "{third}"], "the last of the 3 tasks"),
+    (["--low.load", "{first}", "--low.protect.by", "l2", "--tune", "low.lr"], "does not know what a level protects"),
+])  # fmt: skip
+def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, told):
+    names = {"first": first, "second": chain[0], "third": chain[1]}
+    words = [a.format(**names) for a in arguments]
+    assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), *TASKS, *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.rglob("config.json"))  # nothing was begun
+
+
+def test_a_task_that_is_not_there_is_told(first, finished_alone, capsys):
+    assert evaluate.main([str(first), "--task", "1"]) == 2
+    assert "knows tasks 0 to 0, not 1" in capsys.readouterr().err
+    assert evaluate.main([str(finished_alone), "--task", "0"]) == 2
+    assert "a single task" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def chain(first, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The second and third run of three, by ewc."""
+    folder = tmp_path_factory.mktemp("chain")
+    second = trained(folder / "2", *TASKS, *after(first, "ewc"), "--total-steps", "500")
+    return second, trained(folder / "3", *TASKS, *after(second, "ewc"), "--total-steps", "500")
+
+
+@pytest.fixture(scope="module")
+def finished_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("alone"), "--eval-freq", "0", "--total-steps", "500")
+
+
+def test_a_levels_run_of_another_algorithm_is_told(tmp_path, capsys):
+    words = ["sb3-td3", "--env", "Pendulum-v1", "--total-steps", "200", "--eval-freq", "0", "--progress", "False"]
+    assert train.main([*words, "--log-dir", str(tmp_path / "flat")]) == 0
+    run = run_of(tmp_path / "flat")
+    assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--low.load", str(run)]) == 2
+    assert "has no levels to load" in capsys.readouterr().err
