@@ -22,6 +22,7 @@ from hrl.nested.reward import IntrinsicConfig, LearnedReward
 from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
+from hrl.replay.rewards import StepRewards
 from hrl.timescale import Coupling
 from hrl.types import UserError
 
@@ -98,7 +99,7 @@ class HIROConfig(HierarchyConfig):
     goal: GoalConfig = field(default_factory=GoalConfig)
     timescale: Coupling = field(default_factory=Coupling)
     tune: tuple[str, ...] = ()
-    """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.lr, …"""
+    """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.gamma, …"""
     tuning: TuneConfig = field(default_factory=TuneConfig)
     starts: int = 1000
     """Environment steps before the first update."""
@@ -117,7 +118,7 @@ class HIROConfig(HierarchyConfig):
         subgoal = Subgoal(space, "sparse" if self.low.reward == "sparse" else "distance")
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
-            starts=self.starts, stores_reward=learned,
+            starts=self.starts, stores_reward=learned or "high.gamma" in self.tune,
         )  # fmt: skip
         counters = ("first", "tested") if self.high.testing else ("first",)
         high = Level(
@@ -125,11 +126,11 @@ class HIROConfig(HierarchyConfig):
             period=self.high.period, starts=self.starts, counters=counters,
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
+        span = min(self.high.period, spec.max_episode_steps or self.high.period)
+        high.relabels = self.high_relabels(high, low, subgoal, task, span)
         tune([low, high], self.tune, self.tuning)
         if learned:
             low.tuners.append(LearnedReward(low, self.low.intrinsic))
-        span = min(self.high.period, spec.max_episode_steps or self.high.period)
-        high.relabels = self.high_relabels(high, low, subgoal, task, span)
         return Hierarchy(
             [low, high],
             setting.num_envs,
@@ -167,7 +168,7 @@ class HIROConfig(HierarchyConfig):
     def high_relabels(self, high: Level, low: Level, subgoal: Subgoal, task: Task, span: int) -> list[Relabel]:
         """The high level's batches: off-policy correction, hindsight, tests. No segment is longer than `span`."""
         c = self.high
-        relabels: list[Relabel] = []
+        relabels: list[Relabel] = [StepRewards(task, low.replay, span)] if "high.gamma" in self.tune else []
         if c.correction:
             relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, span, c.candidates))
         if c.hindsight:

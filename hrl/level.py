@@ -187,7 +187,8 @@ class Level:
         """
         inputs = self.inputs(t.state, t.target)
         own = self.command.extrinsic or (outer and self.stores_reward)
-        reward = t.reward if own else self.command.reward(t.next_state, t.target)
+        gamma = self.gamma if gamma is None else gamma
+        reward = t.total(gamma) if own else self.command.reward(t.next_state, t.target)
         shaping = shaping if shaping is not None else self.shaping
         if shaping is not None and not outer:
             reward = reward + shaping(inputs, t.action)
@@ -196,7 +197,7 @@ class Level:
             action=t.action,
             reward=reward,
             next_inputs=self.inputs(t.next_state, t.next_target),
-            discount=(self.gamma if gamma is None else gamma) ** t.length * ~t.terminated,
+            discount=gamma**t.length * ~t.terminated,
         )
 
     # -- one task after another ------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from hrl.learners.adam import Adam as FlatAdam
 from hrl.level import Level
 from hrl.nested.optimisers import Hyper
 from hrl.nested.trial import Judge, Params, Trial, follow
+from hrl.replay.rewards import StepRewards
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
 
@@ -31,7 +32,7 @@ class TuneConfig:
     """Step size of Adam on their logarithms."""
     gamma: float | None = None
     """Reference discount an environment step, by which what an update does is judged. Default: the level's own, or .99
-    where that is tuned."""
+    a decision where that is tuned."""
     every: int = 1
     """Updates from one look at the hyperparameters to the next; a look costs about four updates."""
     limit: float = 10.0
@@ -90,11 +91,8 @@ def tune(levels: Sequence[Level], names: Sequence[str], config: TuneConfig) -> N
         if knobs := chosen.get(level.name):
             if "entropy" in knobs and not hasattr(level.learner, "log_alpha"):
                 raise UserError(f"--tune {level.name}.entropy: only SAC has a temperature; set its learner to sac.")
-            if "gamma" in knobs and level.period > 1:
-                raise UserError(
-                    f"--tune {level.name}.gamma: a level that decides once in several steps stores their rewards "
-                    "discounted, so its discount cannot change; tune that of the lowest level."
-                )
+            if "gamma" in knobs and level.period > 1 and not any(isinstance(r, StepRewards) for r in level.relabels):
+                raise UserError(f"--tune {level.name}.gamma: this level stores the rewards of its steps discounted.")
             if "gamma" in knobs and not 0 < level.config.gamma < 1:
                 raise UserError(f"--tune {level.name}.gamma must begin between 0 and 1, not at {level.config.gamma}.")
             if "lr" in knobs and (level.config.schedule != "constant" or level.config.warmup):
@@ -112,7 +110,13 @@ class Tuning:
         self.raw = [nn.Parameter(level.gamma.new_tensor(knob.raw(level))) for knob in self.knobs]
         self.optimiser = FlatAdam(self.raw, config.lr)
         self.bounds = [knob.bounds(float(x.detach())) for knob, x in zip(self.knobs, self.raw, strict=True)]
-        reference = config.gamma if config.gamma is not None else 0.99 if "gamma" in knobs else level.config.gamma
+        reference = (
+            config.gamma
+            if config.gamma is not None
+            else 0.99 ** (1 / level.period)
+            if "gamma" in knobs
+            else level.config.gamma
+        )
         self.trial, self.judge = Trial(level), Judge(level, reference)
         self.ratio = (level.config.actor_lr or level.config.lr) / level.config.lr
         self.skipped = torch.zeros_like(level.gamma)

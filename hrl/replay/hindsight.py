@@ -74,17 +74,19 @@ class HindsightTask:
         goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
         # Steps that the bottom ring has written over can't be paid again: such a decision keeps its goal.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
-        reward, reached, by_goal = self.judged(t, goal)
+        paid, reached, by_goal = self.judged(t, goal)
+        reward = (paid * self.gamma ** torch.arange(self.period, device=goal.device)).sum(-1)
         wide = mask.unsqueeze(-1)
         return t.changed(
             target=torch.where(wide, goal, t.target),
             next_target=torch.where(wide, goal, t.next_target),
             reward=torch.where(mask, reward, t.reward),
             terminated=torch.where(mask, reached | (t.terminated & ~by_goal), t.terminated),
+            rewards=None if t.rewards is None else torch.where(wide, paid, t.rewards),
         )
 
     def judged(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What each decision [B] earns under `goal`, Σ_i γ^i r(s_{i+1}, goal) over its steps until the goal ends it;
+        """What each decision earns under `goal`, r(s_{i+1}, goal) [B, period] at its steps until the goal ends it;
         whether it does; and whether the old goal was reached at its end, which was an end only because of that goal.
         """
         assert self.command.task_reward is not None
@@ -98,8 +100,8 @@ class HindsightTask:
         within = i < t.length.unsqueeze(-1)
         ends = reaches[:, :-1] & within
         ended_before = ends.long().cumsum(-1) - ends.long() > 0
-        paid = self.command.shape(rewards[:, :-1]) * self.gamma**i * (within & ~ended_before)
-        return paid.sum(-1), ends.any(-1), reaches[:, -1]
+        paid = self.command.shape(rewards[:, :-1]) * (within & ~ended_before)
+        return paid, ends.any(-1), reaches[:, -1]
 
 
 @dataclass
@@ -132,4 +134,8 @@ class SubgoalTesting:
         missed = ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
         missed &= tested & as_taken
         penalty = torch.full_like(t.reward, -self.penalty)
-        return t.changed(reward=torch.where(missed, penalty, t.reward), terminated=t.terminated | missed)
+        changed = t.changed(reward=torch.where(missed, penalty, t.reward), terminated=t.terminated | missed)
+        if t.rewards is None:
+            return changed
+        first = torch.arange(t.rewards.shape[-1], device=missed.device) == 0
+        return changed.changed(rewards=torch.where(missed.unsqueeze(-1), -self.penalty * first, t.rewards))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hrl.replay.ring import Replay, Rows
@@ -32,13 +33,21 @@ class Transitions:
     """[B] environment steps from decision to end, int64."""
     terminated: Tensor
     """[B] whether the task ended there."""
+    rewards: Tensor | None = None
+    """[B, period] of each environment step, undiscounted, where the level's discount is tuned."""
 
     def split(self, size: int) -> "list[Transitions]":
         """Parts of `size` transitions each, without their places in the ring."""
         nowhere = Rows(self.rows.env[:0], self.rows.row[:0])
-        names = [f.name for f in fields(self) if f.name not in ("rows", "steps")]
+        names = [f.name for f in fields(self) if f.name not in ("rows", "steps") and getattr(self, f.name) is not None]
         parts = zip(*(getattr(self, name).split(size) for name in names), strict=True)
         return [Transitions(nowhere, nowhere, *part) for part in parts]
+
+    def total(self, gamma: Tensor) -> Tensor:
+        """[B] Σ_i γ^i r_i: as it was stored, or by this discount where each step's reward is known."""
+        if self.rewards is None:
+            return self.reward
+        return (self.rewards * gamma ** torch.arange(self.rewards.shape[-1], device=gamma.device)).sum(-1)
 
     def changed(self, **fields: Any) -> "Transitions":
         """A copy with these fields instead."""

@@ -1,0 +1,28 @@
+"""The rewards of a decision's environment steps one by one, for a level whose discount is not settled yet."""
+
+from dataclasses import dataclass
+
+import torch
+
+from hrl.commands import Task
+from hrl.replay.ring import Replay, Rows
+from hrl.replay.transitions import Transitions
+
+
+@dataclass
+class StepRewards:
+    """Reads them from the bottom level's ring. Where that has written over them, the sum that is stored stands for all.
+
+    `period` is the greatest number of environment steps of a decision.
+    """
+
+    command: Task
+    steps: Replay
+    period: int
+
+    def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
+        i = torch.arange(self.period, device=t.reward.device)
+        rows = Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + i)
+        paid = self.command.shape(self.steps.get(rows, "reward").squeeze(-1)) * (i < t.length.unsqueeze(-1))
+        stored = t.reward.unsqueeze(-1) * (i == 0)
+        return t.changed(rewards=torch.where(self.steps.holds(t.steps).unsqueeze(-1), paid, stored))
