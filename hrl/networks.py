@@ -9,30 +9,27 @@ from torch import Tensor, nn
 
 
 def mlp(input_dim: int, hidden: Sequence[int], output_dim: int, tasks: int = 1) -> nn.Sequential:
-    """Linear layers with ReLU between them; the last one for each of several tasks."""
-    sizes = (input_dim, *hidden)
+    """Linear layers with ReLU between them; the first has biases for each of several tasks."""
     layers: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
-    last = nn.Linear(sizes[-1], output_dim) if tasks == 1 else TaskLinear(tasks, sizes[-1], output_dim)
-    return nn.Sequential(*layers, last)
+    for a, b in pairwise((input_dim, *hidden, output_dim)):
+        layers += [TaskLinear(tasks, a, b) if tasks > 1 and not layers else nn.Linear(a, b), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
 
 
 class TaskLinear(nn.Module):
-    """A linear layer for each of several tasks, of which one is in force."""
+    """A linear layer with biases for each of several tasks, of which one is in force: what tells a network its task."""
 
     task: Tensor
 
     def __init__(self, tasks: int, input_dim: int, output_dim: int) -> None:
         super().__init__()
         bound = 1 / math.sqrt(input_dim)
-        self.weight = nn.Parameter(torch.empty(tasks, output_dim, input_dim).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(output_dim, input_dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(tasks, output_dim).uniform_(-bound, bound))
         self.register_buffer("task", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (part.index_select(0, self.task).squeeze(0) for part in (self.weight, self.bias))
-        return nn.functional.linear(x, weight, bias)
+        return nn.functional.linear(x, self.weight, self.bias.index_select(0, self.task).squeeze(0))
 
 
 class EnsembleLinear(nn.Module):

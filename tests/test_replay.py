@@ -179,11 +179,14 @@ def test_hindsight_on_the_task_pays_every_step_again_and_ends_at_the_goal():
     task = Task(1, space, task_reward, (0.0, 1.0), scale=2.0, offset=-1.0)
     relabel = HindsightTask(task, None, Steps(), 1.0, gamma=0.5, period=4)  # type: ignore[arg-type]
     t = transition(steps=Rows(torch.tensor([0]), torch.tensor([10])), length=torch.tensor([3]))
-    # States 1.1, 1.2, 1.3 follow. Goal 1.2: rewards -2, then 0 and the end.
-    assert [x.tolist() for x in relabel.judged(t, torch.tensor([[1.2]]))[:2]] == [[-2.0], [True]]
-    # Goal 1.3: -2, -2/2, 0. Goal 1.4 lies beyond the segment, though not beyond the period: -2, -1, -.5.
-    assert [x.tolist() for x in relabel.judged(t, torch.tensor([[1.3]]))[:2]] == [[-3.0], [True]]
-    assert [x.tolist() for x in relabel.judged(t, torch.tensor([[1.4]]))[:2]] == [[-3.5], [False]]
+    # States 1.1, 1.2, 1.3 follow. Goal 1.2: rewards -2, then 0 and the end. Goal 1.3: -2, -2, 0. Goal 1.4 lies beyond
+    # the segment, though not beyond the period.
+    for goal, paid, reached in ((1.2, [-2, 0, 0, 0], True), (1.3, [-2, -2, 0, 0], True), (1.4, [-2, -2, -2, 0], False)):
+        assert [x.tolist() for x in relabel.judged(t, torch.tensor([[goal]]))[:2]] == [[paid], [reached]]
+    # They are added up by the discount of .5: -2 - 1 - .5.
+    later = {"end": lambda self, rows: rows.row + 1, "get": lambda self, rows, name: torch.tensor([[1.4]])}
+    relabel.replay = type("Later", (), later)()  # type: ignore[assignment]
+    assert relabel(t, torch.Generator()).reward.item() == -3.5
 
 
 def test_relabelled_task_transitions_agree_with_the_environment():
@@ -193,7 +196,8 @@ def test_relabelled_task_transitions_agree_with_the_environment():
     t = everything(agent, 1)
     (relabel,) = high.relabels
     assert isinstance(relabel, HindsightTask)
-    reward, reached, _ = relabel.judged(t, t.target)
+    paid, reached, _ = relabel.judged(t, t.target)
+    reward = (paid * relabel.gamma ** torch.arange(relabel.period)).sum(-1)
     assert t.terminated.any() and (~t.terminated).any()
     assert torch.allclose(reward, t.reward, atol=1e-5)
     assert torch.equal(reached, t.terminated)

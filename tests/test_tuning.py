@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import CPU, roll, setting
+from conftest import CPU, everything, roll, setting, small_hiro
 from hrl_scripts import train
 from test_runs import run_of, same_state, trained
 
@@ -96,9 +96,30 @@ def test_looks_are_as_rare_as_asked():
     assert len(set(seen)) == 3 and seen[0] == seen[2] != seen[3] == seen[5] != seen[6]
 
 
+def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
+    """The tiny ledger pays t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
+    env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
+    config = small_hiro(period=2, huber=False)
+    config.tune, config.tuning = ("high.gamma",), TuneConfig(lr=0.1)
+    agent = config.build(setting(env))
+    roll(agent, env, 12)
+    high = agent.levels[1]
+    stored = everything(agent, 1)
+    t = high.relabels[0](stored, agent.generator)
+    assert torch.allclose(t.total(torch.tensor(0.9)), stored.reward)  # as they were stored, by the discount then
+    whole = t.length == 2
+    assert torch.allclose(t.total(torch.tensor(0.5))[whole], t.rewards[whole] @ torch.tensor([1.0, 0.5]))
+    assert torch.equal(t.rewards[whole][:, 1], t.rewards[whole][:, 0] + 1) and bool(
+        (t.rewards[~whole][:, 1] == 0).all()
+    )
+    before = float(high.gamma)
+    high.update(8, 0.0, agent.generator)
+    assert float(high.gamma) != before
+
+
 @pytest.mark.parametrize("algorithm", ["sac", "hiro"])
 def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
-    names = {"sac": ["lr", "entropy"], "hiro": ["low.gamma", "high.lr"]}[algorithm]
+    names = {"sac": ["lr", "entropy"], "hiro": ["low.gamma", "high.lr", "high.gamma"]}[algorithm]
     line = ["--tune", *names, "--tuning.every", "10", "--eval-freq", "0"]
     whole = trained(tmp_path / "whole", *line, algorithm=algorithm)
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm=algorithm)
@@ -110,7 +131,6 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
     (HIROConfig(), ("lr",), "low.lr, low.gamma"), (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
     (HIROConfig(), ("high.entropy",), "only SAC has a temperature"),
     (FlatTD3(schedule="linear"), ("lr",), "no schedule"),
-    (HIROConfig(), ("high.gamma",), "its discount cannot change"),
     (FlatTD3(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
     (FlatTD3(tuning=TuneConfig(gamma=1.0)), ("lr",), "between 0 and 1"),
 ])  # fmt: skip

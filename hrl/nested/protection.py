@@ -161,7 +161,7 @@ class PackNet(Protection):
         self.tasks = learner.config.tasks
         self.register_buffer("owner", torch.zeros_like(self.optimiser.flat))
         actor: nn.Module = cast(Any, learner).actor
-        own = {id(x) for layer in actor.modules() if isinstance(layer, TaskLinear) for x in layer.parameters()}
+        own = {id(layer.bias) for layer in actor.modules() if isinstance(layer, TaskLinear)}
         parameters = self.optimiser.parameters
         self.shared = [x.dim() > 1 and id(x) not in own for x in parameters]  # biases are vectors
         for place, parameter in zip(views(self.owner, parameters), parameters, strict=True):
