@@ -31,15 +31,15 @@ def material(learner) -> Material:
     return Material(lambda n: batch(n).inputs, lambda n: learned(learner, n))
 
 
-def test_an_output_layer_for_each_task():
+def test_biases_for_each_task():
     torch.manual_seed(0)
     layer = TaskLinear(3, 4, 2)
     x = torch.randn(5, 4)
     layer.task.fill_(2)
     out = layer(x)
-    assert torch.allclose(out, x @ layer.weight[2].T + layer.bias[2])
+    assert torch.allclose(out, x @ layer.weight.T + layer.bias[2])
     out.sum().backward()
-    assert (layer.weight.grad[:2] == 0).all() and torch.equal(layer.bias.grad[2], torch.full((2,), 5.0))
+    assert (layer.bias.grad[:2] == 0).all() and torch.equal(layer.bias.grad[2], torch.full((2,), 5.0))
 
 
 def test_the_pull_is_the_slope_of_its_penalty():

@@ -9,7 +9,7 @@ from test_runs import run_of, same_state, trained
 from hrl.agents.flat import FlatConfig, FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.envs import EnvConfig, make_env
-from hrl.nested.trial import follow
+from hrl.nested.trial import follow, trust
 from hrl.nested.tuning import TuneConfig
 from hrl.types import UserError
 
@@ -139,3 +139,28 @@ def test_what_cannot_be_tuned_is_told(config, names, word):
     config.tune = names
     with pytest.raises(UserError, match=word):
         config.build(setting(env))
+
+
+def test_how_far_to_trust_the_meta_gradient_is_measured():
+    agent, level, tuner = tuned(FlatTD3(lr=1e-2), "lr", "gamma")
+    tuner.config.check_every = 4
+    tuner.trial.through_scale = True
+    for _ in range(21):  # past the first steps, where Adam's direction is a sign
+        level.update(1, 0.0, agent.generator)
+    for name, bound in (
+        ("policy/tuning_gradient_error", (0.0, 0.2)),
+        ("policy/tuning_horizon_cosine", (0.5, 1.0 + 1e-6)),
+    ):
+        level.metrics.pop()
+        level.update(4, 0.0, agent.generator)
+        assert bound[0] <= agent.pop_metrics()[name] <= bound[1]
+
+
+def test_a_gradient_that_is_wrong_is_seen_to_be():
+    outer = lambda p, steps: (p["x"] ** 2).sum() * steps + (p["x"][0] - 1) ** 3 * (steps - 1)  # noqa: E731
+    params = {"x": torch.tensor([1.0, 2.0])}
+    right = trust(outer, params, {"x": torch.tensor([2.0, 4.0])})
+    assert right["gradient_error"] < 1e-3 and right["horizon_cosine"] == pytest.approx(1.0)
+    wrong = trust(outer, params, {"x": torch.tensor([2.0, -4.0])})  # slope -12/√20 along it, length √20
+    assert wrong["gradient_error"] == pytest.approx(1 + 20 / 12, rel=1e-3)
+    assert wrong["horizon_cosine"] == pytest.approx(-12 / 20)

@@ -43,7 +43,7 @@ class LearnerConfig:
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of every network."""
     tasks: int = 1
-    """Tasks that the actor has an output layer of its own for; with --…load, each run learns the next."""
+    """Tasks that the actor is told apart, by biases of their own; with --…load, each run learns the next."""
     gamma: float = 0.99
     """Discount an environment step."""
     tau: float = 0.005
@@ -99,14 +99,14 @@ class Learner(nn.Module, ABC):
         """The likeliest action [B, A] in [-1, 1], differentiable."""
 
     def choose_task(self, task: int) -> None:
-        """Act and learn with the output layer of this task, of several."""
+        """Act and learn with the biases of this task, of several."""
         for module in self.modules():
             if isinstance(module, TaskLinear):
                 module.task.fill_(task)
 
     @property
     def task(self) -> int:
-        """The one whose output layer is in force. Waits for the device."""
+        """The one whose biases are in force. Waits for the device."""
         return next((int(m.task) for m in self.modules() if isinstance(m, TaskLinear)), 0)
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """The outer optimisation: estimates, judges what it got, and moves the meta-parameters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,6 +70,14 @@ class FiniteDifference:
         ahead, behind = (estimator(outer, state, side).loss for side in sides)
         measured, told = (ahead - behind) / (2 * self.width), dot(estimate.gradient, way)
         return (told - measured).abs() / measured.abs().clamp_min(1e-12)
+
+
+def slope_error(loss: Callable[[Tree], Tensor], at: Tree, gradient: Tree, width: float) -> Tensor:
+    """Relative error of a gradient along its own direction, against the loss's change over `width` to both sides."""
+    length = norm(gradient).clamp_min(1e-30)
+    ahead, behind = (loss(tree_map(lambda x, g, s=s: x + s * width * g / length, at, gradient)) for s in (1, -1))
+    measured = (ahead - behind) / (2 * width)
+    return (length - measured).abs() / measured.abs().clamp_min(1e-12)
 
 
 class Outer:

@@ -150,8 +150,8 @@ class PackNet(Protection):
     """Every task has weights of its own, reads those of earlier tasks, and changes none of them.
 
     `owner` is the task of each parameter: a task that is over keeps the largest of its weights, an equal share for
-    each task to come, and the rest is free for the next. Biases stay as the first task left them; an output layer is
-    its own task's.
+    each task to come, and the rest is free for the next. Biases stay as the first task left them, save those that are a
+    task's own.
     """
 
     owner: Tensor

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from hrl.learners import Metrics
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.level import Level
-from hrl.nested.trial import Judge, Params, Trial, follow
+from hrl.nested.trial import Judge, Params, Trial, follow, trust
 from hrl.networks import mlp
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
@@ -41,6 +41,8 @@ class IntrinsicConfig:
     come late. (published: the whole episode's return)"""
     limit: float = 1.0
     """Longest meta-gradient; longer ones are cut, and such that are not finite skipped."""
+    check_every: int = 500
+    """Updates from one check of the meta-gradient (finite differences, twice the horizon) to the next; 0 for none."""
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
@@ -96,7 +98,11 @@ class LearnedReward:
         self.judge.learn(now, generator)
         params = {name: x.detach() for name, x in self.net.named_parameters()}
         with torch.no_grad():  # of nothing but the reward
-            gradient, loss = torch.func.grad_and_value(self._outer)(params, now, following, noise)
+            outer = lambda params, steps: self._outer(params, now, following, noise, steps)  # noqa: E731
+            gradient, loss = torch.func.grad_and_value(lambda params: outer(params, 1))(params)
+            checked = {}
+            if self.config.check_every and number % self.config.check_every == 0:
+                checked = {f"intrinsic_{name}": x for name, x in trust(outer, params, gradient).items()}
         # Two steps lie between reward and return: without their rates the gradient would vanish beside Adam's ε.
         rates = self.learner.critic_optimiser.lr * self.learner.actor_optimiser.lr
         gradient = {name: g / rates for name, g in gradient.items()}
@@ -106,13 +112,13 @@ class LearnedReward:
         norm = torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
         return {
             "intrinsic_loss": loss, "intrinsic_gradient": norm, "learned_reward": paid.mean(),
-            "learned_reward_spread": paid.std(), "intrinsic_skipped": self.skipped.clone(),
+            "learned_reward_spread": paid.std(), "intrinsic_skipped": self.skipped.clone(), **checked,
         }  # fmt: skip
 
-    def _outer(self, params: Params, now: Transitions, following: Transitions, noise: Tensor) -> Tensor:
-        """Minus the task's value of the actor after a trial update on this reward."""
+    def _outer(self, params: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
+        """Minus the task's value of the actor after trial updates on this reward."""
         shaping = lambda inputs, action: functional_call(self.net, params, (inputs, action))  # noqa: E731
-        _, actor = self.trial.updated(self.level.batch(now, shaping=shaping), noise, {}, {})
+        _, actor = self.trial.updated(self.level.batch(now, shaping=shaping), noise, {}, {}, steps)
         batch = self.judge.batch(following)
         return -self.judge(batch, self.trial.call("mode", actor, batch.inputs))
 

@@ -1,5 +1,6 @@
 """A level's update on trial: the learner's own steps as functions of what an outer level chooses, and their judge."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -7,11 +8,13 @@ from torch import Tensor
 
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.learners.adam import views
-from hrl.learners.base import Batch, regression
+from hrl.learners.base import Batch, Metrics, regression
 from hrl.level import Level
 from hrl.nested.functional import call
 from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import Adam, Hyper
+from hrl.nested.outer import slope_error
+from hrl.nested.trees import cosine
 from hrl.networks import TwinCritic, track
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
@@ -33,22 +36,37 @@ class Trial:
             )
         self.learner = cast(Any, level.learner)
 
-    def updated(self, batch: Batch, noise: Tensor, rates: dict[str, Hyper], extra: Params) -> tuple[Params, Params]:
-        """(critic, actor) by the name of their parameters, after a step of each by the learner's own optimisers.
+    def updated(
+        self, batch: Batch, noise: Tensor, rates: dict[str, Hyper], extra: Params, steps: int = 1
+    ) -> tuple[Params, Params]:
+        """(critic, actor) by the name of their parameters, after `steps` of each by the learner's own optimisers.
 
         `rates` may replace the learning rate of "critic" and "actor", `extra` further parameters. `noise` [2, B, A].
         """
-        critic = self._stepped("critic", "critic_objective", batch, noise[0], rates, extra)
-        return critic, self._stepped("actor", "actor_objective", batch, noise[1], rates, critic | extra)
+        critic, actor = self._state("critic"), self._state("actor")
+        for _ in range(steps):
+            critic = self._stepped("critic", critic, batch, noise[0], rates, actor.params | extra)
+            actor = self._stepped("actor", actor, batch, noise[1], rates, critic.params | extra)
+        return critic.params, actor.params
 
     def _stepped(
-        self, part: str, objective: str, batch: Batch, noise: Tensor, rates: dict[str, Hyper], held: Params
-    ) -> Params:
+        self, part: str, state: State, batch: Batch, noise: Tensor, rates: dict[str, Hyper], held: Params
+    ) -> State:
+        rate = rates.get(part, getattr(self.learner, f"{part}_optimiser").lr)
+        rule = Adam(rate, through_scale=self.through_scale)
+        inner = Descent(lambda p, held, step: self.call(f"{part}_objective", held | p, batch, noise), rule)
+        return inner.step(state, held)
+
+    def _state(self, part: str) -> State:
+        """Where the learner's own optimiser stands."""
         optimiser: FlatAdam = getattr(self.learner, f"{part}_optimiser")
         names = [f"{part}.{name}" for name, _ in getattr(self.learner, part).named_parameters()]
-        rule = Adam(rates.get(part, optimiser.lr), through_scale=self.through_scale)
-        inner = Descent(lambda p, held, step: self.call(objective, held | p, batch, noise), rule)
-        return inner.step(_state(names, optimiser), held).params
+        mean, square = (
+            dict(zip(names, views(optimiser.state[key], optimiser.parameters), strict=True))
+            for key in ("first", "second")
+        )
+        params = dict(zip(names, (p.detach() for p in optimiser.parameters), strict=True))
+        return State(params, {"mean": mean, "square": square, "count": optimiser.state["steps"]}, 0)
 
     def call(self, method: str, params: Params, *arguments: Any) -> Tensor:
         """A method of the learner under these parameters."""
@@ -136,10 +154,14 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
     return usable
 
 
-def _state(names: list[str], optimiser: FlatAdam) -> State:
-    """Where a learner's own optimiser stands, as an inner optimisation's state."""
-    mean, square = (
-        dict(zip(names, views(optimiser.state[key], optimiser.parameters), strict=True)) for key in ("first", "second")
-    )
-    params = dict(zip(names, (p.detach() for p in optimiser.parameters), strict=True))
-    return State(params, {"mean": mean, "square": square, "count": optimiser.state["steps"]}, 0)
+@torch.no_grad()
+def trust(outer: Callable[[Params, int], Tensor], params: Params, gradient: Params, width: float = 1e-2) -> Metrics:
+    """How far to trust the gradient of outer(params, steps = 1).
+
+    `gradient_error`: its relative error along its own direction, by finite differences of this width; what the trial
+    takes as a constant (Adam's scale) counts as error. `horizon_cosine`: of its angle to the gradient through twice
+    the steps.
+    """
+    longer = torch.func.grad(lambda p: outer(p, 2))(params)
+    error = slope_error(lambda p: outer(p, 1), params, gradient, width)
+    return {"gradient_error": error, "horizon_cosine": cosine(gradient, longer)}

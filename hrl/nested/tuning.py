@@ -18,7 +18,7 @@ from hrl.learners import Metrics
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.level import Level
 from hrl.nested.optimisers import Hyper
-from hrl.nested.trial import Judge, Params, Trial, follow
+from hrl.nested.trial import Judge, Params, Trial, follow, trust
 from hrl.replay.rewards import StepRewards
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
@@ -37,6 +37,8 @@ class TuneConfig:
     """Updates from one look at the hyperparameters to the next; a look costs about four updates."""
     limit: float = 10.0
     """Longest meta-gradient; longer ones are cut, and such that are not finite skipped."""
+    check_every: int = 500
+    """Updates from one check of the meta-gradient (finite differences, twice the horizon) to the next; 0 for none."""
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
@@ -135,19 +137,22 @@ class Tuning:
             return metrics
         raw = {knob.name: x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
         with torch.no_grad():  # of nothing but the hyperparameters
-            gradient, loss = torch.func.grad_and_value(self._outer)(raw, now, following, noise)
+            outer = lambda raw, steps: self._outer(raw, now, following, noise, steps)  # noqa: E731
+            gradient, loss = torch.func.grad_and_value(lambda raw: outer(raw, 1))(raw)
+            if self.config.check_every and number // self.config.every % self.config.check_every == 0:
+                metrics |= {f"tuning_{name}": x for name, x in trust(outer, raw, gradient).items()}
         self.skipped += 1 - follow(self.optimiser, [gradient[k.name] for k in self.knobs], self.config.limit).float()
         self._apply()
         return {"tuning_loss": loss.detach(), "tuning_skipped": self.skipped.clone(), **metrics}
 
-    def _outer(self, raw: Params, now: Transitions, following: Transitions, noise: Tensor) -> Tensor:
-        """How good critic and actor are on the next batch after a trial update on this one."""
+    def _outer(self, raw: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
+        """How good critic and actor are on the next batch after trial updates on this one."""
         values = {name: Knob(name).value(x) for name, x in raw.items()}
         extra = {"log_alpha": values["entropy"].log()} if "entropy" in values else {}
         rates: dict[str, Hyper] = {}
         if "lr" in values:
             rates = {"critic": values["lr"], "actor": values["lr"] * self.ratio}
-        critic, actor = self.trial.updated(self.level.batch(now, values.get("gamma")), noise, rates, extra)
+        critic, actor = self.trial.updated(self.level.batch(now, values.get("gamma")), noise, rates, extra, steps)
         error = self.trial.call("critic_objective", critic, self.level.batch(following, self.judge.gamma), noise[1])
         batch = self.judge.batch(following)
         return error - self.judge(batch, self.trial.call("mode", actor, batch.inputs))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrl.learners.policy_gradient import Trajectories
 from hrl.nested.adaptation import Adaptation, Params
-from hrl.nested.outer import Guard
+from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
 from hrl.training.episodes import Episode, Finished
@@ -102,12 +102,15 @@ class MetaLearner:
             self._take(moved)
             return dict(metrics)
         gradient, loss = torch.func.grad_and_value(lambda p: objective(p)[0])(self._parameters())
+        checked = {}
+        if not c.correction:  # DiCE's objective has the gradient of another function than its value
+            checked["gradient_error"] = slope_error(lambda p: objective(p)[0], self._parameters(), gradient, 1e-2)
         let_through = self.guard.judge(gradient)
         if let_through is not None:
             for parameter, g in zip(leaves(self._parameters()), leaves(let_through), strict=True):
                 parameter.grad = g
             self.optimiser.step()
-        return {"loss": loss, "clipped": self.guard.clipped, "skipped": self.guard.skipped}
+        return {"loss": loss, "clipped": self.guard.clipped, "skipped": self.guard.skipped, **checked}
 
     def _take(self, moved: Any) -> None:
         for parameter, value in zip(leaves(self._parameters()), leaves(moved), strict=True):

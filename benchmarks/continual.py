@@ -1,0 +1,118 @@
+"""A sequence of mazes, twice around, and what protection keeps of the earlier ones (Continual World, Wołczyk 2021).
+
+    python benchmarks/continual.py --seeds 3
+
+HIRO by its preset on batched U mazes, turned by 0 to 3 quarters, and again: eight tasks, each a run that begins with
+the one before (--low.load, --high.load). Success p_i(t) on task i after t tasks, 100 episodes, acting as for task i:
+
+    performance    mean over i of p_i(8)
+    forgetting     mean over i of p_i(i) - p_i(8), p_i(i) as the run on task i ended
+    transfer       mean over i of (AUC_i - AUC_1) / (1 - AUC_1), of the learning curves; the first task is the reference
+"""
+
+import csv
+import json
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from learning import RESULTS, command, processor
+
+ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 4, 2
+TASKS = TURNS * ROUNDS
+METHODS = {"nothing": "fine-tuning", "l2": "L2", "ewc": "EWC", "packnet": "PackNet"}
+STRENGTH = {"l2": 1.0, "ewc": 1.0}
+
+
+@dataclass
+class Options:
+    """Run what is missing, and print."""
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Of protection."""
+    seeds: int = 3
+    """Seeds a method."""
+    jobs: int = 2
+    """Sequences at a time, each on one thread."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "continual.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    missing = [(m, s) for s in range(options.seeds) for m in options.methods if f"{m} {s}" not in results]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (method, seed), result in zip(missing, pool.map(lambda pair: sequence(*pair), missing), strict=True):
+            results[f"{method} {seed}"] = result
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            print(method, seed, *(f"{x:.2f}" for x in result["final"]), flush=True)
+    print("| protection | average performance: mean (each seed) | forgetting | forward transfer |")
+    print("|---|---|---|---|")
+    for method in options.methods:
+        rows = [results[f"{method} {s}"] for s in range(options.seeds)]
+        figures = [measures(row) for row in rows]
+        performance, forgetting, transfer = zip(*figures, strict=True)
+        each, kept = " ".join(f"{x:.2f}" for x in performance), statistics.mean(performance)
+        lost, gained = statistics.mean(forgetting), statistics.mean(transfer)
+        print(f"| {METHODS[method]} | {kept:.3f} ({each}) | {lost:.3f} | {gained:.2f} |")
+
+
+def sequence(method: str, seed: int, strength: float | None = None, tasks: int = TASKS) -> dict[str, Any]:
+    """The runs of one sequence by the user's own commands, and the last one judged on every task."""
+    strength = STRENGTH.get(method, 1.0) if strength is None else strength
+    words = ["hiro", "--env", ENV, "--seed", str(seed), "--threads", "1", "--eval-freq", "5000"]
+    words += ["--eval-episodes", "100", "--low.tasks", str(TASKS), "--high.tasks", str(TASKS)]
+    curves: list[list[float]] = []
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run: Path | None = None
+        for task in range(tasks):
+            place = f"{folder}/{task}"
+            begun = [] if run is None else following(run, method, strength)
+            command("train.py", *words, *begun, "--env-kwargs", f"turned={task % TURNS}", "--log-dir", place)
+            (run,) = (path.parent for path in Path(place).rglob("config.json"))
+            curves.append(curve(run))
+        final = [judged(run, task) for task in range(tasks)]
+    return {
+        "curves": curves, "final": final, "strength": strength, "seconds": time.perf_counter() - started,
+        "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def following(run: Path, method: str, strength: float) -> list[str]:
+    """The options of a run that begins with this one."""
+    options = {"load": run, "protect.by": method, "protect.strength": strength}
+    return [
+        x for level in ("low", "high") for name, value in options.items() for x in (f"--{level}.{name}", str(value))
+    ]
+
+
+def curve(run: Path) -> list[float]:
+    """Success by its evaluations."""
+    with (run / "progress.csv").open(newline="") as progress:
+        return [float(r["eval/success_rate"]) for r in csv.DictReader(progress) if r["eval/success_rate"]]
+
+
+def judged(run: Path | None, task: int) -> float:
+    """Success of the run on a task, acting as for it."""
+    words = ["--task", str(task), "--env-kwargs", f"turned={task % TURNS}", "--episodes", "100", "--json"]
+    return float(json.loads(command("evaluate.py", str(run), *words))["success_rate_any"])
+
+
+def measures(result: dict[str, Any]) -> tuple[float, float, float]:
+    """(performance, forgetting, transfer)"""
+    ends = [curve[-1] for curve in result["curves"]]
+    areas = [statistics.mean(curve) for curve in result["curves"]]
+    transfer = [(area - areas[0]) / (1 - areas[0]) for area in areas[1:]]
+    forgotten = [end - final for end, final in zip(ends, result["final"], strict=True)]
+    return statistics.mean(result["final"]), statistics.mean(forgotten), statistics.mean(transfer)
+
+
+if __name__ == "__main__":
+    main()
