@@ -29,6 +29,13 @@ def test_layouts_are_those_of_gymnasium_robotics():
         assert ours.max_episode_steps == real.max_episode_steps
 
 
+def test_a_maze_turns_to_the_left():
+    turned = PointMaze(turned=1).walls
+    assert ["".join("#" if cell else "." for cell in row) for row in turned.tolist()] == [
+        "#####", "#...#", "#.#.#", "#.#.#", "#####",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("layout", ["UMaze", "Large"])
 def test_a_point_mazes_step_is_mujocos(layout):
     """Also against walls, in corners and on the seams between two cells, to the precision of a float64."""
