@@ -39,6 +39,11 @@ class MAMLConfig(MetaSettings):
     def train(self, session: Session) -> signal.Signals | None:
         """Rounds of adaptation and outer steps to the run's end."""
         self.check()
+        if session.num_envs not in (1, self.tasks * self.episodes):
+            raise UserError(
+                f"MAML steps --tasks times --episodes environments, {self.tasks * self.episodes} here: set those "
+                "instead of --num-envs."
+            )
         env = session.make_env(self.tasks * self.episodes, None)
         require_task_family(env, "MAML")
         learner = self._learner(env.spec, session)

@@ -291,6 +291,7 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
     (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),
     (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
     (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
+    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set those instead of --num-envs"),
 ])  # fmt: skip
 def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):
     assert train.main(["maml", *arguments, "--log-dir", str(tmp_path)]) == 2

@@ -131,6 +131,24 @@ def test_persistent_evolution_sees_beyond_its_window():
     assert state.step == 0  # the horizon is over: the next window begins anew
 
 
+def test_an_outer_loop_goes_on_exactly_and_checks_do_not_move_its_noise():
+    def loop(check_every: int) -> tuple[Outer, torch.Tensor]:
+        meta = f64(0.3).requires_grad_()
+        estimator = Evolution(valley(), 5, pairs=4)
+        checks = {"finite_difference": FiniteDifference()}
+        return Outer(estimator, miss, meta, torch.optim.Adam([meta], 0.1), None, checks, check_every), meta
+
+    (whole, meta), (part, _), (onward, resumed) = loop(1), loop(0), loop(0)
+    state = again = whole.estimator.begin(f64(LAM))
+    for step in range(6):
+        state, _ = whole.step(state)
+        if step == 3:  # the other process dies
+            onward.load_state_dict(part.state_dict())
+            part = onward
+        again, _ = part.step(again)
+    assert torch.equal(meta, resumed) and float(meta.detach()) != 0.3 and onward.steps == 6
+
+
 @pytest.mark.parametrize("make", [
     lambda: Unrolled(valley(), 0), lambda: Unrolled(valley(), 3, last=5),
     lambda: Unrolled(valley(), 3, last=0), lambda: Implicit(valley(), -1),

@@ -23,7 +23,7 @@ class Evolution:
         if steps < 1 or not sigma > 0 or pairs < 1:
             raise UserError(f"Evolution needs steps, sigma and pairs above 0, not {steps}, {sigma} and {pairs}.")
         self.inner, self.steps, self.sigma, self.pairs = inner, steps, sigma, pairs
-        self._noise = Noise(seed)
+        self.noise = Noise(seed)
 
     def begin(self, params: Tree) -> State:
         """Before the first step."""
@@ -33,7 +33,7 @@ class Evolution:
         """The state that follows is that of the unperturbed meta-parameters."""
         ravel, state, meta = Ravel(meta), state.detached(), detached(meta)
         centre = ravel.vector(meta)
-        noise = self._noise.draw(self.pairs, centre)
+        noise = self.noise.draw(self.pairs, centre)
 
         def loss_of(vector: Tensor) -> Tensor:
             shifted = ravel.tree(vector)
@@ -75,7 +75,7 @@ class PES:
                 f"not {horizon}, {steps}, {sigma} and {pairs}."
             )
         self.inner, self.steps, self.horizon, self.sigma, self.pairs = inner, steps, horizon, sigma, pairs
-        self._noise = Noise(seed)
+        self.noise = Noise(seed)
 
     def begin(self, params: Tree) -> State:
         """All inner optimisations at the same parameters."""
@@ -95,7 +95,7 @@ class PES:
         at = state if isinstance(state, Particles) else self.spread(state.detached(), meta)
         ravel = Ravel(meta)
         centre = ravel.vector(meta)
-        noise = self._noise.draw(self.pairs, centre)
+        noise = self.noise.draw(self.pairs, centre)
         step = at.centre.step
 
         def advance(one: tuple[Tree, Tree], vector: Tensor) -> tuple[Tensor, tuple[Tree, Tree]]:
@@ -126,6 +126,16 @@ class Noise:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return torch.randn(count, len(like), generator=self._generators[device], device=device, dtype=like.dtype)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The random state of each device that was drawn on."""
+        return {str(device): generator.get_state() for device, generator in self._generators.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        self._generators = {torch.device(name): torch.Generator(name) for name in state}
+        for name, x in state.items():
+            self._generators[torch.device(name)].set_state(x.cpu())
 
 
 def weighed(noise: Tensor, losses: Tensor, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:

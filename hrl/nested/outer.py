@@ -1,8 +1,10 @@
 """The outer optimisation: estimates, judges what it got, and moves the meta-parameters."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +38,16 @@ class Guard:
         return tree_map(lambda g: g * (self.limit / length), gradient)
 
 
+@contextmanager
+def undisturbed(estimator: Any) -> Iterator[None]:
+    """What is asked meanwhile does not move the noise of an estimator that has some."""
+    noise = getattr(estimator, "noise", None)
+    before = noise.state_dict() if noise is not None else None
+    yield
+    if noise is not None:
+        noise.load_state_dict(before)
+
+
 class Check(Protocol):
     """An occasional, dearer look at an estimator."""
 
@@ -67,7 +79,8 @@ class FiniteDifference:
     def __call__(self, estimator: Estimator, outer: OuterLoss, state: Any, meta: Tree, estimate: Estimate) -> Tensor:
         way = tree_map(lambda x: torch.randn(x.shape, generator=self._generator, dtype=x.dtype).to(x.device), meta)
         sides = [tree_map(lambda x, d, s=s: x + s * self.width * d, meta, way) for s in (1, -1)]
-        ahead, behind = (estimator(outer, state, side).loss for side in sides)
+        with undisturbed(estimator):
+            ahead, behind = (estimator(outer, state, side).loss for side in sides)
         measured, told = (ahead - behind) / (2 * self.width), dot(estimate.gradient, way)
         return (told - measured).abs() / measured.abs().clamp_min(1e-12)
 
@@ -119,3 +132,23 @@ class Outer:
         values = {name: float(x) for name, x in metrics.items()}
         values |= {"clipped": float(self.guard.clipped), "skipped": float(self.guard.skipped)}
         return state if gradient is None else estimate.state, values
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the outer steps to come depend on, but the inner state: that is the caller's."""
+        noise = getattr(self.estimator, "noise", None)
+        return {
+            "meta": [x.detach().clone() for x in leaves(self.meta)],
+            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
+            "counts": (self.steps, self.guard.clipped, self.guard.skipped),
+            "noise": None if noise is None else noise.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for x, value in zip(leaves(self.meta), state["meta"], strict=True):
+            x.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps, self.guard.clipped, self.guard.skipped = state["counts"]
+        if state["noise"] is not None:
+            cast(Any, self.estimator).noise.load_state_dict(state["noise"])
