@@ -6,6 +6,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from hrl.agents.base import AgentConfig, HierarchyConfig, Setting
+from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.maml import MAMLConfig
@@ -15,6 +16,7 @@ from hrl.types import UserError
 AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "maml": MAMLConfig,
+    "famp": FAMPConfig,
     "td3": FlatTD3,
     "sac": FlatSAC,
     "sb3-td3": SB3TD3,

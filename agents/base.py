@@ -12,9 +12,13 @@ import torch
 from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.level_config import LevelConfig
+from hrl.nested.adaptation import Adaptation
+from hrl.training.adapting import MetaLearner, MetaSettings
+from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.evaluation import Policy
 from hrl.training.loop import Training
 from hrl.training.policy import HierarchyPolicy
+from hrl.training.rounds import Rounds
 from hrl.training.session import Session, Which
 from hrl.types import BatchedEnv, Spec, UserError
 
@@ -95,12 +99,50 @@ class HierarchyConfig(ABC):
         return self.build(Setting(env.spec, env.num_envs, session.device, session.run.seed, measure))
 
 
-def require_task_family(env: BatchedEnv, name: str) -> None:
+@dataclass
+class AdaptingConfig(MetaSettings, ABC):
+    """The base of algorithms that meta-learn how to adapt: it says what is adapted and how, the rest is here."""
+
+    @abstractmethod
+    def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
+        """The policy, and which of its parameters adapt. Raises UserError where it can't handle the environment."""
+
+    def train(self, session: Session) -> signal.Signals | None:
+        """Rounds of adaptation and outer steps to the run's end."""
+        self.check()
+        if session.num_envs not in (1, self.tasks * self.episodes):
+            raise UserError(
+                f"Here --tasks times --episodes environments are stepped, {self.tasks * self.episodes}: set those "
+                "instead of --num-envs."
+            )
+        env = session.make_env(self.tasks * self.episodes, None)
+        require_task_family(env)
+        learner = self._learner(env.spec, session)
+        session.begin()
+        return Rounds(learner, env, session).run()
+
+    def load(self, session: Session, which: Which) -> AdaptingPolicy:
+        """The policy of a checkpoint, before it is adapted."""
+        self.check()
+        env = session.make_env(1, None)
+        require_task_family(env)
+        learner = self._learner(env.spec, session)
+        env.close()
+        learner.load_networks(session.checkpoint(which).tensors)
+        return AdaptingPolicy(learner)
+
+    def _learner(self, spec: Spec, session: Session) -> MetaLearner:
+        torch.manual_seed(session.run.seed)
+        adaptation = self.adaptation(spec, session.device)
+        return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
+
+
+def require_task_family(env: BatchedEnv) -> None:
     """Refuse environments that are one task."""
     if not env.is_family:
         raise UserError(
-            f"{name} adapts to tasks, and {env.spec.env_id} is a single one as it was made. A family of tasks is "
-            "stepped in batches and has sample_tasks and set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do without "
+            f"This algorithm adapts to tasks, and {env.spec.env_id} is a single one as it was made. A family of tasks "
+            "is stepped in batches and has sample_tasks and set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do without "
             "--vectorization and --reward-delay (see envs/tasks.py)."
         )
 

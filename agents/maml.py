@@ -7,24 +7,20 @@ the inner steps (`first_order` leaves that out). As published, the outer step is
 With `options`, the policy is a controller over options (see hrl/policies.py), and `adapts` says which level adapts.
 """
 
-import signal
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from hrl.agents.base import require_task_family
+from hrl.agents.base import AdaptingConfig
 from hrl.nested.adaptation import Adaptation
 from hrl.policies import Options, policy_for
-from hrl.training.adapting import AdaptingPolicy, MetaLearner, MetaSettings
-from hrl.training.rounds import Rounds
-from hrl.training.session import Session, Which
 from hrl.types import Spec, UserError
 
 
 @dataclass
-class MAMLConfig(MetaSettings):
+class MAMLConfig(AdaptingConfig):
     """MAML: an initial policy that adapts to a task in a few gradient steps (Finn 2017)."""
 
     hidden: tuple[int, ...] = (100, 100)
@@ -36,29 +32,10 @@ class MAMLConfig(MetaSettings):
     adapts: Literal["all", "high", "low"] = "all"
     """What adapts within a task: everything, or one level of a policy with options; the rest all tasks share."""
 
-    def train(self, session: Session) -> signal.Signals | None:
-        """Rounds of adaptation and outer steps to the run's end."""
-        self.check()
-        if session.num_envs not in (1, self.tasks * self.episodes):
-            raise UserError(
-                f"MAML steps --tasks times --episodes environments, {self.tasks * self.episodes} here: set those "
-                "instead of --num-envs."
-            )
-        env = session.make_env(self.tasks * self.episodes, None)
-        require_task_family(env, "MAML")
-        learner = self._learner(env.spec, session)
-        session.begin()
-        return Rounds(learner, env, session).run()
-
-    def load(self, session: Session, which: Which) -> AdaptingPolicy:
-        """The policy of a checkpoint, before it is adapted."""
-        self.check()
-        env = session.make_env(1, None)
-        require_task_family(env, "MAML")
-        learner = self._learner(env.spec, session)
-        env.close()
-        learner.load_networks(session.checkpoint(which).tensors)
-        return AdaptingPolicy(learner)
+    def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
+        """Everything adapts, or one level of a policy with options."""
+        adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
+        return Adaptation(self._policy(spec).to(device), adapts, self.inner_lr, self.first_order, self.correction)
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
@@ -70,13 +47,6 @@ class MAMLConfig(MetaSettings):
             )
         if self.options and self.outer == "trust-region":
             raise UserError("--options leaves the policy no divergence in closed form: use --outer adam.")
-
-    def _learner(self, spec: Spec, session: Session) -> MetaLearner:
-        torch.manual_seed(session.run.seed)
-        policy = self._policy(spec).to(session.device)
-        adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
-        adaptation = Adaptation(policy, adapts, self.inner_lr, self.first_order, self.correction)
-        return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
 
     def _policy(self, spec: Spec) -> nn.Module:
         if not self.options:

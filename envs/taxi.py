@@ -1,4 +1,4 @@
-"""Taxi (Dietterich 2000, as in Gymnasium's Taxi-v4) as a family of tasks: where the passenger waits is not shown."""
+"""Taxi (Dietterich 2000) as a family of tasks, as in FAMP: neither passenger nor destination is shown."""
 
 from itertools import permutations
 
@@ -10,14 +10,16 @@ from torch import Tensor
 from hrl.envs.tasks import TaskFamily
 from hrl.envs.tensor import SingleEnv
 
-SIZE, PICK_UP, DROP = 5, 4, 5
+SIZE, LOAD = 5, 4
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
 """(row, column) of the actions 0 to 3, in Taxi-v4's order: south, north, east, west."""
 PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
 """Where passengers wait and want to go: R, G, Y, B."""
-STARTS = ((2, 2), (0, 2), (2, 0), (2, 4), (4, 2))
+STARTS = ((2, 2), (0, 2), (2, 0), (2, 4))
 WALLS = {((0, 1), (0, 2)), ((1, 1), (1, 2)), ((3, 0), (3, 1)), ((4, 0), (4, 1)), ((3, 2), (3, 3)), ((4, 2), (4, 3))}
 STEP_COST, FARE = 0.1, 2.0
+ABOARD = -1
+"""Place of a passenger who sits in the taxi at the start."""
 HELD_OUT = 5
 """Every fifth task is held out."""
 
@@ -27,13 +29,18 @@ def number(cell: tuple[int, int]) -> int:
     return cell[0] * SIZE + cell[1]
 
 
+def journeys() -> list[tuple[int, int, int]]:
+    """(start, passenger, destination): 48 with a passenger to fetch, 12 with one aboard."""
+    fetched = [(number(s), number(a), number(b)) for s in STARTS for a, b in permutations(PLACES, 2)]
+    return fetched + [(number(s), ABOARD, number(b)) for s in STARTS[:3] for b in PLACES]
+
+
 class Taxi(TaskFamily):
     """N taxis on a 5 x 5 grid with walls. A task is where the taxi starts, the passenger waits, and wants to go.
 
-    The observation is the taxi's cell and whether the passenger is aboard (25 x 2 numbers). Actions 0 to 3 move, 4
-    picks the passenger up where it waits, 5 sets it down; an action that does not apply changes nothing. Every step
-    costs .1; setting down at the destination pays 2 and ends the episode. Of the 5 x 4 x 3 = 60 tasks every fifth is
-    held out, 12 in all.
+    The observation is one of 50: twice the taxi's cell, plus one with the passenger aboard. Actions 0 to 3 move, 4
+    picks the passenger up where it waits, and sets it down at the destination; anywhere else it changes nothing. Every
+    step costs .1; setting down pays 2 and ends the episode. Of the 60 tasks every fifth is held out, 12 in all.
     """
 
     task_dim = 3
@@ -45,11 +52,10 @@ class Taxi(TaskFamily):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        seen = spaces.MultiDiscrete([SIZE * SIZE, 2])
-        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(6))
+        seen = spaces.Discrete(2 * SIZE * SIZE)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(LOAD + 1))
         self.reaches = torch.tensor(_neighbours(), device=self.device)
-        journeys = [(number(s), number(a), number(b)) for s in STARTS for a, b in permutations(PLACES, 2)]
-        tasks = torch.tensor(journeys, device=self.device)
+        tasks = torch.tensor(journeys(), device=self.device)
         # Diagonally, so that every start, and nearly every journey, is met in training.
         held = torch.tensor([(i + i // 12) % HELD_OUT == 0 for i in range(len(tasks))], device=self.device)
         self.tasks = {False: tasks[~held], True: tasks[held]}
@@ -70,24 +76,24 @@ class Taxi(TaskFamily):
         self.task.copy_(tasks)
 
     def begin(self, where: Tensor) -> None:
-        """At the task's start, with nobody aboard."""
+        """At the task's start, with the passenger aboard or not."""
         if self.drawn:
             fresh = self.choice(self.tasks[False], self.num_envs)
             self.task.copy_(torch.where(where.unsqueeze(-1), fresh, self.task))
         self.cell.copy_(torch.where(where, self.task[:, 0], self.cell))
-        self.aboard.masked_fill_(where, False)
+        self.aboard.copy_(torch.where(where, self.task[:, 1] == ABOARD, self.aboard))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Move, pick up or set down."""
         moved = self.reaches[self.cell, actions.clamp_max(len(MOVES) - 1)]
-        delivered = self.aboard & (actions == DROP) & (self.cell == self.task[:, 2])
-        self.aboard |= (actions == PICK_UP) & (self.cell == self.task[:, 1])
+        delivered = self.aboard & (actions == LOAD) & (self.cell == self.task[:, 2])
+        self.aboard |= (actions == LOAD) & (self.cell == self.task[:, 1])
         self.cell.copy_(torch.where(actions < len(MOVES), moved, self.cell))
         return delivered * FARE - STEP_COST, delivered, delivered
 
     def observe(self) -> Tensor:
-        """[N, 2] cell, and whether the passenger is aboard."""
-        return torch.stack([self.cell, self.aboard.long()], -1)
+        """[N] twice the cell, plus one with the passenger aboard."""
+        return 2 * self.cell + self.aboard
 
     def picture(self, index: int) -> np.ndarray:
         """The grid from above [H, W, 3]: passenger yellow, destination red, taxi green (dark with a passenger)."""

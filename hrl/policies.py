@@ -30,14 +30,17 @@ class StochasticPolicy(Protocol):
     def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
         """(state [E, D], memory, noise [E, noise_dim]) -> (action, memory). Without noise: the likeliest."""
 
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        """log π(a_t | what was seen and done up to t) [T, E], of state [T, E, D] and action [T, E, ...]."""
+    def log_prob(self, state: Tensor, action: Tensor, memory: Any) -> Tensor:
+        """log π of what was drawn at t [T, E], of state [T, E, D], action [T, E, ...] and memory after the step."""
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
         """KL(old ‖ this) [T, E]; `old` is what `shape` gave."""
 
     def shape(self, state: Tensor) -> Any:
         """The distributions' parameters at states [T, E, D]."""
+
+    def entropy(self, state: Tensor, memory: Any) -> Tensor:
+        """Of the actions [T, E]."""
 
 
 class Gaussian(nn.Module):
@@ -65,11 +68,15 @@ class Gaussian(nn.Module):
         mean, log_std = self.shape(state)
         return mean if noise is None else mean + log_std.exp() * torch.special.ndtri(noise), memory
 
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, state: Tensor, action: Tensor, memory: Any = ()) -> Tensor:
         """Of a normal distribution, summed over action entries."""
         mean, log_std = self.shape(state)
         z = (action - mean) / log_std.exp()
         return -(0.5 * z.square() + log_std + 0.5 * torch.log(torch.tensor(2 * torch.pi))).sum(-1)
+
+    def entropy(self, state: Tensor, memory: Any = ()) -> Tensor:
+        """Σ (log σ + (1 + log 2π) / 2)"""
+        return (self.shape(state)[1] + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
     def divergence(self, state: Tensor, old: tuple[Tensor, Tensor]) -> Tensor:
         """KL of two normal distributions."""
@@ -99,9 +106,14 @@ class Categorical(nn.Module):
         """By the inverse of the distribution function."""
         return choose(self.shape(state), None if noise is None else noise[..., 0]), memory
 
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, state: Tensor, action: Tensor, memory: Any = ()) -> Tensor:
         """Of the action taken."""
-        return self.shape(state).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return picked(self.shape(state), action)
+
+    def entropy(self, state: Tensor, memory: Any = ()) -> Tensor:
+        """-Σ_a π log π"""
+        log_probs = self.shape(state)
+        return -(log_probs.exp() * log_probs).sum(-1)
 
     def divergence(self, state: Tensor, old: Tensor) -> Tensor:
         """Σ_a π_old (log π_old - log π)"""
@@ -133,8 +145,8 @@ def _xavier(net: nn.Sequential) -> nn.Sequential:
 class Options(nn.Module):
     """A controller over options: each a policy of its own, with its own chance to end at a state (Sutton 1999).
 
-    `high.*` are the controller's parameters, `low.*` the options'. The probability of an action counts every option
-    that may have been in force (inferred option policy gradients, Smith 2018), so that no option is labelled.
+    `high.*` are the controller's parameters, `low.*` the options'. What happened inside is remembered: the option in
+    force, and whether the controller chose it at this step.
     """
 
     noise_dim, closed_form = 3, False
@@ -142,45 +154,56 @@ class Options(nn.Module):
     def __init__(self, state_dim: int, actions: int, options: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.options, self.actions = options, actions
-        self.high = _xavier(mlp(state_dim, (), options))
+        self.high = mlp(state_dim, (), options)
+        for parameter in self.high.parameters():  # every option alike
+            nn.init.zeros_(parameter)
         self.low = nn.ModuleDict(
             {"act": _xavier(mlp(state_dim, hidden, options * actions)), "end": _xavier(mlp(state_dim, hidden, options))}
         )
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log π(option|s) [..., K], log π(action|s, option) [..., K, A], chance that each option ends [..., K]"""
+        """log π(option|s) [..., K], log π(action|s, option) [..., K, A], log-odds that each option ends [..., K]"""
         acts = self.low["act"](state).unflatten(-1, (self.options, self.actions)).log_softmax(-1)
-        return self.high(state).log_softmax(-1), acts, self.low["end"](state).sigmoid()
+        return self.high(state).log_softmax(-1), acts, self.low["end"](state)
 
-    def start(self, episodes: int, device: torch.device) -> Tensor:
+    def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """No option in force: -1."""
-        return torch.full((episodes,), -1, dtype=torch.int64, device=device)
+        nothing = torch.full((episodes,), -1, dtype=torch.int64, device=device)
+        return nothing, torch.zeros(episodes, dtype=torch.bool, device=device)
 
-    def act(self, state: Tensor, memory: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    def act(self, state: Tensor, memory: tuple[Tensor, Tensor], noise: Tensor | None) -> tuple[Tensor, Any]:
         """End the option or go on, choose anew where it ended, act."""
+        held, _ = memory
         high, acts, ends = self.shape(state)
-        held = memory.clamp_min(0).unsqueeze(-1)
-        chance = ends.gather(-1, held).squeeze(-1)
-        over = (memory < 0) | (chance > (0.5 if noise is None else noise[..., 0]))
-        option = torch.where(over, choose(high, None if noise is None else noise[..., 1]), memory)
+        chance = picked(ends, held.clamp_min(0)).sigmoid()
+        anew = (held < 0) | (chance > (0.5 if noise is None else noise[..., 0]))
+        option = torch.where(anew, choose(high, None if noise is None else noise[..., 1]), held)
         mine = acts.gather(-2, option[..., None, None].expand(*option.shape, 1, self.actions)).squeeze(-2)
-        return choose(mine, None if noise is None else noise[..., 2]), option
+        return choose(mine, None if noise is None else noise[..., 2]), (option, anew)
 
-    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        """log Σ_o P(o in force | what was seen and done) π_o(a|s), by filtering forward through the episode."""
+    def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        """Of all that was drawn at each step: whether the option before ended, which came then, what it did."""
+        option, anew = memory
         high, acts, ends = self.shape(state)
-        wide = action[..., None, None].expand(*action.shape, self.options, 1)
-        likely = acts.gather(-1, wide).squeeze(-1)
-        belief, seen = high[0], []
-        for t in range(len(state)):
-            joint = belief + likely[t]
-            seen.append(joint.logsumexp(-1))
-            if t + 1 < len(state):
-                after = (joint - seen[-1].unsqueeze(-1)).exp()
-                going, ending = after * (1 - ends[t + 1]), (after * ends[t + 1]).sum(-1, keepdim=True)
-                belief = (going + ending * high[t + 1].exp()).clamp_min(1e-12).log()
-        return torch.stack(seen)
+        wide = option[..., None, None].expand(*option.shape, 1, self.actions)
+        did = picked(acts.gather(-2, wide).squeeze(-2), action)
+        chose = torch.where(anew, picked(high, option), 0.0)
+        odds = picked(ends[1:], option[:-1])  # of the option before, here
+        ended = torch.where(anew[1:], nn.functional.logsigmoid(odds), nn.functional.logsigmoid(-odds))
+        return did + chose + torch.cat([torch.zeros_like(did[:1]), ended])
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
-        """The marginal over actions has none in closed form."""
+        """Over actions it has none in closed form."""
         raise NotImplementedError
+
+    def entropy(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        """Of the actions of the option in force."""
+        _, acts, _ = self.shape(state)
+        wide = memory[0][..., None, None].expand(*memory[0].shape, 1, self.actions)
+        mine = acts.gather(-2, wide).squeeze(-2)
+        return -(mine.exp() * mine).sum(-1)
+
+
+def picked(values: Tensor, number: Tensor) -> Tensor:
+    """The entry [...] of values [..., K] that the number says."""
+    return values.gather(-1, number.unsqueeze(-1)).squeeze(-1)

@@ -14,8 +14,8 @@ from torch.distributions import Categorical as Choice
 from torch.distributions import Normal, kl_divergence
 
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.taxi import DROP, HELD_OUT, PICK_UP, Taxi, number
-from hrl.learners.policy_gradient import Trajectories, baseline, dice, discounted, score
+from hrl.envs.taxi import ABOARD, HELD_OUT, LOAD, Taxi, number
+from hrl.learners.policy_gradient import Credit, Trajectories, advantages, baseline, dice, discounted, score
 from hrl.nested.adaptation import Adaptation
 from hrl.nested.trust_region import trust_region_step
 from hrl.policies import Categorical, Gaussian, Options, choose
@@ -23,7 +23,8 @@ from hrl.training.adapting import finished
 
 
 def episodes(state: Tensor, action: Tensor, reward: Tensor, advantage: Tensor) -> Trajectories:
-    return Trajectories(state, action, reward, torch.ones_like(reward), advantage, torch.zeros_like(reward))
+    keep = torch.ones_like(reward)
+    return Trajectories(state, action, reward, keep, advantage, torch.zeros_like(reward), keep.sum((-2, -1)))
 
 
 # -- the policy gradient -------------------------------------------------------------------------------------
@@ -40,14 +41,36 @@ def test_the_baseline_is_exact_where_returns_are_linear_in_its_features():
     returns = 2 * state[..., 0] - state[..., 1].square() + 3 * time + 1
     keep = torch.ones_like(returns)
     keep[:, 20:, 0] = 0
-    torch.testing.assert_close(baseline(state, returns, keep) * keep, returns * keep, rtol=0, atol=1e-3)
+    found, tail = baseline(state, returns, keep, Credit())
+    torch.testing.assert_close(found * keep, returns * keep, rtol=0, atol=1e-3)
+    assert bool((tail == 0).all())
+    final = torch.randn(2, 4, 3)
+    _, tail = baseline(state, returns, keep, Credit(), final)
+    length = keep.sum(1) / 100
+    torch.testing.assert_close(tail, 2 * final[..., 0] - final[..., 1].square() + 3 * length + 1, rtol=0, atol=2e-3)
+
+
+def test_on_numbered_states_the_value_is_a_mean_with_some_visits_of_nothing():
+    state = torch.tensor([[[[1.0, 0]], [[1, 0]], [[0, 1]]]])  # one task, three steps of one episode
+    returns, keep = torch.tensor([[[5.0], [3.0], [2.0]]]), torch.ones(1, 3, 1)
+    value, tail = baseline(state, returns, keep, Credit(powers=False, ridge=2.0), torch.tensor([[[0.0, 1]]]))
+    assert value.flatten().tolist() == pytest.approx([8 / 4, 8 / 4, 2 / 3]) and float(tail) == pytest.approx(2 / 3)
+
+
+def test_generalised_advantages_by_hand():
+    reward, value = torch.tensor([[[1.0], [2.0], [9.0]]]), torch.tensor([[[0.5], [1.0], [9.0]]])
+    keep, tail = torch.tensor([[[1.0], [1.0], [0.0]]]), torch.tensor([[4.0]])
+    # γ = .5, λ = .5: δ₁ = 2 + .5 · 4 - 1 = 3, δ₀ = 1 + .5 · 1 - .5 = 1, so the advantages are 1 + .25 · 3 and 3.
+    assert advantages(reward, value, tail, keep, 0.5, 0.5).flatten().tolist() == [1.75, 3.0, 0.0]
+    # λ = 1 and nothing after the end: returns less the values.
+    assert advantages(reward, value, 0 * tail, keep, 0.5, 1.0).flatten().tolist() == [1 + 1 - 0.5, 2 - 1, 0.0]
 
 
 def test_advantages_are_normalised_over_what_counts():
     keep = torch.ones(1, 10, 3)
     keep[:, 4:, 0] = 0
     data = Trajectories.judged(
-        torch.randn(1, 10, 3, 2), torch.zeros(1, 10, 3, 1), torch.randn(1, 10, 3), keep, 0.9, keep
+        torch.randn(1, 10, 3, 2), torch.zeros(1, 10, 3, 1), torch.randn(1, 10, 3), keep, keep, Credit(0.9)
     )
     assert float(data.mean(data.advantage)) == pytest.approx(0, abs=1e-5)
     assert float(data.mean(data.advantage.square())) == pytest.approx(1, abs=1e-4)
@@ -91,7 +114,7 @@ def test_dice_alone_has_the_right_second_derivative():
 def test_success_is_what_the_environment_says():
     keep = torch.tensor([[[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]]])  # the first episode lasts three steps, the second one
     success = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
-    data = Trajectories(torch.zeros(1, 3, 2, 1), torch.zeros(1, 3, 2), keep, keep, keep, success)
+    data = Trajectories(torch.zeros(1, 3, 2, 1), torch.zeros(1, 3, 2), keep, keep, keep, success, keep.sum((-2, -1)))
     assert finished(data).values.tolist() == [[3, 3, 1, 0], [1, 1, 0, 0]]  # return, length, at any step, at the last
 
 
@@ -125,21 +148,43 @@ def test_a_categorical_is_torchs_and_draws_from_it():
     assert choose(chances.log(), noise).tolist() == [0, 1, 1, 3, 3] and int(choose(chances.log(), None)) == 3
 
 
-def test_the_chance_of_an_action_counts_every_sequence_of_options():
+def test_the_probability_of_what_options_did_by_hand():
     torch.manual_seed(1)
-    policy, steps = Options(2, 3, 2, (4,)), 4
-    state, action = torch.randn(steps, 1, 2), torch.randint(0, 3, (steps, 1))
+    policy = Options(2, 3, 2, (4,))
+    policy.high[0].weight.data.normal_()
+    state, action = torch.randn(3, 1, 2), torch.tensor([[2], [0], [1]])
+    option, anew = torch.tensor([[1], [1], [0]]), torch.tensor([[True], [False], [True]])
     high, acts, ends = (x.squeeze(1).detach() for x in policy.shape(state))
-    total = 0.0
-    for options in itertools.product(range(2), repeat=steps):
-        chance = 1.0
-        for t, option in enumerate(options):
-            go_on = float(t > 0 and option == options[t - 1])
-            end = float(ends[t, options[t - 1]]) if t else 1.0
-            chance *= go_on * (1 - end) + end * float(high[t, option].exp())
-            chance *= float(acts[t, option, action[t, 0]].exp())
-        total += chance
-    assert float(policy.log_prob(state, action).sum().exp().detach()) == pytest.approx(total, rel=1e-4)
+    high, acts, ends = high.exp(), acts.exp(), ends.sigmoid()
+    by_hand = [
+        high[0, 1] * acts[0, 1, 2],  # option 1 is chosen
+        (1 - ends[1, 1]) * acts[1, 1, 0],  # it goes on
+        ends[2, 1] * high[2, 0] * acts[2, 0, 1],  # it ends, and option 0 is chosen
+    ]
+    found = policy.log_prob(state, action, (option, anew)).squeeze(1).exp()
+    torch.testing.assert_close(found, torch.stack(by_hand))
+    spread = -(acts[2, 0] * acts[2, 0].log()).sum()
+    torch.testing.assert_close(policy.entropy(state, (option, anew))[2, 0], spread)
+
+
+def test_what_an_option_policy_remembers_is_what_it_drew():
+    """Drawn often, actions, choices and ends are as frequent as log_prob says of them."""
+    torch.manual_seed(2)
+    policy, many = Options(1, 2, 2, ()), 40_000
+    state, memory = torch.ones(many, 1), policy.start(many, torch.device("cpu"))
+    drawn = []
+    for _ in range(2):
+        action, memory = policy.act(state, memory, torch.rand(many, 3))
+        drawn.append((action, memory))
+    actions, (options, anew) = (
+        torch.stack([a for a, _ in drawn]),
+        (torch.stack(x) for x in zip(*(m for _, m in drawn), strict=True)),
+    )
+    chance = policy.log_prob(state.expand(2, many, 1), actions, (options, anew)).sum(0).exp()
+    key = torch.cat([actions, options, anew[1:].long()])
+    for one in key.unique(dim=1).T:
+        here = (key == one.unsqueeze(1)).all(0)
+        assert float(here.float().mean()) == pytest.approx(float(chance[here][0]), abs=0.015)
 
 
 def test_an_option_stays_until_it_ends():
@@ -148,8 +193,8 @@ def test_an_option_stays_until_it_ends():
     policy.low["end"][-1].weight.data.zero_()
     state, noise = torch.randn(4, 2), torch.rand(4, 3)
     noise[:, 1] = torch.tensor([0.0, 1.0, 0.0, 1.0])  # the controller would choose 0, 1, 0, 1
-    _, option = policy.act(state, torch.tensor([-1, -1, 1, 0]), noise)
-    assert option.tolist() == [0, 1, 0, 0]
+    _, (option, anew) = policy.act(state, (torch.tensor([-1, -1, 1, 0]), torch.zeros(4, dtype=torch.bool)), noise)
+    assert option.tolist() == [0, 1, 0, 0] and anew.tolist() == [True, True, True, False]
 
 
 # -- adaptation ----------------------------------------------------------------------------------------------
@@ -174,8 +219,8 @@ def test_before_the_outer_step_the_divergence_is_nothing_and_first_order_is_anot
         torch.randn(3, 6, 4, 1),
         torch.randn(3, 6, 4),
         torch.ones(3, 6, 4),
-        0.9,
         torch.zeros(3, 6, 4),
+        Credit(0.9),
     )
     policy = Gaussian(2, 1, (8,))
     gradients = []
@@ -219,9 +264,13 @@ def test_a_passenger_is_fetched_and_delivered_and_a_fifth_of_the_journeys_is_hel
     env = Taxi(1)
     env.set_tasks(torch.tensor([[number((2, 0)), number((0, 0)), number((0, 4))]]))
     env.reset(seed=0)
-    way = [DROP, 1, 1, PICK_UP, DROP, 0, 0, *[2] * 4, 1, 1, DROP]  # setting down at the wrong place changes nothing
+    way = [LOAD, 1, 1, LOAD, LOAD, 0, 0, *[2] * 4, 1, 1, LOAD]  # anywhere else it changes nothing
     rewards = [env.step(torch.tensor([a]))[1].item() for a in way]
     assert rewards == pytest.approx([-0.1] * 13 + [1.9])
+    env.set_tasks(torch.tensor([[number((0, 2)), ABOARD, number((0, 4))]]))
+    env.reset(seed=0)
+    assert env.observe().tolist() == [2 * 2 + 1]
+    assert [env.step(torch.tensor([a]))[1].item() for a in (2, 2, LOAD)] == pytest.approx([-0.1, -0.1, 1.9])
     generator = torch.Generator().manual_seed(0)
     train_tasks = {tuple(t) for t in env.sample_tasks(200, generator).tolist()}
     held_out = {tuple(t) for t in env.sample_tasks(200, generator, held_out=True).tolist()}
@@ -292,6 +341,7 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
     (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
     (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set those instead of --num-envs"),
+    (["--env", "hrl/Taxi-v0", "--entropy", "-1"], "--entropy must not be negative"),
 ])  # fmt: skip
 def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):
     assert train.main(["maml", *arguments, "--log-dir", str(tmp_path)]) == 2

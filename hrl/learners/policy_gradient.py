@@ -1,11 +1,30 @@
-"""On-policy formulas: returns, a baseline that is fitted to each batch, and the policy gradient's loss."""
+"""On-policy formulas: returns, a baseline that is fitted to each batch, advantages, and the policy gradient's loss."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-RIDGE = 1e-5
+
+@dataclass(frozen=True)
+class Credit:
+    """How steps are credited with what came of them. The defaults are MAML's (Finn 2017, after Duan 2016)."""
+
+    gamma: float = 0.99
+    """Discount a step."""
+    lam: float = 1.0
+    """λ of generalised advantage estimation (Schulman 2016)."""
+    powers: bool = True
+    """The baseline is fitted on state², time, time² and time³ too, not on the state alone."""
+    ridge: float = 1e-5
+    """Weight of the fit's squared coefficients. On one-hot states: visits for which the value is taken as 0."""
+    bootstrap: bool = False
+    """An episode that was cut goes on with the baseline's value; else it counts as ended."""
+    normalise: bool = True
+    """Advantages have mean 0 and deviation 1 within each task."""
+    summed: bool = False
+    """Losses are summed over an episode's steps, not averaged over them."""
 
 
 class Trajectories(NamedTuple):
@@ -20,30 +39,50 @@ class Trajectories(NamedTuple):
     keep: Tensor
     """[..., T, E] 1 up to the episode's end, 0 after."""
     advantage: Tensor
-    """[..., T, E] normalised; 0 after the end."""
+    """[..., T, E] 0 after the end."""
     success: Tensor
     """[..., T, E] 1 where the environment says so."""
+    count: Tensor
+    """[...] what sums over all steps are divided by: steps that count, or episodes."""
+    memory: Any = ()
+    """[..., T, E] what the policy remembered after each step; a tree of tensors."""
 
     @classmethod
     def judged(
-        cls, state: Tensor, action: Tensor, reward: Tensor, keep: Tensor, gamma: float, success: Tensor
+        cls,
+        state: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        keep: Tensor,
+        success: Tensor,
+        credit: Credit,
+        final: Tensor | None = None,
+        cut: Tensor | None = None,
+        memory: Any = (),
     ) -> "Trajectories":
-        """With advantages: returns over the fitted baseline, normalised within each task."""
-        returns = discounted(reward * keep, gamma)
-        gain = (returns - baseline(state, returns, keep)) * keep
-        count = keep.sum((-2, -1), keepdim=True)
-        mean = gain.sum((-2, -1), keepdim=True) / count
-        spread = (((gain - mean).square() * keep).sum((-2, -1), keepdim=True) / count).sqrt()
-        advantage = (gain - mean) / (spread + 1e-8) * keep
-        return cls(state, action, reward * keep, keep, advantage, success)
+        """With advantages. `final` [..., E, D] are the states after the last steps, `cut` [..., E] where the time limit
+        ended an episode; without them all count as ended.
+        """
+        reward = reward * keep
+        value, tail = baseline(state, discounted(reward, credit.gamma), keep, credit, final)
+        tail = tail * cut if credit.bootstrap and cut is not None else torch.zeros_like(tail)
+        advantage = advantages(reward, value, tail, keep, credit.gamma, credit.lam)
+        steps = keep.sum((-2, -1))
+        if credit.normalise:
+            each = steps[..., None, None]
+            mean = advantage.sum((-2, -1), keepdim=True) / each
+            spread = (((advantage - mean).square() * keep).sum((-2, -1), keepdim=True) / each).sqrt()
+            advantage = (advantage - mean) / (spread + 1e-8) * keep
+        count = torch.full_like(steps, keep.shape[-1]) if credit.summed else steps
+        return cls(state, action, reward, keep, advantage, success, count, memory)
 
     def returns(self) -> Tensor:
         """[...] the mean undiscounted return of an episode."""
         return self.reward.sum(-2).mean(-1)
 
     def mean(self, values: Tensor) -> Tensor:
-        """[...] over all steps that count."""
-        return (values * self.keep).sum((-2, -1)) / self.keep.sum((-2, -1))
+        """[...] over all steps that count, or their sum over an episode, on average."""
+        return (values * self.keep).sum((-2, -1)) / self.count
 
 
 def discounted(reward: Tensor, gamma: float) -> Tensor:
@@ -55,18 +94,43 @@ def discounted(reward: Tensor, gamma: float) -> Tensor:
     return torch.stack(sums[::-1], -2)
 
 
-def baseline(state: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
-    """Returns [..., T, E] as a least-squares fit on state, state², time, time², time³ (Duan 2016), for each task."""
+def advantages(reward: Tensor, value: Tensor, tail: Tensor, keep: Tensor, gamma: float, lam: float) -> Tensor:
+    """Σ_k (γλ)^k δ_{t+k} with δ = r + γ V(s') - V(s), all [..., T, E]; `tail` [..., E] is V after the last step.
+
+    With λ = 1 and no tail: returns less the values.
+    """
+    goes_on = torch.cat([keep[..., 1:, :], torch.zeros_like(keep[..., :1, :])], -2)
+    following = torch.cat([value[..., 1:, :], torch.zeros_like(value[..., :1, :])], -2)
+    following = torch.where(goes_on > 0, following, tail.unsqueeze(-2))
+    return discounted((reward + gamma * following - value) * keep, gamma * lam) * keep
+
+
+def baseline(
+    state: Tensor, returns: Tensor, keep: Tensor, credit: Credit, final: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns [..., T, E] as a least-squares fit on features of state and time, for each task; and its value [..., E]
+    at the final states, 0 without them.
+    """
     horizon = state.shape[-3]
-    time = torch.arange(horizon, device=state.device, dtype=state.dtype) / 100.0
-    time = time.view(horizon, 1, 1).expand(*state.shape[:-1], 1)
-    features = torch.cat([state, state.square(), time, time.square(), time**3, torch.ones_like(time)], -1)
+    time = torch.arange(horizon + 1, device=state.device, dtype=state.dtype) / 100.0
+    seen = features(state, time[:horizon].view(horizon, 1, 1).expand(*state.shape[:-1], 1), credit.powers)
     # In float64, since features may repeat each other (a state of zeros and ones is its own square).
-    x = (features * keep.unsqueeze(-1)).flatten(-3, -2).double()
+    x = (seen * keep.unsqueeze(-1)).flatten(-3, -2).double()
     y = (returns * keep).flatten(-2).unsqueeze(-1).double()
-    ridge = RIDGE * torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
-    weights = torch.linalg.solve(x.mT @ x + ridge, x.mT @ y)
-    return (features.flatten(-3, -2) @ weights.to(state.dtype)).view(returns.shape)
+    ridge = credit.ridge * torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+    weights = torch.linalg.solve(x.mT @ x + ridge, x.mT @ y).to(state.dtype)
+    value = (seen.flatten(-3, -2) @ weights).view(returns.shape)
+    if final is None:
+        return value, torch.zeros_like(value[..., 0, :])
+    length = keep.sum(-2).long()
+    return value, (features(final, time[length].unsqueeze(-1), credit.powers) @ weights).squeeze(-1)
+
+
+def features(state: Tensor, time: Tensor, powers: bool) -> Tensor:
+    """State, state², time, time², time³ and 1 (Duan 2016); or the state alone."""
+    if not powers:
+        return state
+    return torch.cat([state, state.square(), time, time.square(), time**3, torch.ones_like(time)], -1)
 
 
 def score(log_prob: Tensor, data: Trajectories) -> Tensor:

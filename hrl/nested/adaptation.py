@@ -36,6 +36,10 @@ class Adaptation:
         """A method of the policy under these parameters."""
         return call(self.policy, method, params, *arguments)
 
+    def log_prob(self, own: Params, shared: Params, data: Trajectories) -> Tensor:
+        """Of one task's episodes [T, E]."""
+        return self.call("log_prob", shared | own, data.state, data.action, data.memory)
+
     def spread(self, tasks: int) -> Params:
         """The adapting parameters as every task begins with them, with a leading dimension."""
         return tree_map(lambda x: x.expand(tasks, *x.shape), self.initial)
@@ -51,7 +55,7 @@ class Adaptation:
         """One task's parameters after one step on its own episodes; differentiable in both."""
 
         def loss(own: Params, shared: Params, step: int) -> Tensor:
-            return self.loss(self.call("log_prob", shared | own, data.state, data.action), data)
+            return self.loss(self.log_prob(own, shared, data), data)
 
         inner = Descent(loss, SGD(lr))
         return inner.step(inner.begin(own), shared, self.first_order).params
@@ -61,30 +65,41 @@ class Adaptation:
         lr = self.lr if lr is None else lr
         return detached(vmap(lambda p, d: self.stepped(p, self.shared, d, lr))(own, data))
 
-    def objective(self, way: Sequence[Trajectories], last: Trajectories) -> Callable[[Tree], tuple[Tensor, Tensor]]:
+    def objective(
+        self, way: Sequence[Trajectories], last: Trajectories, first: int | None = None, entropy: float = 0.0
+    ) -> Callable[[Tree], tuple[Tensor, Tensor]]:
         """(initial, shared) -> the mean over tasks of the loss after adaptation, and of the divergence.
 
-        `way` is what each step of adaptation was made on, `last` what came of it. The divergence is of the adapted
-        policies from those that acted; 0 for a policy that has none in closed form.
+        `way` is what each step of adaptation was made on, `last` what came of it. The loss is that of the episodes
+        after `first` steps and on (default: of the last alone), less `entropy` times the entropy. The divergence is of
+        the last adapted policies from those that acted; 0 for a policy that has none in closed form. Parameters that
+        are not given stay as they are.
         """
+        met, judged = (*way, last), range(len(way) if first is None else first, len(way) + 1)
+        own, acted = self.spread(len(last.state)), []
         with torch.no_grad():
-            acted = self.spread(len(last.state))
-            for data in way:
-                acted = self.adapted(acted, data)
-            old = vmap(lambda p, d: self.call("log_prob", self.shared | p, d.state, d.action))(acted, last)
-            was = vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(acted, last)
+            for k, data in enumerate(met):
+                acted.append(vmap(lambda p, d: self.log_prob(p, self.shared, d))(own, data) if k in judged else ())
+                own = self.adapted(own, data) if k < len(way) else own
+            was = vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(own, last)
 
-        def of_task(params: Tree, way: Any, last: Trajectories, old: Tensor, was: Any) -> tuple[Tensor, Tensor]:
-            own, shared = params
-            for data in way:
-                own = self.stepped(own, shared, data, self.lr)
-            loss = surrogate(self.call("log_prob", shared | own, last.state, last.action), old, last)
+        def of_task(params: Tree, met: Any, acted: Any, was: Any) -> tuple[Tensor, Tensor]:
+            own, shared = self.initial | params[0], self.shared | params[1]
+            losses = []
+            for k, data in enumerate(met):
+                if k in judged:
+                    losses.append(surrogate(self.log_prob(own, shared, data), acted[k], data))
+                    if entropy:
+                        spread = self.call("entropy", shared | own, data.state, data.memory)
+                        losses[-1] = losses[-1] - entropy * data.mean(spread)
+                own = self.stepped(own, shared, data, self.lr) if k < len(way) else own
+            loss = torch.stack(losses).mean()
             if not self.policy.closed_form:
                 return loss, torch.zeros_like(loss)
-            return loss, last.mean(self.call("divergence", shared | own, last.state, was))
+            return loss, met[-1].mean(self.call("divergence", shared | own, met[-1].state, was))
 
         def objective(params: Tree) -> tuple[Tensor, Tensor]:
-            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0, 0))(params, tuple(way), last, old, was)
+            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0))(params, met, tuple(acted), was)
             return losses.mean(), divergences.mean()
 
         return objective

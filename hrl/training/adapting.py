@@ -1,22 +1,21 @@
 """Meta-learning on-policy: collects episodes of many tasks, adapts to each, and makes the outer step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hrl.learners.policy_gradient import Trajectories
+from hrl.execution import nowhere
+from hrl.learners.policy_gradient import Credit, Trajectories
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
-from hrl.training.episodes import Episode, Finished
-from hrl.training.evaluation import Evaluation, interval
-from hrl.types import BatchedEnv, Observation, Spec, Step, UserError
+from hrl.training.episodes import Finished
+from hrl.types import BatchedEnv, Spec, UserError
 
-MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
 Watch = Callable[[BatchedEnv], None]
 
 
@@ -33,7 +32,15 @@ class MetaSettings:
     inner_steps: int = 1
     """Steps of adaptation in training."""
     eval_steps: int = 3
-    """Steps of adaptation in evaluation; those after the first are half as long, as published."""
+    """Steps of adaptation in evaluation."""
+    eval_shrink: float = 0.5
+    """Length of those after the first, over the first's (published: half)."""
+    eval_explore: bool = False
+    """Judge by episodes with exploration, not by the likeliest actions."""
+    every_step: bool = False
+    """Learn from the episodes after every step of adaptation, not after the last alone."""
+    fixed_start: bool = False
+    """Adaptation begins where it did at first; what the tasks share is learned alone."""
     first_order: bool = False
     """Leave the second derivative out (first-order MAML)."""
     correction: bool = False
@@ -46,16 +53,40 @@ class MetaSettings:
     """Learning rate of Adam."""
     gamma: float = 0.99
     """Discount an environment step."""
+    lam: float = 1.0
+    """λ of generalised advantage estimation (Schulman 2016)."""
+    entropy: float = 0.0
+    """Weight of the actions' entropy in the outer loss at first; it falls to 0 on a line over the first half of the
+    run."""
     clip: float = 10.0
     """Longest outer gradient for Adam; longer ones are cut, and such that cannot be meant skipped."""
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
-        for name in ("tasks", "episodes", "inner_lr", "inner_steps", "eval_steps", "divergence", "lr", "clip"):
+        positive = (
+            "tasks",
+            "episodes",
+            "inner_lr",
+            "inner_steps",
+            "eval_steps",
+            "eval_shrink",
+            "divergence",
+            "lr",
+            "clip",
+        )
+        for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
-        if not 0 <= self.gamma <= 1:
-            raise UserError(f"--gamma must lie between 0 and 1, not at {self.gamma}.")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name} must lie between 0 and 1, not at {getattr(self, name)}.")
+        if self.entropy < 0:
+            raise UserError(f"--entropy must not be negative, but is {self.entropy}.")
+
+    @property
+    def credit(self) -> Credit:
+        """How steps are credited with what came of them."""
+        return Credit(self.gamma, self.lam)
 
 
 class MetaLearner:
@@ -75,12 +106,13 @@ class MetaLearner:
         self.optimiser = torch.optim.Adam(leaves(self._parameters()), settings.lr)
 
     def _parameters(self) -> tuple[Params, Params]:
-        return self.adaptation.initial, self.adaptation.shared
+        """(initial, shared) as far as they are learned."""
+        return {} if self.settings.fixed_start else self.adaptation.initial, self.adaptation.shared
 
     # -- a round ---------------------------------------------------------------------------------------------
 
-    def round(self, env: Any) -> Finished:
-        """Draw tasks, adapt to each, make the outer step; the episodes after adaptation."""
+    def round(self, env: Any, progress: float) -> Finished:
+        """Draw tasks, adapt to each, make the outer step; the episodes after adaptation. `progress` is of the run."""
         c = self.settings
         tasks = env.sample_tasks(c.tasks, self.generator)
         own, way = self.adaptation.spread(c.tasks), []
@@ -88,15 +120,16 @@ class MetaLearner:
             way.append(self.collect(env, tasks, own, self.generator))
             own = self.adaptation.adapted(own, way[-1])
         last = self.collect(env, tasks, own, self.generator)
-        self.steps += self.horizon * env.num_envs * (c.inner_steps + 1)
-        metrics = self._outer_step(way, last)
+        self.steps += sum(data.keep.shape[-2] * env.num_envs for data in (*way, last))
+        metrics = self._outer_step(way, last, c.entropy * max(1 - 2 * progress, 0.0))
         for k, data in enumerate([*way, last]):
             metrics[f"return_after_{k}"] = data.returns().mean()
         self.metrics = {f"meta/{name}": float(x) for name, x in metrics.items()}
         return finished(last)
 
-    def _outer_step(self, way: list[Trajectories], last: Trajectories) -> dict[str, Any]:
-        objective, c = self.adaptation.objective(way, last), self.settings
+    def _outer_step(self, way: list[Trajectories], last: Trajectories, entropy: float) -> dict[str, Any]:
+        c = self.settings
+        objective = self.adaptation.objective(way, last, 1 if c.every_step else None, entropy)
         if c.outer == "trust-region":
             moved, metrics = trust_region_step(self._parameters(), objective, c.divergence)
             self._take(moved)
@@ -131,28 +164,32 @@ class MetaLearner:
         obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=generator, device=self.device)))
         memory = self.adaptation.policy.start(env.num_envs, self.device)
         memory = torch.utils._pytree.tree_map(lambda x: x.unflatten(0, (count, each)), memory)
+        split = lambda x: x.unflatten(0, (count, each))  # noqa: E731
         going = torch.ones(count, each, device=self.device)
-        seen: list[tuple[Tensor, ...]] = []
+        final, cut, seen = split(obs.state), torch.zeros_like(going), []
         for _ in range(self.horizon):
-            state = obs.state.unflatten(0, (count, each))
+            state = split(obs.state)
             shape = count, each, self.adaptation.policy.noise_dim
             noise = torch.rand(shape, generator=generator, device=self.device).clamp_(1e-6, 1 - 1e-6)
             action, memory = self.adaptation.act(own, state, memory, noise if explore else None)
             if watch is not None:
                 watch(env)
             step = env.step(action.flatten(0, 1))
-            success = step.success.view(count, each).float()
-            seen.append((state, action, step.reward.view(count, each), going, success))
-            going = going * (~(step.terminated | step.truncated)).view(count, each)
+            seen.append((state, action, split(step.reward), going, split(step.success).float(), memory))
+            final = torch.where(going.unsqueeze(-1) > 0, split(step.final.state), final)
+            cut = torch.where(going > 0, split(step.truncated & ~step.terminated).float(), cut)
+            going = going * split(~(step.terminated | step.truncated))
             obs = step.obs
-        states, actions, rewards, keep, success = (torch.stack(x, 1) for x in zip(*seen, strict=True))
-        return Trajectories.judged(states, actions, rewards, keep, self.settings.gamma, success)
+            if nowhere(going > 0):
+                break
+        stacked = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *seen)
+        return Trajectories.judged(*stacked[:5], self.settings.credit, final, cut, stacked[5])
 
     # -- what a run keeps ------------------------------------------------------------------------------------
 
     def network_tensors(self) -> dict[str, Tensor]:
         """Everything that is learned."""
-        return {f"policy.{name}": x for part in self._parameters() for name, x in part.items()}
+        return {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """That, the outer optimiser, and the random state."""
@@ -164,9 +201,8 @@ class MetaLearner:
     def load_networks(self, tensors: dict[str, Tensor]) -> None:
         """Take over what is learned. Raises UserError where the sizes are others."""
         try:
-            for part in self._parameters():
-                for name, x in part.items():
-                    x.copy_(tensors[f"policy.{name}"])
+            for name, x in (self.adaptation.initial | self.adaptation.shared).items():
+                x.copy_(tensors[f"policy.{name}"])
         except (KeyError, RuntimeError) as error:
             raise UserError("The checkpoint does not fit its configuration or environment.") from error
 
@@ -199,63 +235,3 @@ def finished(data: Trajectories) -> Finished:
     reached = (data.success * data.keep).amax(-2)
     values = torch.stack([x.flatten() for x in (data.reward.sum(-2), length, reached, final)], -1)
     return Finished(torch.ones(len(values), dtype=torch.bool, device=values.device), values)
-
-
-class AdaptingPolicy:
-    """A meta-learned policy. It is judged by how it adapts to held-out tasks; as it stands it acts unadapted."""
-
-    def __init__(self, learner: MetaLearner) -> None:
-        self.learner = learner
-
-    def evaluate(self, make: MakeEnv, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
-        """Adapt to `tasks` held-out tasks; the episodes are those after the last step, by the likeliest actions.
-
-        Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval;
-        `sampled_return_after_k` of the episodes with exploration, on which the next step is made. `watch` sees the
-        episodes without: before adaptation, and after each step.
-        """
-        learner, c = self.learner, self.learner.settings
-        generator = torch.Generator(learner.device).manual_seed(seed)
-        env: Any = make(tasks * c.episodes, iter([seed] * tasks * c.episodes))
-        drawn = env.sample_tasks(tasks, generator, held_out=True)
-        own = learner.adaptation.spread(tasks)
-        data = learner.collect(env, drawn, own, generator)
-        rates: dict[str, float] = {}
-        for k in range(c.eval_steps + 1):
-            if k:
-                own = learner.adaptation.adapted(own, data, c.inner_lr / (1 if k == 1 else 2))
-                data = learner.collect(env, drawn, own, generator)
-            shown = learner.collect(env, drawn, own, generator, explore=False, watch=watch)
-            returns = shown.returns().tolist()
-            rates[f"return_after_{k}"] = sum(returns) / tasks
-            rates[f"sampled_return_after_{k}"] = float(data.returns().mean())
-            if bounds := interval(returns, proportion=False):
-                rates[f"return_after_{k}_error"] = (bounds[1] - bounds[0]) / 2
-        env.close()
-        episodes = [
-            Episode(i, reward, int(length), bool(reached), bool(final))
-            for i, (reward, length, reached, final) in enumerate(finished(shown).values.tolist())
-        ]
-        return Evaluation(episodes, [], rates)
-
-    def start(self, num_envs: int) -> Any:
-        """Nothing done yet."""
-        return self.learner.adaptation.policy.start(num_envs, self.learner.device)
-
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, None]:
-        """The likeliest action of the unadapted policy."""
-        adaptation = self.learner.adaptation
-        params = adaptation.shared | adaptation.initial
-        action, memory = adaptation.call("act", params, obs.state, memory, None)
-        return action, memory, None
-
-    def place(self, state: Tensor) -> Tensor | None:
-        """It has no goal space."""
-        return None
-
-    def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
-        """What it remembers ends with the episode."""
-        done = step.terminated | step.truncated
-        fresh = self.start(len(done))
-        after = torch.utils._pytree.tree_map(lambda x, y: torch.where(done, y, x), memory, fresh)
-        return after, {}

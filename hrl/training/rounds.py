@@ -3,7 +3,8 @@
 import signal
 from typing import Any
 
-from hrl.training.adapting import AdaptingPolicy, MetaLearner
+from hrl.training.adapting import MetaLearner
+from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.loop import StopRequest
 from hrl.training.reporter import Reporter
@@ -42,7 +43,7 @@ class Rounds:
     def _train(self, stop: StopRequest) -> None:
         learner, report, run = self.learner, self.reporter, self.session.run
         while learner.steps < run.total_steps and stop.signal is None and not report.given_up:
-            report.recent.add(learner.round(self.env))
+            report.recent.add(learner.round(self.env, learner.steps / run.total_steps))
             if report.log_due(learner.steps):
                 report.log(learner.steps, learner.metrics)
             if report.eval_due(learner.steps):

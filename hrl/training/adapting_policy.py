@@ -1,0 +1,75 @@
+"""A meta-learned policy as evaluations and scripts see it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrl.training.adapting import MetaLearner, Watch, finished
+from hrl.training.episodes import Episode
+from hrl.training.evaluation import Evaluation, interval
+from hrl.types import BatchedEnv, Observation, Step
+
+MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
+
+
+class AdaptingPolicy:
+    """A meta-learned policy. It is judged by how it adapts to held-out tasks; as it stands it acts unadapted."""
+
+    def __init__(self, learner: MetaLearner) -> None:
+        self.learner = learner
+
+    def evaluate(self, make: MakeEnv, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
+        """Adapt to `tasks` held-out tasks; the episodes are those after the last step, by the likeliest actions unless
+        the settings say otherwise.
+
+        Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval;
+        `sampled_return_after_k` of the episodes with exploration, on which the next step is made. `watch` sees the
+        episodes without: before adaptation, and after each step.
+        """
+        learner, c = self.learner, self.learner.settings
+        generator = torch.Generator(learner.device).manual_seed(seed)
+        env: Any = make(tasks * c.episodes, iter([seed] * tasks * c.episodes))
+        drawn = env.sample_tasks(tasks, generator, held_out=True)
+        own = learner.adaptation.spread(tasks)
+        data = learner.collect(env, drawn, own, generator)
+        rates: dict[str, float] = {}
+        for k in range(c.eval_steps + 1):
+            if k:
+                own = learner.adaptation.adapted(own, data, c.inner_lr * (1 if k == 1 else c.eval_shrink))
+                data = learner.collect(env, drawn, own, generator)
+            shown = learner.collect(env, drawn, own, generator, explore=c.eval_explore, watch=watch)
+            returns = shown.returns().tolist()
+            rates[f"return_after_{k}"] = sum(returns) / tasks
+            rates[f"sampled_return_after_{k}"] = float(data.returns().mean())
+            if bounds := interval(returns, proportion=False):
+                rates[f"return_after_{k}_error"] = (bounds[1] - bounds[0]) / 2
+        env.close()
+        episodes = [
+            Episode(i, reward, int(length), bool(reached), bool(final))
+            for i, (reward, length, reached, final) in enumerate(finished(shown).values.tolist())
+        ]
+        return Evaluation(episodes, [], rates)
+
+    def start(self, num_envs: int) -> Any:
+        """Nothing done yet."""
+        return self.learner.adaptation.policy.start(num_envs, self.learner.device)
+
+    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, None]:
+        """The likeliest action of the unadapted policy."""
+        adaptation = self.learner.adaptation
+        params = adaptation.shared | adaptation.initial
+        action, memory = adaptation.call("act", params, obs.state, memory, None)
+        return action, memory, None
+
+    def place(self, state: Tensor) -> Tensor | None:
+        """It has no goal space."""
+        return None
+
+    def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
+        """What it remembers ends with the episode."""
+        done = step.terminated | step.truncated
+        fresh = self.start(len(done))
+        after = torch.utils._pytree.tree_map(lambda x, y: torch.where(done, y, x), memory, fresh)
+        return after, {}
