@@ -162,9 +162,17 @@ class Options(nn.Module):
         )
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log π(option|s) [..., K], log π(action|s, option) [..., K, A], log-odds that each option ends [..., K]"""
-        acts = self.low["act"](state).unflatten(-1, (self.options, self.actions)).log_softmax(-1)
-        return self.high(state).log_softmax(-1), acts, self.low["end"](state)
+        """Log-odds [..., K] of the options, [..., K, A] of each one's actions, [..., K] of its end."""
+        return (
+            self.high(state),
+            self.low["act"](state).unflatten(-1, (self.options, self.actions)),
+            self.low["end"](state),
+        )
+
+    def _acts(self, acts: Tensor, option: Tensor) -> Tensor:
+        """log π(action|s, option) [..., A] of the option in force."""
+        wide = option[..., None, None].expand(*option.shape, 1, self.actions)
+        return acts.gather(-2, wide).squeeze(-2).log_softmax(-1)
 
     def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """No option in force: -1."""
@@ -177,17 +185,15 @@ class Options(nn.Module):
         high, acts, ends = self.shape(state)
         chance = picked(ends, held.clamp_min(0)).sigmoid()
         anew = (held < 0) | (chance > (0.5 if noise is None else noise[..., 0]))
-        option = torch.where(anew, choose(high, None if noise is None else noise[..., 1]), held)
-        mine = acts.gather(-2, option[..., None, None].expand(*option.shape, 1, self.actions)).squeeze(-2)
-        return choose(mine, None if noise is None else noise[..., 2]), (option, anew)
+        option = torch.where(anew, choose(high.log_softmax(-1), None if noise is None else noise[..., 1]), held)
+        return choose(self._acts(acts, option), None if noise is None else noise[..., 2]), (option, anew)
 
     def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """Of all that was drawn at each step: whether the option before ended, which came then, what it did."""
         option, anew = memory
         high, acts, ends = self.shape(state)
-        wide = option[..., None, None].expand(*option.shape, 1, self.actions)
-        did = picked(acts.gather(-2, wide).squeeze(-2), action)
-        chose = torch.where(anew, picked(high, option), 0.0)
+        did = picked(self._acts(acts, option), action)
+        chose = torch.where(anew, picked(high.log_softmax(-1), option), 0.0)
         odds = picked(ends[1:], option[:-1])  # of the option before, here
         ended = torch.where(anew[1:], nn.functional.logsigmoid(odds), nn.functional.logsigmoid(-odds))
         return did + chose + torch.cat([torch.zeros_like(did[:1]), ended])
@@ -199,8 +205,7 @@ class Options(nn.Module):
     def entropy(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """Of the actions of the option in force."""
         _, acts, _ = self.shape(state)
-        wide = memory[0][..., None, None].expand(*memory[0].shape, 1, self.actions)
-        mine = acts.gather(-2, wide).squeeze(-2)
+        mine = self._acts(acts, memory[0])
         return -(mine.exp() * mine).sum(-1)
 
 

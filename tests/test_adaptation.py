@@ -155,7 +155,7 @@ def test_the_probability_of_what_options_did_by_hand():
     state, action = torch.randn(3, 1, 2), torch.tensor([[2], [0], [1]])
     option, anew = torch.tensor([[1], [1], [0]]), torch.tensor([[True], [False], [True]])
     high, acts, ends = (x.squeeze(1).detach() for x in policy.shape(state))
-    high, acts, ends = high.exp(), acts.exp(), ends.sigmoid()
+    high, acts, ends = high.softmax(-1), acts.softmax(-1), ends.sigmoid()
     by_hand = [
         high[0, 1] * acts[0, 1, 2],  # option 1 is chosen
         (1 - ends[1, 1]) * acts[1, 1, 0],  # it goes on

@@ -76,19 +76,15 @@ class Adaptation:
         are not given stay as they are.
         """
         met, judged = (*way, last), range(len(way) if first is None else first, len(way) + 1)
-        own, acted = self.spread(len(last.state)), []
-        with torch.no_grad():
-            for k, data in enumerate(met):
-                acted.append(vmap(lambda p, d: self.log_prob(p, self.shared, d))(own, data) if k in judged else ())
-                own = self.adapted(own, data) if k < len(way) else own
-            was = vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(own, last)
+        acted, was = self._acted(met) if self.policy.closed_form else ((), ())
 
         def of_task(params: Tree, met: Any, acted: Any, was: Any) -> tuple[Tensor, Tensor]:
             own, shared = self.initial | params[0], self.shared | params[1]
             losses = []
             for k, data in enumerate(met):
                 if k in judged:
-                    losses.append(surrogate(self.log_prob(own, shared, data), acted[k], data))
+                    log_prob = self.log_prob(own, shared, data)
+                    losses.append(surrogate(log_prob, acted[k] if acted else log_prob.detach(), data))
                     if entropy:
                         spread = self.call("entropy", shared | own, data.state, data.memory)
                         losses[-1] = losses[-1] - entropy * data.mean(spread)
@@ -99,7 +95,16 @@ class Adaptation:
             return loss, met[-1].mean(self.call("divergence", shared | own, met[-1].state, was))
 
         def objective(params: Tree) -> tuple[Tensor, Tensor]:
-            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0))(params, met, tuple(acted), was)
+            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0))(params, met, acted, was)
             return losses.mean(), divergences.mean()
 
         return objective
+
+    @torch.no_grad()
+    def _acted(self, met: Sequence[Trajectories]) -> tuple[tuple[Tensor, ...], Any]:
+        """Log-probabilities of what was drawn, after each step of adaptation; and the last policies' distributions."""
+        own, log_probs = self.spread(len(met[0].state)), []
+        for k, data in enumerate(met):
+            own = self.adapted(own, met[k - 1]) if k else own
+            log_probs.append(vmap(lambda p, d: self.log_prob(p, self.shared, d))(own, data))
+        return tuple(log_probs), vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(own, met[-1])
