@@ -12,9 +12,9 @@ from hrl.commands import Command
 from hrl.execution import Execution
 from hrl.learners import LEARNERS, Batch, Metrics
 from hrl.learners.adam import Adam
+from hrl.learners.protection import Material, ProtectConfig, Protection, protect
 from hrl.level_config import LevelConfig
 from hrl.metrics import Means
-from hrl.nested.protection import Material, ProtectConfig, Protection, protect
 from hrl.replay.ring import Replay
 from hrl.replay.transitions import Transitions, sample_transitions
 from hrl.timescale import Timescale

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hrl.learners import LearnerConfig
-from hrl.nested.protection import ProtectConfig
+from hrl.learners.protection import ProtectConfig
 from hrl.replay.hindsight import Strategy
 from hrl.timescale import Schedule
 from hrl.types import UserError

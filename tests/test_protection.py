@@ -12,7 +12,7 @@ from test_runs import LINE, run_of, same_state, trained
 from hrl.envs.spec import Observation
 from hrl.learners import SAC, TD3, LearnerConfig
 from hrl.learners.adam import views
-from hrl.nested.protection import EWC, Anchored, Material, PackNet, ProtectConfig, fisher
+from hrl.learners.protection import EWC, Anchored, Material, PackNet, ProtectConfig, fisher
 from hrl.networks import TaskLinear
 
 

@@ -47,7 +47,7 @@ class Adam:
         self.average: Callable[[Tensor], None] | None = None
         """Averages the gradient over the processes of a run, where there are several."""
         self.guard: Callable[[Tensor, Tensor], None] | None = None
-        """Changes the gradient in place, given the parameters, where these are protected (hrl/nested/protection.py)."""
+        """Changes the gradient in place, given the parameters, where these are protected (protection.py)."""
 
     def minimise(self, loss: Tensor) -> Tensor:
         """One step on these parameters alone; gradients of everything else are never computed. Returns the norm."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from hrl.functional import call
 from hrl.learners.policy_gradient import Trajectories, dice, score, surrogate
-from hrl.nested.functional import call
 from hrl.nested.inner import Descent
 from hrl.nested.optimisers import SGD
 from hrl.nested.trees import Tree, detached, tree_map

@@ -6,11 +6,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from hrl.functional import call
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.learners.adam import views
 from hrl.learners.base import Batch, Metrics, regression
 from hrl.level import Level
-from hrl.nested.functional import call
 from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import Adam, Hyper
 from hrl.nested.outer import slope_error

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from hrl.learners import Learner
+from hrl.functional import call
 from hrl.learners.adam import Adam, views
-from hrl.nested.functional import call
+from hrl.learners.base import Learner
 from hrl.networks import TaskLinear
 from hrl.types import UserError
 
