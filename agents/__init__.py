@@ -9,6 +9,7 @@ from hrl.agents.base import AgentConfig, HierarchyConfig, Setting
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
+from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
 from hrl.types import UserError
@@ -17,6 +18,7 @@ AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
+    "lirpg": LIRPGConfig,
     "td3": FlatTD3,
     "sac": FlatSAC,
     "sb3-td3": SB3TD3,

@@ -119,7 +119,7 @@ class AdaptingConfig(MetaSettings, ABC):
         require_task_family(env)
         learner = self._learner(env.spec, session)
         session.begin()
-        return Rounds(learner, env, session).run()
+        return Rounds(learner, AdaptingPolicy(learner), env, session).run()
 
     def load(self, session: Session, which: Which) -> AdaptingPolicy:
         """The policy of a checkpoint, before it is adapted."""

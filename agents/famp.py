@@ -5,7 +5,7 @@ by a few steps of policy gradient from a start that is the same for all tasks an
 The outer level learns the options, and when they end, by what the adapted controllers make of them:
 
     inner    ω_k = ω_{k-1} + α ∇_ω Σ_t A_t log π_ω(o_t | s_t)            at the steps where an option is chosen
-    outer    ∇_θ 1/K Σ_k Σ_t A_t (log π_θ(a_t | s_t, o_t) + log β_θ)      over the episodes after each of K steps
+    outer    ∇_θ Σ_k Σ_t A_t (log π_θ(a_t | s_t, o_t) + log β_θ) / (K + 1)    episodes before and after each of K steps
 
 Advantages are generalised (λ), over a value that is fitted to each task's episodes.
 """
@@ -43,12 +43,12 @@ class FAMPConfig(AdaptingConfig):
     eval_explore: bool = True
     """Judge by episodes with exploration, not by the likeliest actions."""
     every_step: bool = True
-    """Learn from the episodes after every step of adaptation, not after the last alone."""
+    """Learn from all episodes, before adaptation and after every step of it, not from the last alone."""
     fixed_start: bool = True
     """Adaptation begins where it did at first; what the tasks share is learned alone (published)."""
     outer: Literal["trust-region", "adam"] = "adam"
     """The outer step. Options have no divergence in closed form, which a trust region needs."""
-    lr: float = 0.02
+    lr: float = 0.05
     """Learning rate of the outer level (published: .01)."""
     gamma: float = 0.95
     """Discount an environment step (published: .95)."""

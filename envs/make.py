@@ -20,6 +20,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
 from hrl.envs.bridge import Bridge, EnvironmentFault
+from hrl.envs.delay import DelayedReward, DelayedRewards
 from hrl.envs.flatten import UnsupportedSpace, flat_bounds, flat_dim
 from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.spec import Spec
@@ -70,27 +71,6 @@ class EnvConfig:
     """Bound taken for action entries that have none."""
     reward_delay: int = 0
     """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
-
-
-class DelayedReward(gym.Wrapper[Any, Any, Any, Any]):
-    """Pays rewards only every `delay` steps, and at the episode's end, added up (as in LIRPG, Zheng 2018)."""
-
-    def __init__(self, env: gym.Env[Any, Any], delay: int) -> None:
-        super().__init__(env)
-        self.delay, self.owed, self.steps = delay, 0.0, 0
-
-    def reset(self, **kwargs: Any) -> Any:
-        """A new episode; nothing is owed."""
-        self.owed, self.steps = 0.0, 0
-        return self.env.reset(**kwargs)
-
-    def step(self, action: Any) -> Any:
-        """One step, paid or not."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        self.owed, self.steps = self.owed + float(reward), self.steps + 1
-        due = terminated or truncated or self.steps % self.delay == 0
-        paid, self.owed = (self.owed, 0.0) if due else (0.0, self.owed)
-        return obs, paid, terminated, truncated, info
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
@@ -204,8 +184,9 @@ def _make_vector(
     own = gym.registry[name].vector_entry_point is not None
     if config.reward_delay < 0:
         raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
-    if own and config.vectorization == "auto" and not config.reward_delay:
-        return gym.make_vec(name, config.num_envs, "vector_entry_point", **_on_device(name, kwargs, device))
+    if own and config.vectorization == "auto":
+        env = gym.make_vec(name, config.num_envs, "vector_entry_point", **_on_device(name, kwargs, device))
+        return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
     indices = range(config.num_envs)
     if config.vectorization == "async":
         module = config.env.rpartition(":")[0]

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(input_dim: int, hidden: Sequence[int], output_dim: int, tasks: int = 1) -> nn.Sequential:
-    """Linear layers with ReLU between them; the first has biases for each of several tasks."""
+def mlp(input_dim: int, hidden: Sequence[int], output_dim: int, tasks: int = 1, smooth: bool = False) -> nn.Sequential:
+    """Linear layers with ReLU between them, or tanh where `smooth`; the first has biases for each of several tasks."""
     layers: list[nn.Module] = []
     for a, b in pairwise((input_dim, *hidden, output_dim)):
-        layers += [TaskLinear(tasks, a, b) if tasks > 1 and not layers else nn.Linear(a, b), nn.ReLU(inplace=True)]
+        layers.append(TaskLinear(tasks, a, b) if tasks > 1 and not layers else nn.Linear(a, b))
+        layers.append(nn.Tanh() if smooth else nn.ReLU(inplace=True))
     return nn.Sequential(*layers[:-1])
 
 

@@ -48,9 +48,11 @@ class Gaussian(nn.Module):
 
     closed_form = True
 
-    def __init__(self, state_dim: int, action_dim: int, hidden: tuple[int, ...], log_std: float = 0.0) -> None:
+    def __init__(
+        self, state_dim: int, action_dim: int, hidden: tuple[int, ...], log_std: float = 0.0, smooth: bool = False
+    ) -> None:
         super().__init__()
-        self.net = _xavier(mlp(state_dim, hidden, action_dim))
+        self.net = _xavier(mlp(state_dim, hidden, action_dim, smooth=smooth))
         self.log_std = nn.Parameter(torch.full((action_dim,), log_std))
         self.noise_dim = action_dim
 
@@ -90,9 +92,9 @@ class Categorical(nn.Module):
 
     noise_dim, closed_form = 1, True
 
-    def __init__(self, state_dim: int, actions: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, state_dim: int, actions: int, hidden: tuple[int, ...], smooth: bool = False) -> None:
         super().__init__()
-        self.net = _xavier(mlp(state_dim, hidden, actions))
+        self.net = _xavier(mlp(state_dim, hidden, actions, smooth=smooth))
 
     def shape(self, state: Tensor) -> Tensor:
         """log π(·|s)"""
@@ -127,11 +129,11 @@ def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
     return (noise.unsqueeze(-1) > log_probs.exp().cumsum(-1)[..., :-1]).sum(-1)
 
 
-def policy_for(spec: Spec, hidden: tuple[int, ...], std: float) -> Gaussian | Categorical:
+def policy_for(spec: Spec, hidden: tuple[int, ...], std: float, smooth: bool = False) -> Gaussian | Categorical:
     """Gaussian for vectors, with this standard deviation at first; categorical for numbered actions."""
     if spec.continuous:
-        return Gaussian(spec.state_dim, spec.action_dim, hidden, math.log(std))
-    return Categorical(spec.state_dim, int(spec.action_space.n), hidden)
+        return Gaussian(spec.state_dim, spec.action_dim, hidden, math.log(std), smooth)
+    return Categorical(spec.state_dim, int(spec.action_space.n), hidden, smooth)
 
 
 def _xavier(net: nn.Sequential) -> nn.Sequential:

@@ -19,7 +19,7 @@ from hrl.learners.policy_gradient import Credit, Trajectories, advantages, basel
 from hrl.nested.adaptation import Adaptation
 from hrl.nested.trust_region import trust_region_step
 from hrl.policies import Categorical, Gaussian, Options, choose
-from hrl.training.adapting import finished
+from hrl.training.episodes import finished
 
 
 def episodes(state: Tensor, action: Tensor, reward: Tensor, advantage: Tensor) -> Trajectories:

@@ -68,11 +68,7 @@ class Trajectories(NamedTuple):
         tail = tail * cut if credit.bootstrap and cut is not None else torch.zeros_like(tail)
         advantage = advantages(reward, value, tail, keep, credit.gamma, credit.lam)
         steps = keep.sum((-2, -1))
-        if credit.normalise:
-            each = steps[..., None, None]
-            mean = advantage.sum((-2, -1), keepdim=True) / each
-            spread = (((advantage - mean).square() * keep).sum((-2, -1), keepdim=True) / each).sqrt()
-            advantage = (advantage - mean) / (spread + 1e-8) * keep
+        advantage = normalised(advantage, keep) if credit.normalise else advantage
         count = torch.full_like(steps, keep.shape[-1]) if credit.summed else steps
         return cls(state, action, reward, keep, advantage, success, count, memory)
 
@@ -103,6 +99,14 @@ def advantages(reward: Tensor, value: Tensor, tail: Tensor, keep: Tensor, gamma:
     following = torch.cat([value[..., 1:, :], torch.zeros_like(value[..., :1, :])], -2)
     following = torch.where(goes_on > 0, following, tail.unsqueeze(-2))
     return discounted((reward + gamma * following - value) * keep, gamma * lam) * keep
+
+
+def normalised(values: Tensor, keep: Tensor) -> Tensor:
+    """With mean 0 and deviation 1 over all that counts, 0 elsewhere; [..., T, E]."""
+    count = keep.sum((-2, -1), keepdim=True)
+    mean = (values * keep).sum((-2, -1), keepdim=True) / count
+    spread = (((values - mean).square() * keep).sum((-2, -1), keepdim=True) / count).sqrt()
+    return (values - mean) / (spread + 1e-8) * keep
 
 
 def baseline(

@@ -57,10 +57,12 @@ class IntrinsicConfig:
 class IntrinsicReward(nn.Module):
     """r_η(inputs, action) in [-scale, scale]; 0 at first."""
 
-    def __init__(self, input_dim: int, action_dim: int, config: IntrinsicConfig) -> None:
+    def __init__(
+        self, input_dim: int, action_dim: int, scale: float, hidden: tuple[int, ...], smooth: bool = False
+    ) -> None:
         super().__init__()
-        self.scale = config.scale
-        self.net = mlp(input_dim + action_dim, config.hidden, 1)
+        self.scale = scale
+        self.net = mlp(input_dim + action_dim, hidden, 1, smooth=smooth)
         last: Any = self.net[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -79,7 +81,7 @@ class LearnedReward:
         fields = level.replay.fields
         inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
         with level.gamma.device:
-            self.net = IntrinsicReward(inputs + level.command.input_dim, action, config)
+            self.net = IntrinsicReward(inputs + level.command.input_dim, action, config.scale, config.hidden)
         self.optimiser = FlatAdam(self.net.parameters(), config.lr)
         self.trial, self.judge = Trial(level), Judge(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)

@@ -13,7 +13,7 @@ from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
-from hrl.training.episodes import Finished
+from hrl.training.episodes import Finished, finished
 from hrl.types import BatchedEnv, Spec, UserError
 
 Watch = Callable[[BatchedEnv], None]
@@ -40,7 +40,7 @@ class MetaSettings:
     eval_explore: bool = False
     """Judge by episodes with exploration, not by the likeliest actions."""
     every_step: bool = False
-    """Learn from the episodes after every step of adaptation, not after the last alone."""
+    """Learn from all episodes, before adaptation and after every step of it, not from the last alone."""
     fixed_start: bool = False
     """Adaptation begins where it did at first; what the tasks share is learned alone."""
     first_order: bool = False
@@ -131,7 +131,7 @@ class MetaLearner:
 
     def _outer_step(self, way: list[Trajectories], last: Trajectories, entropy: float) -> dict[str, Any]:
         c = self.settings
-        objective = self.adaptation.objective(way, last, 1 if c.every_step else None, entropy)
+        objective = self.adaptation.objective(way, last, 0 if c.every_step else None, entropy)
         if c.outer == "trust-region":
             moved, metrics = trust_region_step(self._parameters(), objective, c.divergence)
             self._take(moved)
@@ -189,6 +189,9 @@ class MetaLearner:
         stacked = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *seen)
         return Trajectories.judged(*stacked[:5], self.settings.credit, final, cut, stacked[5])
 
+    def cut(self) -> None:
+        """Nothing lasts from round to round that is not in a checkpoint."""
+
     # -- what a run keeps ------------------------------------------------------------------------------------
 
     def network_tensors(self) -> dict[str, Tensor]:
@@ -234,13 +237,3 @@ class MetaLearner:
         """Take over what `counters` gave."""
         self.steps, self.rounds = counters["steps"], counters["rounds"]
         self.guard.clipped, self.guard.skipped = counters["clipped"], counters["skipped"]
-
-
-def finished(data: Trajectories) -> Finished:
-    """Episodes [M, T, E] as the counters of training know them."""
-    length = data.keep.sum(-2)
-    last = (length.long() - 1).unsqueeze(-2)
-    final = data.success.gather(-2, last).squeeze(-2)
-    reached = (data.success * data.keep).amax(-2)
-    values = torch.stack([x.flatten() for x in (data.reward.sum(-2), length, reached, final)], -1)
-    return Finished(torch.ones(len(values), dtype=torch.bool, device=values.device), values)

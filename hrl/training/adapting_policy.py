@@ -4,20 +4,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from hrl.training.adapting import MetaLearner, Watch, finished
-from hrl.training.episodes import Episode
+from hrl.training.actor import Actor
+from hrl.training.adapting import MetaLearner, Watch
+from hrl.training.episodes import Episode, finished
 from hrl.training.evaluation import Evaluation, interval
-from hrl.types import BatchedEnv, Observation, Step
+from hrl.types import BatchedEnv
 
 MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
 
 
-class AdaptingPolicy:
+class AdaptingPolicy(Actor):
     """A meta-learned policy. It is judged by how it adapts to held-out tasks; as it stands it acts unadapted."""
 
     def __init__(self, learner: MetaLearner) -> None:
+        adaptation = learner.adaptation
+        super().__init__(adaptation.policy, lambda: adaptation.shared | adaptation.initial, learner.device)
         self.learner = learner
 
     def evaluate(self, make: MakeEnv, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
@@ -51,25 +53,3 @@ class AdaptingPolicy:
             for i, (reward, length, reached, final) in enumerate(finished(shown).values.tolist())
         ]
         return Evaluation(episodes, [], rates)
-
-    def start(self, num_envs: int) -> Any:
-        """Nothing done yet."""
-        return self.learner.adaptation.policy.start(num_envs, self.learner.device)
-
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, None]:
-        """The likeliest action of the unadapted policy."""
-        adaptation = self.learner.adaptation
-        params = adaptation.shared | adaptation.initial
-        action, memory = adaptation.call("act", params, obs.state, memory, None)
-        return action, memory, None
-
-    def place(self, state: Tensor) -> Tensor | None:
-        """It has no goal space."""
-        return None
-
-    def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
-        """What it remembers ends with the episode."""
-        done = step.terminated | step.truncated
-        fresh = self.start(len(done))
-        after = torch.utils._pytree.tree_map(lambda x, y: torch.where(done, y, x), memory, fresh)
-        return after, {}

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hrl.learners.policy_gradient import Trajectories
+
 
 @dataclass
 class Episode:
@@ -38,6 +40,16 @@ class Finished(NamedTuple):
             Episode(i, reward, int(length), bool(reached), bool(final))
             for i, (reward, length, reached, final) in zip(places, rows, strict=True)
         ]
+
+
+def finished(data: Trajectories) -> Finished:
+    """Episodes [..., T, E] that were collected side by side."""
+    length = data.keep.sum(-2)
+    last = (length.long() - 1).unsqueeze(-2)
+    final = data.success.gather(-2, last).squeeze(-2)
+    reached = (data.success * data.keep).amax(-2)
+    values = torch.stack([x.flatten() for x in (data.reward.sum(-2), length, reached, final)], -1)
+    return Finished(torch.ones(len(values), dtype=torch.bool, device=values.device), values)
 
 
 class EpisodeCounter:

@@ -1,25 +1,56 @@
 """The loop of an agent that learns in rounds: logging, evaluation and checkpoints on the count of steps."""
 
 import signal
-from typing import Any
+from typing import Any, Protocol
 
-from hrl.training.adapting import MetaLearner
-from hrl.training.adapting_policy import AdaptingPolicy
+from torch import Tensor
+
 from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.episodes import Finished
+from hrl.training.evaluation import Policy
 from hrl.training.loop import StopRequest
 from hrl.training.reporter import Reporter
 from hrl.training.session import Session
 from hrl.types import BatchedEnv, UserError
 
 
+class RoundLearner(Protocol):
+    """What learns in rounds."""
+
+    steps: int
+    """Environment steps so far."""
+    metrics: dict[str, float]
+    """Of the last round, by tag."""
+
+    def round(self, env: Any, progress: float) -> Finished:
+        """Collect episodes and learn from them; `progress` in [0, 1] is the run's."""
+
+    def cut(self) -> None:
+        """Forget what a checkpoint does not hold."""
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """What is learned, enough to act."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor, enough to go on."""
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+
+    def counters(self) -> dict[str, Any]:
+        """Host numbers."""
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take over what `counters` gave."""
+
+
 class Rounds:
     """One run. A round begins every episode anew, so a checkpoint between two rounds is exact."""
 
-    def __init__(self, learner: MetaLearner, env: BatchedEnv, session: Session) -> None:
+    def __init__(self, learner: RoundLearner, policy: Policy, env: BatchedEnv, session: Session) -> None:
         if session.processes.size > 1:
-            raise UserError("Meta-learning runs in one process; give it more --tasks instead.")
-        self.learner, self.env, self.session = learner, env, session
-        self.policy = AdaptingPolicy(learner)
+            raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
+        self.learner, self.policy, self.env, self.session = learner, policy, env, session
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None
         self.reporter = Reporter(session, self._restore(session.resume) if session.resume else 0)
@@ -61,6 +92,7 @@ class Rounds:
 
     def _save(self) -> None:
         self.reporter.log(self.learner.steps, self.learner.metrics)
+        self.learner.cut()
         self.checkpoints.save(Checkpoint(self.learner.tensors(), self._numbers()))
         self.saved_at = self.learner.steps
 

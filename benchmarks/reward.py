@@ -1,0 +1,91 @@
+"""A learned reward on a delayed task: the same policy-gradient agents with it and without, life after life.
+
+    python benchmarks/reward.py --seeds 8
+
+hrl/Track-v0 with rewards paid every 20 steps, as their sum. A life lasts ten rounds of 16 episodes; what counts is the
+task's return over all rounds of the last ten lives. Agents without the reward are shown at three learning rates.
+"""
+
+import csv
+import json
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from learning import RESULTS, command, processor
+from scipy.stats import t as student
+
+CASES = {
+    "learned reward": "--reward learned --lr 0.015",
+    "without, learning rate .01": "--reward task --lr 0.01",
+    "without, learning rate .015": "--reward task --lr 0.015",
+    "without, learning rate .02": "--reward task --lr 0.02",
+    "without, rewards not delayed": "--reward task --lr 0.02 --reward-delay 0",
+}
+LIVES = 10
+
+
+@dataclass
+class Options:
+    """Run what is missing, and print."""
+
+    seeds: int = 8
+    """Seeds a case."""
+    jobs: int = 2
+    """Runs at a time, each on one thread."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "reward.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    missing = [(c, s) for s in range(options.seeds) for c in CASES if f"{c} {s}" not in results]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (case, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
+            results[f"{case} {seed}"] = result
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            print(f"{case}, seed {seed}: {result['final']:.1f}", flush=True)
+    print("| agent | return of the last ten lives: mean [95 %] | each seed | of all lives |")
+    print("|---|---|---|---|")
+    for case in CASES:
+        rows = [results[f"{case} {s}"] for s in range(options.seeds)]
+        final, whole = [r["final"] for r in rows], [r["whole"] for r in rows]
+        each = " ".join(f"{x:.1f}" for x in final)
+        print(f"| {case} | {mean(final)} | {each} | {mean(whole)} |")
+
+
+def mean(values: list[float]) -> str:
+    """With its interval by Student's t."""
+    centre, half = statistics.mean(values), 0.0
+    if len(values) > 1:
+        half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{centre:.1f} [{centre - half:.1f}, {centre + half:.1f}]"
+
+
+def measure(case: str, seed: int) -> dict[str, Any]:
+    """One run by the user's own command."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["lirpg", "--env", "hrl/Track-v0", *CASES[case].split(), "--seed", str(seed), "--threads", "1"]
+        command("train.py", *words, "--save-freq", "0", "--log-dir", folder)
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        with (run / "progress.csv").open(newline="") as progress:
+            rows = [r for r in csv.DictReader(progress) if r["train/life/return"]]
+    lives: dict[str, list[float]] = {}
+    for row in rows:
+        lives.setdefault(row["train/life/number"], []).append(float(row["train/life/return"]))
+    whole = [statistics.mean(returns) for returns in lives.values() if len(returns) == LIVES]  # a life has ten rounds
+    return {
+        "final": statistics.mean(whole[-LIVES:]), "whole": statistics.mean(whole), "lives": whole,
+        "seconds": time.perf_counter() - started, "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""A stochastic policy as evaluations see it: it acts by its likeliest actions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrl.functional import call
+from hrl.types import Observation, Step
+
+
+class Actor:
+    """A policy under the parameters that are in force when it is asked."""
+
+    def __init__(self, policy: Any, parameters: Callable[[], dict[str, Tensor]], device: torch.device) -> None:
+        self.policy, self.parameters, self.device = policy, parameters, device
+
+    def start(self, num_envs: int) -> Any:
+        """Nothing done yet."""
+        return self.policy.start(num_envs, self.device)
+
+    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, None]:
+        """The likeliest actions."""
+        action, memory = call(self.policy, "act", self.parameters(), obs.state, memory, None)
+        return action, memory, None
+
+    def place(self, state: Tensor) -> Tensor | None:
+        """It has no goal space."""
+        return None
+
+    def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
+        """What it remembers ends with the episode."""
+        done = step.terminated | step.truncated
+        fresh = self.start(len(done))
+        return torch.utils._pytree.tree_map(lambda x, y: torch.where(done, y, x), memory, fresh), {}

@@ -1,0 +1,214 @@
+"""A reward that is learned by the gradient of the task's return through an agent's own policy gradient (LIRPG: Zheng,
+Oh, Singh 2018), and that outlives the agent (Zheng et al. 2020)."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from hrl.execution import nowhere
+from hrl.functional import call
+from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
+from hrl.nested.inner import Descent, State, parameters
+from hrl.nested.optimisers import Adam
+from hrl.nested.reward import IntrinsicReward
+from hrl.nested.trees import norm
+from hrl.nested.unrolled import Unrolled
+from hrl.networks import mlp
+from hrl.training.episodes import Finished, finished
+from hrl.types import Spec, UserError
+
+BIRTH = 1_000_003
+"""What sets the random states of two lives apart."""
+
+
+class LifeSettings(Protocol):
+    """How agents live, and what they leave behind (see agents/lirpg.py)."""
+
+    reward: str
+    episodes: int
+    lifetime: int
+    lr: float
+    value_lr: float
+    value_updates: int
+    reward_lr: float
+    reward_updates: int
+    weight: float
+    penalty: float
+    hidden: tuple[int, ...]
+    reward_hidden: tuple[int, ...]
+    gamma: float
+    lam: float
+
+
+class Lifetimes:
+    """An agent that learns by policy gradient, round after round; after a lifetime a new one is born.
+
+    What is learned for all lives is r_η(s, a), by which steps are credited beside the task's advantage:
+
+        inner    θ' = Adam step along ∇_θ E[A_t log π_θ(a_t|s_t)],     A = norm(norm(A_task) + λ r_η)
+        outer    u_t = ∂ J(θ') / ∂A_t on the episodes that θ' collects,    η ← η + β ∇_η E[u r_η - c/2 r_η²]
+
+    J is the task's alone. By u the outer gradient is Σ_t u_t ∂A_t/∂η; its size is taken out, and c holds r_η small.
+    """
+
+    def __init__(
+        self, config: LifeSettings, policy: Callable[[], nn.Module], spec: Spec, device: torch.device, seed: int
+    ) -> None:
+        if not spec.max_episode_steps:
+            raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
+        self.config, self.make_policy, self.spec, self.device, self.seed = config, policy, spec, device, seed
+        self.horizon = spec.max_episode_steps
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.rule = Adam(config.lr, through_scale=False)
+        self.actions = spec.action_dim if spec.continuous else int(spec.action_space.n)  # type: ignore[attr-defined]
+        self.steps = self.life = self.age = 0
+        self.metrics: dict[str, float] = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.reward = IntrinsicReward(spec.state_dim, self.actions, 1.0, config.reward_hidden, smooth=True).to(
+                device
+            )
+        self.teacher = FlatAdam(self.reward.parameters(), config.reward_lr)
+        self.bear()
+
+    def bear(self) -> None:
+        """A new agent, that knows nothing."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + BIRTH * (self.life + 1))
+            self.policy = self.make_policy().to(self.device)
+            self.value = mlp(self.spec.state_dim, self.config.hidden, 1, smooth=True).to(self.device)
+        self.agent = State(parameters(self.policy), self.rule.begin(parameters(self.policy)), 0)
+        self.critic = FlatAdam(self.value.parameters(), self.config.value_lr)
+        self.episodes: Trajectories | None = None
+
+    # -- a round ---------------------------------------------------------------------------------------------
+
+    def round(self, env: Any, progress: float) -> Finished:
+        """Learn from the episodes at hand, collect those of the agent that came of it; learn the reward from these."""
+        before = self.episodes if self.episodes is not None else self._met(env)
+        paid = self.paid(before)
+        credit = normalised(before.advantage + self.config.weight * paid, before.keep)
+        inner, state = self._inner(before), self.agent
+        self.agent = inner.step(state, credit).detached()
+        after = self._met(env)
+        self.metrics = {"life/age": self.age, "life/number": self.life, "life/return": float(after.returns())}
+        if self.config.reward == "learned":
+            self.metrics |= self._teach(Unrolled(inner, 1), state, credit, before, after)
+        self.episodes, self.age = after, self.age + 1
+        if self.age == self.config.lifetime:
+            self.life, self.age = self.life + 1, 0
+            self.bear()
+        return finished(after)
+
+    def _inner(self, data: Trajectories) -> Descent:
+        """The agent's own update, as a function of how each step is credited."""
+        return Descent(lambda p, credit, step: -data.mean(self.log_prob(p, data) * credit), self.rule)
+
+    def _teach(
+        self, estimator: Unrolled, state: State, credit: Tensor, before: Trajectories, after: Trajectories
+    ) -> dict[str, float]:
+        """Move the reward to where steps should have been credited otherwise."""
+        estimate = estimator(lambda p, credit: score(self.log_prob(p, after), after), state, credit)
+        wanted = -estimate.gradient * before.keep
+        wanted = wanted / (wanted.square().sum() / before.keep.sum()).sqrt().clamp_min(1e-12)
+        for _ in range(self.config.reward_updates):
+            paid = self._rewards(before)
+            loss = -before.mean(wanted * paid) + 0.5 * self.config.penalty * before.mean(paid.square())
+            self.teacher.minimise(loss)
+        return {"reward/spread": float(paid.detach().std()), "reward/gradient": float(norm(estimate.gradient))}
+
+    def log_prob(self, params: dict[str, Tensor], data: Trajectories) -> Tensor:
+        """[T, E]"""
+        return call(self.policy, "log_prob", params, data.state, data.action, data.memory)
+
+    @torch.no_grad()
+    def paid(self, data: Trajectories) -> Tensor:
+        """The learned reward [T, E]; 0 at first."""
+        return self._rewards(data)
+
+    def _rewards(self, data: Trajectories) -> Tensor:
+        given = data.action.clamp(-1.0, 1.0) if self.spec.continuous else one_hot(data.action, self.actions).float()
+        return self.reward(data.state, given) * data.keep
+
+    # -- the agent's experience ------------------------------------------------------------------------------
+
+    def _met(self, env: Any) -> Trajectories:
+        """Episodes of the agent as it is, judged by its value before that learns from them."""
+        data = self.collect(env)
+        value = self.value(data.state).squeeze(-1)
+        gain = advantages(data.reward, value.detach(), value.new_zeros(data.keep.shape[-1]), data.keep,
+                          self.config.gamma, self.config.lam)  # fmt: skip
+        target = value.detach() + gain
+        for _ in range(self.config.value_updates):
+            self.critic.minimise(data.mean((self.value(data.state).squeeze(-1) - target).square()))
+        return data._replace(advantage=normalised(gain, data.keep))
+
+    @torch.no_grad()
+    def collect(self, env: Any) -> Trajectories:
+        """One episode of every environment; their time limit ends them."""
+        obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=self.generator, device=self.device)))
+        memory, going, seen = self.policy.start(env.num_envs, self.device), torch.ones(env.num_envs), []
+        going = going.to(self.device)
+        for _ in range(self.horizon):
+            noise = torch.rand(env.num_envs, self.policy.noise_dim, generator=self.generator, device=self.device)
+            noise.clamp_(1e-6, 1 - 1e-6)
+            action, memory = call(self.policy, "act", self.agent.params, obs.state, memory, noise)
+            step = env.step(action)
+            seen.append((obs.state, action, step.reward, going, step.success.float(), memory))
+            going = going * ~(step.terminated | step.truncated)
+            obs = step.obs
+            if nowhere(going > 0):
+                break
+        state, action, reward, keep, success, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x), *seen)
+        self.steps += len(keep) * env.num_envs
+        return Trajectories(state, action, reward * keep, keep, reward, success, keep.sum(), memory)
+
+    # -- what a run keeps ------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """The episodes at hand are not kept: the running process too collects new ones."""
+        self.episodes = None
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """The agent that lives, and the reward."""
+        tensors = {f"policy.{name}": x for name, x in self.agent.params.items()}
+        return tensors | {f"reward.{name}": x for name, x in self.reward.state_dict().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the rounds to come depend on."""
+        tensors = self.network_tensors() | {"generator": self.generator.get_state()}
+        tensors |= {f"value.{name}": x for name, x in self.value.state_dict().items()}
+        for name, optimiser in (("teacher", self.teacher), ("critic", self.critic)):
+            tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
+        memory: Any = self.agent.memory
+        tensors |= {f"memory.{part}.{name}": x for part in ("mean", "square") for name, x in memory[part].items()}
+        return tensors | {"memory.count": memory["count"]}
+
+    def load_networks(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what is learned. Raises UserError where the sizes are others."""
+        try:
+            for name, x in self.network_tensors().items():
+                x.copy_(tensors[name])
+        except (KeyError, RuntimeError) as error:
+            raise UserError("The checkpoint does not fit its configuration or environment.") from error
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.load_networks(tensors)
+        with torch.no_grad():
+            for name, x in self.tensors().items():
+                if name != "generator":
+                    x.copy_(tensors[name])
+        self.generator.set_state(tensors["generator"].cpu())
+
+    def counters(self) -> dict[str, Any]:
+        """Host numbers."""
+        return {"steps": self.steps, "life": self.life, "age": self.age}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take over what `counters` gave."""
+        self.steps, self.life, self.age = counters["steps"], counters["life"], counters["age"]
