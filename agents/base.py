@@ -90,7 +90,7 @@ class HierarchyConfig(ABC):
     def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
         """The agents of the runs that levels begin with."""
         parts: list[Any] = [self, *vars(self).values()]
-        runs = {part.load for part in parts if isinstance(part, LevelConfig) and part.load is not None}
+        runs = {part.earlier for part in parts if isinstance(part, LevelConfig) and part.earlier is not None}
         return {run: session.earlier(run) for run in sorted(runs)}
 
     def _seeded(self, env: BatchedEnv, session: Session) -> Hierarchy:

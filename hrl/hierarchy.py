@@ -78,12 +78,12 @@ class Hierarchy:
     def take_over(self, earlier: Mapping[Path, "Hierarchy"]) -> None:
         """Levels that begin with what those of earlier runs know take it over. Raises UserError where it cannot be."""
         for level in self.levels:
-            if level.config.load is not None:
-                agent = earlier[level.config.load]
+            if level.config.earlier is not None:
+                agent = earlier[level.config.earlier]
                 known = {other.name: other for other in agent.levels}
                 if level.name not in known:
                     raise UserError(
-                        f"The run in {level.config.load} has no level {level.name}, but {' and '.join(known)}."
+                        f"The run in {level.config.earlier} has no level {level.name}, but {' and '.join(known)}."
                     )
                 level.take_over(known[level.name], agent.generator)
 

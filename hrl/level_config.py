@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from hrl.learners import LearnerConfig
 from hrl.learners.protection import ProtectConfig
@@ -44,7 +46,7 @@ class LevelConfig(LearnerConfig):
     """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
     frozen: bool = False
     """Act, but do not learn."""
-    load: Path | None = None
+    earlier: Annotated[Path | None, tyro.conf.arg(name="load")] = None
     """Begin with what the level of this name has learned in an earlier run (its folder), not from nothing."""
     protect: ProtectConfig = field(default_factory=ProtectConfig)
 

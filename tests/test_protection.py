@@ -202,3 +202,14 @@ def test_a_levels_run_of_another_algorithm_is_told(tmp_path, capsys):
     run = run_of(tmp_path / "flat")
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--low.load", str(run)]) == 2
     assert "has no levels to load" in capsys.readouterr().err
+
+
+def test_one_level_begins_with_an_earlier_run_too(tmp_path):
+    line = ["--eval-freq", "0", "--total-steps", "500", "--tasks", "2"]
+    first = trained(tmp_path / "first", *line, algorithm="td3")
+    second = trained(
+        tmp_path / "second", *line, "--load", str(first), "--protect.by", "l2", "--replay", "5000", algorithm="td3"
+    )
+    policy = load_policy(second, "last")
+    assert int(policy.agent.levels[0].protection.sealed) == 1
+    assert evaluate.main([str(second), "--task", "0", "--episodes", "2", "--json"]) == 0
