@@ -2,11 +2,11 @@
 
     python benchmarks/continual.py --seeds 3
 
-HIRO by its preset on batched U mazes, turned by 0 to 3 quarters, and again: eight tasks, each a run that begins with
-the one before (--low.load, --high.load). Success p_i(t) on task i after t tasks, 100 episodes, acting as for task i:
+HIRO by its preset on batched U mazes, turned by 0 to 2 quarters, and again: six tasks, each a run that begins with the
+one before (--low.load, --high.load). Success p_i(t) on task i after t tasks, 100 episodes, acting as for task i:
 
-    performance    mean over i of p_i(8)
-    forgetting     mean over i of p_i(i) - p_i(8), p_i(i) as the run on task i ended
+    performance    mean over i of p_i(6)
+    forgetting     mean over i of p_i(i) - p_i(6), p_i(i) as the run on task i ended
     transfer       mean over i of (AUC_i - AUC_1) / (1 - AUC_1), of the learning curves; the first task is the reference
 """
 
@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
+from hrl_scripts import evaluate
 from learning import RESULTS, command, processor
 
-ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 4, 2
+ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 3, 2
 TASKS = TURNS * ROUNDS
 METHODS = {"nothing": "fine-tuning", "l2": "L2", "ewc": "EWC", "packnet": "PackNet"}
 STRENGTH = {"l2": 0.3, "ewc": 100.0}
@@ -44,6 +46,7 @@ class Options:
 def main() -> None:
     """Run what is missing, then print the table."""
     options = tyro.cli(Options)
+    torch.set_num_threads(1)
     file = RESULTS / "continual.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     missing = [(m, s) for s in range(options.seeds) for m in options.methods if f"{m} {s}" not in results]
@@ -66,7 +69,7 @@ def main() -> None:
 def sequence(method: str, seed: int, strength: float | None = None, tasks: int = TASKS) -> dict[str, Any]:
     """The runs of one sequence by the user's own commands, and the last one judged on every task."""
     strength = STRENGTH.get(method, 1.0) if strength is None else strength
-    words = ["hiro", "--env", ENV, "--seed", str(seed), "--threads", "1", "--eval-freq", "5000"]
+    words = ["hiro", "--env", ENV, "--seed", str(seed), "--threads", "1"]
     words += ["--eval-episodes", "100", "--low.tasks", str(TASKS), "--high.tasks", str(TASKS)]
     curves: list[list[float]] = []
     started = time.perf_counter()
@@ -101,8 +104,9 @@ def curve(run: Path) -> list[float]:
 
 def judged(run: Path | None, task: int) -> float:
     """Success of the run on a task, acting as for it."""
-    words = ["--task", str(task), "--env-kwargs", f"turned={task % TURNS}", "--episodes", "100", "--json"]
-    return float(json.loads(command("evaluate.py", str(run), *words))["success_rate_any"])
+    assert run is not None
+    options = evaluate.Options((run,), task=task, env_kwargs={"turned": task % TURNS})
+    return float(evaluate.evaluate_run(run, options, alone=False)["success_rate_any"])
 
 
 def measures(result: dict[str, Any]) -> tuple[float, float, float]:
