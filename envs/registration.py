@@ -21,6 +21,6 @@ for layout, steps in (("UMaze", 300), ("Open", 300), ("Medium", 600), ("Large", 
     _register(f"PointMaze_{layout}Dense-v0", "point_maze:PointMaze", steps, layout=layout, reward_type="dense")
 _register("Navigation-v0", "navigation:Navigation", 100)
 _register("Track-v0", "track:Track", 100)
-_register("Taxi-v0", "taxi:Taxi", 500)
+_register("Taxi-v0", "taxi:Taxi", 300)
 _register("FourRooms-v0", "grids:FourRooms", 500)
 _register("KeyDoor-v0", "grids:KeyDoor", 200)

@@ -156,9 +156,9 @@ class Options(nn.Module):
     def __init__(self, state_dim: int, actions: int, options: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.options, self.actions = options, actions
-        self.high = mlp(state_dim, (), options)
-        for parameter in self.high.parameters():  # every option alike
-            nn.init.zeros_(parameter)
+        # Linear, and every option alike at first. No bias: adapting at one state would move all others with it.
+        self.high = nn.Linear(state_dim, options, bias=False)
+        nn.init.zeros_(self.high.weight)
         self.low = nn.ModuleDict(
             {"act": _xavier(mlp(state_dim, hidden, options * actions)), "end": _xavier(mlp(state_dim, hidden, options))}
         )

@@ -151,7 +151,7 @@ def test_a_categorical_is_torchs_and_draws_from_it():
 def test_the_probability_of_what_options_did_by_hand():
     torch.manual_seed(1)
     policy = Options(2, 3, 2, (4,))
-    policy.high[0].weight.data.normal_()
+    policy.high.weight.data.normal_()
     state, action = torch.randn(3, 1, 2), torch.tensor([[2], [0], [1]])
     option, anew = torch.tensor([[1], [1], [0]]), torch.tensor([[True], [False], [True]])
     high, acts, ends = (x.squeeze(1).detach() for x in policy.shape(state))

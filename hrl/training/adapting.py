@@ -122,7 +122,7 @@ class MetaLearner:
             way.append(self.collect(env, tasks, own, self.generator))
             own = self.adaptation.adapted(own, way[-1])
         last = self.collect(env, tasks, own, self.generator)
-        self.steps += sum(data.keep.shape[-2] * env.num_envs for data in (*way, last))
+        self.steps += sum(int(data.keep.sum()) for data in (*way, last))
         metrics = self._outer_step(way, last, c.entropy * max(1 - 2 * progress, 0.0))
         for k, data in enumerate([*way, last]):
             metrics[f"return_after_{k}"] = data.returns().mean()
