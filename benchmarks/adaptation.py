@@ -1,6 +1,6 @@
 """Fast adaptation: returns on held-out tasks after 0, 1, 2 and 3 steps, beside the published ones.
 
-    python benchmarks/adaptation.py --cases maml first-order --jobs 2
+    python benchmarks/adaptation.py --cases maml first-order famp --jobs 2
 
 Each run is the command that a user would type, evaluated by `evaluate.py RUN --episodes TASKS`. Finished runs are kept
 in results/adaptation.json and not run again.
@@ -30,11 +30,13 @@ class Case:
     arguments: str
     published: tuple[float, ...]
     tasks: int = TASKS
+    seeds: int = 1
 
 
 CASES = {
     "maml": Case("MAML, 2-D point", POINT, (-40.41, -11.68, -3.33, -3.23)),
     "first-order": Case("first-order MAML, 2-D point", f"{POINT} --first-order True", ()),
+    "famp": Case("FAMP, Taxi", "famp --env hrl/Taxi-v0", (-9.65, -4.21, 0.66, 0.58), tasks=12, seeds=3),
 }
 
 
@@ -44,8 +46,8 @@ class Options:
 
     cases: tuple[str, ...] = tuple(CASES)
     """Rows."""
-    seeds: int = 1
-    """Seeds a row."""
+    seeds: int = 0
+    """Seeds a row; 0 for as many as the table has."""
     jobs: int = 1
     """Runs at a time, each on one thread."""
 
@@ -55,7 +57,7 @@ def main() -> None:
     options = tyro.cli(Options)
     file = RESULTS / "adaptation.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    wanted = [(case, seed) for seed in range(options.seeds) for case in options.cases]
+    wanted = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
     missing = [(case, seed) for case, seed in wanted if f"{case} {seed}" not in results]
     with ThreadPoolExecutor(options.jobs) as pool:
         for key, result in pool.map(lambda pair: (f"{pair[0]} {pair[1]}", measure(CASES[pair[0]], pair[1])), missing):
