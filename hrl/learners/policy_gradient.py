@@ -42,7 +42,7 @@ class Trajectories(NamedTuple):
     """[..., T, E] 0 after the end."""
     success: Tensor
     """[..., T, E] 1 where the environment says so."""
-    count: Tensor
+    divisor: Tensor
     """[...] what sums over all steps are divided by: steps that count, or episodes."""
     memory: Any = ()
     """[..., T, E] what the policy remembered after each step; a tree of tensors."""
@@ -69,8 +69,8 @@ class Trajectories(NamedTuple):
         advantage = advantages(reward, value, tail, keep, credit.gamma, credit.lam)
         steps = keep.sum((-2, -1))
         advantage = normalised(advantage, keep) if credit.normalise else advantage
-        count = torch.full_like(steps, keep.shape[-1]) if credit.summed else steps
-        return cls(state, action, reward, keep, advantage, success, count, memory)
+        divisor = torch.full_like(steps, keep.shape[-1]) if credit.summed else steps
+        return cls(state, action, reward, keep, advantage, success, divisor, memory)
 
     def returns(self) -> Tensor:
         """[...] the mean undiscounted return of an episode."""
@@ -78,7 +78,7 @@ class Trajectories(NamedTuple):
 
     def mean(self, values: Tensor) -> Tensor:
         """[...] over all steps that count, or their sum over an episode, on average."""
-        return (values * self.keep).sum((-2, -1)) / self.count
+        return (values * self.keep).sum((-2, -1)) / self.divisor
 
 
 def discounted(reward: Tensor, gamma: float) -> Tensor:

@@ -68,6 +68,7 @@ class Protection(nn.Module):
     def __init__(self, learner: Learner, config: ProtectConfig) -> None:
         super().__init__()
         # Not registered: the learner owns this module, not the other way round.
+        self.learner: Learner
         self.__dict__["learner"] = learner
         self.config = config
         self.optimiser: Adam = cast(Any, learner).actor_optimiser

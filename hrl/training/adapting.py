@@ -186,8 +186,9 @@ class MetaLearner:
             obs = step.obs
             if nowhere(going > 0):
                 break
-        stacked = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *seen)
-        return Trajectories.judged(*stacked[:5], self.settings.credit, final, cut, stacked[5])
+        *stacked, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *seen)
+        state, action, reward, keep, success = stacked
+        return Trajectories.judged(state, action, reward, keep, success, self.settings.credit, final, cut, memory)
 
     def cut(self) -> None:
         """Nothing lasts from round to round that is not in a checkpoint."""

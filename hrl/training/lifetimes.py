@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from hrl.execution import nowhere
@@ -28,7 +28,7 @@ BIRTH = 1_000_003
 class LifeSettings(Protocol):
     """How agents live, and what they leave behind (see agents/lirpg.py)."""
 
-    reward: str
+    reward: Any
     episodes: int
     lifetime: int
     lr: float
@@ -56,7 +56,7 @@ class Lifetimes:
     """
 
     def __init__(
-        self, config: LifeSettings, policy: Callable[[], nn.Module], spec: Spec, device: torch.device, seed: int
+        self, config: LifeSettings, policy: Callable[[], Any], spec: Spec, device: torch.device, seed: int
     ) -> None:
         if not spec.max_episode_steps:
             raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
@@ -64,7 +64,7 @@ class Lifetimes:
         self.horizon = spec.max_episode_steps
         self.generator = torch.Generator(device).manual_seed(seed)
         self.rule = Adam(config.lr, through_scale=False)
-        self.actions = spec.action_dim if spec.continuous else int(spec.action_space.n)  # type: ignore[attr-defined]
+        self.actions = spec.action_dim if spec.continuous else int(spec.action_space.n)
         self.steps = self.life = self.age = 0
         self.metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
@@ -79,7 +79,7 @@ class Lifetimes:
         """A new agent, that knows nothing."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + BIRTH * (self.life + 1))
-            self.policy = self.make_policy().to(self.device)
+            self.policy: Any = self.make_policy().to(self.device)
             self.value = mlp(self.spec.state_dim, self.config.hidden, 1, smooth=True).to(self.device)
         self.agent = State(parameters(self.policy), self.rule.begin(parameters(self.policy)), 0)
         self.critic = FlatAdam(self.value.parameters(), self.config.value_lr)
