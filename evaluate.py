@@ -90,12 +90,13 @@ def evaluate_run(path: Path, options: Options, alone: bool) -> dict[str, Any]:
     policy = agent.load(session, options.checkpoint)
     if options.task is not None:
         if not hasattr(policy, "recall"):
-            raise UserError(f"--task: {algorithm} learns one task.")
+            raise UserError(f"--task is for levels that learn one task after another, which {algorithm} has not.")
         policy.recall(options.task)
     result: Evaluation = session.evaluate(policy, options.episodes, keep_paths=12 if options.plot and alone else 0)
     summary = {
         "run": str(path), "algorithm": algorithm, "env": env.env, "trained_on": env_id, "seed": config.seed,
-        "checkpoint": options.checkpoint, "steps": session.checkpoint(options.checkpoint).steps, **result.summary(),
+        "env_kwargs": options.env_kwargs, "task": options.task, "checkpoint": options.checkpoint,
+        "steps": session.checkpoint(options.checkpoint).steps, **result.summary(),
     }  # fmt: skip
     if alone:
         _picture_and_video(options, session, policy, result, f"{algorithm} on {env.env}")

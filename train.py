@@ -296,7 +296,7 @@ def make_session(
         if not isinstance(its_agent, HierarchyConfig):
             raise UserError(f"{path} is a run of {algorithm}, which has no levels to load.")
         its_run = replace(its_run, device=run_config.device, threads=run_config.threads)
-        return its_agent.restored(make_session(algorithm, env, its_run, its_agent, folder))
+        return its_agent.restored(make_session(algorithm, env, its_run, its_agent, folder, processes=processes))
 
     return Session(
         run=run_config,
@@ -316,7 +316,9 @@ def make_session(
 
 
 def load_policy(path: Path, which: Which = "best") -> Any:
-    """The trained policy of a run folder, with stable-baselines3's `predict`. Raises UserError where there is none."""
+    """The trained policy of a run folder; a hierarchy's has stable-baselines3's `predict`. Raises UserError where there
+    is none.
+    """
     folder = RunFolder.existing(path)
     algorithm, env, run_config, agent = stored(folder)
     return agent.load(make_session(algorithm, env, run_config, agent, folder), which)

@@ -4,7 +4,6 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +12,7 @@ from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.level_config import LevelConfig
 from hrl.nested.adaptation import Adaptation
+from hrl.succession import take_over
 from hrl.training.adapting import MetaLearner, MetaSettings
 from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.evaluation import Policy
@@ -55,10 +55,7 @@ class HierarchyConfig(ABC):
     def train(self, session: Session) -> signal.Signals | None:
         """Build, and run the training loop."""
         env = session.make_env(None, None)
-        earlier = self._earlier(session) if session.resume is None else None
-        agent = self._seeded(env, session)
-        if earlier is not None:
-            agent.take_over(earlier)
+        agent = self._begun(env, session)
         agent.join(session.processes)
         agent.execute(pick_execution(session.run.execution, session.device))
         session.begin()
@@ -83,15 +80,22 @@ class HierarchyConfig(ABC):
         env, checkpoint = session.make_env(None, None), session.checkpoint("last")
         agent = self._seeded(env, session)
         env.close()
-        agent.load_tensors(checkpoint.tensors)
-        agent.load_counters(checkpoint.numbers["agent"])
+        try:
+            agent.load_tensors(checkpoint.tensors)
+            agent.load_counters(checkpoint.numbers["agent"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"The checkpoint in {session.folder.path} does not fit its config.json.") from error
         return agent
 
-    def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
-        """The agents of the runs that levels begin with."""
+    def _begun(self, env: BatchedEnv, session: Session) -> Hierarchy:
+        """The agent at the run's begin: new, or with what earlier runs know."""
         parts: list[Any] = [self, *vars(self).values()]
         runs = {part.earlier for part in parts if isinstance(part, LevelConfig) and part.earlier is not None}
-        return {run: session.earlier(run) for run in sorted(runs)}
+        earlier = {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
+        agent = self._seeded(env, session)
+        if earlier:
+            take_over(agent, earlier)
+        return agent
 
     def _seeded(self, env: BatchedEnv, session: Session) -> Hierarchy:
         torch.manual_seed(session.run.seed)
@@ -115,6 +119,7 @@ class AdaptingConfig(MetaSettings, ABC):
                 f"Here --tasks times --episodes environments are stepped, {self.tasks * self.episodes}: set those "
                 "instead of --num-envs."
             )
+        require_alone(session)
         env = session.make_env(self.tasks * self.episodes, None)
         require_task_family(env)
         learner = self._learner(env.spec, session)
@@ -134,7 +139,15 @@ class AdaptingConfig(MetaSettings, ABC):
     def _learner(self, spec: Spec, session: Session) -> MetaLearner:
         torch.manual_seed(session.run.seed)
         adaptation = self.adaptation(spec, session.device)
+        if self.fixed_start and not adaptation.shared:
+            raise UserError("--fixed-start leaves nothing to learn where everything adapts: give --adapts a level.")
         return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
+
+
+def require_alone(session: Session) -> None:
+    """Refuse several processes."""
+    if session.processes.size > 1:
+        raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
 
 
 def require_task_family(env: BatchedEnv) -> None:

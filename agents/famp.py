@@ -18,7 +18,7 @@ import torch
 from hrl.agents.base import AdaptingConfig
 from hrl.learners.policy_gradient import Credit
 from hrl.nested.adaptation import Adaptation
-from hrl.policies import Options
+from hrl.policies import Options, numbered
 from hrl.types import Spec, UserError
 
 
@@ -80,5 +80,7 @@ class FAMPConfig(AdaptingConfig):
         """The controller adapts."""
         if spec.continuous:
             raise UserError(f"FAMP needs numbered actions, but {spec.env_id} has {spec.action_space}.")
-        policy = Options(spec.state_dim, int(spec.action_space.n), self.options, self.hidden).to(device)
-        return Adaptation(policy, lambda name: name.startswith("high."), self.inner_lr, self.first_order)
+        inputs = spec.state_dim + spec.goal_dim
+        policy = Options(inputs, numbered(spec), self.options, self.hidden).to(device)
+        high = lambda name: name.startswith("high.")  # noqa: E731
+        return Adaptation(policy, high, self.inner_lr, self.first_order, self.correction)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from hrl.agents.base import require_alone
 from hrl.policies import policy_for
 from hrl.training.actor import Actor
 from hrl.training.lifetimes import Lifetimes
@@ -66,6 +67,7 @@ class LIRPGConfig:
         self.check()
         if session.num_envs not in (1, self.episodes):
             raise UserError(f"Here --episodes environments are stepped, {self.episodes}: set that, not --num-envs.")
+        require_alone(session)
         env = session.make_env(self.episodes, None)
         learner = self._learner(env.spec, session)
         session.begin()
@@ -73,6 +75,7 @@ class LIRPGConfig:
 
     def load(self, session: Session, which: Which) -> Actor:
         """The agent that lived at a checkpoint."""
+        self.check()
         env = session.make_env(1, None)
         learner = self._learner(env.spec, session)
         env.close()

@@ -15,7 +15,7 @@ from torch import nn
 
 from hrl.agents.base import AdaptingConfig
 from hrl.nested.adaptation import Adaptation
-from hrl.policies import Options, policy_for
+from hrl.policies import Options, numbered, policy_for
 from hrl.types import Spec, UserError
 
 
@@ -55,4 +55,4 @@ class MAMLConfig(AdaptingConfig):
             return policy_for(spec, self.hidden, self.std)
         if spec.continuous:
             raise UserError(f"--options needs numbered actions, but {spec.env_id} has {spec.action_space}.")
-        return Options(spec.state_dim, int(spec.action_space.n), self.options, self.hidden)
+        return Options(spec.state_dim + spec.goal_dim, numbered(spec), self.options, self.hidden)

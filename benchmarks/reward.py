@@ -27,7 +27,7 @@ CASES = {
     "without, learning rate .02": "--reward task --lr 0.02",
     "without, rewards not delayed": "--reward task --lr 0.02 --reward-delay 0",
 }
-LIVES = 10
+LIVES, ROUNDS = 10, 10
 
 
 @dataclass
@@ -80,7 +80,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     lives: dict[str, list[float]] = {}
     for row in rows:
         lives.setdefault(row["train/life/number"], []).append(float(row["train/life/return"]))
-    whole = [statistics.mean(returns) for returns in lives.values() if len(returns) == LIVES]  # a life has ten rounds
+    whole = [statistics.mean(returns) for returns in lives.values() if len(returns) == ROUNDS]  # only whole lives
     return {
         "final": statistics.mean(whole[-LIVES:]), "whole": statistics.mean(whole), "lives": whole,
         "seconds": time.perf_counter() - started, "machine": processor(), "date": time.strftime("%Y-%m-%d"),

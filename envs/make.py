@@ -186,7 +186,11 @@ def _make_vector(
         raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
     if own and config.vectorization == "auto":
         env = gym.make_vec(name, config.num_envs, "vector_entry_point", **_on_device(name, kwargs, device))
-        return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
+        if not config.reward_delay:
+            return env
+        if env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+            return DelayedRewards(env, config.reward_delay)
+        env.close()  # what others do at an episode's end is left to the single ones
     indices = range(config.num_envs)
     if config.vectorization == "async":
         module = config.env.rpartition(":")[0]

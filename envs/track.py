@@ -13,7 +13,7 @@ STRIDE, WANDER, EDGE = 0.2, 0.15, 1.5
 class Track(TensorEnv):
     """N points p and places q, both uniform in [-1, 1]² at first and both observed.
 
-    p moves by at most .2 along x and y, within 1.5 of the origin; the reward is minus the distance that is left to q,
+    p moves by at most .2 along x and y, within [-1.5, 1.5]²; the reward is minus the distance that is left to q,
     which then moves by N(0, .15²) within [-1, 1]². Success is to be within .2.
     """
 

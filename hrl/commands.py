@@ -58,6 +58,10 @@ class Subgoal:
             "distance": self._negative_distance,
         }[reward]
 
+    def fits(self, other: object) -> bool:
+        """Whether decisions and targets mean the same under another command."""
+        return isinstance(other, Subgoal) and self.space.same(other.space)
+
     def issue(self, state: Tensor, raw: Tensor) -> Tensor:
         """The target [..., G] of a decision raw in [-1, 1]."""
         goal = self.space.scale(raw)

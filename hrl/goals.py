@@ -72,6 +72,11 @@ class GoalSpace:
         low, high = (tuple(float(x) for x in b) for b in (self.low, self.high))
         return replace(config, low=low, high=high, bounds="given", threshold=self.threshold)
 
+    def same(self, other: "GoalSpace") -> bool:
+        """Whether goals mean the same in another space, as far as its declaration tells."""
+        alike = self.relative == other.relative and self.threshold == other.threshold and self.order == other.order
+        return alike and torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
+
     @property
     def dim(self) -> int:
         """G, the number of goal dimensions."""

@@ -5,9 +5,8 @@ command to the level below. `act`, `observe` and `learn` are the whole way of th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from hrl.commands import Subgoal
 from hrl.execution import Execution, nowhere
 from hrl.level import Level, under
 from hrl.processes import ALONE, Processes
-from hrl.types import Observation, Step, UserError
+from hrl.types import Observation, Step
 
 RANK_SEED = 104_729
 """What sets the random states of two processes of a run apart."""
@@ -74,26 +73,6 @@ class Hierarchy:
                 outer = [optimiser for tuner in level.tuners for optimiser in tuner.optimisers()]
                 for optimiser in (*level.learner.optimisers().values(), *outer):
                     optimiser.average = processes.average
-
-    def take_over(self, earlier: Mapping[Path, "Hierarchy"]) -> None:
-        """Levels that begin with what those of earlier runs know take it over. Raises UserError where it cannot be."""
-        for level in self.levels:
-            if level.config.earlier is not None:
-                agent = earlier[level.config.earlier]
-                known = {other.name: other for other in agent.levels}
-                if level.name not in known:
-                    raise UserError(
-                        f"The run in {level.config.earlier} has no level {level.name}, but {' and '.join(known)}."
-                    )
-                level.take_over(known[level.name], agent.generator)
-
-    def recall(self, task: int) -> None:
-        """Act as for this one of the tasks so far, at all levels that learned several. Raises UserError for others."""
-        levels = [level for level in self.levels if level.config.tasks > 1]
-        if not levels:
-            raise UserError("This run has learned a single task: no level of it has --….tasks above 1.")
-        for level in levels:
-            level.recall(task)
 
     def execute(self, execution: Execution) -> None:
         """Run acting, observing and updates in this way from now on. Results stay the same."""

@@ -12,7 +12,7 @@ from hrl.commands import Command
 from hrl.execution import Execution
 from hrl.learners import LEARNERS, Batch, Metrics
 from hrl.learners.adam import Adam
-from hrl.learners.protection import Material, ProtectConfig, Protection, protect
+from hrl.learners.protection import Protection, protect
 from hrl.level_config import LevelConfig
 from hrl.metrics import Means
 from hrl.replay.ring import Replay
@@ -69,6 +69,7 @@ class Level:
         self.gamma = torch.tensor(config.gamma, device=device)
         self.tuners: list[Tuner] = []
         self.shaping: Shaping | None = None
+        self.taught = False  # whether an outer level judges by the task's reward, not by the level's own
         values = command.value_range(config.gamma) if config.clip_values else None
         make = LEARNERS[config.learner]
         with device:
@@ -183,10 +184,10 @@ class Level:
         """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
 
         An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). `outer` gives what
-        an outer level judges by: the task's reward where the level stores it, without the shaping that is learned.
+        an outer level judges by: the task's reward where it teaches by that, without the shaping that is learned.
         """
         inputs = self.inputs(t.state, t.target)
-        own = self.command.extrinsic or (outer and self.stores_reward)
+        own = self.command.extrinsic or (outer and self.taught)
         gamma = self.gamma if gamma is None else gamma
         reward = t.total(gamma) if own else self.command.reward(t.next_state, t.target)
         shaping = shaping if shaping is not None else self.shaping
@@ -200,66 +201,10 @@ class Level:
             discount=gamma**t.length * ~t.terminated,
         )
 
-    # -- one task after another ------------------------------------------------------------------------------
-
-    def take_over(self, earlier: "Level", generator: torch.Generator) -> None:
-        """Begin with what this level of an earlier run knows, which is sealed and protected as configured here.
-
-        Raises UserError where the two do not fit. `earlier` is used up.
-        """
-        if self.config.protect.by != "nothing":
-            earlier.seal(self.config.protect, generator)
-        known = earlier.learner.state_dict()
-        if self.protection is None:
-            known = {name: x for name, x in known.items() if not name.startswith("protection.")}
-        drawn = {name: x.clone() for name, x in self.learner.state_dict().items()}
-        try:
-            self.learner.load_state_dict(known)
-        except RuntimeError as error:
-            raise UserError(
-                f"The {self.name} level of the run to load has networks of other sizes: its observations, goals and "
-                "actions, and the options --….hidden, --….tasks and --….learner, must be the same as here."
-            ) from error
-        if self.config.tasks > 1 and not self.config.frozen:
-            self._begin_task(earlier.learner.task + 1, drawn)
-
-    def _begin_task(self, task: int, drawn: dict[str, Tensor]) -> None:
-        if task >= self.config.tasks:
-            raise UserError(
-                f"The run to load is the last of the {task} tasks that its {self.name} level has room for; begin the "
-                "first run with more --….tasks."
-            )
-        self.learner.choose_task(task)
-        if self.protection is not None:
-            self.protection.begin(drawn)
-
     @property
     def protection(self) -> Protection | None:
         """What guards the learner's actor, if anything does."""
         return getattr(self.learner, "protection", None)
-
-    def seal(self, config: ProtectConfig, generator: torch.Generator) -> None:
-        """The task is over: note what must be kept of it. Raises UserError where it was protected otherwise before."""
-        if self.protection is None:
-            protect(self.learner, config)
-        assert self.protection is not None
-        if self.protection.config.by != config.by:
-            raise UserError(
-                f"The {self.name} level of the run to load is protected by {self.protection.config.by}, not by "
-                f"{config.by}; go on with that."
-            )
-        self.protection.config = config
-        situations = lambda n: self.batch(self.sample(n, generator)).inputs  # noqa: E731
-        self.protection.seal(Material(situations, lambda n: self.rehearse(n, generator)))
-
-    def recall(self, task: int) -> None:
-        """Act as for this one of the tasks so far. Raises UserError where there is no such task."""
-        known = self.learner.task
-        if not 0 <= task <= known:
-            raise UserError(f"The {self.name} level knows tasks 0 to {known}, not {task}.")
-        self.learner.choose_task(task)
-        if self.protection is not None:
-            self.protection.recall(task)
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 

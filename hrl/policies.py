@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hrl.networks import mlp
-from hrl.types import Spec
+from hrl.types import Observation, Spec, UserError
 
 LEAST_STD = 1e-6
 
@@ -131,9 +131,22 @@ def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
 
 def policy_for(spec: Spec, hidden: tuple[int, ...], std: float, smooth: bool = False) -> Gaussian | Categorical:
     """Gaussian for vectors, with this standard deviation at first; categorical for numbered actions."""
+    inputs = spec.state_dim + spec.goal_dim
     if spec.continuous:
-        return Gaussian(spec.state_dim, spec.action_dim, hidden, math.log(std), smooth)
-    return Categorical(spec.state_dim, int(spec.action_space.n), hidden, smooth)
+        return Gaussian(inputs, spec.action_dim, hidden, math.log(std), smooth)
+    return Categorical(inputs, numbered(spec), hidden, smooth)
+
+
+def numbered(spec: Spec) -> int:
+    """How many numbered actions there are. Raises UserError where actions are something else."""
+    if not hasattr(spec.action_space, "n"):
+        raise UserError(f"This needs numbered (Discrete) actions, but {spec.env_id} has {spec.action_space}.")
+    return int(spec.action_space.n)
+
+
+def seen(obs: Observation) -> Tensor:
+    """What a policy is shown of observations: state, and desired goal where there is one."""
+    return torch.cat([obs.state, obs.goal], -1) if obs.goal.shape[-1] else obs.state
 
 
 def _xavier(net: nn.Sequential) -> nn.Sequential:

@@ -107,6 +107,13 @@ class Pixels(Mixed):
     observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)  # type: ignore[assignment]
 
 
+class Switches(Mixed):
+    """Acts by several numbered switches."""
+
+    action_space = spaces.MultiDiscrete([2, 3])  # type: ignore[assignment]
+
+
+gym.register("Switches-v0", Switches, max_episode_steps=5)
 gym.register("Ledger-v0", Ledger)
 gym.register("GoalLine-v0", GoalLine, max_episode_steps=12)
 gym.register("Mixed-v0", Mixed, max_episode_steps=5)

@@ -339,6 +339,7 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
     (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options not negative"),
     (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),
     (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
+    (["--env", "hrl/Navigation-v0", "--fixed-start", "True"], "leaves nothing to learn"),
     (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set those instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--entropy", "-1"], "--entropy must not be negative"),

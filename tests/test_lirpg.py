@@ -117,6 +117,24 @@ def test_the_point_moves_and_is_paid_for_what_is_left():
     assert env.place.abs().max() <= 1 and gym.spec("hrl/Track-v0").max_episode_steps == 100
 
 
+def test_an_environment_that_resets_in_a_step_of_its_own_is_paid_late_all_the_same():
+    batch, single = (
+        make_env(EnvConfig("CartPole-v1", {}, 2, vectorization, reward_delay=4)) for vectorization in ("auto", "sync")
+    )
+    for env in (batch, single):
+        env.reset(0)
+    for step in range(60):
+        action = torch.tensor([step % 3 == 0, step % 2 == 0]).long()
+        torch.testing.assert_close(batch.step(action).reward, single.step(action).reward)
+
+
+def test_agents_are_shown_the_tasks_goal():
+    env = make_env(EnvConfig("hrl/PointMaze_UMaze-v0", {}, 4))
+    learner = Lifetimes(LIRPGConfig(episodes=4), lambda: Gaussian(6, 2, (8,)), env.spec, CPU, 0)
+    learner.collect(env)  # position, velocity and goal
+    assert learner.collect(env).state.shape[-1] == 6
+
+
 # -- whole runs ----------------------------------------------------------------------------------------------
 
 LINE = ["--env", "hrl/Track-v0", "--episodes", "4", "--threads", "1", "--progress", "False", "--lifetime", "3"]
@@ -139,6 +157,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
     (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
     (["--env", "hrl/Track-v0", "--num-envs", "8"], "set that, not --num-envs"),
+    (["--env", "tasks:Switches-v0"], "needs numbered (Discrete) actions"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):
     assert train.main(["lirpg", *arguments, "--log-dir", str(tmp_path)]) == 2

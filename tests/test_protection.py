@@ -114,6 +114,16 @@ def test_packnet_shares_weights_out_and_never_touches_those_of_an_earlier_task()
         assert torch.equal(learner.mode(inputs), known)
 
 
+def test_biases_of_tasks_to_come_are_not_pulled():
+    learner = learner_of(tasks=3)
+    protection = Anchored(learner, ProtectConfig("l2"))
+    protection.seal(material(learner))
+    learner.choose_task(1)
+    protection.seal(material(learner))
+    weight, bias, *_ = views(protection.importance, learner.actor_optimiser.parameters)
+    assert bool((weight == 2).all()) and bias.mean(1).tolist() == [1, 1, 0]
+
+
 # -- runs ----------------------------------------------------------------------------------------------------
 
 TASKS = ["--low.tasks", "3", "--high.tasks", "3", "--eval-freq", "0"]
@@ -153,8 +163,17 @@ def test_a_run_that_began_with_another_goes_on_exactly(first, tmp_path):
     assert same_state(part, whole)
 
 
-def test_a_frozen_level_stays_what_it_was(first, tmp_path):
-    run = trained(tmp_path, *TASKS, "--low.load", str(first), "--low.frozen", "True")
+def test_a_temperature_that_is_given_is_not_taken_over(tmp_path):
+    line = ["--eval-freq", "0", "--total-steps", "500"]
+    first = trained(tmp_path / "first", *line, algorithm="sac")
+    second = trained(tmp_path / "second", *line, "--load", str(first), "--entropy", "0.5", algorithm="sac")
+    (level,) = load_policy(second, "last").agent.levels
+    assert float(level.learner.log_alpha.detach().exp()) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("by", ["nothing", "packnet"])
+def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
+    run = trained(tmp_path, *TASKS, "--low.load", str(first), "--low.frozen", "True", "--low.protect.by", by)
     before, now = (load_policy(path, "last").agent.levels[0].learner.state_dict() for path in (first, run))
     assert all(torch.equal(before[name], now[name]) for name in before)
 
@@ -166,10 +185,12 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path):
     (["--low.load", "{first}", "--low.protect.strength", "-1"], "must be positive"),
     (["--low.load", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
     (["--low.load", "{third}"], "the last of the 3 tasks"),
+    (["--low.load", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
+    (["--high.load", "{first}", "--goal.low", "-5", "--goal.high", "5"], "steers in another goal space"),
     (["--low.load", "{first}", "--low.protect.by", "l2", "--tune", "low.lr"], "does not know what a level protects"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, told):
-    names = {"first": first, "second": chain[0], "third": chain[1]}
+    names = {"first": first, "second": chain[0], "third": chain[1], "bare": chain[2]}
     words = [a.format(**names) for a in arguments]
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), *TASKS, *words]) == 2
     assert told in capsys.readouterr().err
@@ -184,11 +205,12 @@ def test_a_task_that_is_not_there_is_told(first, finished_alone, capsys):
 
 
 @pytest.fixture(scope="module")
-def chain(first, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The second and third run of three, by ewc."""
+def chain(first, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The second and third run of three, by ewc; and a second one by nothing."""
     folder = tmp_path_factory.mktemp("chain")
     second = trained(folder / "2", *TASKS, *after(first, "ewc"), "--total-steps", "500")
-    return second, trained(folder / "3", *TASKS, *after(second, "ewc"), "--total-steps", "500")
+    third = trained(folder / "3", *TASKS, *after(second, "ewc"), "--total-steps", "500")
+    return second, third, trained(folder / "b", *TASKS, *after(first, "nothing"), "--total-steps", "500")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from hrl_scripts import evaluate, train
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hrl.agents import AGENTS
 from hrl.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,13 @@ def same_state(a: Path, b: Path) -> bool:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 1,000 steps with checkpoints at 500 and 1,000."""
     return trained(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.mark.parametrize("algorithm", AGENTS)
+def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
+    env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0", "sb3-dqn": "CartPole-v1"}
+    line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
+    assert train.main([algorithm, *line, "--log-dir", str(tmp_path)]) == 0
 
 
 # -- what a run leaves behind ------------------------------------------------------------------------------

@@ -87,6 +87,18 @@ def test_no_hyperparameter_runs_away():
         assert 0 < float(level.gamma) < 1 and 0.9e-6 <= float(tuner.values()["lr"]) <= 1.1
 
 
+def test_tuning_the_high_discount_leaves_the_low_level_its_own_judge():
+    env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
+    for names in (("low.lr",), ("low.lr", "high.gamma")):
+        config = small_hiro(period=2)
+        config.tune = names
+        agent = config.build(setting(env))
+        roll(agent, env, 12)
+        low = agent.levels[0]
+        t = low.sample(16, agent.generator)
+        assert torch.equal(low.tuners[0].judge.batch(t).reward, low.batch(t).reward)  # for subgoals, not the task's
+
+
 def test_looks_are_as_rare_as_asked():
     agent, level, tuner = tuned(FlatTD3(), "lr", every=3)
     seen = []
@@ -148,7 +160,7 @@ def test_how_far_to_trust_the_meta_gradient_is_measured():
     for _ in range(21):  # past the first steps, where Adam's direction is a sign
         level.update(1, 0.0, agent.generator)
     for name, bound in (
-        ("policy/tuning_gradient_error", (0.0, 0.2)),
+        ("policy/tuning_slope_error", (0.0, 0.2)),
         ("policy/tuning_horizon_cosine", (0.5, 1.0 + 1e-6)),
     ):
         level.metrics.pop()
@@ -160,7 +172,7 @@ def test_a_gradient_that_is_wrong_is_seen_to_be():
     outer = lambda p, steps: (p["x"] ** 2).sum() * steps + (p["x"][0] - 1) ** 3 * (steps - 1)  # noqa: E731
     params = {"x": torch.tensor([1.0, 2.0])}
     right = trust(outer, params, {"x": torch.tensor([2.0, 4.0])})
-    assert right["gradient_error"] < 1e-3 and right["horizon_cosine"] == pytest.approx(1.0)
+    assert right["slope_error"] < 1e-3 and right["horizon_cosine"] == pytest.approx(1.0)
     wrong = trust(outer, params, {"x": torch.tensor([2.0, -4.0])})  # slope -12/√20 along it, length √20
-    assert wrong["gradient_error"] == pytest.approx(1 + 20 / 12, rel=1e-3)
+    assert wrong["slope_error"] == pytest.approx(1 + 20 / 12, rel=1e-3)
     assert wrong["horizon_cosine"] == pytest.approx(-12 / 20)

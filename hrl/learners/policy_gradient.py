@@ -20,7 +20,8 @@ class Credit:
     ridge: float = 1e-5
     """Weight of the fit's squared coefficients. On one-hot states: visits for which the value is taken as 0."""
     bootstrap: bool = False
-    """An episode that was cut goes on with the baseline's value; else it counts as ended."""
+    """In advantages an episode that was cut goes on with the baseline's value, which is fitted to what was paid until
+    then; else it counts as ended."""
     normalise: bool = True
     """Advantages have mean 0 and deviation 1 within each task."""
     summed: bool = False

@@ -73,7 +73,19 @@ class Protection(nn.Module):
         self.config = config
         self.optimiser: Adam = cast(Any, learner).actor_optimiser
         self.optimiser.guard = self.guard
-        self.register_buffer("sealed", torch.zeros((), dtype=torch.int64, device=self.optimiser.flat.device))
+        device = self.optimiser.flat.device
+        self.register_buffer("sealed", torch.tensor(learner.task, dtype=torch.int64, device=device))
+        actor: nn.Module = cast(Any, learner).actor
+        own = {id(layer.bias) for layer in actor.modules() if isinstance(layer, TaskLinear)}
+        self.owned = [id(x) in own for x in self.optimiser.parameters]
+
+    def owners(self, shared: float) -> Tensor:
+        """The task of each parameter that is a task's own, and `shared` for the others; laid out as the optimiser's."""
+        owner = torch.full_like(self.optimiser.flat, shared)
+        for place, owned in zip(views(owner, self.optimiser.parameters), self.owned, strict=True):
+            if owned:  # [tasks, ...]
+                place.copy_(torch.arange(len(place)).view(-1, *[1] * (place.dim() - 1)).expand_as(place))
+        return owner
 
     def guard(self, gradient: Tensor, flat: Tensor) -> None:
         """Change the actor's gradient in place; both are laid out as the optimiser's parameters."""
@@ -91,7 +103,7 @@ class Protection(nn.Module):
 
 
 class Anchored(Protection):
-    """λ/2 Σ_i F_i (θ_i - θ*_i)²: F is one everywhere for L2."""
+    """λ/2 Σ_i F_i (θ_i - θ*_i)². For L2 F counts the tasks that a parameter was there for."""
 
     anchor: Tensor
     importance: Tensor
@@ -114,7 +126,8 @@ class Anchored(Protection):
 
     def measured(self, material: Material) -> Tensor:
         """The importance of every parameter to the task that is over."""
-        return torch.ones_like(self.importance)
+        owner = self.owners(-1)
+        return ((owner < 0) | (owner == self.sealed)).float()
 
 
 class EWC(Anchored):
@@ -160,14 +173,10 @@ class PackNet(Protection):
     def __init__(self, learner: Learner, config: ProtectConfig) -> None:
         super().__init__(learner, config)
         self.tasks = learner.config.tasks
-        self.register_buffer("owner", torch.zeros_like(self.optimiser.flat))
-        actor: nn.Module = cast(Any, learner).actor
-        own = {id(layer.bias) for layer in actor.modules() if isinstance(layer, TaskLinear)}
-        parameters = self.optimiser.parameters
-        self.shared = [x.dim() > 1 and id(x) not in own for x in parameters]  # biases are vectors
-        for place, parameter in zip(views(self.owner, parameters), parameters, strict=True):
-            if id(parameter) in own:  # [tasks, ...]
-                place.copy_(torch.arange(self.tasks).view(-1, *[1] * (place.dim() - 1)).expand_as(place))
+        self.register_buffer("owner", self.owners(0))
+        self.shared = [
+            x.dim() > 1 and not owned for x, owned in zip(self.optimiser.parameters, self.owned, strict=True)
+        ]  # biases are vectors
 
     def guard(self, gradient: Tensor, flat: Tensor) -> None:
         """Only what the task at hand owns moves."""
@@ -207,6 +216,8 @@ class PackNet(Protection):
         for (name, weight), whose, shared in zip(actor.named_parameters(), owner, self.shared, strict=True):
             if shared:
                 weight.copy_(torch.where(whose == self.sealed, drawn[f"actor.{name}"], weight))
+        if hasattr(self.learner, "target_actor"):  # the slow copy has neither been pruned nor drawn anew
+            cast(Any, self.learner).target_actor.load_state_dict(actor.state_dict())
 
     @torch.no_grad()
     def recall(self, task: int) -> None:

@@ -43,9 +43,11 @@ def undisturbed(estimator: Any) -> Iterator[None]:
     """What is asked meanwhile does not move the noise of an estimator that has some."""
     noise = getattr(estimator, "noise", None)
     before = noise.state_dict() if noise is not None else None
-    yield
-    if noise is not None:
-        noise.load_state_dict(before)
+    try:
+        yield
+    finally:
+        if noise is not None:
+            noise.load_state_dict(before)
 
 
 class Check(Protocol):

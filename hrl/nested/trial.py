@@ -158,10 +158,10 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
 def trust(outer: Callable[[Params, int], Tensor], params: Params, gradient: Params, width: float = 1e-2) -> Metrics:
     """How far to trust the gradient of outer(params, steps = 1).
 
-    `gradient_error`: its relative error along its own direction, by finite differences of this width; what the trial
-    takes as a constant (Adam's scale) counts as error. `horizon_cosine`: of its angle to the gradient through twice
-    the steps.
+    `slope_error`: the relative error of the gradient's prediction for a move of this width along it; what the trial
+    takes as a constant (Adam's scale) and the curvature on the way count. `horizon_cosine`: of the gradient's angle to
+    that through twice the steps.
     """
     longer = torch.func.grad(lambda p: outer(p, 2))(params)
     error = slope_error(lambda p: outer(p, 1), params, gradient, width)
-    return {"gradient_error": error, "horizon_cosine": cosine(gradient, longer)}
+    return {"slope_error": error, "horizon_cosine": cosine(gradient, longer)}

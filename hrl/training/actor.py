@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hrl.functional import call
+from hrl.policies import seen
 from hrl.types import Observation, Step
 
 
@@ -22,7 +23,7 @@ class Actor:
 
     def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, None]:
         """The likeliest actions."""
-        action, memory = call(self.policy, "act", self.parameters(), obs.state, memory, None)
+        action, memory = call(self.policy, "act", self.parameters(), seen(obs), memory, None)
         return action, memory, None
 
     def place(self, state: Tensor) -> Tensor | None:

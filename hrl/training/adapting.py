@@ -13,12 +13,11 @@ from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
+from hrl.policies import seen
 from hrl.training.episodes import Finished, finished
 from hrl.types import BatchedEnv, Spec, UserError
 
 Watch = Callable[[BatchedEnv], None]
-CHECK_EVERY = 10
-"""Rounds from one check of the outer gradient by finite differences to the next."""
 
 
 @dataclass
@@ -102,7 +101,7 @@ class MetaLearner:
         self.settings, self.adaptation, self.device = settings, adaptation, device
         self.horizon = spec.max_episode_steps
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.steps = self.rounds = 0
+        self.steps = 0
         self.metrics: dict[str, float] = {}
         self.guard = Guard(settings.clip)
         self.optimiser = torch.optim.Adam(leaves(self._parameters()), settings.lr)
@@ -138,10 +137,9 @@ class MetaLearner:
             return dict(metrics)
         gradient, loss = torch.func.grad_and_value(lambda p: objective(p)[0])(self._parameters())
         checked = {}
-        self.rounds += 1
         # Where an objective stands still in value (DiCE; ratios to itself) its slope is not its gradient.
-        if self.rounds % CHECK_EVERY == 1 and self.adaptation.policy.closed_form and not c.correction:
-            checked["gradient_error"] = slope_error(lambda p: objective(p)[0], self._parameters(), gradient, 1e-2)
+        if self.adaptation.policy.closed_form and not c.correction:
+            checked["slope_error"] = slope_error(lambda p: objective(p)[0], self._parameters(), gradient, 1e-2)
         let_through = self.guard.judge(gradient)
         if let_through is not None:
             for parameter, g in zip(leaves(self._parameters()), leaves(let_through), strict=True):
@@ -170,23 +168,23 @@ class MetaLearner:
         memory = torch.utils._pytree.tree_map(lambda x: x.unflatten(0, (count, each)), memory)
         split = lambda x: x.unflatten(0, (count, each))  # noqa: E731
         going = torch.ones(count, each, device=self.device)
-        final, cut, seen = split(obs.state), torch.zeros_like(going), []
+        final, cut, met = split(seen(obs)), torch.zeros_like(going), []
         for _ in range(self.horizon):
-            state = split(obs.state)
+            state = split(seen(obs))
             shape = count, each, self.adaptation.policy.noise_dim
             noise = torch.rand(shape, generator=generator, device=self.device).clamp_(1e-6, 1 - 1e-6)
             action, memory = self.adaptation.act(own, state, memory, noise if explore else None)
             if watch is not None:
                 watch(env)
             step = env.step(action.flatten(0, 1))
-            seen.append((state, action, split(step.reward), going, split(step.success).float(), memory))
-            final = torch.where(going.unsqueeze(-1) > 0, split(step.final.state), final)
+            met.append((state, action, split(step.reward), going, split(step.success).float(), memory))
+            final = torch.where(going.unsqueeze(-1) > 0, split(seen(step.final)), final)
             cut = torch.where(going > 0, split(step.truncated & ~step.terminated).float(), cut)
             going = going * split(~(step.terminated | step.truncated))
             obs = step.obs
             if nowhere(going > 0):
                 break
-        *stacked, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *seen)
+        *stacked, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *met)
         state, action, reward, keep, success = stacked
         return Trajectories.judged(state, action, reward, keep, success, self.settings.credit, final, cut, memory)
 
@@ -229,12 +227,11 @@ class MetaLearner:
         """Host numbers."""
         return {
             "steps": self.steps,
-            "rounds": self.rounds,
             "clipped": self.guard.clipped,
             "skipped": self.guard.skipped,
         }
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Take over what `counters` gave."""
-        self.steps, self.rounds = counters["steps"], counters["rounds"]
+        self.steps = counters["steps"]
         self.guard.clipped, self.guard.skipped = counters["clipped"], counters["skipped"]

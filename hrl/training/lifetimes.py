@@ -18,6 +18,7 @@ from hrl.nested.reward import IntrinsicReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks import mlp
+from hrl.policies import numbered, seen
 from hrl.training.episodes import Finished, finished
 from hrl.types import Spec, UserError
 
@@ -52,7 +53,8 @@ class Lifetimes:
         inner    θ' = Adam step along ∇_θ E[A_t log π_θ(a_t|s_t)],     A = norm(norm(A_task) + λ r_η)
         outer    u_t = ∂ J(θ') / ∂A_t on the episodes that θ' collects,    η ← η + β ∇_η E[u r_η - c/2 r_η²]
 
-    J is the task's alone. By u the outer gradient is Σ_t u_t ∂A_t/∂η; its size is taken out, and c holds r_η small.
+    J is the task's alone. The outer gradient is Σ_t u_t ∂A_t/∂η; A's normalisation and λ are left out of it, the size
+    of u is taken out, and c holds r_η small.
     """
 
     def __init__(
@@ -64,14 +66,13 @@ class Lifetimes:
         self.horizon = spec.max_episode_steps
         self.generator = torch.Generator(device).manual_seed(seed)
         self.rule = Adam(config.lr, through_scale=False)
-        self.actions = spec.action_dim if spec.continuous else int(spec.action_space.n)
+        self.inputs = spec.state_dim + spec.goal_dim
+        self.actions = spec.action_dim if spec.continuous else numbered(spec)
         self.steps = self.life = self.age = 0
         self.metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.reward = IntrinsicReward(spec.state_dim, self.actions, 1.0, config.reward_hidden, smooth=True).to(
-                device
-            )
+            self.reward = IntrinsicReward(self.inputs, self.actions, 1.0, config.reward_hidden, smooth=True).to(device)
         self.teacher = FlatAdam(self.reward.parameters(), config.reward_lr)
         self.bear()
 
@@ -80,7 +81,7 @@ class Lifetimes:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + BIRTH * (self.life + 1))
             self.policy: Any = self.make_policy().to(self.device)
-            self.value = mlp(self.spec.state_dim, self.config.hidden, 1, smooth=True).to(self.device)
+            self.value = mlp(self.inputs, self.config.hidden, 1, smooth=True).to(self.device)
         self.agent = State(parameters(self.policy), self.rule.begin(parameters(self.policy)), 0)
         self.critic = FlatAdam(self.value.parameters(), self.config.value_lr)
         self.episodes: Trajectories | None = None
@@ -151,20 +152,20 @@ class Lifetimes:
     def collect(self, env: Any) -> Trajectories:
         """One episode of every environment; their time limit ends them."""
         obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=self.generator, device=self.device)))
-        memory, going, seen = self.policy.start(env.num_envs, self.device), torch.ones(env.num_envs), []
-        going = going.to(self.device)
+        memory, met = self.policy.start(env.num_envs, self.device), []
+        going = torch.ones(env.num_envs, device=self.device)
         for _ in range(self.horizon):
             noise = torch.rand(env.num_envs, self.policy.noise_dim, generator=self.generator, device=self.device)
             noise.clamp_(1e-6, 1 - 1e-6)
-            action, memory = call(self.policy, "act", self.agent.params, obs.state, memory, noise)
+            action, memory = call(self.policy, "act", self.agent.params, seen(obs), memory, noise)
             step = env.step(action)
-            seen.append((obs.state, action, step.reward, going, step.success.float(), memory))
+            met.append((seen(obs), action, step.reward, going, step.success.float(), memory))
             going = going * ~(step.terminated | step.truncated)
             obs = step.obs
             if nowhere(going > 0):
                 break
-        state, action, reward, keep, success, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x), *seen)
-        self.steps += len(keep) * env.num_envs
+        state, action, reward, keep, success, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x), *met)
+        self.steps += int(keep.sum())
         return Trajectories(state, action, reward * keep, keep, reward, success, keep.sum(), memory)
 
     # -- what a run keeps ------------------------------------------------------------------------------------

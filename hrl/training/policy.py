@@ -9,6 +9,7 @@ from torch import Tensor
 from hrl.clock import FRESH, Held
 from hrl.commands import Subgoal
 from hrl.hierarchy import Hierarchy, Memory
+from hrl.succession import recall
 from hrl.types import BatchedEnv, Observation, Step
 
 PredictState = tuple[np.ndarray, ...]
@@ -23,7 +24,7 @@ class HierarchyPolicy:
 
     def recall(self, task: int) -> None:
         """Act as for this one of the tasks that it has learned. Raises UserError where there is no such task."""
-        self.agent.recall(task)
+        recall(self.agent, task)
 
     def start(self, num_envs: int) -> Memory:
         """Nothing in force: every level is due."""

@@ -11,7 +11,7 @@ from hrl.training.evaluation import Policy
 from hrl.training.loop import StopRequest
 from hrl.training.reporter import Reporter
 from hrl.training.session import Session
-from hrl.types import BatchedEnv, UserError
+from hrl.types import BatchedEnv
 
 
 class RoundLearner(Protocol):
@@ -48,8 +48,6 @@ class Rounds:
     """One run. A round begins every episode anew, so a checkpoint between two rounds is exact."""
 
     def __init__(self, learner: RoundLearner, policy: Policy, env: BatchedEnv, session: Session) -> None:
-        if session.processes.size > 1:
-            raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
         self.learner, self.policy, self.env, self.session = learner, policy, env, session
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None

@@ -1,0 +1,102 @@
+"""One task after another: levels that begin with what those of earlier runs know, and act as for earlier tasks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hrl.commands import Subgoal
+from hrl.hierarchy import Hierarchy
+from hrl.learners.protection import Material, ProtectConfig, protect
+from hrl.level import Level
+from hrl.types import UserError
+
+
+def take_over(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
+    """Levels that begin with an earlier run take over what the level of their name knows there.
+
+    Raises UserError where the two do not fit. The earlier agents are used up.
+    """
+    for place, level in enumerate(agent.levels):
+        run = level.config.earlier
+        if run is None:
+            continue
+        names = [other.name for other in earlier[run].levels]
+        if level.name not in names:
+            raise UserError(f"The run in {run} has no level {level.name}, but {' and '.join(names)}.")
+        number = names.index(level.name)
+        _require_goals(agent.levels[: place + 1], earlier[run].levels[: number + 1], run)
+        _succeed(level, earlier[run].levels[number], run, earlier[run].generator)
+
+
+def recall(agent: Hierarchy, task: int) -> None:
+    """Act as for this one of the tasks so far, at all levels that learned several. Raises UserError for others."""
+    levels = [level for level in agent.levels if level.config.tasks > 1 and not level.config.frozen]
+    known = max((level.learner.task for level in levels), default=-1)
+    if not levels:
+        raise UserError("This run has learned a single task: no level of it that learns has --….tasks above 1.")
+    if not 0 <= task <= known:
+        raise UserError(f"This run knows tasks 0 to {known}, not {task}.")
+    for level in levels:
+        level.learner.choose_task(min(task, level.learner.task))
+        if level.protection is not None:
+            level.protection.recall(task)
+
+
+def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:
+    """Subgoals must mean the same to a level that obeys them (its own command) or sets them (that below it)."""
+    for here, there in zip(mine[-2:], theirs[-2:], strict=False):
+        if isinstance(here.command, Subgoal) and not here.command.fits(there.command):
+            raise UserError(
+                f"The run in {run} steers in another goal space: give the options --goal.… that its config.json holds."
+            )
+
+
+def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator) -> None:
+    drawn = {name: x.clone() for name, x in level.learner.state_dict().items()}
+    known = {name: x for name, x in earlier.learner.state_dict().items() if not name.startswith("protection.")}
+    if {name: x.shape for name, x in known.items()} != {n: x.shape for n, x in drawn.items() if n in known}:
+        raise UserError(
+            f"The {level.name} level of the run in {run} has networks of other sizes: its observations, goals and "
+            "actions, and the options --….hidden, --….tasks and --….learner, must be the same as here."
+        )
+    new = level.config.tasks > 1 and not level.config.frozen
+    task = earlier.learner.task + new
+    if task >= level.config.tasks:
+        raise UserError(
+            f"The run in {run} is the last of the {task} tasks that its {level.name} level has room for; begin the "
+            "first run with more --….tasks."
+        )
+    if level.protection is not None and not level.config.frozen:
+        known |= _sealed(earlier, level.config.protect, run, generator)
+    if level.config.entropy is not None and "log_alpha" in known:
+        known["log_alpha"] = drawn["log_alpha"]  # a temperature that is given, not learned
+    level.learner.load_state_dict(known, strict=level.protection is None or not level.config.frozen)
+    if new:
+        level.learner.choose_task(task)
+        if level.protection is not None:
+            level.protection.begin(drawn)
+
+
+def _sealed(earlier: Level, config: ProtectConfig, run: Path, generator: torch.Generator) -> dict[str, Tensor]:
+    """The networks of a level whose task is over, and what must be kept of them."""
+    if earlier.protection is None:
+        if config.by == "packnet" and earlier.learner.task:
+            raise UserError(
+                f"PackNet must protect from the first run on: the {earlier.name} level of the run in {run} has learned "
+                f"{earlier.learner.task + 1} tasks without."
+            )
+        protect(earlier.learner, config)
+    assert earlier.protection is not None
+    if earlier.protection.config.by != config.by:
+        raise UserError(
+            f"The {earlier.name} level of the run in {run} is protected by {earlier.protection.config.by}, not by "
+            f"{config.by}; go on with that."
+        )
+    if not len(earlier.replay):
+        raise UserError(f"The run in {run} has seen nothing yet that says what of it must be kept.")
+    earlier.protection.config = config
+    situations = lambda n: earlier.batch(earlier.sample(n, generator)).inputs  # noqa: E731
+    earlier.protection.seal(Material(situations, lambda n: earlier.rehearse(n, generator)))
+    return earlier.learner.state_dict()
