@@ -28,7 +28,7 @@ from learning import RESULTS, command, processor
 ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 3, 2
 TASKS = TURNS * ROUNDS
 METHODS = {"nothing": "fine-tuning", "l2": "L2", "ewc": "EWC", "packnet": "PackNet"}
-STRENGTH = {"l2": 0.3, "ewc": 300.0}
+STRENGTH = {"l2": 0.3, "ewc": 1000.0}
 
 
 @dataclass
