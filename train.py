@@ -289,15 +289,6 @@ def make_session(
             folder.prolong(run_config.total_steps)
         print(f"Run folder: {folder.path}", flush=True)
 
-    def earlier(path: Path) -> Hierarchy:
-        """An earlier run's agent, on this run's device."""
-        folder = RunFolder.existing(path)
-        algorithm, env, its_run, its_agent = stored(folder)
-        if not isinstance(its_agent, HierarchyConfig):
-            raise UserError(f"{path} is a run of {algorithm}, which has no levels to load.")
-        its_run = replace(its_run, device=run_config.device, threads=run_config.threads)
-        return its_agent.restored(make_session(algorithm, env, its_run, its_agent, folder, processes=processes))
-
     return Session(
         run=run_config,
         folder=folder,
@@ -306,13 +297,23 @@ def make_session(
         make_env=make,
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
-        earlier=earlier,
+        earlier=partial(earlier_agent, run_config, processes),
         resume=resume,
         processes=processes,
         begin=begin,
         draw=trajectories,
         hyperparameters=lambda: _flat({"algorithm": algorithm, **config()}),
     )
+
+
+def earlier_agent(run_config: RunConfig, processes: Processes, path: Path) -> Hierarchy:
+    """The agent of another run as it was left, on this run's device. Raises UserError where there is none."""
+    folder = RunFolder.existing(path)
+    algorithm, env, its_run, agent = stored(folder)
+    if not isinstance(agent, HierarchyConfig):
+        raise UserError(f"{path} is a run of {algorithm}, which has no levels to load.")
+    its_run = replace(its_run, device=run_config.device, threads=run_config.threads)
+    return agent.restored(make_session(algorithm, env, its_run, agent, folder, processes=processes))
 
 
 def load_policy(path: Path, which: Which = "best") -> Any:

@@ -78,8 +78,6 @@ class FAMPConfig(AdaptingConfig):
 
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
         """The controller adapts."""
-        if spec.continuous:
-            raise UserError(f"FAMP needs numbered actions, but {spec.env_id} has {spec.action_space}.")
         inputs = spec.state_dim + spec.goal_dim
         policy = Options(inputs, numbered(spec), self.options, self.hidden).to(device)
         high = lambda name: name.startswith("high.")  # noqa: E731

@@ -53,6 +53,4 @@ class MAMLConfig(AdaptingConfig):
             if self.adapts != "all":
                 raise UserError(f"--adapts {self.adapts} names a level, so it needs --options above 0.")
             return policy_for(spec, self.hidden, self.std)
-        if spec.continuous:
-            raise UserError(f"--options needs numbered actions, but {spec.env_id} has {spec.action_space}.")
         return Options(spec.state_dim + spec.goal_dim, numbered(spec), self.options, self.hidden)

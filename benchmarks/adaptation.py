@@ -35,6 +35,7 @@ class Case:
 
 CASES = {
     "maml": Case("MAML, 2-D point", POINT, (-40.41, -11.68, -3.33, -3.23)),
+    "lambda-1": Case("MAML, 2-D point, λ = 1", f"{POINT} --lam 1 --total-steps 3000000", ()),
     "first-order": Case("first-order MAML, 2-D point", f"{POINT} --first-order True", ()),
     "famp": Case("FAMP, Taxi", "famp --env hrl/Taxi-v0", (-9.65, -4.21, 0.66, 0.58), tasks=12, seeds=3),
 }

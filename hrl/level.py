@@ -69,7 +69,7 @@ class Level:
         self.gamma = torch.tensor(config.gamma, device=device)
         self.tuners: list[Tuner] = []
         self.shaping: Shaping | None = None
-        self.taught = False  # whether an outer level judges by the task's reward, not by the level's own
+        self.judged_by_task = False
         values = command.value_range(config.gamma) if config.clip_values else None
         make = LEARNERS[config.learner]
         with device:
@@ -184,10 +184,10 @@ class Level:
         """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
 
         An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). `outer` gives what
-        an outer level judges by: the task's reward where it teaches by that, without the shaping that is learned.
+        an outer level judges by: the task's reward where `judged_by_task`, without the shaping that is learned.
         """
         inputs = self.inputs(t.state, t.target)
-        own = self.command.extrinsic or (outer and self.taught)
+        own = self.command.extrinsic or (outer and self.judged_by_task)
         gamma = self.gamma if gamma is None else gamma
         reward = t.total(gamma) if own else self.command.reward(t.next_state, t.target)
         shaping = shaping if shaping is not None else self.shaping

@@ -334,7 +334,7 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one as it was made"),
     (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options above 0"),
-    (["--env", "hrl/Navigation-v0", "--options", "2", "--outer", "adam"], "needs numbered actions"),
+    (["--env", "hrl/Navigation-v0", "--options", "2", "--outer", "adam"], "needs numbered (Discrete) actions"),
     (["--env", "hrl/Taxi-v0", "--options", "2"], "use --outer adam"),
     (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options not negative"),
     (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),

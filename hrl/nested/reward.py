@@ -85,7 +85,7 @@ class LearnedReward:
         self.optimiser = FlatAdam(self.net.parameters(), config.lr)
         self.trial, self.judge = Trial(level), Judge(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)
-        level.shaping, level.taught = self.reward, True
+        level.shaping, level.judged_by_task = self.reward, True
         self.learner = cast(Any, level.learner)
         self.learner.value_range = None  # the reward is no longer known beforehand
 
