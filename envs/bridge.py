@@ -13,7 +13,6 @@ from torch import Tensor
 from hrl.envs.flatten import flatten_batch
 from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.spec import Observation, Spec, Step
-from hrl.envs.workers import WorkerEnv
 
 
 class EnvironmentFault(Exception):
@@ -58,10 +57,10 @@ class Bridge:
         return obs
 
     def send(self, actions: Tensor) -> None:
-        """Give every environment its action. Those in worker processes step from now on."""
+        """Give every environment its action. Those that step beside this thread do so from now on."""
         given = self._to_env(actions)
-        env = self.env
-        if isinstance(env, WorkerEnv):
+        env: Any = self.env
+        if hasattr(env, "step_async"):
             self._answer(lambda: env.step_async(given))
             self._outcome = env.step_wait
         else:

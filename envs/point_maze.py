@@ -5,7 +5,7 @@ here: soft frictionless contacts whose forces minimise a convex function of the 
 the damping taken implicitly. So a policy trained here acts unchanged in `PointMaze_*-v3`.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.envs.layouts import walls
-from hrl.envs.tensor import SingleEnv, TensorEnv
+from hrl.envs.tensor import SingleGoalEnv, TensorEnv
 
 # What gymnasium-robotics' point.xml says.
 RADIUS, TIMESTEP, GEAR, DAMPING, MAX_SPEED = 0.1, 0.01, 100.0, 1.0, 5.0
@@ -114,26 +114,10 @@ class PointMaze(TensorEnv):
         return image
 
 
-class PointMazeEnv(SingleEnv):
-    """One point maze, with numpy values and what goal environments answer."""
+class PointMazeEnv(SingleGoalEnv):
+    """One point maze, with numpy values."""
 
     task = PointMaze
-
-    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """The reward [...] of goals [..., 2]."""
-        return self._asked(achieved_goal, desired_goal)[0].numpy()
-
-    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Whether the episode ends there."""
-        return bool(self._asked(achieved_goal, desired_goal)[1])
-
-    def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Never: the time limit is Gymnasium's own wrapper."""
-        return False
-
-    def _asked(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:
-        goals = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (achieved, desired))
-        return self.batch.task_reward(*goals)  # type: ignore[attr-defined]
 
 
 # -- the dynamics --------------------------------------------------------------------------------------------

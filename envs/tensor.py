@@ -69,7 +69,12 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Tensor) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
         """One step everywhere, and the next episode where one ended."""
-        reward, terminated, success = self.advance(torch.as_tensor(actions, device=self.device))
+        return self.conclude(*self.advance(torch.as_tensor(actions, device=self.device)))
+
+    def conclude(
+        self, reward: Tensor, terminated: Tensor, success: Tensor
+    ) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """What `step` answers when a step was made: time limit, final observations, the next episode."""
         self.elapsed += 1
         truncated = torch.zeros_like(terminated)
         if self.max_episode_steps is not None:
@@ -113,6 +118,7 @@ class SingleEnv(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step; the time limit is Gymnasium's own wrapper."""
         reward, terminated, success = self.batch.advance(torch.as_tensor(np.asarray(action)).unsqueeze(0))
+        self.batch.elapsed += 1
         found = {"success": bool(success)}
         return self._plain(self.batch.observe()), float(reward), bool(terminated), False, found
 
@@ -124,3 +130,23 @@ class SingleEnv(gym.Env[Any, Any]):
         if isinstance(obs, dict):
             return {key: x[0].numpy() for key, x in obs.items()}
         return int(obs[0]) if isinstance(self.observation_space, spaces.Discrete) else obs[0].numpy()
+
+
+class SingleGoalEnv(SingleEnv):
+    """One environment of a task that has goals, with what goal environments answer."""
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        """The reward [...] of goals [..., G]."""
+        return self._asked(achieved_goal, desired_goal)[0].numpy()
+
+    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        """Whether the episode ends there."""
+        return bool(self._asked(achieved_goal, desired_goal)[1])
+
+    def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        """Never: the time limit is Gymnasium's own wrapper."""
+        return False
+
+    def _asked(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:
+        goals = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (achieved, desired))
+        return self.batch.task_reward(*goals)  # type: ignore[attr-defined, no-any-return]

@@ -67,6 +67,7 @@ class Level:
         self.name, self.config, self.command, self.period = name, config, command, period
         self.batch_size = config.batch_size  # this process's share of a batch
         self.gamma = torch.tensor(config.gamma, device=device)
+        self.sight = self._sight(state_dim, device)
         self.tuners: list[Tuner] = []
         self.shaping: Shaping | None = None
         self.judged_by_task = False
@@ -84,6 +85,17 @@ class Level:
         self.relabels: list[Relabel] = []
         self.metrics = Means(device)
 
+    def _sight(self, state_dim: int, device: torch.device) -> Tensor:
+        """[D] 1 where the networks are shown the state, 0 where they are blind."""
+        outside = [i for i in self.config.blind if not 0 <= i < state_dim]
+        if outside:
+            raise UserError(
+                f"{self.name}.blind {outside}: the observation has {state_dim} entries (0 to {state_dim - 1})."
+            )
+        sight = torch.ones(state_dim, device=device)
+        sight[list(self.config.blind)] = 0.0
+        return sight
+
     def _make_replay(
         self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, counters: tuple[str, ...]
     ) -> Replay:
@@ -100,7 +112,8 @@ class Level:
 
     def inputs(self, state: Tensor, target: Tensor) -> Tensor:
         """What the networks see [..., I]."""
-        return torch.cat([state, self.command.encode(state, target)], -1)
+        shown = state * self.sight if self.config.blind else state
+        return torch.cat([shown, self.command.encode(state, target)], -1)
 
     def decide(self, state: Tensor, target: Tensor) -> Tensor:
         """The deterministic decision [..., A] in [-1, 1]."""

@@ -23,6 +23,8 @@ class LevelConfig(LearnerConfig):
     """Transitions a gradient update, of all processes together."""
     replay: int = 1_000_000
     """Capacity of the level's replay, in its own transitions."""
+    blind: tuple[int, ...] = ()
+    """State entries that the level's networks are not shown; they see 0 there."""
     every: int = 1
     """Environment steps (of all environments together) from one round of updates to the next."""
     updates: int = 1

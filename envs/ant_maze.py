@@ -1,0 +1,230 @@
+"""HIRO's ant tasks (Nachum 2018, appendix C): a maze, a block to push aside, a gap to fill with a block; and HRAC's
+sparse maze (Zhang 2020)."""
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import mujoco
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.envs.physics import Physics
+from hrl.envs.tensor import SingleGoalEnv, TensorEnv
+from hrl.envs.worlds import TORQUE, Maze, ant_in
+
+SUBSTEPS, NOISE = 5, 0.1
+ANT_QPOS, ANT_QVEL = 15, 14
+CLOCK = 0.001
+GREEN, ORANGE = (0.1, 0.8, 0.2, 0.5), (1.0, 0.6, 0.0, 0.8)
+
+MAZES = {
+    "Maze": Maze.of(
+        """
+        #####
+        #...#
+        ###.#
+        #s..#
+        #####""",
+        scale=8.0,
+    ),
+    "Push": Maze.of(
+        """
+        #####
+        ##.##
+        #.B.#
+        #.s##
+        #####""",
+        scale=8.0,
+        B="xy",
+    ),
+    "Fall": Maze.of(
+        """
+        ####
+        #..#
+        #~~#
+        #.B#
+        #s.#
+        ####""",
+        scale=8.0,
+        B="yz",
+    ),
+    "Sparse": Maze.of(
+        """
+        ##########
+        #ssssssss#
+        #ssssssss#
+        #######ss#
+        #.sssssss#
+        #.sssssss#
+        #######ss#
+        #ssssssss#
+        #ssssssss#
+        ##########""",
+        scale=2.0,
+    ),
+}
+
+
+class Ants(TensorEnv):
+    """N ants, each in a world of its own. Actions are torques in ±30, held for .1 s."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        device: torch.device | str,
+        max_episode_steps: int | None,
+        render_mode: str | None,
+        observation_space: spaces.Space[Any],
+        model: mujoco.MjModel,
+    ) -> None:
+        torques = spaces.Box(-TORQUE, TORQUE, (model.nu,), np.float32)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, observation_space, torques)
+        self.physics = Physics(model, num_envs, SUBSTEPS)
+        self.at_rest = torch.from_numpy(model.qpos0)
+
+    def begin(self, where: Tensor) -> None:
+        """The ant at rest, with noise: U(-.1, .1) on its pose, N(0, .1²) on its velocity. All else as it was built."""
+        if not bool(where.any()):
+            return
+        qpos, qvel = self.at_rest.repeat(self.num_envs, 1), torch.zeros_like(self.physics.qvel)
+        qpos[:, :ANT_QPOS] += (self.uniform(self.num_envs, ANT_QPOS) * 2 - 1) * NOISE
+        qpos[:, :2] += self.starts()
+        qpos[:, 3:7] /= qpos[:, 3:7].norm(dim=-1, keepdim=True)
+        qvel[:, :ANT_QVEL] = torch.randn(self.num_envs, ANT_QVEL, generator=self.generator) * NOISE
+        wide = where.cpu().unsqueeze(-1)
+        self.physics.qpos.copy_(torch.where(wide, qpos, self.physics.qpos))
+        self.physics.qvel.copy_(torch.where(wide, qvel, self.physics.qvel))
+
+    def starts(self) -> Tensor:
+        """[N, 2] where episodes that begin now begin."""
+        return torch.zeros(self.num_envs, 2)
+
+    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Five physics steps, and the reward of where they led."""
+        self.physics.step(actions)
+        return self.outcome()
+
+    def step_async(self, actions: Any) -> None:
+        """Let the physics go on."""
+        self.physics.send(torch.as_tensor(actions))
+
+    def step_wait(self) -> Any:
+        """What came of it, as `step` says it."""
+        self.physics.receive()
+        return self.conclude(*self.outcome())
+
+    @abstractmethod
+    def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the step that was made: (reward [N], whether the task ended [N], success [N])."""
+
+    @property
+    def place(self) -> Tensor:
+        """[N, 3] of the torsos."""
+        return self.physics.qpos[:, :3]
+
+    def body(self) -> list[Tensor]:
+        """[N, 15] positions and [N, 14] velocities of the ants."""
+        return [self.physics.qpos[:, :ANT_QPOS], self.physics.qvel[:, :ANT_QVEL]]
+
+    def close_extras(self, **_: Any) -> None:
+        """End the physics' threads."""
+        self.physics.close()
+
+
+class AntMaze(Ants):
+    """N ants in a maze, under way to goals. An observation is 15 positions, 14 velocities and .001 t.
+
+    `goal` is a place, or (low, high) corners between which every episode draws one. The reward is minus the distance
+    to it, or, `sparse`, 1 nearer than `reach` and 0 elsewhere, where the episode ends then. Success is to be
+    within `reach`. `observe_blocks` adds the blocks' places to the observation.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        maze: str = "Maze",
+        goal: Any = ((-4.0, -4.0), (20.0, 20.0)),
+        reach: float = 5.0,
+        reward_type: Literal["dense", "sparse"] = "dense",
+        observe_blocks: bool = False,
+    ) -> None:
+        self.maze = MAZES[maze]
+        model = ant_in(self.maze)
+        corners = torch.tensor(goal, dtype=torch.float32)
+        self.low, self.high = corners if corners.dim() == 2 else (corners, corners)
+        self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
+        self.reward_range = (0.0, 1.0) if self.sparse else None
+        self.blocks = [f"block {letter}" for letter in self.maze.blocks]
+        part = lambda n: spaces.Box(-np.inf, np.inf, (n,), np.float32)  # noqa: E731
+        seen = ANT_QPOS + ANT_QVEL + 1 + 3 * len(self.blocks) * observe_blocks
+        observed = {"observation": seen, "achieved_goal": len(self.low), "desired_goal": len(self.low)}
+        space = spaces.Dict({name: part(n) for name, n in observed.items()})
+        super().__init__(num_envs, device, max_episode_steps, render_mode, space, model)
+        self.goal = torch.zeros(num_envs, len(self.low))
+        self.places = torch.tensor(self.maze.starts, dtype=torch.float64)
+
+    def starts(self) -> Tensor:
+        """[N, 2] any of the maze's starts."""
+        return self.choice(self.places, self.num_envs)
+
+    def begin(self, where: Tensor) -> None:
+        """A start, and a goal."""
+        super().begin(where)
+        drawn = self.low + (self.high - self.low) * self.uniform(*self.goal.shape)
+        self.goal.copy_(torch.where(where.cpu().unsqueeze(-1), drawn, self.goal))
+
+    def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The reward of where they are."""
+        reward, ended = self.task_reward(self.achieved, self.goal)
+        success = torch.linalg.vector_norm(self.achieved - self.goal, dim=-1) <= self.reach
+        return reward.to(self.device), ended.to(self.device), success.to(self.device)
+
+    def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
+        """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
+        distance = torch.linalg.vector_norm(achieved - desired, dim=-1)
+        if not self.sparse:
+            return -distance.float(), torch.zeros_like(distance, dtype=torch.bool)
+        reached = distance < self.reach
+        return reached.float(), reached
+
+    @property
+    def achieved(self) -> Tensor:
+        """[N, G] where the torsos are, as far as goals say: along x and y, or x, y and z."""
+        return self.place[:, : len(self.low)].float()
+
+    def observe(self) -> dict[str, Tensor]:
+        """State, where the ants are, where they shall be."""
+        clock = CLOCK * self.elapsed.cpu().unsqueeze(-1)
+        blocks = [self.block(name) for name in self.blocks] if self.observe_blocks else []
+        seen = {
+            "observation": torch.cat([*self.body(), *blocks, clock], -1),
+            "achieved_goal": self.achieved,
+            "desired_goal": self.goal,
+        }
+        return {name: x.to(self.device, torch.float32, copy=True) for name, x in seen.items()}
+
+    def block(self, name: str) -> Tensor:
+        """[N, 3] a block's centre."""
+        model = self.physics.model
+        place = torch.from_numpy(model.body(name).pos).repeat(self.num_envs, 1)
+        for axis, at in zip("xyz", range(3), strict=True):
+            joint = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, f"{name} {axis}")
+            if joint >= 0:
+                place[:, at] += self.physics.qpos[:, model.jnt_qposadr[joint]]
+        return place
+
+    def picture(self, index: int) -> np.ndarray:
+        """From above [H, W, 3], with the goal as a green sphere."""
+        goal = torch.cat([self.goal[index], self.goal.new_full((3 - len(self.low),), self.maze.ground + 0.5)])
+        return self.physics.picture(index, [(goal, GREEN, 0.1 * self.maze.scale)])
+
+
+class AntMazeEnv(SingleGoalEnv):
+    """One of them, with numpy values."""
+
+    task = AntMaze

@@ -1,0 +1,149 @@
+"""Worlds for MuJoCo's ant: mazes from maps, with blocks to push and gaps to cross (Nachum 2018, after rllab)."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+
+ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
+"""Gymnasium's ant has the body of rllab's; time step, motors and contacts are set as HIRO has them."""
+TIMESTEP, TORQUE = 0.02, 30.0
+HEIGHT = 0.5  # of walls, blocks and platforms, in cells
+GREY, RED, LIGHT = (0.4, 0.4, 0.4, 1.0), (0.9, 0.1, 0.1, 1.0), (0.9, 0.9, 0.9, 1.0)
+SOFT, HARD = (0.8, 0.8, 0.01, 0.5, 2.0), (0.995, 0.995, 0.01, 0.5, 2.0)
+"""Impedance of contacts (solimp): without blocks, and where there are some."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block that moves along some axes."""
+
+    axes: str
+    """Of x, y and z. One that can fall is a hundredth narrower than a cell, so that it fits into a gap."""
+
+    @property
+    def falls(self) -> bool:
+        """Whether it can leave its height."""
+        return "z" in self.axes
+
+
+@dataclass(frozen=True)
+class Maze:
+    """A map from above, north on top: # wall, . free, s start, ~ gap, and capital letters for a block each."""
+
+    rows: tuple[str, ...]
+    scale: float
+    """Width of a cell."""
+    blocks: dict[str, Block] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str, scale: float, **blocks: str) -> "Maze":
+        """From text, with the axes along which each letter's block moves."""
+        return cls(tuple(text.split()), scale, {letter: Block(axes) for letter, axes in blocks.items()})
+
+    def cells(self, signs: str) -> list[tuple[int, int]]:
+        """(row, column) of all cells with one of these signs."""
+        return [(i, j) for i, row in enumerate(self.rows) for j, sign in enumerate(row) if sign in signs]
+
+    def place(self, row: float, column: float) -> tuple[float, float]:
+        """Centre (x, y) of a cell; the southernmost, westernmost start is the origin."""
+        first = max(self.cells("s"), key=lambda cell: (cell[0], -cell[1]))
+        return (column - first[1]) * self.scale, (first[0] - row) * self.scale
+
+    @property
+    def starts(self) -> list[tuple[float, float]]:
+        """Where episodes may begin."""
+        return [self.place(*cell) for cell in self.cells("s")]
+
+    @property
+    def height(self) -> float:
+        """Of a wall."""
+        return HEIGHT * self.scale
+
+    @property
+    def ground(self) -> float:
+        """Height of the ground: where there are gaps, it is raised by a wall's height."""
+        return self.height if self.cells("~") else 0.0
+
+
+def merged(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """Rectangles (row, column, rows, columns) that cover these cells once; fewer boxes collide faster."""
+    left, boxes = set(cells), []
+    while left:
+        row, column = min(left)
+        columns = 1
+        while (row, column + columns) in left:
+            columns += 1
+        rows = 1
+        while all((row + rows, column + j) in left for j in range(columns)):
+            rows += 1
+        boxes.append((row, column, rows, columns))
+        left -= {(row + i, column + j) for i in range(rows) for j in range(columns)}
+    return boxes
+
+
+def ant_in(maze: Maze) -> mujoco.MjModel:
+    """The ant at the origin of a maze."""
+    spec = ant()
+    ground, height = maze.ground, maze.height
+    _boxes(spec, maze, maze.cells("#"), ground + height / 2, GREY)
+    if ground:
+        gaps = set(maze.cells("~"))
+        every = [(i, j) for i, row in enumerate(maze.rows) for j in range(len(row)) if (i, j) not in gaps]
+        _boxes(spec, maze, every, height / 2, LIGHT)
+    for letter, block in maze.blocks.items():
+        for row, column in maze.cells(letter):
+            _block(spec, f"block {letter}", block, (*maze.place(row, column), ground + height / 2), maze)
+    spec.body("torso").pos[2] += ground
+    return compiled(spec, HARD if maze.blocks else SOFT)
+
+
+def ant() -> mujoco.MjSpec:
+    """HIRO's ant on a plane: motors of ±30, 20 ms a physics step."""
+    spec = mujoco.MjSpec.from_file(os.fspath(ANT))
+    spec.option.timestep = TIMESTEP
+    for motor in spec.actuators:
+        motor.gear[0] = 1.0
+        motor.ctrlrange = [-TORQUE, TORQUE]
+    return spec
+
+
+def compiled(spec: mujoco.MjSpec, impedance: tuple[float, ...]) -> mujoco.MjModel:
+    """The model, with all that touches alike."""
+    for geom in spec.geoms:
+        geom.friction, geom.solimp, geom.margin = [1.0, 0.5, 0.5], list(impedance), 0.01
+    return spec.compile()
+
+
+def box(parent: mujoco.MjsBody, centre: Iterable[float], half: Iterable[float], colour: tuple[float, ...]) -> None:
+    """A box that everything collides with."""
+    parent.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX, pos=list(centre), size=list(half), rgba=list(colour), contype=1, conaffinity=1
+    )
+
+
+def _boxes(
+    spec: mujoco.MjSpec, maze: Maze, cells: Iterable[tuple[int, int]], level: float, colour: tuple[float, ...]
+) -> None:
+    for row, column, rows, columns in merged(cells):
+        x, y = maze.place(row + (rows - 1) / 2, column + (columns - 1) / 2)
+        half = columns * maze.scale / 2, rows * maze.scale / 2, maze.height / 2
+        box(spec.worldbody, (x, y, level), half, colour)
+
+
+def _block(spec: mujoco.MjSpec, name: str, block: Block, centre: tuple[float, float, float], maze: Maze) -> None:
+    body = spec.worldbody.add_body(name=name, pos=list(centre))
+    half = maze.scale / 2 * (0.99 if block.falls else 1.0)
+    box(body, (0, 0, 0), (half, half, maze.height / 2), RED)
+    body.geoms[0].mass = 0.001 if block.falls else 0.0002
+    for axis in block.axes:
+        along = np.eye(3)["xyz".index(axis)]
+        reach = (-maze.ground, 0.0) if axis == "z" else (-maze.scale, maze.scale)
+        body.add_joint(
+            name=f"{name} {axis}", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=list(along), range=list(reach),
+            margin=0.01, limited=int(block.falls), armature=0.0, damping=[0.0, 0.0, 0.0],
+        )  # fmt: skip

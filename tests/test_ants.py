@@ -1,0 +1,220 @@
+"""HIRO's ant tasks: geometry, rewards, and physics that is MuJoCo's own."""
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+import hrl.envs  # noqa: F401
+from hrl.envs.ant_maze import MAZES, AntMaze
+from hrl.envs.worlds import Maze, ant_in, merged
+
+IDS = ("AntMaze-v0", "AntMazeEval-v0", "AntPush-v0", "AntFall-v0", "AntMazeSparse-v0")
+STILL = torch.zeros(1, 8)
+
+
+def ant_at(*place: float, **kwargs) -> AntMaze:
+    """One ant, at rest, in a maze."""
+    ants = AntMaze(**kwargs)
+    ants.reset(seed=0)
+    ants.physics.qpos[0], ants.physics.qvel[0] = ants.at_rest, 0.0
+    ants.physics.qpos[0, : len(place)] = torch.tensor(place, dtype=torch.float64)
+    return ants
+
+
+def drive(ants: AntMaze, *places: tuple[float, float], speed: float = 4.0, steps: int = 120):
+    """Drag the torso along a path by hand: its velocity is set before every step. What the last step answered."""
+    for place in places:
+        for _ in range(steps):
+            way = torch.tensor(place, dtype=torch.float64) - ants.place[0, :2]
+            if way.norm() < 0.5:
+                break
+            ants.physics.qvel[0, :2] = speed * way / way.norm()
+            answer = ants.step(STILL)
+            if answer[2]:
+                return answer
+    return answer
+
+
+# -- geometry ------------------------------------------------------------------------------------------------
+
+
+def test_walls_stand_where_hiro_has_them():
+    # Its ⊃, corridors 8 wide: start (0, 0), then (16, 0), (16, 16), and (0, 16).
+    maze = MAZES["Maze"]
+    free = {maze.place(*cell) for cell in maze.cells("s.")}
+    assert free == {(0, 0), (8, 0), (16, 0), (16, 8), (0, 16), (8, 16), (16, 16)}
+    assert MAZES["Push"].place(*MAZES["Push"].cells("B")[0]) == (0, 8)
+    assert MAZES["Fall"].place(*MAZES["Fall"].cells("B")[0]) == (8, 8)
+    assert {MAZES["Fall"].place(*cell) for cell in MAZES["Fall"].cells("~")} == {(0, 16), (8, 16)}
+    assert (maze.height, MAZES["Fall"].ground, MAZES["Sparse"].height) == (4, 4, 1)
+    assert len(MAZES["Sparse"].starts) == 50 and max(MAZES["Sparse"].starts) == (14, 14)
+
+
+def test_boxes_cover_the_walls_once():
+    maze = MAZES["Sparse"]
+    boxes = merged(maze.cells("#"))
+    covered = [(i + a, j + b) for i, j, rows, columns in boxes for a in range(rows) for b in range(columns)]
+    assert sorted(covered) == sorted(maze.cells("#")) and len(boxes) < len(covered) / 4
+
+
+@pytest.mark.parametrize(("way", "axis", "face"), [((-9, 0), 0, -4), ((0, -9), 1, -4), ((0, 9), 1, 4)])
+def test_the_ant_cannot_pass_a_wall(way, axis, face):
+    ants = ant_at()
+    drive(ants, way, steps=60)
+    assert 2 < abs(ants.place[0, axis]) <= abs(face) - 0.2
+    drive(ants, (8, 0))  # where there is none it can
+    assert ants.place[0, 0] > 7
+
+
+def test_the_block_is_pushed_aside_along_the_floor():
+    ants = ant_at(maze="Push", goal=(0.0, 19.0))
+    block = lambda: ants.block("block B")[0]  # noqa: E731
+    drive(ants, (-8, 0), (-8, 8))
+    assert torch.allclose(block(), torch.tensor([0.0, 8.0, 2.0], dtype=torch.float64), atol=0.05)
+    drive(ants, (4, 8))
+    assert block()[0] > 7 and abs(block()[1] - 8) < 0.1 and block()[2] == 2
+    drive(ants, (0, 8), (0, 19))  # the way is free
+    assert ants.place[0, 1] > 18
+    assert block()[0] < 8.2  # a wall stops it
+
+
+def test_a_block_pushed_ahead_closes_the_way():
+    ants = ant_at(maze="Push", goal=(0.0, 19.0))
+    drive(ants, (0, 19), steps=60)
+    assert ants.block("block B")[0, 1] > 15.5 and ants.place[0, 1] < 13
+
+
+def test_the_gap_is_crossed_over_the_block_alone():
+    ants = ant_at(maze="Fall", goal=(0.0, 27.0, 4.5))
+    assert 4.5 < ants.place[0, 2] < 5
+    drive(ants, (0, 8), (0, 16), steps=60)
+    assert ants.place[0, 2] < 1.5  # it fell
+    drive(ants, (0, 27), steps=40)
+    assert ants.place[0, 1] < 20
+    ants = ant_at(maze="Fall", goal=(0.0, 27.0, 4.5))
+    drive(ants, (8, 0), (8, 11.5))
+    for _ in range(30):  # it falls
+        ants.step(STILL)
+    block = ants.block("block B")[0]
+    assert block[0] == 8 and abs(block[1] - 16) < 0.2 and block[2] < 2.1  # in the gap: y and z have changed, x not
+    drive(ants, (8, 27), (0, 27), speed=5.0)
+    assert ants.outcome()[2] and ants.place[0, 2] > 4
+
+
+def test_a_body_driven_by_hand_reaches_the_mazes_goals():
+    ants = ant_at(goal=(0.0, 16.0))
+    assert not ants.outcome()[2]
+    drive(ants, (16, 0), (16, 16), (0, 16))
+    assert ants.outcome()[2] and ants.outcome()[0] > -1
+    sparse = ant_at(maze="Sparse", goal=(2.0, 9.0), reach=1.0, reward_type="sparse")
+    _, reward, ended, _, info = drive(sparse, (13, 1), (13, 7), (2, 8), (2, 9))
+    assert reward == 1 and ended and info["success"]
+
+
+# -- the task ------------------------------------------------------------------------------------------------
+
+
+def test_rewards_and_success_by_hand():
+    ants = ant_at(3.0, 4.0, goal=(0.0, 0.0))
+    assert ants.outcome()[0] == -5 and ants.outcome()[2]
+    ants.physics.qpos[0, 0] = 3.1
+    assert not ants.outcome()[2]
+    single = gym.make("hrl/AntFall-v0").unwrapped
+    goals = np.array([[0.0, 27.0, 4.5], [0.0, 23.0, 1.5]])
+    assert np.allclose(single.compute_reward(goals, goals[[1, 0]], {}), [-5, -5])
+
+
+def test_training_goals_fill_the_square_and_evaluation_has_one():
+    ants = gym.make_vec("hrl/AntMaze-v0", 2000, "vector_entry_point")
+    goal = ants.reset(seed=0)[0]["desired_goal"]
+    assert goal.amin() < -3.9 and goal.amax() > 19.9 and ((goal > -4) & (goal < 20)).all()
+    assert goal.mean(0).sub(8).abs().amax() < 0.6
+    ants = gym.make_vec("hrl/AntMazeEval-v0", 3, "vector_entry_point")
+    assert (ants.reset(seed=0)[0]["desired_goal"] == torch.tensor([0.0, 16.0])).all()
+
+
+def test_observations_are_hiros():
+    env = gym.make("hrl/AntMaze-v0")
+    obs, _ = env.reset(seed=3)
+    assert obs["observation"].shape == (30,) and (obs["observation"][:2] == obs["achieved_goal"]).all()
+    assert np.abs(obs["observation"][:2]).max() <= 0.1 and 0.65 <= obs["observation"][2] <= 0.85
+    for _ in range(3):
+        obs, *_ = env.step(env.action_space.sample())
+    assert obs["observation"][29] == np.float32(0.003)
+    assert gym.make("hrl/AntPush-v0", observe_blocks=True).reset()[0]["observation"].shape == (33,)
+
+
+def test_sparse_episodes_begin_all_over_the_maze():
+    ants = gym.make_vec("hrl/AntMazeSparse-v0", 500, "vector_entry_point")
+    place = ants.reset(seed=0)[0]["achieved_goal"]
+    cells = {(round(float(x) / 2), round(float(y) / 2)) for x, y in place}
+    assert cells == {(round(x / 2), round(y / 2)) for x, y in MAZES["Sparse"].starts}
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_checkers_pass(env_id):
+    env = gym.make(f"hrl/{env_id}")
+    check_env(env.unwrapped, skip_render_check=True)
+    check_env_sb3(env.unwrapped, skip_render_check=True)
+
+
+def test_the_time_limit_is_500_steps():
+    env = gym.make_vec("hrl/AntMaze-v0", 2, "vector_entry_point")
+    env.reset(seed=0)
+    env.unwrapped.elapsed += 498
+    assert not env.step(torch.zeros(2, 8))[3].any()
+    obs, _, terminated, truncated, info = env.step(torch.zeros(2, 8))
+    assert truncated.all() and not terminated.any()
+    assert (info["final_obs"]["observation"][:, 29] == 0.5).all() and (obs["observation"][:, 29] == 0).all()
+
+
+# -- physics -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_five_of_mujocos():
+    ants = AntMaze(num_envs=3)
+    ants.reset(seed=1)
+    torques = torch.rand(3, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    data = mujoco.MjData(ants.physics.model)
+    data.qpos[:], data.qvel[:], data.ctrl[:] = ants.physics.qpos[1], ants.physics.qvel[1], torques[1]
+    mujoco.mj_step(ants.physics.model, data, nstep=5)
+    ants.step(torques)
+    assert np.array_equal(ants.physics.qpos[1], data.qpos) and np.array_equal(ants.physics.qvel[1], data.qvel)
+    model = ants.physics.model
+    assert model.opt.timestep == 0.02 and (model.actuator_ctrlrange == [-30, 30]).all()
+
+
+def test_a_batch_steps_as_single_ones_do_however_it_is_split():
+    def run(count: int, threads: int, beside: bool) -> torch.Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        ants = AntMaze(num_envs=count)
+        torch.set_num_threads(before)
+        ants.reset(seed=0)
+        ants.physics.qpos[:], ants.physics.qvel[:] = start[0][:count], start[1][:count]
+        for torques in actions:
+            if beside:
+                ants.step_async(torques[:count])
+                ants.step_wait()
+            else:
+                ants.step(torques[:count])
+        ants.close()
+        return ants.physics.qpos.clone()
+
+    first = AntMaze(num_envs=5)
+    first.reset(seed=0)
+    start = first.physics.qpos.clone(), first.physics.qvel.clone()
+    actions = torch.rand(20, 5, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    whole = run(5, 1, beside=False)
+    assert torch.equal(run(5, 2, beside=True), whole)
+    assert torch.equal(run(1, 1, beside=False), whole[:1])
+
+
+def test_a_map_of_ones_own():
+    maze = Maze.of("#### #s.# ####", scale=4.0)
+    model = ant_in(maze)
+    assert [model.geom(g).type[0] for g in range(model.ngeom)].count(mujoco.mjtGeom.mjGEOM_BOX) == 4
