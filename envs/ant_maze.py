@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.envs.physics import Physics
+from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleGoalEnv, TensorEnv
 from hrl.envs.worlds import TORQUE, Maze, ant_in
 
@@ -218,10 +219,20 @@ class AntMaze(Ants):
                 place[:, at] += self.physics.qpos[:, model.jnt_qposadr[joint]]
         return place
 
+    def outlines(self, index: int) -> list[Outline]:
+        """Walls, gaps, and where the blocks are."""
+        size = self.maze.scale
+        corner = lambda x, y: (float(x) - size / 2, float(y) - size / 2, size, size)  # noqa: E731
+        kinds: list[tuple[str, Literal["wall", "gap"]]] = [("#", "wall"), ("~", "gap")]
+        still = [Outline(*corner(*self.maze.place(*c)), kind) for s, kind in kinds for c in self.maze.cells(s)]
+        return still + [Outline(*corner(*self.block(name)[index, :2]), "block") for name in self.blocks]
+
     def picture(self, index: int) -> np.ndarray:
-        """From above [H, W, 3], with the goal as a green sphere."""
-        goal = torch.cat([self.goal[index], self.goal.new_full((3 - len(self.low),), self.maze.ground + 0.5)])
-        return self.physics.picture(index, [(goal, GREEN, 0.1 * self.maze.scale)])
+        """From above [H, W, 3]; the goal is a green sphere, the subgoal an orange one."""
+        marks = [(self.goal[index], GREEN)] + ([] if self.marks is None else [(self.marks[index, :3], ORANGE)])
+        raised = lambda x: [*x.tolist(), self.maze.ground + 0.5][:3]  # noqa: E731
+        spheres = [(raised(x), colour, 0.05 * self.maze.scale) for x, colour in marks]
+        return self.physics.picture(index, spheres, self.maze.view)
 
 
 class AntMazeEnv(SingleGoalEnv):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hrl.envs.flatten import flatten_batch
 from hrl.envs.goals import is_goal_space, observation_part
+from hrl.envs.scene import Outline, outlines
 from hrl.envs.spec import Observation, Spec, Step
 
 
@@ -116,8 +117,15 @@ class Bridge:
         family: Any = self.env
         family.set_tasks(tasks)
 
-    def render(self) -> Sequence[np.ndarray]:
-        """One frame [H, W, 3] an environment."""
+    def outlines(self, index: int) -> Sequence[Outline]:
+        """Walls, gaps and blocks of one environment as they stand, for pictures."""
+        return outlines(self.env, index)
+
+    def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
+        """One frame [H, W, 3] an environment; those of ours show marks [N, G], such as subgoals."""
+        env: Any = self.env.unwrapped
+        if hasattr(env, "marks"):
+            env.marks = marks
         frames: Any = self.env.render()
         return list(frames)
 

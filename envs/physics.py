@@ -1,12 +1,19 @@
 """MuJoCo's physics for a batch of worlds alike, stepped by MuJoCo's own threads."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import mujoco
 import numpy as np
 import torch
+from gymnasium.envs.mujoco.mujoco_rendering import OffScreenViewer
 from mujoco.rollout import Rollout
 from torch import Tensor
+
+SIZE = 480, 480
+Mark = tuple[Sequence[float], tuple[float, ...], float]
+"""Place [3], colour (red, green, blue, opacity) and radius."""
 
 
 class Physics:
@@ -28,7 +35,7 @@ class Physics:
         self.qpos.copy_(torch.from_numpy(model.qpos0))
         self._beside = ThreadPoolExecutor(1)
         self._outcome: Future[None] | None = None
-        self._renderer: mujoco.Renderer | None = None
+        self._viewer: Any = None
 
     def send(self, control: Tensor) -> None:
         """Hold the control [N, nu] for `substeps` physics steps, which go on from now beside all else."""
@@ -58,22 +65,17 @@ class Physics:
         self._beside.shutdown()
         self._rollout.close()
 
-    def picture(self, index: int, marks: list[tuple[Tensor, tuple[float, ...], float]]) -> np.ndarray:
-        """One world from above, at a slant [H, W, 3]; `marks` are spheres (place [3], colour, radius)."""
-        data = mujoco.MjData(self.model)
+    def picture(self, index: int, marks: Sequence[Mark], view: tuple[Sequence[float], float]) -> np.ndarray:
+        """One world from above [H, W, 3], with spheres where the marks are; `view` is the place [3] that is looked at
+        and from how far.
+        """
+        if self._viewer is None:
+            self._viewer = OffScreenViewer(self.model, mujoco.MjData(self.model), *SIZE)
+            self._viewer.cam.elevation, self._viewer.cam.azimuth = -80.0, 90.0
+            self._viewer.cam.lookat[:], self._viewer.cam.distance = view
+        data = self._viewer.data
         data.qpos[:], data.qvel[:] = self.qpos[index], self.qvel[index]
         mujoco.mj_forward(self.model, data)
-        if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, 360, 480)
-        camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(self.model, camera)
-        camera.elevation, camera.azimuth = -60.0, 90.0
-        self._renderer.update_scene(data, camera)
-        scene = self._renderer.scene
         for place, colour, radius in marks:
-            mujoco.mjv_initGeom(
-                scene.geoms[scene.ngeom], mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, radius),
-                place.double().numpy(force=True), np.eye(3).ravel(), np.array(colour, np.float32),
-            )  # fmt: skip
-            scene.ngeom += 1
-        return self._renderer.render()
+            self._viewer.add_marker(pos=np.array(place), size=np.full(3, radius), rgba=np.array(colour), label="")
+        return np.asarray(self._viewer.render("rgb_array"))

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.envs.layouts import walls
+from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleGoalEnv, TensorEnv
 
 # What gymnasium-robotics' point.xml says.
@@ -101,13 +102,20 @@ class PointMaze(TensorEnv):
         state = self.state.clone()
         return {"observation": state, "achieved_goal": state[:, :2], "desired_goal": self.goal.clone()}
 
+    def outlines(self, index: int) -> list[Outline]:
+        """The walls."""
+        corners = self.origin + self.walls.nonzero().flip(-1) * self.map.down - (1 - self.map.down) / 2
+        return [Outline(x, y, 1.0, 1.0, "wall") for x, y in corners.tolist()]
+
     def picture(self, index: int) -> np.ndarray:
-        """One maze from above [H, W, 3]: goal in red, ball in green."""
+        """One maze from above [H, W, 3]: goal in red, ball in green, subgoal in orange."""
         scale = 40  # pixels a cell
         wide = self.walls.repeat_interleave(scale, 0).repeat_interleave(scale, 1).cpu().numpy()
         image = np.where(wide[..., None], np.array([110, 90, 70], np.uint8), np.array([245, 245, 245], np.uint8))
         y, x = np.mgrid[: wide.shape[0], : wide.shape[1]] / scale
         discs = ((self.goal[index], REACH, (230, 120, 120)), (self.state[index, :2], RADIUS, (40, 150, 70)))
+        if self.marks is not None:
+            discs = (*discs, (self.marks[index, :2], RADIUS, (240, 150, 40)))
         for place, radius, colour in discs:
             px, py = ((place - self.origin) * self.map.down).tolist()
             image[(x - px) ** 2 + (y - py) ** 2 <= radius**2] = colour

@@ -12,6 +12,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from hrl.envs.scene import Outline
+
 Values = Tensor | dict[str, Tensor]
 
 
@@ -41,6 +43,7 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.generator = torch.Generator(self.device)
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.render_mode = render_mode
+        self.marks: Tensor | None = None  # [N, G] places that pictures show, if any
 
     @abstractmethod
     def begin(self, where: Tensor) -> None:
@@ -57,6 +60,10 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     @abstractmethod
     def picture(self, index: int) -> np.ndarray:
         """One environment from above [H, W, 3]."""
+
+    def outlines(self, index: int) -> list[Outline]:
+        """What stands in one environment now, for those that have a map."""
+        return []
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Values, dict[str, Any]]:
         """Begin an episode everywhere. A list of seeds counts as one seed, for the batch shares a random state."""

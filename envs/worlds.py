@@ -69,6 +69,13 @@ class Maze:
         """Height of the ground: where there are gaps, it is raised by a wall's height."""
         return self.height if self.cells("~") else 0.0
 
+    @property
+    def view(self) -> tuple[tuple[float, float, float], float]:
+        """From where all of it is seen: the place looked at, and from how far."""
+        rows, columns = len(self.rows), len(self.rows[0])
+        middle = self.place((rows - 1) / 2, (columns - 1) / 2)
+        return (*middle, self.ground), 1.25 * self.scale * max(rows, columns)
+
 
 def merged(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
     """Rectangles (row, column, rows, columns) that cover these cells once; fewer boxes collide faster."""

@@ -1,7 +1,7 @@
 """What the rooms of the toolkit pass to each other. `hrl` knows environments by these shapes only."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -85,6 +85,21 @@ class Spec(Protocol):
     def action_space(self) -> Any: ...
 
 
+class Outline(Protocol):
+    """A rectangle from above, for pictures: its lower left corner, its size, and what it is."""
+
+    @property
+    def x(self) -> float: ...
+    @property
+    def y(self) -> float: ...
+    @property
+    def width(self) -> float: ...
+    @property
+    def height(self) -> float: ...
+    @property
+    def kind(self) -> Literal["wall", "gap", "block"]: ...
+
+
 class BatchedEnv(Protocol):
     """N environments stepped together. Actions are in [-1, 1]; the environment's own bounds are its affair."""
 
@@ -114,8 +129,11 @@ class BatchedEnv(Protocol):
     def verify(self) -> None:
         """Raise for faults that `step` could not tell without waiting for the device."""
 
-    def render(self) -> Sequence[np.ndarray]:
-        """One frame [H, W, 3] an environment."""
+    def outlines(self, index: int) -> Sequence[Outline]:
+        """Walls, gaps and blocks of one environment as they stand, where it has a map."""
+
+    def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
+        """One frame [H, W, 3] an environment, with places [N, G] marked where it can."""
 
     def is_single(self, raw: Any) -> bool:
         """Whether a raw observation is one environment's, not a batch."""

@@ -1,6 +1,5 @@
 """Meta-learning on-policy: collects episodes of many tasks, adapts to each, and makes the outer step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,9 +14,8 @@ from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
 from hrl.policies import seen
 from hrl.training.episodes import Finished, finished
-from hrl.types import BatchedEnv, Spec, UserError
-
-Watch = Callable[[BatchedEnv], None]
+from hrl.training.evaluation import Watch
+from hrl.types import Spec, UserError
 
 
 @dataclass
@@ -175,7 +173,7 @@ class MetaLearner:
             noise = torch.rand(shape, generator=generator, device=self.device).clamp_(1e-6, 1 - 1e-6)
             action, memory = self.adaptation.act(own, state, memory, noise if explore else None)
             if watch is not None:
-                watch(env)
+                watch(env, None)
             step = env.step(action.flatten(0, 1))
             met.append((state, action, split(step.reward), going, split(step.success).float(), memory))
             final = torch.where(going.unsqueeze(-1) > 0, split(seen(step.final)), final)

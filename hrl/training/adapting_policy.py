@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from hrl.training.actor import Actor
-from hrl.training.adapting import MetaLearner, Watch
+from hrl.training.adapting import MetaLearner
 from hrl.training.episodes import Episode, finished
-from hrl.training.evaluation import Evaluation, interval
+from hrl.training.evaluation import Evaluation, Watch, interval
 from hrl.types import BatchedEnv
 
 MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]

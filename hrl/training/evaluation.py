@@ -1,6 +1,6 @@
 """Evaluation: a deterministic policy in environments of its own, on fixed episode seeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from hrl.training.episodes import Episode, EpisodeCounter
-from hrl.types import BatchedEnv, Observation, Step
+from hrl.types import BatchedEnv, Observation, Outline, Step
 
 EVALUATION_SEED = 10_000_000
 """First episode seed; training uses none so high."""
 
 MakeEvaluationEnv = Callable[[int, Iterator[int]], BatchedEnv]
 """(number of environments, the episodes' seeds) -> environments."""
+
+
+Watch = Callable[[BatchedEnv, Tensor | None], None]
+"""Is shown the environments, and the subgoals [N, G] in force, if any."""
 
 
 class Policy(Protocol):
@@ -45,6 +49,8 @@ class Path:
     """[G] the subgoal in force at every step."""
     goal: np.ndarray | None = None
     """[G] the task's goal."""
+    scene: list[Sequence[Outline]] = field(default_factory=list)
+    """What stood around it at first, and before the last step."""
 
 
 @dataclass
@@ -102,13 +108,13 @@ def evaluate(
     seed: int = EVALUATION_SEED,
     keep_paths: int = 0,
     num_envs: int = 25,
-    watch: Callable[[BatchedEnv], None] | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Run `episodes` episodes, episode i begun with seed + i. Touches no state of training.
 
     Environments that reset themselves can't be given each episode's seed; they go on from their first one.
-    `watch` is called with the environments before every step. A policy that has an evaluation of its own is asked for
-    that: one that adapts is judged by how it does, with `episodes` tasks.
+    `watch` is called with the environments and the subgoals before every step. A policy that has an evaluation of its
+    own is asked for that: one that adapts is judged by how it does, with `episodes` tasks.
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
@@ -123,9 +129,10 @@ def evaluate(
     counter = EpisodeCounter(num_envs, obs.state.device)
     while sum(i < episodes for i in finished) < episodes:
         actions, memory, target = policy.decide(obs, memory)
-        _record(paths, running, obs, policy.place(obs.state) if paths else None, target)
+        if paths:
+            _record(paths, running, obs, policy.place(obs.state), target, env)
         if watch is not None:
-            watch(env)
+            watch(env, target)
         step = env.step(actions)
         memory, pairs = policy.after(memory, step)
         for name, pair in pairs.items():
@@ -148,12 +155,14 @@ def _record(
     obs: Observation,
     places: Tensor | None,
     target: Tensor | None,
+    env: BatchedEnv,
 ) -> None:
     for i, episode in enumerate(running):
         path = paths.get(int(episode))
         if path is not None:
             _record_place(path, places, i)
             path.goal = obs.goal[i].cpu().numpy().copy()
+            path.scene = [*path.scene[:1], env.outlines(i)]
             if target is not None:
                 path.targets.append(target[i].cpu().numpy())
 

@@ -17,7 +17,7 @@ def record(file: Path, policy: Policy, make: MakeEvaluationEnv, episodes: int = 
         os.environ.setdefault("MUJOCO_GL", "egl")
     frames: list[np.ndarray] = []
     try:
-        evaluate(policy, make, episodes, num_envs=1, watch=lambda env: frames.append(env.render()[0]))
+        evaluate(policy, make, episodes, num_envs=1, watch=lambda env, mark: frames.append(env.render(mark)[0]))
         # Encoders want even sizes.
         cropped = [f[: f.shape[0] // 2 * 2, : f.shape[1] // 2 * 2] for f in frames]
         imageio.mimwrite(file, cropped, fps=30, macro_block_size=1)  # type: ignore[arg-type]
