@@ -109,6 +109,15 @@ def ant_in(maze: Maze) -> mujoco.MjModel:
     return compiled(spec, HARD if maze.blocks else SOFT)
 
 
+def room(distance: float) -> mujoco.MjModel:
+    """The ant in a square room whose walls, 1 thick, stand this far from it."""
+    spec, half = ant(), distance + 0.5
+    for sign in (-1, 1):
+        box(spec.worldbody, (0, sign * distance, 0), (half, 0.5, 1), LIGHT)
+        box(spec.worldbody, (sign * distance, 0, 0), (0.5, half, 1), LIGHT)
+    return compiled(spec, SOFT)
+
+
 def ant() -> mujoco.MjSpec:
     """HIRO's ant on a plane: motors of ±30, 20 ms a physics step."""
     spec = mujoco.MjSpec.from_file(os.fspath(ANT))

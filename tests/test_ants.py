@@ -1,5 +1,7 @@
 """HIRO's ant tasks: geometry, rewards, and physics that is MuJoCo's own."""
 
+import math
+
 import gymnasium as gym
 import mujoco
 import numpy as np
@@ -9,10 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import hrl.envs  # noqa: F401
+from hrl.envs.ant_gather import AntGather
 from hrl.envs.ant_maze import MAZES, AntMaze
 from hrl.envs.worlds import Maze, ant_in, merged
 
-IDS = ("AntMaze-v0", "AntMazeEval-v0", "AntPush-v0", "AntFall-v0", "AntMazeSparse-v0")
+IDS = ("AntMaze-v0", "AntMazeEval-v0", "AntPush-v0", "AntFall-v0", "AntMazeSparse-v0", "AntGather-v0")
 STILL = torch.zeros(1, 8)
 
 
@@ -170,6 +173,56 @@ def test_the_time_limit_is_500_steps():
     obs, _, terminated, truncated, info = env.step(torch.zeros(2, 8))
     assert truncated.all() and not terminated.any()
     assert (info["final_obs"]["observation"][:, 29] == 0.5).all() and (obs["observation"][:, 29] == 0).all()
+
+
+# -- gathering -----------------------------------------------------------------------------------------------
+
+
+def gathering(*objects: tuple[float, float], apples: int = 1) -> AntGather:
+    """An ant at the origin, that looks along x."""
+    ants = AntGather(apples=apples, bombs=len(objects) - apples)
+    ants.reset(seed=0)
+    ants.physics.qpos[0], ants.physics.qvel[0] = ants.at_rest, 0.0
+    ants.objects[0] = torch.tensor(objects, dtype=torch.float64)
+    return ants
+
+
+def test_objects_are_seen_by_direction_and_nearness():
+    # Ten directions of 36° each, from -180° on: ahead is the sixth, to the left (90°) the eighth.
+    ants = gathering((3.0, 0.1), (0.0, 1.5), (5.0, 0.1), (7.0, 0.0), apples=1)
+    apple, bomb = ants.readings()[0]
+    assert apple.tolist() == pytest.approx([0, 0, 0, 0, 0, 0.5, 0, 0, 0, 0], abs=1e-3)
+    assert bomb.tolist() == pytest.approx([0, 0, 0, 0, 0, 1 - 5.001 / 6, 0, 0.75, 0, 0], abs=1e-3)  # 7 is too far
+    half = math.sqrt(0.5)
+    ants.physics.qpos[0, 3:7] = torch.tensor([half, 0, 0, half])  # turned to the left by 90°
+    assert ants.readings()[0, 0].nonzero().flatten().tolist() == [2] or ants.readings()[0, 0, 3] > 0
+    assert ants.readings()[0, 1, 5] == pytest.approx(0.75)
+    assert (ants.observe()[0, 29:49] == ants.readings().flatten().float()).all() and ants.observe().shape == (1, 50)
+
+
+def test_apples_pay_bombs_cost_and_both_vanish():
+    ants = gathering((0.5, 0.0), (0.0, 0.5), (0.0, -0.9), (2.0, 0.0), apples=1)
+    reward, ended, success = ants.outcome()
+    assert reward == 1 - 2 and not ended and success
+    assert ants.left[0].tolist() == [False, False, False, True] and ants.outcome()[0] == 0
+    ants.objects[0, 3] = 0.0
+    reward, ended, _ = ants.outcome()
+    assert reward == -1 and ended  # nothing is left
+
+
+def test_an_ant_that_falls_pays_and_ends():
+    ants = gathering((0.5, 0.0), (4.0, 4.0))
+    ants.physics.qpos[0, 2] = 1.2
+    reward, ended, _ = ants.outcome()
+    assert reward == -10 and ended and ants.left.all()
+
+
+def test_objects_lie_on_distinct_even_places_but_for_the_start():
+    ants = AntGather(num_envs=400)
+    ants.reset(seed=0)
+    places = {tuple(p) for p in ants.objects.flatten(0, 1).tolist()}
+    assert len(places) == 99 and (0.0, 0.0) not in places and max(places) == (8, 8) and min(places) == (-10, -10)
+    assert all(len({tuple(p) for p in row}) == 16 for row in ants.objects.tolist())
 
 
 # -- physics -------------------------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""Ant Gather (Duan 2016, section 4.4; HIRO's and HRAC's fourth task): collect apples, avoid bombs."""
+
+import math
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.envs.ant_maze import ANT_QPOS, ANT_QVEL, Ants
+from hrl.envs.scene import Outline
+from hrl.envs.tensor import SingleEnv
+from hrl.envs.worlds import room
+
+RANGE = 10
+"""Objects lie on even places of [-10, 8]², but for the origin, where the ant begins; walls stand 11 away."""
+CATCH, SIGHT, BINS = 1.0, 6.0, 10
+UPRIGHT = (0.2, 1.0)
+CLOCK = 0.001
+GREEN, RED, ORANGE = (0.1, 0.8, 0.2, 1.0), (0.9, 0.1, 0.1, 1.0), (1.0, 0.6, 0.0, 0.8)
+
+
+class AntGather(Ants):
+    """N ants among apples and bombs. +1 for an apple that comes within 1 of the torso, -1 for a bomb; both vanish.
+
+    An episode ends when all are gone, or, at a cost of `dying_cost`, when the ant falls. An observation is 15
+    positions, 14 velocities, the nearest apple's nearness (1 - distance / 6) in each of ten directions around
+    the ant, the same for bombs, and .001 t.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        apples: int = 8,
+        bombs: int = 8,
+        span: float = 2 * math.pi,
+        dying_cost: float = -10.0,
+    ) -> None:
+        self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost
+        seen = spaces.Box(-np.inf, np.inf, (ANT_QPOS + ANT_QVEL + 2 * BINS + 1,), np.float32)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, room(RANGE + 1.0))
+        even = torch.arange(-RANGE, RANGE, 2, dtype=torch.float64)
+        grid = torch.cartesian_prod(even, even)
+        self.grid = grid[grid.square().sum(-1) > 0]
+        self.objects = torch.zeros(num_envs, self.count, 2, dtype=torch.float64)
+        self.left = torch.zeros(num_envs, self.count, dtype=torch.bool)
+        self.worth = torch.tensor([1.0] * apples + [-1.0] * bombs)
+
+    def begin(self, where: Tensor) -> None:
+        """The ant at the origin, the objects anywhere, no two on one place."""
+        super().begin(where)
+        place = self.uniform(self.num_envs, len(self.grid)).argsort(-1)[:, : self.count]
+        where = where.cpu()
+        self.objects.copy_(torch.where(where.view(-1, 1, 1), self.grid[place], self.objects))
+        self.left.copy_(torch.where(where.view(-1, 1), True, self.left))
+
+    def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What was caught, or that the ant fell."""
+        height = self.place[:, 2]
+        fallen = (height < UPRIGHT[0]) | (height > UPRIGHT[1]) | ~height.isfinite()
+        caught = self.left & (self._ways().norm(dim=-1) < CATCH) & ~fallen.unsqueeze(-1)
+        self.left &= ~caught
+        reward = (caught * self.worth).sum(-1)
+        reward = torch.where(fallen, self.dying_cost, reward)
+        ended = fallen | ~self.left.any(-1)
+        success = ~self.left[:, : self.apples].any(-1)
+        return reward.to(self.device), ended.to(self.device), success.to(self.device)
+
+    def _ways(self) -> Tensor:
+        """[N, objects, 2] from the torsos to the objects."""
+        return self.objects - self.place[:, None, :2]
+
+    def readings(self) -> Tensor:
+        """[N, 2, 10] nearness of the nearest apple and bomb by direction from the ant's own; 0 where there is none."""
+        w, x, y, z = self.physics.qpos[:, 3:7].unbind(-1)
+        heading = torch.atan2(2 * (x * y + w * z), w.square() + x.square() - y.square() - z.square())
+        way = self._ways()
+        angle = torch.atan2(way[..., 1], way[..., 0]) - heading.unsqueeze(-1)
+        angle = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+        number = ((angle / self.span + 0.5) * BINS).floor().long()
+        distance = way.norm(dim=-1)
+        shown = self.left & (distance <= SIGHT) & (number >= 0) & (number < BINS)
+        nearness = torch.where(shown, 1.0 - distance / SIGHT, 0.0)
+        slot = number.clamp(0, BINS - 1) + BINS * (self.worth < 0)
+        seen = nearness.new_zeros(self.num_envs, 2 * BINS)
+        return seen.scatter_reduce(1, slot, nearness, "amax").unflatten(-1, (2, BINS))
+
+    def observe(self) -> Tensor:
+        """[N, 50]"""
+        clock = CLOCK * self.elapsed.cpu().unsqueeze(-1)
+        return torch.cat([*self.body(), self.readings().flatten(1), clock], -1).to(self.device, torch.float32)
+
+    def outlines(self, index: int) -> list[Outline]:
+        """The four walls."""
+        far, near = RANGE + 1.5, RANGE + 0.5
+        sides = ((-far, -far, 2 * far, 1.0), (-far, near, 2 * far, 1.0))
+        return [Outline(*side, "wall") for x, y, w, h in sides for side in ((x, y, w, h), (y, x, h, w))]
+
+    def picture(self, index: int) -> np.ndarray:
+        """From above [H, W, 3]: apples green, bombs red, the subgoal orange."""
+        spheres = [
+            ((*place, 0.5), GREEN if worth > 0 else RED, 0.5)
+            for place, worth, left in zip(
+                self.objects[index].tolist(), self.worth.tolist(), self.left[index], strict=True
+            )
+            if left
+        ]
+        if self.marks is not None:
+            spheres.append(([*self.marks[index].tolist(), 0.5][:3], ORANGE, 0.4))
+        return self.physics.picture(index, spheres, ((0.0, 0.0, 0.0), 30.0))
+
+
+class AntGatherEnv(SingleEnv):
+    """One of them, with numpy values."""
+
+    task = AntGather
