@@ -1,150 +1,19 @@
-"""What the speed table measures: a function a row, and what they share."""
+"""Rows of the speed table on learning: updates, the training loop, levels, memory."""
 
-import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from itertools import cycle
-from typing import Any, Literal
+from collections.abc import Iterator
 
 import gymnasium as gym
 import numpy as np
 import torch
-from stable_baselines3 import SAC, TD3, HerReplayBuffer
-from stable_baselines3.common.logger import Logger
+from measuring import EPISODIC, Noise, Options, Row, built, paired, rate, rolling, sb3, tuned
+from stable_baselines3 import TD3, HerReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from hrl.agents.base import Setting
-from hrl.agents.flat import FlatConfig, FlatSAC, FlatTD3
+from hrl.agents.flat import FlatConfig, FlatTD3
 from hrl.agents.hiro import HIROConfig
-from hrl.agents.presets import preset
-from hrl.envs import Bridge, EnvConfig, make_env
-from hrl.execution import pick_execution
-from hrl.hierarchy import Hierarchy
+from hrl.envs import EnvConfig, make_env
 from hrl.training.config import updated
-
-EPISODIC = {"continuing_task": False}
-
-
-@dataclass
-class Options:
-    """Measure and print."""
-
-    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i")
-    """Rows of the table."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where our networks, replays and batched tasks live."""
-    repeats: int = 5
-    """Times each side of a ratio is measured."""
-    seconds: float = 3.0
-    """Least time of one measurement."""
-    threads: int = 0
-    """Threads torch uses on a CPU; 0 leaves it to torch."""
-
-
-@dataclass
-class Row:
-    """One line of the table. `sides` are rates (calls of a function give one each), or ready figures."""
-
-    row: str
-    name: str
-    ours: float
-    peer: float
-    unit: str
-    ratio: float
-    least: float
-    most: float
-    bar: str = ""
-    floor: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-def paired(options: Options, ours: Callable[[], float], peer: Callable[[], float]) -> dict[str, float]:
-    """A B A B: medians of both rates, and median and range of their ratios."""
-    ours(), peer()  # warm
-    pairs = [(ours(), peer()) for _ in range(options.repeats)]
-    ratios = sorted(a / b for a, b in pairs)
-    a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return {"ours": a, "peer": b, "ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]}
-
-
-def rate(function: Callable[[], Any], options: Options, per_call: float = 1.0) -> Callable[[], float]:
-    """Calls a second, times what a call counts for."""
-
-    def measure() -> float:
-        calls, started = 0, time.perf_counter()
-        while time.perf_counter() - started < options.seconds:
-            for _ in range(4):
-                function()
-            calls += 4
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        return calls * per_call / (time.perf_counter() - started)
-
-    return measure
-
-
-# -- what is measured ----------------------------------------------------------------------------------------
-
-
-class Noise(gym.Env[np.ndarray, np.ndarray]):
-    """Random observations of a given size: what a learner's speed is measured on."""
-
-    def __init__(self, observation: int = 35, action: int = 8) -> None:
-        self.observation_space = gym.spaces.Box(-10, 10, (observation,), np.float32)
-        self.action_space = gym.spaces.Box(-1, 1, (action,), np.float32)
-
-    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        return self.np_random.standard_normal(self.observation_space.shape, np.float32), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        obs = self.np_random.standard_normal(self.observation_space.shape, np.float32)
-        return obs, float(obs[0]), bool(obs[1] > 3), False, {}
-
-
-gym.register("Noise-v0", Noise, max_episode_steps=200)
-
-
-def built(config: Any, env: Bridge, options: Options) -> Hierarchy:
-    """An agent for these environments, on the device."""
-    device = torch.device(options.device)
-    apart = EnvConfig(env.spec.env_id, EPISODIC, 8)  # goal bounds that are not given are measured in it
-    agent = config.build(Setting(env.spec, env.num_envs, device, 0, lambda: make_env(apart, device)))
-    agent.execute(pick_execution("auto", device))
-    return agent
-
-
-def rolling(agent: Hierarchy, env: Bridge, learn: bool) -> Callable[[], None]:
-    """One step of every environment, as the training loop does it."""
-    obs = env.reset(0)
-
-    def step() -> None:
-        nonlocal obs
-        env.send(agent.act(obs))
-        if learn:
-            agent.learn(0.0)
-        seen = env.receive()
-        agent.observe(seen)
-        obs = seen.obs
-
-    return step
-
-
-def tuned(env_id: str, **changes: Any) -> HIROConfig:
-    """HIRO by its preset."""
-    values = {k: v for k, v in preset("hiro", env_id, "auto").items() if k in HIROConfig.__dataclass_fields__}
-    return updated(HIROConfig(), {**values, **changes}, "preset")
-
-
-def sb3(algorithm: type[OffPolicyAlgorithm], env: Any, device: str, **kwargs: Any) -> OffPolicyAlgorithm:
-    """A model of stable-baselines3 that logs nothing."""
-    policy = "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy"
-    model = algorithm(policy, env, device=device, **kwargs)
-    model.set_logger(Logger(folder=None, output_formats=[]))
-    return model
-
-
-# -- rows ----------------------------------------------------------------------------------------------------
 
 
 def updates(options: Options, row: str, config: type[FlatConfig], peer: type[OffPolicyAlgorithm]) -> Iterator[Row]:
@@ -203,35 +72,6 @@ def peak_flops(device: str) -> float:
     return best
 
 
-def collecting(options: Options) -> Iterator[Row]:
-    """Both levels act and all buffers are written, over bare stepping with random actions."""
-    ant = EnvConfig("AntMaze_UMaze-v4", EPISODIC, 16)
-    mazes = [
-        (EnvConfig("PointMaze_Large-v3", EPISODIC, 16), "≥ 0.5"), (ant, "≥ 0.9"),
-        (replace(ant, vectorization="async", workers=1), "≥ 0.9"),
-        (replace(ant, vectorization="async", workers=2), "≥ 0.9"),
-        (EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, 4096), "≥ 0.4" if options.device == "cpu" else "≥ 0.7"),
-    ]  # fmt: skip
-    for config, bar in mazes:
-        env_id, count = config.env, config.num_envs
-        device = options.device if env_id.startswith("hrl/") else "cpu"
-        env, bare = make_env(config, device), make_env(config, device).env
-        agent = built(tuned(env_id), env, Options(**{**asdict(options), "device": device}))
-        bare.reset(seed=0)
-        drawn: Any = np.random.default_rng(0).uniform(-1, 1, (64, count, env.spec.action_dim)).astype(np.float32)
-        actions = cycle(torch.as_tensor(drawn, device=device) if "hrl/" in env_id else drawn)
-        sides = paired(
-            options,
-            rate(rolling(agent, env, learn=False), options, count),
-            rate(lambda bare=bare, actions=actions: bare.step(next(actions)), options, count),
-        )
-        name = f"collecting ÷ stepping, {env_id} ×{count}"
-        if config.workers:
-            name += f", {config.workers} worker{'s' if config.workers > 1 else ''}"
-        env.close(), bare.close()
-        yield Row("c", name, **sides, unit="steps/s", bar=bar, floor="1.0")
-
-
 def full_loop(options: Options) -> Iterator[Row]:
     """The whole training loop, each at its own usual setting: ours by its preset, TD3 + HER at one update a step."""
     env_id = "PointMaze_Large-v3"
@@ -253,23 +93,6 @@ def full_loop(options: Options) -> Iterator[Row]:
     )
     bar = "≥ 10" if options.device == "cpu" else "≥ 100 (batched maze)"
     yield Row("d", "training, HIRO preset ÷ SB3 TD3 + HER, PointMaze_Large-v3", **sides, unit="steps/s", bar=bar)
-
-
-def overlap(options: Options) -> Iterator[Row]:
-    """Training where the environments step in worker processes while the levels learn, over one after the other."""
-    env_id = "AntMaze_UMaze-v4"
-    sides = []
-    for workers in (1, 2, 0):
-        config = EnvConfig(env_id, EPISODIC, 16, "async" if workers else "sync", workers)
-        env = make_env(config, options.device)
-        agent = built(updated(HIROConfig(), {"low": {"every": 4}, "high": {"every": 40}}, "overlap"), env, options)
-        step = rolling(agent, env, learn=True)
-        while agent.steps < 3200:
-            step()
-        sides.append(rate(step, options, 16))
-    for workers, ours in ((1, sides[0]), (2, sides[1])):
-        name = f"training, {env_id} ×16, {workers} worker{'s' * (workers > 1)} beside learning ÷ none"
-        yield Row("i", name, **paired(options, ours, sides[2]), unit="steps/s", bar="> 1")
 
 
 def levels(options: Options) -> Iterator[Row]:
@@ -297,28 +120,6 @@ def levels(options: Options) -> Iterator[Row]:
         yield Row("e", name, **result, unit="steps/s", bar="≤ 1.3")
 
 
-def throughput(options: Options) -> Iterator[Row]:
-    """Steps a second over the number of batched mazes, with and without learning."""
-    for learn in (False, True):
-        curve = {}
-        for count in (1, 4, 16, 64, 256, 1024, 4096, 16384):
-            env = make_env(EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, num_envs=count), options.device)
-            # One update of each level in 16 vector steps, whatever the number of environments.
-            every = {"every": 16 * count, "replay": max(200_000, 64 * count)}
-            config = tuned("PointMaze_Large-v3")
-            config = updated(config, {"low": every, "high": every, "starts": 40 * count}, "throughput")
-            step = rolling(built(config, env, options), env, learn)
-            for _ in range(64):
-                step()
-            curve[count] = rate(step, options, count)()
-        best = max(curve.values())
-        knee = next(n for n, x in curve.items() if x >= 0.5 * best)
-        name = f"throughput {'with' if learn else 'without'} learning, batched mazes; knee at {knee}"
-        bar = "curve" if options.device == "cpu" else ("≥ 300k" if learn else "≥ 1M")
-        extra = {"curve": {str(n): round(x) for n, x in curve.items()}}
-        yield Row("f", name, best, curve[1], "steps/s, most ÷ N = 1", best / curve[1], 0, 0, bar, extra=extra)
-
-
 def memory(options: Options) -> Iterator[Row]:
     """Bytes a stored transition over the least for what it holds: its own entries, once, and its bookkeeping."""
     env = make_env(EnvConfig("AntMaze_UMaze-v4", EPISODIC, num_envs=8), "cpu")
@@ -333,15 +134,3 @@ def memory(options: Options) -> Iterator[Row]:
     for name, (level, least) in held.items():
         ours = level.replay.row_bytes
         yield Row("g", f"bytes a transition ÷ least, {name}", ours, least, "bytes", ours / least, 0, 0, "≤ 1.1", "1.0")
-
-
-ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
-    "a": lambda o: updates(o, "a", FlatTD3, TD3),
-    "b": lambda o: updates(o, "b", FlatSAC, SAC),
-    "c": collecting,
-    "d": full_loop,
-    "e": levels,
-    "f": throughput,
-    "g": memory,
-    "i": overlap,
-}

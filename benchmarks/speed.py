@@ -10,16 +10,32 @@ results/speed-<device>.json. Row h of it, wall-clock to 90 % success, is `benchm
 import json
 import platform
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import tyro
 from learning import processor
-from rows import ROWS, Options, Row
+from measuring import Options, Row
+from rows import full_loop, levels, memory, updates
+from stable_baselines3 import SAC, TD3
+from stepping import ants, collecting, overlap, throughput
 
+from hrl.agents.flat import FlatSAC, FlatTD3
 from hrl.execution import keep_freed_memory
 
+ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
+    "a": lambda o: updates(o, "a", FlatTD3, TD3),
+    "b": lambda o: updates(o, "b", FlatSAC, SAC),
+    "c": collecting,
+    "d": full_loop,
+    "e": levels,
+    "f": throughput,
+    "g": memory,
+    "i": overlap,
+    "j": ants,
+}
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

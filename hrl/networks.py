@@ -8,13 +8,29 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(input_dim: int, hidden: Sequence[int], output_dim: int, tasks: int = 1, smooth: bool = False) -> nn.Sequential:
+def mlp(
+    input_dim: int,
+    hidden: Sequence[int],
+    output_dim: int,
+    tasks: int = 1,
+    smooth: bool = False,
+    layer_norm: bool = False,
+) -> nn.Sequential:
     """Linear layers with ReLU between them, or tanh where `smooth`; the first has biases for each of several tasks."""
     layers: list[nn.Module] = []
-    for a, b in pairwise((input_dim, *hidden, output_dim)):
+    for a, b in pairwise((input_dim, *hidden)):
         layers.append(TaskLinear(tasks, a, b) if tasks > 1 and not layers else nn.Linear(a, b))
+        layers += normalised(b, layer_norm)
         layers.append(nn.Tanh() if smooth else nn.ReLU(inplace=True))
-    return nn.Sequential(*layers[:-1])
+    sizes = (input_dim, *hidden)[-1], output_dim
+    return nn.Sequential(*layers, TaskLinear(tasks, *sizes) if tasks > 1 and not layers else nn.Linear(*sizes))
+
+
+def normalised(width: int, layer_norm: bool) -> list[nn.Module]:
+    """What stands between a linear layer and its ReLU: nothing, or layer normalisation (Ba 2016), which keeps values
+    of actions far from those seen from growing without bound. The next layer's weights are its scale.
+    """
+    return [nn.LayerNorm(width, elementwise_affine=False)] if layer_norm else []
 
 
 class TaskLinear(nn.Module):
@@ -66,12 +82,12 @@ class EnsembleValue(nn.Module):
 class TwinCritic(nn.Module):
     """Two independent Q functions (Fujimoto et al. 2018): inputs [B, I], actions [B, A] -> [2, B]."""
 
-    def __init__(self, input_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
         super().__init__()
         sizes = (input_dim + action_dim, *hidden)
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
-            layers += [EnsembleLinear(2, a, b), nn.ReLU(inplace=True)]
+            layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, EnsembleValue(2, sizes[-1]))
 
     def forward(self, inputs: Tensor, action: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class LearnerConfig:
     """The actor's own learning rate. Default: the same as lr."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of every network."""
+    layer_norm: bool = False
+    """Normalise what each hidden layer gives, in actor and critics."""
     tasks: int = 1
     """Tasks that the actor is told apart, by biases of their own; with --…load, each run learns the next."""
     gamma: float = 0.99

@@ -28,8 +28,8 @@ class SAC(Learner):
     ) -> None:
         # An entropy bonus leaves no bound on values.
         super().__init__(config, None)
-        self.actor = mlp(input_dim, config.hidden, 2 * action_dim, config.tasks)
-        self.critic = TwinCritic(input_dim, action_dim, config.hidden)
+        self.actor = mlp(input_dim, config.hidden, 2 * action_dim, config.tasks, layer_norm=config.layer_norm)
+        self.critic = TwinCritic(input_dim, action_dim, config.hidden, config.layer_norm)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.action_dim = action_dim
         self.learned = config.entropy is None

@@ -24,8 +24,8 @@ class TD3(Learner):
     ) -> None:
         super().__init__(config, value_range)
         self.cycle = config.policy_delay
-        self.actor = mlp(input_dim, config.hidden, action_dim, config.tasks)
-        self.critic = TwinCritic(input_dim, action_dim, config.hidden)
+        self.actor = mlp(input_dim, config.hidden, action_dim, config.tasks, layer_norm=config.layer_norm)
+        self.critic = TwinCritic(input_dim, action_dim, config.hidden, config.layer_norm)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.actor_optimiser = Adam(self.actor.parameters(), config.actor_lr or config.lr)

@@ -81,7 +81,9 @@ class Judge:
         fields, c = level.replay.fields, level.config
         inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
         with level.gamma.device:
-            self.value, self.slow = (TwinCritic(inputs + level.command.input_dim, action, c.hidden) for _ in range(2))
+            self.value, self.slow = (
+                TwinCritic(inputs + level.command.input_dim, action, c.hidden, c.layer_norm) for _ in range(2)
+            )
         self.slow.load_state_dict(self.value.state_dict())
         self.optimiser = FlatAdam(self.value.parameters(), c.lr)
 

@@ -1,0 +1,104 @@
+"""Rows of the speed table on environments: stepping, collecting, and learning beside them."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import cycle
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from measuring import EPISODIC, Options, Row, built, paired, rate, rolling, tuned
+
+from hrl.agents.hiro import HIROConfig
+from hrl.envs import EnvConfig, make_env
+from hrl.training.config import updated
+
+
+def collecting(options: Options) -> Iterator[Row]:
+    """Both levels act and all buffers are written, over bare stepping with random actions."""
+    ant = EnvConfig("AntMaze_UMaze-v4", EPISODIC, 16)
+    mazes = [
+        (EnvConfig("PointMaze_Large-v3", EPISODIC, 16), "≥ 0.5"), (ant, "≥ 0.9"),
+        (replace(ant, vectorization="async", workers=1), "≥ 0.9"),
+        (replace(ant, vectorization="async", workers=2), "≥ 0.9"),
+        (EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, 4096), "≥ 0.4" if options.device == "cpu" else "≥ 0.7"),
+    ]  # fmt: skip
+    for config, bar in mazes:
+        env_id, count = config.env, config.num_envs
+        device = options.device if env_id.startswith("hrl/") else "cpu"
+        env, bare = make_env(config, device), make_env(config, device).env
+        agent = built(tuned(env_id), env, Options(**{**asdict(options), "device": device}))
+        bare.reset(seed=0)
+        drawn: Any = np.random.default_rng(0).uniform(-1, 1, (64, count, env.spec.action_dim)).astype(np.float32)
+        actions = cycle(torch.as_tensor(drawn, device=device) if "hrl/" in env_id else drawn)
+        sides = paired(
+            options,
+            rate(rolling(agent, env, learn=False), options, count),
+            rate(lambda bare=bare, actions=actions: bare.step(next(actions)), options, count),
+        )
+        name = f"collecting ÷ stepping, {env_id} ×{count}"
+        if config.workers:
+            name += f", {config.workers} worker{'s' if config.workers > 1 else ''}"
+        env.close(), bare.close()
+        yield Row("c", name, **sides, unit="steps/s", bar=bar, floor="1.0")
+
+
+def overlap(options: Options) -> Iterator[Row]:
+    """Training where the environments step in worker processes while the levels learn, over one after the other."""
+    env_id = "AntMaze_UMaze-v4"
+    sides = []
+    for workers in (1, 2, 0):
+        config = EnvConfig(env_id, EPISODIC, 16, "async" if workers else "sync", workers)
+        env = make_env(config, options.device)
+        agent = built(updated(HIROConfig(), {"low": {"every": 4}, "high": {"every": 40}}, "overlap"), env, options)
+        step = rolling(agent, env, learn=True)
+        while agent.steps < 3200:
+            step()
+        sides.append(rate(step, options, 16))
+    for workers, ours in ((1, sides[0]), (2, sides[1])):
+        name = f"training, {env_id} ×16, {workers} worker{'s' * (workers > 1)} beside learning ÷ none"
+        yield Row("i", name, **paired(options, ours, sides[2]), unit="steps/s", bar="> 1")
+
+
+def throughput(options: Options) -> Iterator[Row]:
+    """Steps a second over the number of batched mazes, with and without learning."""
+    for learn in (False, True):
+        curve = {}
+        for count in (1, 4, 16, 64, 256, 1024, 4096, 16384):
+            env = make_env(EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, num_envs=count), options.device)
+            # One update of each level in 16 vector steps, whatever the number of environments.
+            every = {"every": 16 * count, "replay": max(200_000, 64 * count)}
+            config = tuned("PointMaze_Large-v3")
+            config = updated(config, {"low": every, "high": every, "starts": 40 * count}, "throughput")
+            step = rolling(built(config, env, options), env, learn)
+            for _ in range(64):
+                step()
+            curve[count] = rate(step, options, count)()
+        best = max(curve.values())
+        knee = next(n for n, x in curve.items() if x >= 0.5 * best)
+        name = f"throughput {'with' if learn else 'without'} learning, batched mazes; knee at {knee}"
+        bar = "curve" if options.device == "cpu" else ("≥ 300k" if learn else "≥ 1M")
+        extra = {"curve": {str(n): round(x) for n, x in curve.items()}}
+        yield Row("f", name, best, curve[1], "steps/s, most ÷ N = 1", best / curve[1], 0, 0, bar, extra=extra)
+
+
+def ants(options: Options) -> Iterator[Row]:
+    """Ant mazes in batches over the better of Gymnasium's two vector forms of the single one; and collecting on top."""
+    env_id, count = "hrl/AntMaze-v0", 16
+    batch, sync, beside = (gym.make_vec(env_id, count, form) for form in ("vector_entry_point", "sync", "async"))
+    drawn = torch.rand(64, count, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    sides = {}
+    for name, env in (("batch", batch), ("sync", sync), ("async", beside)):
+        env.reset(seed=0)
+        actions = cycle(drawn if name == "batch" else drawn.numpy())
+        sides[name] = rate(lambda env=env, actions=actions: env.step(next(actions)), options, count)
+    for peer in ("sync", "async"):
+        result = paired(options, sides["batch"], sides[peer])
+        yield Row("j", f"{env_id} ×{count}, batch ÷ {peer}", **result, unit="steps/s", bar="≥ 1.7 of the better")
+    env = make_env(EnvConfig(env_id, num_envs=count), "cpu")
+    agent = built(HIROConfig(), env, replace(options, device="cpu"))
+    result = paired(options, rate(rolling(agent, env, learn=False), options, count), sides["batch"])
+    yield Row("j", f"collecting ÷ stepping, {env_id} ×{count}", **result, unit="steps/s", bar="≥ 0.9", floor="1.0")
+    for made in (batch, sync, beside, env):
+        made.close()
