@@ -3,17 +3,22 @@
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
 
 Each run is the command that a user would type. Finished runs are kept in results/learning.json and not run again,
-so that the benchmark can be stopped and continued; --again runs them anew.
+so that the benchmark can be stopped and continued; --again runs them anew. Long runs (the ants) stay in
+runs/learning, and go on from their last checkpoint where they were interrupted; of each, progress.csv is kept under
+results/runs.
 """
 
 import csv
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +49,18 @@ class Case:
     arguments: str
     seeds: int
     processes: int = 1
+    published: str = ""
+    """The published figure; a case that has one is a long run, judged as published."""
+    variant: str = ""
+    """What the task is called in papers, with its steps and its success."""
+    eval_env: str = ""
+    """The published evaluation's task, where it is another."""
+    eval_kwargs: str = ""
+
+    @property
+    def key(self) -> str:
+        """As a folder's name."""
+        return f"{self.name} {self.env}".replace("/", "-").replace(" ", "-").replace(",", "").lower()
 
 
 CASES = [
@@ -67,6 +84,9 @@ CASES = [
     Case("processes", "HIRO, 1 process of 64", BATCHED, f"{SHORT} --num-envs 64", 3),
     Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
 ]
+
+
+EPISODES, PUBLISHED_EPISODES = 100, 50
 
 
 @dataclass
@@ -110,21 +130,55 @@ def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
 
 def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     """One run by the user's own commands: its evaluation, its seconds of training, its whole seconds."""
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_of(case, seed) as folder:
         started = time.perf_counter()
-        words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
-        command("train.py", *words, "--log-dir", folder, processes=case.processes)
+        run = trained(case, seed, folder)
         whole = time.perf_counter() - started
-        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
-        summary = json.loads(command("evaluate.py", str(run), "--episodes", "100", "--json"))
+        where = ["--env", case.eval_env] if case.eval_env else []
+        where += ["--env-kwargs", *case.eval_kwargs.split()] if case.eval_kwargs else []
+        episodes = PUBLISHED_EPISODES if case.published else EPISODES
+        summary = json.loads(command("evaluate.py", str(run), *where, "--episodes", str(episodes), "--json"))
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
+        if case.published:
+            kept = RESULTS / "runs" / f"{case.key}-{seed}.csv"
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copy(run / "progress.csv", kept)
     host: dict[str, Any] = {"machine": processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
     keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
     return {
         "name": case.name, "env": case.env, "arguments": case.arguments, "seed": seed,
         **{k: summary[k] for k in keep}, "train_seconds": seconds, "whole_seconds": whole, **host,
     }  # fmt: skip
+
+
+@contextmanager
+def folder_of(case: Case, seed: int) -> Iterator[Path]:
+    """Where a run goes: long ones stay there, others vanish."""
+    if case.published:
+        yield ROOT / "runs" / "learning" / case.key / str(seed)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+def trained(case: Case, seed: int, folder: Path) -> Path:
+    """The folder of the case's run, trained to its end: from its last checkpoint, where there is one."""
+    begun = [path.parent for path in folder.rglob("config.json") if list(path.parent.rglob("manifest.json"))]
+    if not begun:
+        words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
+        command("train.py", *words, "--log-dir", str(folder), processes=case.processes)
+    elif not finished(begun[0]):
+        command("train.py", "--resume", str(begun[0]))
+    (run,) = (path.parent for path in folder.rglob("config.json") if list(path.parent.rglob("manifest.json")))
+    return run
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has all its steps."""
+    wanted = json.loads((run / "config.json").read_text())["config"]["run"]["total_steps"]
+    with (run / "progress.csv").open(newline="") as progress:
+        return max(int(row["time/total_timesteps"]) for row in csv.DictReader(progress)) >= wanted
 
 
 def command(script: str, *arguments: str, processes: int = 1) -> str:

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.envs.ant_maze import ANT_QPOS, ANT_QVEL, Ants
+from hrl.envs.physics import Simulator
 from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleEnv
 from hrl.envs.worlds import room
@@ -38,22 +39,22 @@ class AntGather(Ants):
         bombs: int = 8,
         span: float = 2 * math.pi,
         dying_cost: float = -10.0,
+        physics: Simulator = "mujoco",
     ) -> None:
         self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost
         seen = spaces.Box(-np.inf, np.inf, (ANT_QPOS + ANT_QVEL + 2 * BINS + 1,), np.float32)
-        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, room(RANGE + 1.0))
-        even = torch.arange(-RANGE, RANGE, 2, dtype=torch.float64)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, room(RANGE + 1.0), physics)
+        even = torch.arange(-RANGE, RANGE, 2, dtype=self.physics.qpos.dtype, device=self.device)
         grid = torch.cartesian_prod(even, even)
         self.grid = grid[grid.square().sum(-1) > 0]
-        self.objects = torch.zeros(num_envs, self.count, 2, dtype=torch.float64)
-        self.left = torch.zeros(num_envs, self.count, dtype=torch.bool)
-        self.worth = torch.tensor([1.0] * apples + [-1.0] * bombs)
+        self.objects = torch.zeros_like(grid[:1]).repeat(num_envs, self.count, 1)
+        self.left = torch.zeros(num_envs, self.count, dtype=torch.bool, device=self.device)
+        self.worth = torch.tensor([1.0] * apples + [-1.0] * bombs, device=self.device)
 
     def begin(self, where: Tensor) -> None:
         """The ant at the origin, the objects anywhere, no two on one place."""
         super().begin(where)
         place = self.uniform(self.num_envs, len(self.grid)).argsort(-1)[:, : self.count]
-        where = where.cpu()
         self.objects.copy_(torch.where(where.view(-1, 1, 1), self.grid[place], self.objects))
         self.left.copy_(torch.where(where.view(-1, 1), True, self.left))
 
@@ -67,7 +68,7 @@ class AntGather(Ants):
         reward = torch.where(fallen, self.dying_cost, reward)
         ended = fallen | ~self.left.any(-1)
         success = ~self.left[:, : self.apples].any(-1)
-        return reward.to(self.device), ended.to(self.device), success.to(self.device)
+        return reward, ended, success
 
     def _ways(self) -> Tensor:
         """[N, objects, 2] from the torsos to the objects."""
@@ -90,8 +91,8 @@ class AntGather(Ants):
 
     def observe(self) -> Tensor:
         """[N, 50]"""
-        clock = CLOCK * self.elapsed.cpu().unsqueeze(-1)
-        return torch.cat([*self.body(), self.readings().flatten(1), clock], -1).to(self.device, torch.float32)
+        clock = CLOCK * self.elapsed.unsqueeze(-1)
+        return torch.cat([*self.body(), self.readings().flatten(1), clock], -1).float()
 
     def outlines(self, index: int) -> list[Outline]:
         """The four walls."""
@@ -110,7 +111,7 @@ class AntGather(Ants):
         ]
         if self.marks is not None:
             spheres.append(([*self.marks[index].tolist(), 0.5][:3], ORANGE, 0.4))
-        return self.physics.picture(index, spheres, ((0.0, 0.0, 0.0), 30.0))
+        return self.viewer.picture(self.physics.qpos[index], spheres, ((0.0, 0.0, 0.0), 30.0))
 
 
 class AntGatherEnv(SingleEnv):

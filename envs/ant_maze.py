@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.physics import Physics
+from hrl.envs.physics import Simulator, Viewer, simulated
 from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleGoalEnv, TensorEnv
 from hrl.envs.worlds import TORQUE, Maze, ant_in
@@ -69,7 +69,10 @@ MAZES = {
 
 
 class Ants(TensorEnv):
-    """N ants, each in a world of its own. Actions are torques in ±30, held for .1 s."""
+    """N ants, each in a world of its own. Actions are torques in ±30, held for .1 s.
+
+    Physics, state and rewards are where `physics` puts them: with "mujoco" on the CPU, with "mjx" on `device`.
+    """
 
     def __init__(
         self,
@@ -79,28 +82,31 @@ class Ants(TensorEnv):
         render_mode: str | None,
         observation_space: spaces.Space[Any],
         model: mujoco.MjModel,
+        physics: Simulator,
     ) -> None:
         torques = spaces.Box(-TORQUE, TORQUE, (model.nu,), np.float32)
-        super().__init__(num_envs, device, max_episode_steps, render_mode, observation_space, torques)
-        self.physics = Physics(model, num_envs, SUBSTEPS)
-        self.at_rest = torch.from_numpy(model.qpos0)
+        self.physics = simulated(physics, model, num_envs, SUBSTEPS, torch.device(device))
+        super().__init__(num_envs, self.physics.device, max_episode_steps, render_mode, observation_space, torques)
+        self.viewer = Viewer(model)
+        self.at_rest = torch.from_numpy(model.qpos0).to(self.physics.qpos)
 
     def begin(self, where: Tensor) -> None:
         """The ant at rest, with noise: U(-.1, .1) on its pose, N(0, .1²) on its velocity. All else as it was built."""
-        if not bool(where.any()):
+        if self.device.type == "cpu" and not bool(where.any()):
             return
         qpos, qvel = self.at_rest.repeat(self.num_envs, 1), torch.zeros_like(self.physics.qvel)
         qpos[:, :ANT_QPOS] += (self.uniform(self.num_envs, ANT_QPOS) * 2 - 1) * NOISE
         qpos[:, :2] += self.starts()
         qpos[:, 3:7] /= qpos[:, 3:7].norm(dim=-1, keepdim=True)
-        qvel[:, :ANT_QVEL] = torch.randn(self.num_envs, ANT_QVEL, generator=self.generator) * NOISE
-        wide = where.cpu().unsqueeze(-1)
+        noise = torch.randn(self.num_envs, ANT_QVEL, generator=self.generator, device=self.device)
+        qvel[:, :ANT_QVEL] = noise * NOISE
+        wide = where.unsqueeze(-1)
         self.physics.qpos.copy_(torch.where(wide, qpos, self.physics.qpos))
         self.physics.qvel.copy_(torch.where(wide, qvel, self.physics.qvel))
 
     def starts(self) -> Tensor:
         """[N, 2] where episodes that begin now begin."""
-        return torch.zeros(self.num_envs, 2)
+        return torch.zeros(self.num_envs, 2, device=self.device)
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Five physics steps, and the reward of where they led."""
@@ -153,6 +159,7 @@ class AntMaze(Ants):
         reach: float = 5.0,
         reward_type: Literal["dense", "sparse"] = "dense",
         observe_blocks: bool = False,
+        physics: Simulator = "mujoco",
     ) -> None:
         self.maze = MAZES[maze]
         model = ant_in(self.maze)
@@ -165,9 +172,10 @@ class AntMaze(Ants):
         seen = ANT_QPOS + ANT_QVEL + 1 + 3 * len(self.blocks) * observe_blocks
         observed = {"observation": seen, "achieved_goal": len(self.low), "desired_goal": len(self.low)}
         space = spaces.Dict({name: part(n) for name, n in observed.items()})
-        super().__init__(num_envs, device, max_episode_steps, render_mode, space, model)
-        self.goal = torch.zeros(num_envs, len(self.low))
-        self.places = torch.tensor(self.maze.starts, dtype=torch.float64)
+        super().__init__(num_envs, device, max_episode_steps, render_mode, space, model, physics)
+        self.low, self.high = self.low.to(self.device), self.high.to(self.device)
+        self.goal = torch.zeros(num_envs, len(self.low), device=self.device)
+        self.places = torch.tensor(self.maze.starts, device=self.device)
 
     def starts(self) -> Tensor:
         """[N, 2] any of the maze's starts."""
@@ -177,13 +185,13 @@ class AntMaze(Ants):
         """A start, and a goal."""
         super().begin(where)
         drawn = self.low + (self.high - self.low) * self.uniform(*self.goal.shape)
-        self.goal.copy_(torch.where(where.cpu().unsqueeze(-1), drawn, self.goal))
+        self.goal.copy_(torch.where(where.unsqueeze(-1), drawn, self.goal))
 
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
         """The reward of where they are."""
         reward, ended = self.task_reward(self.achieved, self.goal)
         success = torch.linalg.vector_norm(self.achieved - self.goal, dim=-1) <= self.reach
-        return reward.to(self.device), ended.to(self.device), success.to(self.device)
+        return reward, ended, success
 
     def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
@@ -200,19 +208,19 @@ class AntMaze(Ants):
 
     def observe(self) -> dict[str, Tensor]:
         """State, where the ants are, where they shall be."""
-        clock = CLOCK * self.elapsed.cpu().unsqueeze(-1)
+        clock = CLOCK * self.elapsed.unsqueeze(-1)
         blocks = [self.block(name) for name in self.blocks] if self.observe_blocks else []
         seen = {
             "observation": torch.cat([*self.body(), *blocks, clock], -1),
             "achieved_goal": self.achieved,
             "desired_goal": self.goal,
         }
-        return {name: x.to(self.device, torch.float32, copy=True) for name, x in seen.items()}
+        return {name: x.to(torch.float32, copy=True) for name, x in seen.items()}
 
     def block(self, name: str) -> Tensor:
         """[N, 3] a block's centre."""
         model = self.physics.model
-        place = torch.from_numpy(model.body(name).pos).repeat(self.num_envs, 1)
+        place = torch.from_numpy(model.body(name).pos).to(self.physics.qpos).repeat(self.num_envs, 1)
         for axis, at in zip("xyz", range(3), strict=True):
             joint = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, f"{name} {axis}")
             if joint >= 0:
@@ -232,7 +240,7 @@ class AntMaze(Ants):
         marks = [(self.goal[index], GREEN)] + ([] if self.marks is None else [(self.marks[index, :3], ORANGE)])
         raised = lambda x: [*x.tolist(), self.maze.ground + 0.5][:3]  # noqa: E731
         spheres = [(raised(x), colour, 0.05 * self.maze.scale) for x, colour in marks]
-        return self.physics.picture(index, spheres, self.maze.view)
+        return self.viewer.picture(self.physics.qpos[index], spheres, self.maze.view)
 
 
 class AntMazeEnv(SingleGoalEnv):

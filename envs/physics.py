@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -15,9 +15,26 @@ SIZE = 480, 480
 Mark = tuple[Sequence[float], tuple[float, ...], float]
 """Place [3], colour (red, green, blue, opacity) and radius."""
 
+Simulator = Literal["mujoco", "mjx"]
+
+
+def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> Any:
+    """N worlds of one model: on the CPU, or on `device` through MJX. Raises ImportError where that is missing."""
+    if name == "mujoco":
+        return Physics(model, num_envs, substeps)
+    if name != "mjx":
+        raise ValueError(f"physics is mujoco or mjx, not {name}")
+    try:
+        from hrl.envs.physics_gpu import GPUPhysics
+    except ImportError as error:
+        raise ImportError(f"physics=mjx needs pip install '.[gpu-physics]' ({error})") from error
+    return GPUPhysics(model, num_envs, substeps, device)
+
 
 class Physics:
     """N worlds of one model on the CPU. `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place."""
+
+    device = torch.device("cpu")
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int) -> None:
         self.model, self.num_envs, self.substeps = model, num_envs, substeps
@@ -35,7 +52,6 @@ class Physics:
         self.qpos.copy_(torch.from_numpy(model.qpos0))
         self._beside = ThreadPoolExecutor(1)
         self._outcome: Future[None] | None = None
-        self._viewer: Any = None
 
     def send(self, control: Tensor) -> None:
         """Hold the control [N, nu] for `substeps` physics steps, which go on from now beside all else."""
@@ -65,17 +81,24 @@ class Physics:
         self._beside.shutdown()
         self._rollout.close()
 
-    def picture(self, index: int, marks: Sequence[Mark], view: tuple[Sequence[float], float]) -> np.ndarray:
-        """One world from above [H, W, 3], with spheres where the marks are; `view` is the place [3] that is looked at
-        and from how far.
+
+class Viewer:
+    """Pictures of a model's worlds."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self.model = model
+        self._screen: Any = None
+
+    def picture(self, qpos: Tensor, marks: Sequence[Mark], view: tuple[Sequence[float], float]) -> np.ndarray:
+        """The world in a state [nq] from above [H, W, 3], with spheres where the marks are; `view` is the place [3]
+        that is looked at and from how far.
         """
-        if self._viewer is None:
-            self._viewer = OffScreenViewer(self.model, mujoco.MjData(self.model), *SIZE)
-            self._viewer.cam.elevation, self._viewer.cam.azimuth = -80.0, 90.0
-            self._viewer.cam.lookat[:], self._viewer.cam.distance = view
-        data = self._viewer.data
-        data.qpos[:], data.qvel[:] = self.qpos[index], self.qvel[index]
-        mujoco.mj_forward(self.model, data)
+        if self._screen is None:
+            self._screen = OffScreenViewer(self.model, mujoco.MjData(self.model), *SIZE)
+            self._screen.cam.elevation, self._screen.cam.azimuth = -80.0, 90.0
+            self._screen.cam.lookat[:], self._screen.cam.distance = view
+        self._screen.data.qpos[:] = qpos.numpy(force=True)
+        mujoco.mj_forward(self.model, self._screen.data)
         for place, colour, radius in marks:
-            self._viewer.add_marker(pos=np.array(place), size=np.full(3, radius), rgba=np.array(colour), label="")
-        return np.asarray(self._viewer.render("rgb_array"))
+            self._screen.add_marker(pos=np.array(place), size=np.full(3, radius), rgba=np.array(colour), label="")
+        return np.asarray(self._screen.render("rgb_array"))

@@ -1,0 +1,57 @@
+"""MuJoCo's physics on a GPU (MJX: MuJoCo in JAX). Needs the extra `gpu-physics`."""
+
+import os
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory too
+
+import jax
+from mujoco import mjx
+
+
+class GPUPhysics:
+    """N worlds of one model on JAX's device. `qpos` [N, nq] and `qvel` [N, nv] are float32 tensors, written in place.
+
+    Tensors and arrays are the same memory (DLPack), which crosses once a step in each direction.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> None:
+        self.model, self.num_envs, self.device = model, num_envs, device
+        self._advance = jax.jit(jax.vmap(_steps(mjx.put_model(model), mjx.make_data(model), substeps)))
+        of = lambda n: torch.zeros(num_envs, n, device=device)  # noqa: E731
+        self.qpos, self.qvel, self._warmstart = of(model.nq), of(model.nv), of(model.nv)
+        self.qpos.copy_(torch.from_numpy(model.qpos0))
+        self._outcome: list[Any] = []
+
+    def send(self, control: Tensor) -> None:
+        """Hold the control [N, nu] for the physics steps of one step; JAX goes on by itself."""
+        given = (self.qpos, self.qvel, self._warmstart, control.float())
+        self._outcome = self._advance(*(jax.dlpack.from_dlpack(x.contiguous()) for x in given))
+
+    def receive(self) -> None:
+        """What came of it."""
+        for mine, new in zip((self.qpos, self.qvel, self._warmstart), self._outcome, strict=True):
+            mine.copy_(torch.from_dlpack(new))
+
+    def step(self, control: Tensor) -> None:
+        """Both."""
+        self.send(control)
+        self.receive()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _steps(model: Any, data: Any, count: int) -> Any:
+    """One world's (qpos, qvel, warmstart, control) -> (qpos, qvel, warmstart) after some physics steps."""
+
+    def advance(qpos: Any, qvel: Any, warmstart: Any, control: Any) -> tuple[Any, Any, Any]:
+        now = data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=control)
+        now = jax.lax.fori_loop(0, count, lambda _, d: mjx.step(model, d), now)
+        return now.qpos, now.qvel, now.qacc_warmstart
+
+    return advance
