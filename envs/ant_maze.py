@@ -2,6 +2,7 @@
 sparse maze (Zhang 2020)."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import mujoco
@@ -66,6 +67,15 @@ MAZES = {
         scale=2.0,
     ),
 }
+
+
+def chosen(maze: str, scale: float | None) -> Maze:
+    """One of ours by its name, or as a map says; cells `scale` wide. Raises ValueError for what is neither."""
+    if maze in MAZES:
+        return replace(MAZES[maze], scale=scale or MAZES[maze].scale)
+    if "/" not in maze:
+        raise ValueError(f"maze is {', '.join(MAZES)} or a map such as ####/#s.#/####, not {maze}")
+    return Maze.of(maze.replace("/", " "), scale=scale or 8.0)
 
 
 class Ants(TensorEnv):
@@ -143,9 +153,10 @@ class Ants(TensorEnv):
 class AntMaze(Ants):
     """N ants in a maze, under way to goals. An observation is 15 positions, 14 velocities and .001 t.
 
-    `goal` is a place, or (low, high) corners between which every episode draws one. The reward is minus the distance
-    to it, or, `sparse`, 1 nearer than `reach` and 0 elsewhere, where the episode ends then. Success is to be
-    within `reach`. `observe_blocks` adds the blocks' places to the observation.
+    `maze` is Maze, Push, Fall or Sparse, or a map of one's own, rows from north to south with slashes between:
+    ####/#s.#/####, with cells `scale` wide. `goal` is a place, or (low, high) corners between which every episode
+    draws one. The reward is minus the distance to it, or, `sparse`, 1 nearer than `reach` and 0 elsewhere, where the
+    episode ends then. Success is to be within `reach`. `observe_blocks` adds the blocks' places to the observation.
     """
 
     def __init__(
@@ -155,13 +166,14 @@ class AntMaze(Ants):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
         maze: str = "Maze",
+        scale: float | None = None,
         goal: Any = ((-4.0, -4.0), (20.0, 20.0)),
         reach: float = 5.0,
         reward_type: Literal["dense", "sparse"] = "dense",
         observe_blocks: bool = False,
         physics: Simulator = "mujoco",
     ) -> None:
-        self.maze = MAZES[maze]
+        self.maze = chosen(maze, scale)
         model = ant_in(self.maze)
         corners = torch.tensor(goal, dtype=torch.float32)
         self.low, self.high = corners if corners.dim() == 2 else (corners, corners)

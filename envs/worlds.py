@@ -33,7 +33,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Maze:
-    """A map from above, north on top: # wall, . free, s start, ~ gap, and capital letters for a block each."""
+    """A map from above, north on top: # wall, . free, s start, ~ gap, and a capital letter for each block."""
 
     rows: tuple[str, ...]
     scale: float
@@ -42,8 +42,12 @@ class Maze:
 
     @classmethod
     def of(cls, text: str, scale: float, **blocks: str) -> "Maze":
-        """From text, with the axes along which each letter's block moves."""
-        return cls(tuple(text.split()), scale, {letter: Block(axes) for letter, axes in blocks.items()})
+        """From text, with the axes along which each letter's block moves. Raises ValueError for what is no map."""
+        maze = cls(tuple(text.split()), scale, {letter: Block(axes) for letter, axes in blocks.items()})
+        signs = set("".join(maze.rows)) - set("#.s~") - set(blocks)
+        if signs or not maze.cells("s") or len({len(row) for row in maze.rows}) > 1:
+            raise ValueError("a map has rows of one length, of # wall, . free, s start (at least one) and ~ gap")
+        return maze
 
     def cells(self, signs: str) -> list[tuple[int, int]]:
         """(row, column) of all cells with one of these signs."""

@@ -11,9 +11,10 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import hrl.envs  # noqa: F401
+from hrl.envs import EnvConfig, EnvError, make_env
 from hrl.envs.ant_gather import AntGather
 from hrl.envs.ant_maze import MAZES, AntMaze
-from hrl.envs.worlds import Maze, ant_in, merged
+from hrl.envs.worlds import merged
 
 IDS = ("AntMaze-v0", "AntMazeEval-v0", "AntPush-v0", "AntFall-v0", "AntMazeSparse-v0", "AntGather-v0")
 STILL = torch.zeros(1, 8)
@@ -268,6 +269,20 @@ def test_a_batch_steps_as_single_ones_do_however_it_is_split():
 
 
 def test_a_map_of_ones_own():
-    maze = Maze.of("#### #s.# ####", scale=4.0)
-    model = ant_in(maze)
-    assert [model.geom(g).type[0] for g in range(model.ngeom)].count(mujoco.mjtGeom.mjGEOM_BOX) == 4
+    ants = AntMaze(maze="####/#.s#/####", scale=4.0, goal=(-4.0, 0.0), reach=1.0)
+    assert [ants.physics.model.geom(g).type[0] for g in range(ants.physics.model.ngeom)].count(6) == 4  # boxes
+    assert ants.maze.cells(".") == [(1, 1)] and ants.maze.place(1, 1) == (-4, 0)
+    for wrong in ("####/#..#/####", "###/#s.#/###", "####/#sX#/####"):
+        with pytest.raises(ValueError, match="a map has rows of one length"):
+            AntMaze(maze=wrong)
+    with pytest.raises(EnvError, match=r"maze is Maze, Push, Fall, Sparse or a map such as .* not Mase"):
+        make_env(EnvConfig("hrl/AntMaze-v0", {"maze": "Mase"}))
+
+
+def test_what_stands_in_a_maze_is_told_to_pictures():
+    ants = ant_at(maze="Push", goal=(0.0, 19.0))
+    ants.physics.qpos[0, 15] = 2.0
+    by_kind = {kind: [o for o in ants.outlines(0) if o.kind == kind] for kind in ("wall", "gap", "block")}
+    assert len(by_kind["wall"]) == 19 and not by_kind["gap"]
+    assert by_kind["block"] == [(-2.0, 4.0, 8.0, 8.0, "block")]
+    assert len([o for o in ant_at(maze="Fall", goal=(0.0, 27.0, 4.5)).outlines(0) if o.kind == "gap"]) == 2
