@@ -14,6 +14,8 @@ ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
 TIMESTEP, TORQUE = 0.02, 30.0
 HEIGHT = 0.5  # of walls, blocks and platforms, in cells
 GREY, RED, LIGHT = (0.4, 0.4, 0.4, 1.0), (0.9, 0.1, 0.1, 1.0), (0.9, 0.9, 0.9, 1.0)
+MARGIN = 0.01
+"""From where on a contact pushes. MuJoCo adds the margins of two geoms now; in HIRO's days it took the greater."""
 SOFT, HARD = (0.8, 0.8, 0.01, 0.5, 2.0), (0.995, 0.995, 0.01, 0.5, 2.0)
 """Impedance of contacts (solimp): without blocks, and where there are some."""
 
@@ -135,7 +137,7 @@ def ant() -> mujoco.MjSpec:
 def compiled(spec: mujoco.MjSpec, impedance: tuple[float, ...]) -> mujoco.MjModel:
     """The model, with all that touches alike."""
     for geom in spec.geoms:
-        geom.friction, geom.solimp, geom.margin = [1.0, 0.5, 0.5], list(impedance), 0.01
+        geom.friction, geom.solimp, geom.margin = [1.0, 0.5, 0.5], list(impedance), MARGIN / 2
     return spec.compile()
 
 
