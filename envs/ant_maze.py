@@ -73,9 +73,9 @@ def chosen(maze: str, scale: float | None) -> Maze:
     """One of ours by its name, or as a map says; cells `scale` wide. Raises ValueError for what is neither."""
     if maze in MAZES:
         return replace(MAZES[maze], scale=scale or MAZES[maze].scale)
-    if "/" not in maze:
-        raise ValueError(f"maze is {', '.join(MAZES)} or a map such as ####/#s.#/####, not {maze}")
-    return Maze.of(maze.replace("/", " "), scale=scale or 8.0)
+    if "/" not in str(maze):
+        raise ValueError(f"maze is {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
+    return Maze.of(maze.translate(str.maketrans("10/", "#. ")), scale=scale or 8.0)
 
 
 class Ants(TensorEnv):
@@ -153,10 +153,11 @@ class Ants(TensorEnv):
 class AntMaze(Ants):
     """N ants in a maze, under way to goals. An observation is 15 positions, 14 velocities and .001 t.
 
-    `maze` is Maze, Push, Fall or Sparse, or a map of one's own, rows from north to south with slashes between:
-    ####/#s.#/####, with cells `scale` wide. `goal` is a place, or (low, high) corners between which every episode
-    draws one. The reward is minus the distance to it, or, `sparse`, 1 nearer than `reach` and 0 elsewhere, where the
-    episode ends then. Success is to be within `reach`. `observe_blocks` adds the blocks' places to the observation.
+    `maze` is Maze, Push, Fall or Sparse, or a map of one's own, rows from north to south with slashes between,
+    1111/1s01/1111 (1 or # is a wall, 0 or . free, s a start), with cells `scale` wide. `goal` is a place, or (low,
+    high) corners between which every episode draws one. The reward is minus the distance to it, or, `sparse`, 1
+    nearer than `reach` and 0 elsewhere, where the episode ends then. Success is to be within `reach`.
+    `observe_blocks` adds the blocks' places to the observation.
     """
 
     def __init__(

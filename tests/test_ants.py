@@ -271,7 +271,7 @@ def test_a_batch_steps_as_single_ones_do_however_it_is_split():
 
 
 def test_a_map_of_ones_own():
-    ants = AntMaze(maze="####/#.s#/####", scale=4.0, goal=(-4.0, 0.0), reach=1.0)
+    ants = AntMaze(maze="1111/10s1/1111", scale=4.0, goal=(-4.0, 0.0), reach=1.0)
     assert [ants.physics.model.geom(g).type[0] for g in range(ants.physics.model.ngeom)].count(6) == 4  # boxes
     assert ants.maze.cells(".") == [(1, 1)] and ants.maze.place(1, 1) == (-4, 0)
     for wrong in ("####/#..#/####", "###/#s.#/###", "####/#sX#/####"):
