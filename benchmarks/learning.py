@@ -85,6 +85,12 @@ CASES = [
     Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
 ]
 
+HIRO_MAZE = "Ant Maze (HIRO): scale 8, 500 steps, within 5 at the end"
+MAZE, EVAL = "hrl/AntMaze-v0", "hrl/AntMazeEval-v0"
+ANTS = [
+    Case("ant-maze", "HIRO, our preset", MAZE, "hiro", 3, 1, ".99 best of 10M; reruns .71 at 5M", HIRO_MAZE, EVAL),
+]
+CASES += ANTS
 
 EPISODES, PUBLISHED_EPISODES = 100, 50
 
