@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.ant_maze import ANT_QPOS, ANT_QVEL, Ants
+from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, RED, Ants
 from hrl.envs.physics import Simulator
 from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleEnv
@@ -17,8 +17,6 @@ RANGE = 10
 """Objects lie on even places of [-10, 8]², but for the origin, where the ant begins; walls stand 11 away."""
 CATCH, SIGHT, BINS = 1.0, 6.0, 10
 UPRIGHT = (0.2, 1.0)
-CLOCK = 0.001
-GREEN, RED, ORANGE = (0.1, 0.8, 0.2, 1.0), (0.9, 0.1, 0.1, 1.0), (1.0, 0.6, 0.0, 0.8)
 
 
 class AntGather(Ants):
@@ -91,8 +89,7 @@ class AntGather(Ants):
 
     def observe(self) -> Tensor:
         """[N, 50]"""
-        clock = CLOCK * self.elapsed.unsqueeze(-1)
-        return torch.cat([*self.body(), self.readings().flatten(1), clock], -1).float()
+        return self.sensed(self.readings().flatten(1))
 
     def outlines(self, index: int) -> list[Outline]:
         """The four walls."""

@@ -1,7 +1,6 @@
 """HIRO's ant tasks (Nachum 2018, appendix C): a maze, a block to push aside, a gap to fill with a block; and HRAC's
 sparse maze (Zhang 2020)."""
 
-from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,15 +10,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.physics import Simulator, Viewer, simulated
+from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants
+from hrl.envs.physics import Simulator
 from hrl.envs.scene import Outline
-from hrl.envs.tensor import SingleGoalEnv, TensorEnv
-from hrl.envs.worlds import TORQUE, Maze, ant_in
-
-SUBSTEPS, NOISE = 5, 0.1
-ANT_QPOS, ANT_QVEL = 15, 14
-CLOCK = 0.001
-GREEN, ORANGE = (0.1, 0.8, 0.2, 0.5), (1.0, 0.6, 0.0, 0.8)
+from hrl.envs.tensor import SingleGoalEnv
+from hrl.envs.worlds import Maze, ant_in
 
 MAZES = {
     "Maze": Maze.of(
@@ -76,78 +71,6 @@ def chosen(maze: str, scale: float | None) -> Maze:
     if "/" not in str(maze):
         raise ValueError(f"maze is {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
     return Maze.of(maze.translate(str.maketrans("10/", "#. ")), scale=scale or 8.0)
-
-
-class Ants(TensorEnv):
-    """N ants, each in a world of its own. Actions are torques in ±30, held for .1 s.
-
-    Physics, state and rewards are where `physics` puts them: with "mujoco" on the CPU, with "mjx" on `device`.
-    """
-
-    def __init__(
-        self,
-        num_envs: int,
-        device: torch.device | str,
-        max_episode_steps: int | None,
-        render_mode: str | None,
-        observation_space: spaces.Space[Any],
-        model: mujoco.MjModel,
-        physics: Simulator,
-    ) -> None:
-        torques = spaces.Box(-TORQUE, TORQUE, (model.nu,), np.float32)
-        self.physics = simulated(physics, model, num_envs, SUBSTEPS, torch.device(device))
-        super().__init__(num_envs, self.physics.device, max_episode_steps, render_mode, observation_space, torques)
-        self.viewer = Viewer(model)
-        self.at_rest = torch.from_numpy(model.qpos0).to(self.physics.qpos)
-
-    def begin(self, where: Tensor) -> None:
-        """The ant at rest, with noise: U(-.1, .1) on its pose, N(0, .1²) on its velocity. All else as it was built."""
-        if self.device.type == "cpu" and not bool(where.any()):
-            return
-        qpos, qvel = self.at_rest.repeat(self.num_envs, 1), torch.zeros_like(self.physics.qvel)
-        qpos[:, :ANT_QPOS] += (self.uniform(self.num_envs, ANT_QPOS) * 2 - 1) * NOISE
-        qpos[:, :2] += self.starts()
-        qpos[:, 3:7] /= qpos[:, 3:7].norm(dim=-1, keepdim=True)
-        noise = torch.randn(self.num_envs, ANT_QVEL, generator=self.generator, device=self.device)
-        qvel[:, :ANT_QVEL] = noise * NOISE
-        wide = where.unsqueeze(-1)
-        self.physics.qpos.copy_(torch.where(wide, qpos, self.physics.qpos))
-        self.physics.qvel.copy_(torch.where(wide, qvel, self.physics.qvel))
-
-    def starts(self) -> Tensor:
-        """[N, 2] where episodes that begin now begin."""
-        return torch.zeros(self.num_envs, 2, device=self.device)
-
-    def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Five physics steps, and the reward of where they led."""
-        self.physics.step(actions)
-        return self.outcome()
-
-    def step_async(self, actions: Any) -> None:
-        """Let the physics go on."""
-        self.physics.send(torch.as_tensor(actions))
-
-    def step_wait(self) -> Any:
-        """What came of it, as `step` says it."""
-        self.physics.receive()
-        return self.conclude(*self.outcome())
-
-    @abstractmethod
-    def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the step that was made: (reward [N], whether the task ended [N], success [N])."""
-
-    @property
-    def place(self) -> Tensor:
-        """[N, 3] of the torsos."""
-        return self.physics.qpos[:, :3]
-
-    def body(self) -> list[Tensor]:
-        """[N, 15] positions and [N, 14] velocities of the ants."""
-        return [self.physics.qpos[:, :ANT_QPOS], self.physics.qvel[:, :ANT_QVEL]]
-
-    def close_extras(self, **_: Any) -> None:
-        """End the physics' threads."""
-        self.physics.close()
 
 
 class AntMaze(Ants):
@@ -221,14 +144,12 @@ class AntMaze(Ants):
 
     def observe(self) -> dict[str, Tensor]:
         """State, where the ants are, where they shall be."""
-        clock = CLOCK * self.elapsed.unsqueeze(-1)
         blocks = [self.block(name) for name in self.blocks] if self.observe_blocks else []
-        seen = {
-            "observation": torch.cat([*self.body(), *blocks, clock], -1),
-            "achieved_goal": self.achieved,
-            "desired_goal": self.goal,
+        return {
+            "observation": self.sensed(*blocks),
+            "achieved_goal": self.achieved.clone(),
+            "desired_goal": self.goal.clone(),
         }
-        return {name: x.to(torch.float32, copy=True) for name, x in seen.items()}
 
     def block(self, name: str) -> Tensor:
         """[N, 3] a block's centre."""
