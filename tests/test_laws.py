@@ -10,6 +10,7 @@ from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy import Hierarchy
 from hrl.training.evaluation import evaluate
 from hrl.training.policy import HierarchyPolicy
+from hrl.types import UserError
 
 
 def rounded(*columns: torch.Tensor) -> list[tuple[float, ...]]:
@@ -250,3 +251,18 @@ def test_evaluation_touches_nothing_of_training():
     second = evaluate(HierarchyPolicy(agent), make, 30)
     assert first.summary() == second.summary()
     assert {"success_rate_any", "success_rate_final"} <= set(first.summary())
+
+
+def test_a_level_is_not_shown_what_it_is_blind_to(ledger):
+    agent, env = ledger(blind=(1,))
+    roll(agent, env, 20)
+    low, high = agent.levels
+    t = everything(agent, 1)
+    assert (t.state[:, 1] > 0).any()  # the replay holds it, and rewards and subgoals come from it
+    batch = high.batch(t)
+    assert (batch.inputs[:, 1] == 0).all() and (batch.next_inputs[:, 1] == 0).all()
+    assert torch.equal(batch.inputs[:, 0], t.state[:, 0])
+    t = everything(agent, 0)
+    assert torch.equal(low.batch(t).inputs[:, :2], t.state)
+    with pytest.raises(UserError, match=r"high.blind \[7\]: the observation has 2 entries \(0 to 1\)"):
+        ledger(blind=(1, 7))

@@ -25,6 +25,21 @@ def test_the_twin_critic_is_two_separate_networks():
     assert torch.allclose(hidden @ w2.weight[1, 0] + w2.bias[1], q[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("learner", [TD3, SAC])
+def test_layer_normalisation_stands_before_every_relu_of_actor_and_critics(learner):
+    made = learner(3, 2, LearnerConfig(hidden=(5, 4), layer_norm=True))
+    seen = []
+    for net, names in ((made.actor, (1, 4)), (made.critic.layers, (1, 4))):
+        for name in names:
+            net[name].register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    made.critic(torch.randn(7, 3), made.mode(torch.randn(7, 3)))
+    assert len(seen) == 4 and seen[2][0].shape == (2, 7, 5)
+    for given, out in seen:
+        spread = (given - given.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)
+        # PyTorch normalises before the ReLU, which works in place afterwards.
+        assert torch.allclose(out, ((given - given.mean(-1, keepdim=True)) / (spread + 1e-5).sqrt()).relu(), atol=1e-5)
+
+
 def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transitions_own_discount():
     torch.manual_seed(0)
     learner = TD3(3, 2, LearnerConfig(hidden=(8,), target_noise=0.0))
