@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from hrl.training.actor import Actor
-from hrl.training.adapting import MetaLearner, Watch
+from hrl.training.adapting import MetaLearner
+from hrl.training.collecting import Watch
 from hrl.training.episodes import Episode, finished
 from hrl.training.evaluation import Evaluation, interval
 from hrl.types import BatchedEnv
