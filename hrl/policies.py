@@ -14,6 +14,8 @@ from hrl.networks import mlp
 from hrl.types import Observation, Spec, UserError
 
 LEAST_STD = 1e-6
+SURE = 30.0
+"""Log-odds of what is certain: chances of 1 but for 1e-13."""
 
 
 class StochasticPolicy(Protocol):
@@ -161,16 +163,19 @@ class Options(nn.Module):
     """A controller over options: each a policy of its own, with its own chance to end at a state (Sutton 1999).
 
     `high.*` are the controller's parameters, `low.*` the options'. What happened inside is remembered: the option in
-    force, and whether the controller chose it at this step.
+    force, and whether the controller chose it at this step. With `primitives` the controller chooses from the actions
+    too, as from further options: each takes its action and ends.
     """
 
     noise_dim, closed_form = 3, False
 
-    def __init__(self, state_dim: int, actions: int, options: int, hidden: tuple[int, ...]) -> None:
+    def __init__(
+        self, state_dim: int, actions: int, options: int, hidden: tuple[int, ...], primitives: bool = False
+    ) -> None:
         super().__init__()
-        self.options, self.actions = options, actions
+        self.options, self.actions, self.primitives = options, actions, primitives
         # Linear, and every option alike at first. No bias: adapting at one state would move all others with it.
-        self.high = nn.Linear(state_dim, options, bias=False)
+        self.high = nn.Linear(state_dim, options + actions * primitives, bias=False)
         nn.init.zeros_(self.high.weight)
         self.low = nn.ModuleDict(
             {"act": _xavier(mlp(state_dim, hidden, options * actions)), "end": _xavier(mlp(state_dim, hidden, options))}
@@ -178,11 +183,16 @@ class Options(nn.Module):
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-odds [..., K] of the options, [..., K, A] of each one's actions, [..., K] of its end."""
-        return (
-            self.high(state),
-            self.low["act"](state).unflatten(-1, (self.options, self.actions)),
-            self.low["end"](state),
-        )
+        acts, ends = self.low["act"](state).unflatten(-1, (self.options, self.actions)), self.low["end"](state)
+        if self.primitives:
+            each = SURE * torch.eye(self.actions, device=state.device, dtype=state.dtype)
+            acts = torch.cat([acts, each.expand(*acts.shape[:-2], -1, -1)], -2)
+            ends = torch.cat([ends, torch.full_like(acts[..., 0, :], SURE)], -1)
+        return self.high(state), acts, ends
+
+    def ending(self, state: Tensor, option: Tensor) -> Tensor:
+        """β(s, o) [...], the chance that this option ends at this state."""
+        return picked(self.low["end"](state), option).sigmoid()
 
     def _acts(self, acts: Tensor, option: Tensor) -> Tensor:
         """log π(action|s, option) [..., A] of the option in force."""
@@ -212,6 +222,10 @@ class Options(nn.Module):
         odds = picked(ends[1:], option[:-1])  # of the option before, here
         ended = torch.where(anew[1:], nn.functional.logsigmoid(odds), nn.functional.logsigmoid(-odds))
         return did + chose + torch.cat([torch.zeros_like(did[:1]), ended])
+
+    def acted(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        """log π(a|s, o) [T, E] of what the option in force did, and of nothing else."""
+        return picked(self._acts(self.shape(state)[1], memory[0]), action)
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
         """Over actions it has none in closed form."""
