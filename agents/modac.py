@@ -38,29 +38,31 @@ class MODACConfig(RoundsConfig):
     """Managers choose from primitive actions too (published)."""
     hidden: tuple[int, ...] = ()
     """Units of the hidden layers; none makes tables of everything, where observations are numbered."""
-    tasks: int = 48
+    tasks: int = 12
     """Tasks a round, each with a manager of its own."""
     episodes: int = 10
     """Episodes of a task a round, side by side."""
-    lifetime: int = 4
+    lifetime: int = 20
     """Rounds that managers live; then tasks are drawn anew."""
     inner_lr: float = 10.0
     """The managers' step size, one step a round."""
-    switching_cost: float = 0.02
+    switching_cost: float = 0.005
     """Taken off the task's reward each time a manager chooses."""
-    lr: float = 1.0
-    """The options' step size, one step a round."""
+    lr: float = 0.1
+    """The options' learning rate of Adam, one step a round."""
     entropy: float = 0.05
     """Weight of the options' entropy at first; it falls to 0 on a line over the first half of the run."""
     value_lr: float = 0.05
     """Learning rate of the options' values."""
     value_updates: int = 5
     """Steps of the values a round."""
-    meta_lr: float = 0.05
-    """Learning rate of Adam of the options' rewards and ends."""
-    meta_updates: int = 1
-    """Steps of these a round (published: 1)."""
-    penalty: float = 0.0
+    reward_lr: float = 0.1
+    """Learning rate of Adam of the options' rewards."""
+    end_lr: float = 0.02
+    """The same of where they end."""
+    meta_updates: int = 3
+    """Steps of both a round (published: 1)."""
+    penalty: float = 1.0
     """Weight of the rewards' mean square (published: none)."""
     gamma: float = 0.95
     """Discount an environment step."""
@@ -89,7 +91,18 @@ class MODACConfig(RoundsConfig):
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
-        positive = ("tasks", "episodes", "lifetime", "inner_lr", "lr", "value_lr", "meta_lr", "prior", "eval_steps")
+        positive = (
+            "tasks",
+            "episodes",
+            "lifetime",
+            "inner_lr",
+            "lr",
+            "value_lr",
+            "reward_lr",
+            "end_lr",
+            "prior",
+            "eval_steps",
+        )
         self.require(positive, lambda x: x > 0, "must be positive, not")
         weights = ("options", "switching_cost", "entropy", "value_updates", "meta_updates", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")

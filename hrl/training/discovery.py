@@ -1,18 +1,18 @@
 """Options that are discovered: what they are rewarded for and where they end is learned by the gradient of the tasks'
 return through the options' own policy gradient (MODAC: Veeriah et al. 2021)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from hrl.functional import call
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.learners.policy_gradient import Credit, Trajectories, option_advantages, score
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.inner import Descent, State, parameters
-from hrl.nested.optimisers import SGD, Adam
+from hrl.nested.optimisers import Adam
 from hrl.nested.reward import OptionReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
@@ -38,7 +38,8 @@ class DiscoverySettings(Protocol):
     entropy: float
     value_lr: float
     value_updates: int
-    meta_lr: float
+    reward_lr: float
+    end_lr: float
     meta_updates: int
     penalty: float
     gamma: float
@@ -91,9 +92,12 @@ class Discovery:
         self.options: Params = {name: x for name, x in named.items() if name.startswith("low.act.")}
         self.eta = {"end": {name: x for name, x in named.items() if name not in self.options}}
         self.eta["reward"] = parameters(self.reward)
-        self.teacher = Adam(config.meta_lr)
-        self.memory = self.teacher.begin(self.eta)
+        self.rule = Adam(config.lr, through_scale=False)
+        self.pace = self.rule.begin(self.options)
+        self.teachers = {"reward": Adam(config.reward_lr), "end": Adam(config.end_lr)}
+        self.memory: dict[str, Any] = {part: rule.begin(self.eta[part]) for part, rule in self.teachers.items()}
         self.lived: Lived | None = None
+        self.learns = config.options > 0 and config.reward != "none"
 
     # -- a round ---------------------------------------------------------------------------------------------
 
@@ -104,67 +108,83 @@ class Discovery:
             self.tasks = env.sample_tasks(c.tasks, self.generator)
             self.own, self.age = self.adaptation.spread(c.tasks), 0
             self.lived = self._met(env)
-        before, state = self.lived, State(self.options, (), 0)
+        before = self.lived
         self.own = self.adaptation.adapted(self.own, before.data)
-        credit, inner = self._credited(before), self._inner(before, c.entropy * max(1 - 2 * progress, 0.0))
-        if c.reward != "none":
-            self.options = inner.step(state, credit).detached().params
-        self._share()
-        self.lived, self.age = self._met(env), self.age + 1
-        after = self.lived
-        choices = (after.data.memory[1] * after.data.keep).sum()
-        self.metrics = {
-            f"discovery/return_after_{self.age}": float(after.data.returns().mean()),
-            "discovery/steps_a_choice": float(after.data.keep.sum() / choices),
-            "discovery/use": float(after.mine.sum() / after.data.keep.sum()),
-        }
-        if c.reward != "none":
-            self.metrics |= self._teach(inner, state, credit, before, after)
-            self._share()
+        learned = self._learn(before, c.entropy * max(1 - 2 * progress, 0.0)) if self.learns else None
+        after = self.lived = self._met(env)
+        self.age += 1
+        self.metrics = self._told(after)
+        if learned is not None:
+            self.metrics |= self._teach(*learned, before, after)
         if self.age == c.lifetime:
             self.lived = None
         return finished(after.data)
 
-    def _share(self) -> None:
+    def _learn(self, lived: Lived, entropy: float) -> tuple[Descent, State, Tensor]:
+        """The options' step; and the update, the state and the credit that it was made with."""
+        inner, state, credit = self._inner(lived, entropy), State(self.options, self.pace, 0), self._credited(lived)
+        self.options, self.pace, _ = inner.step(state, credit).detached()
         self.adaptation.shared = self.options | self.eta["end"]
+        return inner, state, credit
+
+    def _told(self, lived: Lived) -> dict[str, float]:
+        steps, choices = lived.data.keep.sum(), (lived.data.memory[1] * lived.data.keep).sum()
+        return {
+            f"discovery/return_after_{self.age}": float(lived.data.returns().mean()),
+            "discovery/steps_a_choice": float(steps / choices),
+            "discovery/use": float(lived.mine.sum() / steps),
+        }
 
     def _inner(self, lived: Lived, entropy: float) -> Descent:
         """The options' own update, as a function of how each step is credited."""
         data = lived.data
 
         def loss(options: Params, credit: Tensor, step: int) -> Tensor:
-            given = data.state, data.action, data.memory
-            did = call(self.adaptation.policy, "acted", options, *given)
+            did = call(self.adaptation.policy, "acted", options, data.state, data.action, data.memory)
             spread = call(self.adaptation.policy, "entropy", options, data.state, data.memory)
             return -data.mean((did * credit + entropy * spread) * lived.mine).mean()
 
-        return Descent(loss, SGD(self.settings.lr))
+        return Descent(loss, self.rule)
 
     def _teach(self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived) -> dict[str, float]:
         """Move η to where the tasks' return grows."""
+        wanted, loss = self.meta_loss(inner, state, credit, before, after)
+        for _ in range(self.settings.meta_updates):
+            gradient = torch.func.grad(loss)(self.eta)
+            for part, rule in self.teachers.items():
+                params, memory = rule.step(self.eta[part], gradient[part], self.memory[part], None)
+                self.eta[part], self.memory[part] = params, memory
+        self.adaptation.shared = self.options | self.eta["end"]
+        paid = (self.paid(self.eta["reward"], before).square() * before.mine).sum() / before.mine.sum().clamp_min(1.0)
+        return {"discovery/gradient": float(norm(wanted)), "discovery/paid": float(paid.sqrt())}
+
+    def meta_loss(
+        self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived
+    ) -> tuple[Tensor, Callable[[Any], Tensor]]:
+        """u = ∂J/∂A^o [M, T, E], and a loss of η: its gradient is -dJ/dη over u's size, and holds r_η small."""
         c = self.settings
-        ends = self.eta["end"]
-        estimate = Unrolled(inner, 1)(lambda options, credit: self._outer(options, ends, after), state, credit)
-        scale = before.mine.sum().sqrt() / norm(estimate.gradient).clamp_min(1e-12) / before.mine.sum()
+        estimate = Unrolled(inner, 1)(lambda options, credit: self._acted(options, after), state, credit)
+        wanted, count = -estimate.gradient, before.mine.sum().clamp_min(1.0)
+        size = (wanted.square().sum() * count).sqrt().clamp_min(1e-12)
 
         def loss(eta: Any) -> Tensor:
-            through = (estimate.gradient * self.credit(eta, before)).sum() if c.reward == "learned" else 0.0
-            paid = self.paid(eta["reward"], before)
-            held = 0.5 * c.penalty * (paid.square() * before.mine).sum() / before.mine.sum()
-            return scale * (through + self._outer(self.options, eta["end"], after)) + held
+            gain = -self._ended(eta["end"], after)
+            if c.reward == "learned":
+                gain = gain + (wanted * self.credit(eta, before)).sum()
+            held = (self.paid(eta["reward"], before).square() * before.mine).sum() / count
+            return -gain / size + 0.5 * c.penalty * held
 
-        for _ in range(c.meta_updates):
-            gradient = torch.func.grad(loss)(self.eta)
-            self.eta, self.memory = self.teacher.step(self.eta, gradient, self.memory, None)
-        return {
-            "discovery/gradient": float(norm(estimate.gradient)),
-            "discovery/paid": float((self.paid(self.eta["reward"], before).square() * before.mine).mean().sqrt()),
-        }
+        return wanted, loss
 
-    def _outer(self, options: Params, ends: Params, after: Lived) -> Tensor:
-        """-J: minus the tasks' return, as far as it depends on θ' and on where options end."""
-        loss = lambda own, data: score(self.adaptation.log_prob(own, options | ends, data), data)  # noqa: E731
-        return vmap(loss)(self.own, after.data).mean()
+    def _acted(self, options: Params, after: Lived) -> Tensor:
+        """-J: minus the tasks' return, as far as it depends on what options do."""
+        data = after.data
+        return score(call(self.adaptation.policy, "acted", options, data.state, data.action, data.memory), data).mean()
+
+    def _ended(self, ends: Params, after: Lived) -> Tensor:
+        """-J as far as it depends on where they end."""
+        data = after.data
+        return score(call(self.adaptation.policy, "ended", ends, data.state, data.memory), data).mean()
 
     # -- how options are credited ----------------------------------------------------------------------------
 
@@ -247,10 +267,10 @@ class Discovery:
         tensors = self.network_tensors() | {"generator": self.generator.get_state()}
         tensors |= {f"value.{name}": x for name, x in self.value.state_dict().items()}
         tensors |= {f"critic.{name}": x for name, x in self.critic.state.items()}
-        for part in ("mean", "square"):
-            for kind, named in self.memory[part].items():
-                tensors |= {f"memory.{part}.{kind}.{name}": x for name, x in named.items()}
-        return tensors | {"memory.count": self.memory["count"]}
+        for name, memory in (("pace", self.pace), *self.memory.items()):
+            tensors |= {f"memory.{name}.{x}.{key}": y for x in ("mean", "square") for key, y in memory[x].items()}
+            tensors[f"memory.{name}.count"] = memory["count"]
+        return tensors
 
     @torch.no_grad()
     def load_networks(self, tensors: dict[str, Tensor]) -> None:
