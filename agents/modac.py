@@ -38,7 +38,7 @@ class MODACConfig(RoundsConfig):
     """Managers choose from primitive actions too (published)."""
     hidden: tuple[int, ...] = ()
     """Units of the hidden layers; none makes tables of everything, where observations are numbered."""
-    tasks: int = 12
+    tasks: int = 48
     """Tasks a round, each with a manager of its own."""
     episodes: int = 10
     """Episodes of a task a round, side by side."""
@@ -46,7 +46,7 @@ class MODACConfig(RoundsConfig):
     """Rounds that managers live; then tasks are drawn anew."""
     inner_lr: float = 10.0
     """The managers' step size, one step a round."""
-    switching_cost: float = 0.005
+    switching_cost: float = 0.001
     """Taken off the task's reward each time a manager chooses."""
     lr: float = 0.1
     """The options' learning rate of Adam, one step a round."""

@@ -21,11 +21,12 @@ from learning import RESULTS, command, processor
 from scipy.stats import t as student
 
 CASES = {
-    "MODAC: options with learned rewards": "--reward learned",
-    "options as they were born": "--reward none --total-steps 1",
-    "primitive actions alone": "--options 0 --total-steps 1",
-    "options that learn on the tasks' return": "--reward task",
+    "learned": ("MODAC: options with learned rewards", "--reward learned"),
+    "born": ("options as they were born", "--reward none --total-steps 1"),
+    "primitives": ("primitive actions alone", "--options 0 --total-steps 1"),
+    "task": ("options that learn on the tasks' return", "--reward task"),
 }
+"""What managers choose from."""
 TASKS, STEPS, SHOWN = 12, 10, (0, 1, 2, 3, 5, 10)
 
 
@@ -33,6 +34,8 @@ TASKS, STEPS, SHOWN = 12, 10, (0, 1, 2, 3, 5, 10)
 class Options:
     """Run what is missing, and print."""
 
+    cases: tuple[str, ...] = tuple(CASES)
+    """Rows."""
     seeds: int = 3
     """Seeds a case."""
     jobs: int = 1
@@ -44,7 +47,7 @@ def main() -> None:
     options = tyro.cli(Options)
     file = RESULTS / "options.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    missing = [(c, s) for s in range(options.seeds) for c in CASES if f"{c} {s}" not in results]
+    missing = [(c, s) for s in range(options.seeds) for c in options.cases if f"{c} {s}" not in results]
     with ThreadPoolExecutor(options.jobs) as pool:
         for (case, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
             results[f"{case} {seed}"] = result
@@ -52,10 +55,10 @@ def main() -> None:
             print(f"{case}, seed {seed}: {result['returns']}", flush=True)
     print("| manager over | " + " | ".join(f"after {k}" for k in SHOWN) + " | seconds |")
     print("|---" * (len(SHOWN) + 2) + "|")
-    for case in CASES:
+    for case in options.cases:
         rows = [results[f"{case} {s}"] for s in range(options.seeds)]
         cells = " | ".join(mean([r["returns"][k] for r in rows]) for k in SHOWN)
-        print(f"| {case} | {cells} | {max(r['seconds'] for r in rows):.0f} |")
+        print(f"| {CASES[case][0]} | {cells} | {max(r['seconds'] for r in rows):.0f} |")
 
 
 def mean(values: list[float]) -> str:
@@ -70,7 +73,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     """Discover by the user's own command, then have new managers learn held-out tasks."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        words = ["modac", "--env", "hrl/Taxi-v0", *CASES[case].split(), "--eval-steps", str(STEPS), "--threads", "1"]
+        words = ["modac", "--env", "hrl/Taxi-v0", *CASES[case][1].split(), "--eval-steps", str(STEPS), "--threads", "1"]
         command("train.py", *words, "--seed", str(seed), "--log-dir", folder)
         seconds = time.perf_counter() - started
         (run,) = (path.parent for path in Path(folder).rglob("config.json"))

@@ -72,8 +72,9 @@ class Discovery:
         options     θ' = θ + α_θ ∇_θ Σ_t A^o_t(η) log π_θ(a_t|s_t, o_t)   A^o: the return of r_η until β_η ends it
         discovery   η' = η + α_η ∇_η J(ω', θ'(η), η)                      on the episodes that ω', θ' meet
 
-    J is the task's, with the switching cost. Its gradient reaches r_η and β_η by u_t = ∂J/∂A^o_t, through θ', and β_η
-    also by the draws of the ends that were met.
+    J is the task's, with the switching cost. Its gradient reaches r_η and β_η by u_t = ∂J/∂A^o_t, through θ' (an Adam
+    step, whose scale is taken as a constant), and β_η also by the draws of the ends that were met. The size of u is
+    taken out, and r_η held small by its mean square: it then follows what is wanted now, and does not add it up.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Discovery:
                 params, memory = rule.step(self.eta[part], gradient[part], self.memory[part], None)
                 self.eta[part], self.memory[part] = params, memory
         self.adaptation.shared = self.options | self.eta["end"]
-        paid = (self.paid(self.eta["reward"], before).square() * before.mine).sum() / before.mine.sum().clamp_min(1.0)
+        paid = self._mean_square(self.eta["reward"], before)
         return {"discovery/gradient": float(norm(wanted)), "discovery/paid": float(paid.sqrt())}
 
     def meta_loss(
@@ -171,8 +172,7 @@ class Discovery:
             gain = -self._ended(eta["end"], after)
             if c.reward == "learned":
                 gain = gain + (wanted * self.credit(eta, before)).sum()
-            held = (self.paid(eta["reward"], before).square() * before.mine).sum() / count
-            return -gain / size + 0.5 * c.penalty * held
+            return -gain / size + 0.5 * c.penalty * self._mean_square(eta["reward"], before)
 
         return wanted, loss
 
@@ -211,6 +211,10 @@ class Discovery:
     def paid(self, reward: Params, lived: Lived) -> Tensor:
         """r_η [M, T, E]"""
         return call(self.reward, "forward", reward, lived.data.state, self._option(lived), lived.data.action)
+
+    def _mean_square(self, reward: Params, lived: Lived) -> Tensor:
+        """Of r_η, where options acted."""
+        return (self.paid(reward, lived).square() * lived.mine).sum() / lived.mine.sum().clamp_min(1.0)
 
     def _option(self, lived: Lived) -> Tensor:
         return lived.data.memory[0].clamp(0, self.settings.options - 1)
