@@ -11,6 +11,7 @@ from hrl.agents.flat import FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
+from hrl.agents.modac import MODACConfig
 from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
 from hrl.types import UserError
 
@@ -19,6 +20,7 @@ AGENTS: dict[str, Any] = {
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,
+    "modac": MODACConfig,
     "td3": FlatTD3,
     "sac": FlatSAC,
     "sb3-td3": SB3TD3,

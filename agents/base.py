@@ -2,9 +2,9 @@
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -104,50 +104,88 @@ class HierarchyConfig(ABC):
 
 
 @dataclass
-class AdaptingConfig(MetaSettings, ABC):
+class RoundsConfig(ABC):
+    """The base of algorithms that learn in rounds, on episodes side by side: it says what learns, the rest is here."""
+
+    family: ClassVar[bool] = False
+    """Whether the environments must be a family of tasks."""
+
+    @property
+    @abstractmethod
+    def side_by_side(self) -> tuple[int, str]:
+        """Environments of a round, and the options that say how many."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise UserError where a value cannot be meant."""
+
+    @abstractmethod
+    def learner(self, spec: Spec, session: Session) -> Any:
+        """What learns. Raises UserError where it can't handle the environment."""
+
+    @abstractmethod
+    def policy(self, learner: Any) -> Policy:
+        """What acts by what it has learned."""
+
+    def train(self, session: Session) -> signal.Signals | None:
+        """Round after round to the run's end."""
+        self.check()
+        count, names = self.side_by_side
+        if session.num_envs not in (1, count):
+            raise UserError(f"Here {names} environments are stepped, {count}: set that instead of --num-envs.")
+        if session.processes.size > 1:
+            raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
+        env = session.make_env(count, None)
+        if self.family:
+            require_task_family(env)
+        learner = self.learner(env.spec, session)
+        session.begin()
+        return Rounds(learner, self.policy(learner), env, session).run()
+
+    def load(self, session: Session, which: Which) -> Policy:
+        """The policy of a checkpoint."""
+        self.check()
+        env = session.make_env(1, None)
+        if self.family:
+            require_task_family(env)
+        learner = self.learner(env.spec, session)
+        env.close()
+        learner.load_networks(session.checkpoint(which).tensors)
+        return self.policy(learner)
+
+    def require(self, names: Sequence[str], holds: Callable[[Any], bool], sentence: str) -> None:
+        """Raise UserError, with this sentence, for the first of these settings of which it does not hold."""
+        for name in names:
+            if not holds(getattr(self, name)):
+                raise UserError(f"--{name.replace('_', '-')} {sentence} {getattr(self, name)}.")
+
+
+@dataclass
+class AdaptingConfig(MetaSettings, RoundsConfig):
     """The base of algorithms that meta-learn how to adapt: it says what is adapted and how, the rest is here."""
+
+    family = True
 
     @abstractmethod
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
         """The policy, and which of its parameters adapt. Raises UserError where it can't handle the environment."""
 
-    def train(self, session: Session) -> signal.Signals | None:
-        """Rounds of adaptation and outer steps to the run's end."""
-        self.check()
-        if session.num_envs not in (1, self.tasks * self.episodes):
-            raise UserError(
-                f"Here --tasks times --episodes environments are stepped, {self.tasks * self.episodes}: set those "
-                "instead of --num-envs."
-            )
-        require_alone(session)
-        env = session.make_env(self.tasks * self.episodes, None)
-        require_task_family(env)
-        learner = self._learner(env.spec, session)
-        session.begin()
-        return Rounds(learner, AdaptingPolicy(learner), env, session).run()
+    @property
+    def side_by_side(self) -> tuple[int, str]:
+        """Tasks times episodes."""
+        return self.tasks * self.episodes, "--tasks times --episodes"
 
-    def load(self, session: Session, which: Which) -> AdaptingPolicy:
-        """The policy of a checkpoint, before it is adapted."""
-        self.check()
-        env = session.make_env(1, None)
-        require_task_family(env)
-        learner = self._learner(env.spec, session)
-        env.close()
-        learner.load_networks(session.checkpoint(which).tensors)
-        return AdaptingPolicy(learner)
-
-    def _learner(self, spec: Spec, session: Session) -> MetaLearner:
+    def learner(self, spec: Spec, session: Session) -> MetaLearner:
+        """The outer level."""
         torch.manual_seed(session.run.seed)
         adaptation = self.adaptation(spec, session.device)
         if self.fixed_start and not adaptation.shared:
             raise UserError("--fixed-start leaves nothing to learn where everything adapts: give --adapts a level.")
         return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
 
-
-def require_alone(session: Session) -> None:
-    """Refuse several processes."""
-    if session.processes.size > 1:
-        raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
+    def policy(self, learner: MetaLearner) -> AdaptingPolicy:
+        """What adapts, before it is adapted."""
+        return AdaptingPolicy(learner)
 
 
 def require_task_family(env: BatchedEnv) -> None:

@@ -8,19 +8,17 @@ task makes the next one learn faster. `--reward task` is the same agent without 
 hrl/training/lifetimes.py.
 """
 
-import signal
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from hrl.agents.base import require_alone
+from hrl.agents.base import RoundsConfig
 from hrl.policies import policy_for
 from hrl.training.actor import Actor
 from hrl.training.lifetimes import Lifetimes
-from hrl.training.rounds import Rounds
-from hrl.training.session import Session, Which
+from hrl.training.session import Session
 from hrl.types import Spec, UserError
 
 QUIET = 0.01
@@ -28,7 +26,7 @@ QUIET = 0.01
 
 
 @dataclass
-class LIRPGConfig:
+class LIRPGConfig(RoundsConfig):
     """LIRPG: a reward that a policy-gradient agent learns on, taught by the task's return (Zheng 2018, 2020)."""
 
     reward: Literal["learned", "task"] = "learned"
@@ -62,41 +60,23 @@ class LIRPGConfig:
     lam: float = 0.95
     """λ of generalised advantage estimation."""
 
-    def train(self, session: Session) -> signal.Signals | None:
-        """Life after life to the run's end."""
-        self.check()
-        if session.num_envs not in (1, self.episodes):
-            raise UserError(f"Here --episodes environments are stepped, {self.episodes}: set that, not --num-envs.")
-        require_alone(session)
-        env = session.make_env(self.episodes, None)
-        learner = self._learner(env.spec, session)
-        session.begin()
-        return Rounds(learner, self._actor(learner), env, session).run()
-
-    def load(self, session: Session, which: Which) -> Actor:
-        """The agent that lived at a checkpoint."""
-        self.check()
-        env = session.make_env(1, None)
-        learner = self._learner(env.spec, session)
-        env.close()
-        learner.load_networks(session.checkpoint(which).tensors)
-        return self._actor(learner)
+    @property
+    def side_by_side(self) -> tuple[int, str]:
+        """Episodes."""
+        return self.episodes, "--episodes"
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
-        for name in ("episodes", "std", "lr", "value_lr", "reward_lr"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
-        for name in ("lifetime", "value_updates", "reward_updates", "weight", "penalty"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, but is {getattr(self, name)}.")
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} must lie between 0 and 1, not at {getattr(self, name)}.")
+        self.require(("episodes", "std", "lr", "value_lr", "reward_lr"), lambda x: x > 0, "must be positive, not")
+        weights = ("lifetime", "value_updates", "reward_updates", "weight", "penalty")
+        self.require(weights, lambda x: x >= 0, "must not be negative, but is")
+        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
         if min((*self.hidden, *self.reward_hidden), default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden} and {self.reward_hidden}.")
 
-    def _learner(self, spec: Spec, session: Session) -> Lifetimes:
+    def learner(self, spec: Spec, session: Session) -> Lifetimes:
+        """Agents, and the reward that outlives them."""
+
         def policy() -> nn.Module:
             made = policy_for(spec, self.hidden, self.std, smooth=True)
             with torch.no_grad():
@@ -106,5 +86,6 @@ class LIRPGConfig:
 
         return Lifetimes(self, policy, spec, session.device, session.run.seed)
 
-    def _actor(self, learner: Lifetimes) -> Actor:
+    def policy(self, learner: Lifetimes) -> Actor:
+        """The agent that lives."""
         return Actor(learner.policy, lambda: learner.agent.params, learner.device)

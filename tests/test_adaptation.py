@@ -341,7 +341,7 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
     (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
     (["--env", "hrl/Navigation-v0", "--fixed-start", "True"], "leaves nothing to learn"),
     (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
-    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set those instead of --num-envs"),
+    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set that instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--entropy", "-1"], "--entropy must not be negative"),
 ])  # fmt: skip
 def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):

@@ -54,7 +54,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("algorithm", AGENTS)
 def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
-    env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0", "sb3-dqn": "CartPole-v1"}
+    env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "modac": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0"}
+    env["sb3-dqn"] = "CartPole-v1"
     line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
     assert train.main([algorithm, *line, "--log-dir", str(tmp_path)]) == 0
 

@@ -82,12 +82,13 @@ class Trajectories(NamedTuple):
         return (values * self.keep).sum((-2, -1)) / self.divisor
 
 
-def discounted(reward: Tensor, gamma: float) -> Tensor:
-    """Σ_{k≥t} γ^(k-t) r_k for every step of [..., T, E]."""
+def discounted(reward: Tensor, gamma: float | Tensor) -> Tensor:
+    """Σ_{k≥t} γ^(k-t) r_k for every step of [..., T, E]; or the γ [..., T, E] of each step one after the other."""
     steps = reward.unbind(-2)
+    factors = gamma.unbind(-2) if isinstance(gamma, Tensor) else [gamma] * len(steps)
     sums = [steps[-1]]
-    for r in reversed(steps[:-1]):
-        sums.append(r + gamma * sums[-1])
+    for r, factor in zip(reversed(steps[:-1]), reversed(factors[:-1]), strict=True):
+        sums.append(r + factor * sums[-1])
     return torch.stack(sums[::-1], -2)
 
 
@@ -100,6 +101,17 @@ def advantages(reward: Tensor, value: Tensor, tail: Tensor, keep: Tensor, gamma:
     following = torch.cat([value[..., 1:, :], torch.zeros_like(value[..., :1, :])], -2)
     following = torch.where(goes_on > 0, following, tail.unsqueeze(-2))
     return discounted((reward + gamma * following - value) * keep, gamma * lam) * keep
+
+
+def option_advantages(
+    reward: Tensor, value: Tensor, following: Tensor, goes_on: Tensor, stays: Tensor, lam: float
+) -> Tensor:
+    """A_t = r + g V(s') - V(s) + λ g' A_{t+1} of each step's option, all [..., T, E].
+
+    g = γ (1 - β(s')) is `goes_on`, `following` is V of the same option at the next state, and g' is g where the
+    episode stayed with the option (`stays`), 0 where it left: V alone says there how the option would have gone on.
+    """
+    return discounted(reward + goes_on * following - value, lam * goes_on * stays)
 
 
 def normalised(values: Tensor, keep: Tensor) -> Tensor:

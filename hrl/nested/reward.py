@@ -72,6 +72,23 @@ class IntrinsicReward(nn.Module):
         return self.scale * self.net(torch.cat([inputs, action], -1)).squeeze(-1).tanh()
 
 
+class OptionReward(nn.Module):
+    """r_η(s, option, action) in [-1, 1], of numbered options and actions; 0 at first."""
+
+    def __init__(self, input_dim: int, options: int, actions: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = mlp(input_dim, hidden, options * actions, smooth=True)
+        self.actions = actions
+        last: Any = self.net[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, state: Tensor, option: Tensor, action: Tensor) -> Tensor:
+        """[...], of states [..., D], options [...] and actions [...]."""
+        place = (option * self.actions + action).unsqueeze(-1)
+        return self.net(state).gather(-1, place).squeeze(-1).tanh()
+
+
 class LearnedReward:
     """Learns a level's intrinsic reward while the level learns on it."""
 

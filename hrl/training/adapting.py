@@ -6,13 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hrl.execution import nowhere
 from hrl.learners.policy_gradient import Credit, Trajectories
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
-from hrl.policies import seen
+from hrl.training.collecting import meet_tasks, time_limit
 from hrl.training.episodes import Finished, finished
 from hrl.training.evaluation import Watch
 from hrl.types import Spec, UserError
@@ -94,10 +93,8 @@ class MetaLearner:
     def __init__(
         self, settings: MetaSettings, adaptation: Adaptation, spec: Spec, device: torch.device, seed: int
     ) -> None:
-        if not spec.max_episode_steps:
-            raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
+        time_limit(spec)
         self.settings, self.adaptation, self.device = settings, adaptation, device
-        self.horizon = spec.max_episode_steps
         self.generator = torch.Generator(device).manual_seed(seed)
         self.steps = 0
         self.metrics: dict[str, float] = {}
@@ -159,32 +156,8 @@ class MetaLearner:
         watch: Watch | None = None,
     ) -> Trajectories:
         """One episode of every environment; those of a task stand side by side."""
-        count, each = len(tasks), env.num_envs // len(tasks)
-        env.set_tasks(tasks.repeat_interleave(each, 0))
-        obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=generator, device=self.device)))
-        memory = self.adaptation.policy.start(env.num_envs, self.device)
-        memory = torch.utils._pytree.tree_map(lambda x: x.unflatten(0, (count, each)), memory)
-        split = lambda x: x.unflatten(0, (count, each))  # noqa: E731
-        going = torch.ones(count, each, device=self.device)
-        final, cut, met = split(seen(obs)), torch.zeros_like(going), []
-        for _ in range(self.horizon):
-            state = split(seen(obs))
-            shape = count, each, self.adaptation.policy.noise_dim
-            noise = torch.rand(shape, generator=generator, device=self.device).clamp_(1e-6, 1 - 1e-6)
-            action, memory = self.adaptation.act(own, state, memory, noise if explore else None)
-            if watch is not None:
-                watch(env, None)
-            step = env.step(action.flatten(0, 1))
-            met.append((state, action, split(step.reward), going, split(step.success).float(), memory))
-            final = torch.where(going.unsqueeze(-1) > 0, split(seen(step.final)), final)
-            cut = torch.where(going > 0, split(step.truncated & ~step.terminated).float(), cut)
-            going = going * split(~(step.terminated | step.truncated))
-            obs = step.obs
-            if nowhere(going > 0):
-                break
-        *stacked, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x, 1), *met)
-        state, action, reward, keep, success = stacked
-        return Trajectories.judged(state, action, reward, keep, success, self.settings.credit, final, cut, memory)
+        met = meet_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.judged(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
 
     def cut(self) -> None:
         """Nothing lasts from round to round that is not in a checkpoint."""

@@ -1,12 +1,14 @@
 """A meta-learned policy as evaluations and scripts see it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
+from hrl.learners.policy_gradient import Trajectories
+from hrl.nested.adaptation import Adaptation, Params
 from hrl.training.actor import Actor
-from hrl.training.adapting import MetaLearner
 from hrl.training.episodes import Episode, finished
 from hrl.training.evaluation import Evaluation, Watch, interval
 from hrl.types import BatchedEnv
@@ -14,10 +16,35 @@ from hrl.types import BatchedEnv
 MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
 
 
+class HowItAdapts(Protocol):
+    """How a new task is met in evaluation."""
+
+    episodes: int
+    inner_lr: float
+    eval_steps: int
+    eval_shrink: float
+    eval_explore: bool
+
+
+class AdaptingLearner(Protocol):
+    """What learns how to adapt."""
+
+    adaptation: Adaptation
+    device: torch.device
+
+    @property
+    def settings(self) -> HowItAdapts: ...
+    def collect(
+        self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
+        watch: Watch | None = None,
+    ) -> Trajectories:  # fmt: skip
+        """One episode of every environment; those of a task stand side by side."""
+
+
 class AdaptingPolicy(Actor):
     """A meta-learned policy. It is judged by how it adapts to held-out tasks; as it stands it acts unadapted."""
 
-    def __init__(self, learner: MetaLearner) -> None:
+    def __init__(self, learner: AdaptingLearner) -> None:
         adaptation = learner.adaptation
         super().__init__(adaptation.policy, lambda: adaptation.shared | adaptation.initial, learner.device)
         self.learner = learner

@@ -2,13 +2,13 @@
 Oh, Singh 2018), and that outlives the agent (Zheng et al. 2020)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from hrl.execution import nowhere
 from hrl.functional import call
 from hrl.learners.adam import Adam as FlatAdam
 from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
@@ -18,7 +18,8 @@ from hrl.nested.reward import IntrinsicReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks import mlp
-from hrl.policies import numbered, seen
+from hrl.policies import numbered
+from hrl.training.collecting import meet, time_limit
 from hrl.training.episodes import Finished, finished
 from hrl.types import Spec, UserError
 
@@ -60,10 +61,8 @@ class Lifetimes:
     def __init__(
         self, config: LifeSettings, policy: Callable[[], Any], spec: Spec, device: torch.device, seed: int
     ) -> None:
-        if not spec.max_episode_steps:
-            raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
+        time_limit(spec)
         self.config, self.make_policy, self.spec, self.device, self.seed = config, policy, spec, device, seed
-        self.horizon = spec.max_episode_steps
         self.generator = torch.Generator(device).manual_seed(seed)
         self.rule = Adam(config.lr, through_scale=False)
         self.inputs = spec.state_dim + spec.goal_dim
@@ -148,25 +147,14 @@ class Lifetimes:
             self.critic.minimise(data.mean((self.value(data.state).squeeze(-1) - target).square()))
         return data._replace(advantage=normalised(gain, data.keep))
 
-    @torch.no_grad()
     def collect(self, env: Any) -> Trajectories:
         """One episode of every environment; their time limit ends them."""
-        obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=self.generator, device=self.device)))
-        memory, met = self.policy.start(env.num_envs, self.device), []
-        going = torch.ones(env.num_envs, device=self.device)
-        for _ in range(self.horizon):
-            noise = torch.rand(env.num_envs, self.policy.noise_dim, generator=self.generator, device=self.device)
-            noise.clamp_(1e-6, 1 - 1e-6)
-            action, memory = call(self.policy, "act", self.agent.params, seen(obs), memory, noise)
-            step = env.step(action)
-            met.append((seen(obs), action, step.reward, going, step.success.float(), memory))
-            going = going * ~(step.terminated | step.truncated)
-            obs = step.obs
-            if nowhere(going > 0):
-                break
-        state, action, reward, keep, success, memory = torch.utils._pytree.tree_map(lambda *x: torch.stack(x), *met)
-        self.steps += int(keep.sum())
-        return Trajectories(state, action, reward * keep, keep, reward, success, keep.sum(), memory)
+        met = meet(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
+        self.steps += int(met.keep.sum())
+        reward = met.reward * met.keep
+        return Trajectories(
+            met.state, met.action, reward, met.keep, met.reward, met.success, met.keep.sum(), met.memory
+        )
 
     # -- what a run keeps ------------------------------------------------------------------------------------
 

@@ -1,0 +1,88 @@
+"""Discovered options: how fast a new manager learns a held-out task over them, beside options that were not learned so.
+
+    python benchmarks/options.py --seeds 3
+
+hrl/Taxi-v0, 48 journeys to discover on and 12 that are held out, 10 episodes with exploration a step of the manager.
+Each run is the command that a user would type, evaluated by `evaluate.py RUN --episodes 12`. Finished runs are kept in
+results/options.json and not run again.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from learning import RESULTS, command, processor
+from scipy.stats import t as student
+
+CASES = {
+    "learned": ("MODAC: options with learned rewards", "--reward learned"),
+    "born": ("options as they were born", "--reward none --total-steps 1"),
+    "primitives": ("primitive actions alone", "--options 0 --total-steps 1"),
+    "task": ("options that learn on the tasks' return", "--reward task"),
+}
+"""What managers choose from."""
+TASKS, STEPS, SHOWN = 12, 10, (0, 1, 2, 3, 5, 10)
+
+
+@dataclass
+class Options:
+    """Run what is missing, and print."""
+
+    cases: tuple[str, ...] = tuple(CASES)
+    """Rows."""
+    seeds: int = 3
+    """Seeds a case."""
+    jobs: int = 1
+    """Runs at a time, each on one thread."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "options.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    missing = [(c, s) for s in range(options.seeds) for c in options.cases if f"{c} {s}" not in results]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (case, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
+            results[f"{case} {seed}"] = result
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            print(f"{case}, seed {seed}: {result['returns']}", flush=True)
+    print("| manager over | " + " | ".join(f"after {k}" for k in SHOWN) + " | seconds |")
+    print("|---" * (len(SHOWN) + 2) + "|")
+    for case in options.cases:
+        rows = [results[f"{case} {s}"] for s in range(options.seeds)]
+        cells = " | ".join(mean([r["returns"][k] for r in rows]) for k in SHOWN)
+        print(f"| {CASES[case][0]} | {cells} | {max(r['seconds'] for r in rows):.0f} |")
+
+
+def mean(values: list[float]) -> str:
+    """With its interval by Student's t."""
+    centre, half = statistics.mean(values), 0.0
+    if len(values) > 1:
+        half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{centre:.2f} [{centre - half:.2f}, {centre + half:.2f}]"
+
+
+def measure(case: str, seed: int) -> dict[str, Any]:
+    """Discover by the user's own command, then have new managers learn held-out tasks."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["modac", "--env", "hrl/Taxi-v0", *CASES[case][1].split(), "--eval-steps", str(STEPS), "--threads", "1"]
+        command("train.py", *words, "--seed", str(seed), "--log-dir", folder)
+        seconds = time.perf_counter() - started
+        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
+        summary = json.loads(command("evaluate.py", str(run), "--episodes", str(TASKS), "--json"))
+    return {
+        "returns": [summary[f"return_after_{k}"] for k in range(STEPS + 1)], "steps": summary["steps"],
+        "seconds": seconds, "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

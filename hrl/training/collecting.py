@@ -1,0 +1,106 @@
+"""Episodes met side by side: one of every environment, from its beginning to its end or its time limit."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hrl.execution import nowhere
+from hrl.nested.adaptation import Adaptation, Params
+from hrl.nested.trees import tree_map
+from hrl.policies import seen
+from hrl.training.evaluation import Watch
+from hrl.types import Spec, UserError
+
+Act = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
+"""(states [N, D], memory, noise [N, K] or None for the likeliest) -> (actions [N, ...], memory)."""
+
+
+class Met(NamedTuple):
+    """Episodes as they were met, T steps of N environments; or, by task, with a dimension of tasks before them."""
+
+    state: Tensor
+    """[T, N, D]"""
+    action: Tensor
+    """[T, N, ...]"""
+    reward: Tensor
+    """[T, N], of the next episodes too, after an end."""
+    keep: Tensor
+    """[T, N] 1 up to the episode's end, 0 after."""
+    success: Tensor
+    """[T, N]"""
+    memory: Any
+    """[T, N] after each step; a tree of tensors."""
+    final: Tensor
+    """[N, D] the true states after the last steps."""
+    cut: Tensor
+    """[N] 1 where the time limit ended the episode, the task did not."""
+
+    def by_task(self, count: int) -> "Met":
+        """Of `count` tasks, whose environments stand side by side: [M, T, E, ...], and [M, E, ...] at the end."""
+        split = lambda x, at: x.unflatten(at, (count, -1))  # noqa: E731
+        *way, final, cut = self
+        way = tree_map(lambda x: split(x, 1).movedim(0, 1).contiguous(), way)
+        return Met(*way, split(final, 0), split(cut, 0))
+
+
+def time_limit(spec: Spec) -> int:
+    """Steps after which every episode has ended. Raises UserError where there is no such limit."""
+    if not spec.max_episode_steps:
+        raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
+    return spec.max_episode_steps
+
+
+@torch.no_grad()
+def meet(
+    env: Any,
+    policy: Any,
+    act: Act,
+    generator: torch.Generator,
+    explore: bool = True,
+    watch: Watch | None = None,
+) -> Met:
+    """One episode of every environment, by `act`; the policy says how it begins, and how much noise it needs."""
+    device, number = generator.device, env.num_envs
+    obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=generator, device=device)))
+    memory, met = policy.start(number, device), []
+    going = torch.ones(number, device=device)
+    final, cut = seen(obs), torch.zeros_like(going)
+    for _ in range(time_limit(env.spec)):
+        state = seen(obs)
+        noise = torch.rand(number, policy.noise_dim, generator=generator, device=device).clamp_(1e-6, 1 - 1e-6)
+        action, memory = act(state, memory, noise if explore else None)
+        if watch is not None:
+            watch(env, None)
+        step = env.step(action)
+        met.append((state, action, step.reward, going, step.success.float(), memory))
+        final = torch.where(going.unsqueeze(-1) > 0, seen(step.final), final)
+        cut = torch.where(going > 0, (step.truncated & ~step.terminated).float(), cut)
+        going = going * ~(step.terminated | step.truncated)
+        obs = step.obs
+        if nowhere(going > 0):
+            break
+    return Met(*tree_map(lambda *x: torch.stack(x), *met), final, cut)
+
+
+def meet_tasks(
+    env: Any,
+    adaptation: Adaptation,
+    tasks: Tensor,
+    own: Params,
+    generator: torch.Generator,
+    explore: bool = True,
+    watch: Watch | None = None,
+) -> Met:
+    """By task: each is met under parameters of its own [M, ...]; the environments are divided among them."""
+    count, each = len(tasks), env.num_envs // len(tasks)
+    env.set_tasks(tasks.repeat_interleave(each, 0))
+
+    def act(state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
+        split = partial(tree_map, lambda x: x.unflatten(0, (count, each)))
+        acted = adaptation.act(own, split(state), split(memory), None if noise is None else split(noise))
+        return tree_map(lambda x: x.flatten(0, 1), acted)  # type: ignore[no-any-return]
+
+    return meet(env, adaptation.policy, act, generator, explore, watch).by_task(count)

@@ -1,0 +1,304 @@
+"""Options that are discovered: what they are rewarded for and where they end is learned by the gradient of the tasks'
+return through the options' own policy gradient (MODAC: Veeriah et al. 2021)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hrl.functional import call
+from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.policy_gradient import Credit, Trajectories, option_advantages, score
+from hrl.nested.adaptation import Adaptation, Params
+from hrl.nested.inner import Descent, State, parameters
+from hrl.nested.optimisers import Adam
+from hrl.nested.reward import OptionReward
+from hrl.nested.trees import norm
+from hrl.nested.unrolled import Unrolled
+from hrl.networks import mlp
+from hrl.policies import picked
+from hrl.training.collecting import meet_tasks, time_limit
+from hrl.training.episodes import Finished, finished
+from hrl.training.evaluation import Watch
+from hrl.types import Spec, UserError
+
+
+class DiscoverySettings(Protocol):
+    """How managers and options live, and what teaches the options (see agents/modac.py)."""
+
+    reward: Any
+    options: int
+    hidden: tuple[int, ...]
+    tasks: int
+    episodes: int
+    inner_lr: float
+    lifetime: int
+    switching_cost: float
+    lr: float
+    entropy: float
+    value_lr: float
+    value_updates: int
+    reward_lr: float
+    end_lr: float
+    meta_updates: int
+    penalty: float
+    gamma: float
+    lam: float
+
+    @property
+    def credit(self) -> Credit: ...
+
+
+class Lived(NamedTuple):
+    """Episodes of M tasks, E of each, as options learn from them."""
+
+    data: Trajectories
+    """[M, T, E, ...], with the managers' advantages."""
+    following: Tensor
+    """[M, T, E, D] the true next states."""
+    goes_on: Tensor
+    """[M, T, E] 1 where the task did not end."""
+    mine: Tensor
+    """[M, T, E] 1 where an option acted that is learned, no primitive action."""
+    stays: Tensor
+    """[M, T, E] 1 where the next step is the same option's."""
+
+
+class Discovery:
+    """Managers ω, one a task and born anew with each draw of tasks; options π_θ(a|s, o) that all tasks share; and what
+    the options are for, r_η(s, o, a) and β_η(s, o). Each round, on the episodes at hand:
+
+        managers    ω' = ω + α_M ∇_ω Σ_t A_t log π_ω(o_t|s_t)             A: the task's return, less a cost a choice
+        options     θ' = θ + α_θ ∇_θ Σ_t A^o_t(η) log π_θ(a_t|s_t, o_t)   A^o: the return of r_η until β_η ends it
+        discovery   η' = η + α_η ∇_η J(ω', θ'(η), η)                      on the episodes that ω', θ' meet
+
+    J is the task's, with the switching cost. Its gradient reaches r_η and β_η by u_t = ∂J/∂A^o_t, through θ' (an Adam
+    step, whose scale is taken as a constant), and β_η also by the draws of the ends that were met. The size of u is
+    taken out, and r_η held small by its mean square: it then follows what is wanted now, and does not add it up.
+    """
+
+    def __init__(
+        self, config: DiscoverySettings, adaptation: Adaptation, spec: Spec, device: torch.device, seed: int
+    ) -> None:
+        time_limit(spec)
+        self.settings, self.adaptation, self.device = config, adaptation, device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.steps = self.age = 0
+        self.metrics: dict[str, float] = {}
+        inputs, policy = spec.state_dim + spec.goal_dim, adaptation.policy
+        self.reward = OptionReward(inputs, config.options, policy.actions, config.hidden).to(device)
+        self.value: nn.Module = mlp(inputs, config.hidden, config.options, smooth=True).to(device)
+        self.critic = FlatAdam(self.value.parameters(), config.value_lr)
+        named = adaptation.shared
+        self.options: Params = {name: x for name, x in named.items() if name.startswith("low.act.")}
+        self.eta = {"end": {name: x for name, x in named.items() if name not in self.options}}
+        self.eta["reward"] = parameters(self.reward)
+        self.rule = Adam(config.lr, through_scale=False)
+        self.pace = self.rule.begin(self.options)
+        self.teachers = {"reward": Adam(config.reward_lr), "end": Adam(config.end_lr)}
+        self.memory: dict[str, Any] = {part: rule.begin(self.eta[part]) for part, rule in self.teachers.items()}
+        self.lived: Lived | None = None
+        self.learns = config.options > 0 and config.reward != "none"
+
+    # -- a round ---------------------------------------------------------------------------------------------
+
+    def round(self, env: Any, progress: float) -> Finished:
+        """Managers and options learn from the episodes at hand; what they meet then says what options are for."""
+        c = self.settings
+        if self.lived is None:
+            self.tasks = env.sample_tasks(c.tasks, self.generator)
+            self.own, self.age = self.adaptation.spread(c.tasks), 0
+            self.lived = self._met(env)
+        before = self.lived
+        self.own = self.adaptation.adapted(self.own, before.data)
+        learned = self._learn(before, c.entropy * max(1 - 2 * progress, 0.0)) if self.learns else None
+        after = self.lived = self._met(env)
+        self.age += 1
+        self.metrics = self._told(after)
+        if learned is not None:
+            self.metrics |= self._teach(*learned, before, after)
+        if self.age == c.lifetime:
+            self.lived = None
+        return finished(after.data)
+
+    def _learn(self, lived: Lived, entropy: float) -> tuple[Descent, State, Tensor]:
+        """The options' step; and the update, the state and the credit that it was made with."""
+        inner, state, credit = self._inner(lived, entropy), State(self.options, self.pace, 0), self._credited(lived)
+        self.options, self.pace, _ = inner.step(state, credit).detached()
+        self.adaptation.shared = self.options | self.eta["end"]
+        return inner, state, credit
+
+    def _told(self, lived: Lived) -> dict[str, float]:
+        steps, choices = lived.data.keep.sum(), (lived.data.memory[1] * lived.data.keep).sum()
+        return {
+            f"discovery/return_after_{self.age}": float(lived.data.returns().mean()),
+            "discovery/steps_a_choice": float(steps / choices),
+            "discovery/use": float(lived.mine.sum() / steps),
+        }
+
+    def _inner(self, lived: Lived, entropy: float) -> Descent:
+        """The options' own update, as a function of how each step is credited."""
+        data = lived.data
+
+        def loss(options: Params, credit: Tensor, step: int) -> Tensor:
+            did = call(self.adaptation.policy, "acted", options, data.state, data.action, data.memory)
+            spread = call(self.adaptation.policy, "entropy", options, data.state, data.memory)
+            return -data.mean((did * credit + entropy * spread) * lived.mine).mean()
+
+        return Descent(loss, self.rule)
+
+    def _teach(self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived) -> dict[str, float]:
+        """Move η to where the tasks' return grows."""
+        wanted, loss = self.meta_loss(inner, state, credit, before, after)
+        for _ in range(self.settings.meta_updates):
+            gradient = torch.func.grad(loss)(self.eta)
+            for part, rule in self.teachers.items():
+                params, memory = rule.step(self.eta[part], gradient[part], self.memory[part], None)
+                self.eta[part], self.memory[part] = params, memory
+        self.adaptation.shared = self.options | self.eta["end"]
+        paid = self._mean_square(self.eta["reward"], before)
+        return {"discovery/gradient": float(norm(wanted)), "discovery/paid": float(paid.sqrt())}
+
+    def meta_loss(
+        self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived
+    ) -> tuple[Tensor, Callable[[Any], Tensor]]:
+        """u = ∂J/∂A^o [M, T, E], and a loss of η: its gradient is -dJ/dη over u's size, and holds r_η small."""
+        c = self.settings
+        estimate = Unrolled(inner, 1)(lambda options, credit: self._acted(options, after), state, credit)
+        wanted, count = -estimate.gradient, before.mine.sum().clamp_min(1.0)
+        size = (wanted.square().sum() * count).sqrt().clamp_min(1e-12)
+
+        def loss(eta: Any) -> Tensor:
+            gain = -self._ended(eta["end"], after)
+            if c.reward == "learned":
+                gain = gain + (wanted * self.credit(eta, before)).sum()
+            return -gain / size + 0.5 * c.penalty * self._mean_square(eta["reward"], before)
+
+        return wanted, loss
+
+    def _acted(self, options: Params, after: Lived) -> Tensor:
+        """-J: minus the tasks' return, as far as it depends on what options do."""
+        data = after.data
+        return score(call(self.adaptation.policy, "acted", options, data.state, data.action, data.memory), data).mean()
+
+    def _ended(self, ends: Params, after: Lived) -> Tensor:
+        """-J as far as it depends on where they end."""
+        data = after.data
+        return score(call(self.adaptation.policy, "ended", ends, data.state, data.memory), data).mean()
+
+    # -- how options are credited ----------------------------------------------------------------------------
+
+    def _credited(self, lived: Lived) -> Tensor:
+        if self.settings.reward != "learned":
+            return lived.data.advantage
+        with torch.no_grad():
+            credit = self.credit(self.eta, lived)
+        self._judge(lived, credit)
+        return credit
+
+    def credit(self, eta: Any, lived: Lived) -> Tensor:
+        """A^o_t(η) [M, T, E] of what options did, 0 where a primitive action was taken."""
+        data, option = lived.data, self._option(lived)
+        with torch.no_grad():
+            value, following = (picked(self.value(x), option) for x in (data.state, lived.following))
+        end = call(self.adaptation.policy, "ending", eta["end"], lived.following, option)
+        goes_on = self.settings.gamma * (1 - end) * lived.goes_on
+        gained = option_advantages(
+            self.paid(eta["reward"], lived), value, following, goes_on, lived.stays, self.settings.lam
+        )
+        return gained * lived.mine
+
+    def paid(self, reward: Params, lived: Lived) -> Tensor:
+        """r_η [M, T, E]"""
+        return call(self.reward, "forward", reward, lived.data.state, self._option(lived), lived.data.action)
+
+    def _mean_square(self, reward: Params, lived: Lived) -> Tensor:
+        """Of r_η, where options acted."""
+        return (self.paid(reward, lived).square() * lived.mine).sum() / lived.mine.sum().clamp_min(1.0)
+
+    def _option(self, lived: Lived) -> Tensor:
+        return lived.data.memory[0].clamp(0, self.settings.options - 1)
+
+    def _judge(self, lived: Lived, credit: Tensor) -> None:
+        """Fit V^o to what was gained."""
+        option = self._option(lived)
+        with torch.no_grad():
+            target = picked(self.value(lived.data.state), option) + credit
+        for _ in range(self.settings.value_updates):
+            error = (picked(self.value(lived.data.state), option) - target) * lived.mine
+            self.critic.minimise(error.square().sum() / lived.mine.sum().clamp_min(1.0))
+
+    # -- experience ------------------------------------------------------------------------------------------
+
+    def collect(
+        self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
+        watch: Watch | None = None,
+    ) -> Trajectories:  # fmt: skip
+        """One episode of every environment; those of a task stand side by side. Rewards are the tasks' alone."""
+        met = meet_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.judged(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+
+    def _met(self, env: Any) -> Lived:
+        met = meet_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
+        option, anew = met.memory
+        cost = self.settings.switching_cost * anew
+        data = Trajectories.judged(
+            met.state, met.action, met.reward - cost, met.keep, met.success, self.settings.credit, met.final, met.cut,
+            met.memory,
+        )  # fmt: skip
+        self.steps += int(met.keep.sum())
+        later = torch.cat([met.keep[:, 1:], torch.zeros_like(met.keep[:, :1])], 1)
+        last = met.keep - later  # 1 at each episode's last step
+        shifted = torch.cat([met.state[:, 1:], met.state[:, -1:]], 1)
+        following = torch.where(last.unsqueeze(-1) > 0, met.final.unsqueeze(1), shifted)
+        stays = later * ~torch.cat([anew[:, 1:], anew[:, -1:]], 1)
+        mine = met.keep * (option < self.settings.options)
+        return Lived(data, following, later + last * met.cut.unsqueeze(1), mine, stays)
+
+    # -- what a run keeps ------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Managers and episodes at hand are not kept: the running process too draws new tasks."""
+        self.lived = None
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """Where managers begin, options, and what these are for."""
+        policy = {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
+        return policy | {f"reward.{name}": x for name, x in self.eta["reward"].items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the rounds to come depend on."""
+        tensors = self.network_tensors() | {"generator": self.generator.get_state()}
+        tensors |= {f"value.{name}": x for name, x in self.value.state_dict().items()}
+        tensors |= {f"critic.{name}": x for name, x in self.critic.state.items()}
+        for name, memory in (("pace", self.pace), *self.memory.items()):
+            tensors |= {f"memory.{name}.{x}.{key}": y for x in ("mean", "square") for key, y in memory[x].items()}
+            tensors[f"memory.{name}.count"] = memory["count"]
+        return tensors
+
+    @torch.no_grad()
+    def load_networks(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what is learned. Raises UserError where the sizes are others."""
+        try:
+            for name, x in self.network_tensors().items():
+                x.copy_(tensors[name])
+        except (KeyError, RuntimeError) as error:
+            raise UserError("The checkpoint does not fit its configuration or environment.") from error
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.load_networks(tensors)
+        for name, x in self.tensors().items():
+            if name != "generator":
+                x.copy_(tensors[name])
+        self.generator.set_state(tensors["generator"].cpu())
+
+    def counters(self) -> dict[str, Any]:
+        """Host numbers."""
+        return {"steps": self.steps}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take over what `counters` gave."""
+        self.steps = counters["steps"]
