@@ -9,6 +9,7 @@ from hrl.agents.base import AgentConfig, HierarchyConfig, Setting
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
+from hrl.agents.hrac import HRACConfig
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.modac import MODACConfig
@@ -17,6 +18,7 @@ from hrl.types import UserError
 
 AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
+    "hrac": HRACConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

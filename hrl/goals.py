@@ -82,6 +82,11 @@ class GoalSpace:
         """G, the number of goal dimensions."""
         return self.low.shape[-1]
 
+    def entries(self, state_dim: int) -> tuple[int, ...]:
+        """Those of a state's entries that goals are made of: where one is no number, a goal is none."""
+        unknown = torch.zeros(state_dim, state_dim, device=self.low.device).fill_diagonal_(math.nan)
+        return tuple(self.project(unknown).isnan().any(-1).nonzero().flatten().tolist())
+
     def scale(self, raw: Tensor) -> Tensor:
         """From a policy's [-1, 1] to the goal space's bounds."""
         return self.centre + self.half * raw

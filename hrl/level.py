@@ -46,6 +46,22 @@ class Tuner(Protocol):
         """Take over what `tensors` gave."""
 
 
+class Model(Protocol):
+    """What a level keeps up beside its learning, such as a model of its world (see hrl/adjacency.py).
+
+    It runs as it is written, outside of what is compiled or captured; what updates read of it changes in place.
+    """
+
+    def keep_up(self, steps: int, generator: torch.Generator) -> Metrics:
+        """Called before a level's updates, after `steps` environment steps: nothing to do most of the time."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a checkpoint."""
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave; they may have grown."""
+
+
 class Level:
     """Acts on its own clock under a command from above, stores what came of it, and learns from that."""
 
@@ -69,6 +85,7 @@ class Level:
         self.gamma = torch.tensor(config.gamma, device=device)
         self.sight = self._sight(state_dim, device)
         self.tuners: list[Tuner] = []
+        self.models: list[Model] = []
         self.shaping: Shaping | None = None
         self.judged_by_task = False
         values = command.value_range(config.gamma) if config.clip_values else None
@@ -133,10 +150,13 @@ class Level:
     # -- learning --------------------------------------------------------------------------------------------
 
     def learn(self, steps: int, progress: float, generator: torch.Generator) -> None:
-        """Make the updates that are due after `steps` environment steps."""
+        """Keep up the models, and make the updates that are due, after `steps` environment steps."""
         due = self.timescale.due(steps)
-        if not self.config.frozen:
-            self.rehearse(due, generator, progress)
+        if self.config.frozen:
+            return
+        for model in self.models:
+            self.metrics.add(model.keep_up(steps, generator))
+        self.rehearse(due, generator, progress)
 
     def rehearse(self, updates: int, generator: torch.Generator, progress: float = 0.0) -> None:
         """Updates on the replay as it is."""
@@ -222,13 +242,15 @@ class Level:
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the level by name: networks, optimisers, replay."""
+        """Every tensor of the level by name: networks, optimisers, replay, tuners, models."""
         tensors = {f"net.{name}": x for name, x in self.learner.state_dict().items()}
         tensors |= {f"replay.{name}": x for name, x in self.replay.state_dict().items()}
         for name, optimiser in self.learner.optimisers().items():
             tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
         for number, tuner in enumerate(self.tuners):
             tensors |= {f"tuner{number}.{name}": x for name, x in tuner.tensors().items()}
+        for number, model in enumerate(self.models):
+            tensors |= {f"model{number}.{name}": x for name, x in model.tensors().items()}
         return tensors
 
     def load_networks(self, tensors: dict[str, Tensor]) -> None:
@@ -243,6 +265,8 @@ class Level:
             optimiser.load_state(under(f"{name}.", tensors))
         for number, tuner in enumerate(self.tuners):
             tuner.load_tensors(under(f"tuner{number}.", tensors))
+        for number, model in enumerate(self.models):
+            model.load_tensors(under(f"model{number}.", tensors))
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the level."""

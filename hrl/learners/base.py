@@ -1,6 +1,7 @@
 """What a learner is: an update rule on batches of transitions. It knows no hierarchy."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from hrl.learners.adam import Adam
 from hrl.networks import TaskLinear
 
 Metrics = dict[str, Tensor]
+Constraint = Callable[[Tensor, Tensor], Tensor]
+"""(inputs [B, I], action [B, A]) -> what an action costs beside its value [B], differentiable in it."""
 
 
 class Batch(NamedTuple):
@@ -84,6 +87,8 @@ class Learner(nn.Module, ABC):
         self.config = config
         self.value_range = value_range
         self.rate_factor = 1.0
+        self.constraint: Constraint | None = None
+        """Added to the actor's loss, where it is held to more than the critic says."""
 
     @abstractmethod
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -122,6 +127,10 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
         """What an actor step lessens. `noise` [B, A]."""
+
+    def constrained(self, loss: Tensor, inputs: Tensor, action: Tensor) -> Tensor:
+        """The actor's loss [()] at these actions [B, A], and what the constraint adds to it."""
+        return loss if self.constraint is None else loss + self.constraint(inputs, action).mean()
 
     def optimisers(self) -> dict[str, Adam]:
         """By attribute name."""

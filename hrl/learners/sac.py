@@ -113,7 +113,8 @@ class SAC(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), and log π [B]."""
+        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), and the constraint; log π [B]."""
         action, log_prob = self.sample(batch.inputs, noise)
         value = self.critic(batch.inputs, action).amin(0)
-        return (alpha * log_prob - value).mean(), log_prob.detach()
+        loss = (alpha * log_prob - value).mean()
+        return self.constrained(loss, batch.inputs, action), log_prob.detach()

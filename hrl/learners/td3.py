@@ -90,7 +90,8 @@ class TD3(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch) -> Tensor:
-        """-Q₁(s, π(s)), and the squared action's weight."""
+        """-Q₁(s, π(s)), the squared action's weight, and the constraint."""
         action = self.actor(batch.inputs).tanh()
         value = self.critic.first(batch.inputs, action)
-        return -value.mean() + self.config.action_l2 * action.square().mean()
+        loss = -value.mean() + self.config.action_l2 * action.square().mean()
+        return self.constrained(loss, batch.inputs, action)

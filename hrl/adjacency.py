@@ -1,0 +1,229 @@
+"""Which places are within k steps of each other (HRAC: Zhang, Guo, Tan, Hu, Chen 2020, arXiv:2006.11485).
+
+Places are rounded to the cells of a grid. Two cells are adjacent if an episode came from one to the other within k
+steps; a matrix over all cells that were ever visited says so. A network ψ turns it into distances (section 4.2),
+
+    E_ij [ A_ij max(0, ||ψ_i - ψ_j|| - ε₁) + (1 - A_ij) max(0, ε₂ - ||ψ_i - ψ_j||) ]   with ε₁ < ε₂,
+
+through which the actor that sets subgoals is held to such as are adjacent to where they are set (section 4.3):
+
+    η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hrl.commands import Subgoal
+from hrl.learners import Metrics
+from hrl.learners.adam import Adam
+from hrl.level import Level, under
+from hrl.networks import mlp
+from hrl.replay.ring import Replay, Rows
+from hrl.types import UserError
+
+LOOKS = 10
+"""Looks at what was walked since the last one, from one fit to the next."""
+
+
+@dataclass
+class AdjacencyConfig:
+    """What counts as adjacent, how the network learns it, and how strongly it holds."""
+
+    cell: float = 1.0
+    """Width of a cell, in goal space (published: 1)."""
+    limit: int = 5000
+    """Most cells that may be visited: the matrix has as many rows and columns."""
+    hidden: tuple[int, ...] = (128, 128, 128)
+    """Units of the network's hidden layers (published: 128, 128, 128)."""
+    embedding: int = 32
+    """Dimensions of the space whose distances say what is adjacent (published: 32)."""
+    lr: float = 2e-4
+    """The network's learning rate (published: 2e-4)."""
+    near: float = 1.0
+    """Adjacent cells are pulled within this distance, ε₁ (published: 1)."""
+    far: float = 1.2
+    """The others are pushed beyond this distance, ε₂ (published: 1.2)."""
+    every: int = 50_000
+    """Environment steps from one fit to the next (published: 50,000)."""
+    updates: int = 1000
+    """Gradient updates a fit (published: 25 times over all pairs)."""
+    batch_size: int = 256
+    """Cells an update, of which all pairs count (published: 64 pairs)."""
+    weight: float = 20.0
+    """η, what the constraint weighs beside the value in the actor's loss (published: 20)."""
+
+    def check(self) -> None:
+        """Raise UserError where a value cannot be meant."""
+        for name in ("cell", "limit", "embedding", "lr", "near", "every", "updates", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"adjacency.{name} must be positive, not {getattr(self, name)}.")
+        if not self.hidden or min(self.hidden) < 1:
+            raise UserError(f"adjacency.hidden must be one or more positive layer sizes, not {self.hidden}.")
+        if not self.near < self.far:
+            raise UserError(f"adjacency.near must lie below adjacency.far, but they are {self.near} and {self.far}.")
+        if not self.weight >= 0:
+            raise UserError(f"adjacency.weight must not be negative, but is {self.weight}.")
+
+
+class AdjacencyMatrix:
+    """The M cells visited so far, and which were reached from which within k steps, either way."""
+
+    def __init__(self, dim: int, k: int, width: float, limit: int, device: torch.device) -> None:
+        self.k, self.width, self.limit = k, width, limit
+        self.cells = torch.zeros(0, dim, dtype=torch.int64, device=device)
+        """[M, G] in widths, in order."""
+        self.adjacent = torch.zeros(0, 0, dtype=torch.bool, device=device)
+        """[M, M] symmetric; every cell is adjacent to itself."""
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.cells)
+
+    def cell(self, place: Tensor) -> Tensor:
+        """The cell [..., G] of a place."""
+        return (place / self.width).round().long()
+
+    def add(self, place: Tensor, ahead: Tensor) -> None:
+        """N walks side by side: place [L, N, G], and how many [L, N] of the places that follow belong to the same
+        walk, k at most."""
+        walked = ahead > 0
+        walked[1:] |= ahead[:-1] > 0  # where a walk ends
+        number = torch.zeros_like(ahead)
+        number[walked] = self._numbered(self.cell(place[walked]))
+        for j in range(1, min(self.k, len(ahead) - 1) + 1):
+            within = ahead[:-j] >= j
+            a, b = number[:-j][within], number[j:][within]
+            self.adjacent[a, b] = True
+            self.adjacent[b, a] = True
+
+    def _numbered(self, cell: Tensor) -> Tensor:
+        """The numbers [n] of cells [n, G]; those that are new get a row and a column. Raises UserError for too many."""
+        known = len(self)
+        self.cells, number = torch.unique(torch.cat([self.cells, cell]), dim=0, return_inverse=True)
+        if len(self) > self.limit:
+            raise UserError(
+                f"More than {self.limit} cells of width {self.width} were visited: make adjacency.cell wider, "
+                "adjacency.limit greater, or subgoals of fewer entries with goal.indices."
+            )
+        moved = number[:known]
+        grown = torch.eye(len(self), dtype=torch.bool, device=cell.device)
+        grown[moved.unsqueeze(-1), moved] = self.adjacent
+        self.adjacent = grown
+        return number[known:]
+
+    def holds(self, a: Tensor, b: Tensor) -> Tensor:
+        """Whether [...] the cells of places a and b [..., G] are adjacent; never, where one was not visited."""
+        (here, left), (there, right) = self._find(a), self._find(b)
+        return left & right & self.adjacent[here, there]
+
+    def _find(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        same = (self.cell(place).unsqueeze(-2) == self.cells).all(-1)  # [..., M]
+        return same.to(torch.uint8).argmax(-1), same.any(-1)
+
+
+def contrastive(embedded: Tensor, adjacent: Tensor, near: float, far: float) -> Tensor:
+    """The network's loss over all pairs of cells: embedded [B, E], adjacent [B, B]."""
+    # Without matrix products, which are inexact for points that are near.
+    distance = torch.cdist(embedded, embedded, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.where(adjacent, (distance - near).clamp_min(0.0), (far - distance).clamp_min(0.0)).mean()
+
+
+class Adjacency:
+    """A level's model of what is within k steps: reads what the lowest level walked, and constrains the actor."""
+
+    def __init__(self, level: Level, command: Subgoal, walked: Replay, k: int, config: AdjacencyConfig) -> None:
+        """Of a level that sets subgoals by `command`. Raises UserError where it does not see where it sets them."""
+        hidden = sorted({*command.space.entries(len(level.sight))} & {*level.config.blind})
+        if hidden:
+            raise UserError(f"{level.name}.blind {hidden}: the adjacency constraint begins there; leave them out.")
+        self.level, self.command, self.walked, self.config = level, command, walked, config
+        self.margin = (config.near + config.far) / 2
+        self.matrix = AdjacencyMatrix(command.dim, k, config.cell, config.limit, walked.device)
+        with walked.device:
+            self.net = mlp(command.dim, config.hidden, config.embedding)
+        self.optimiser = Adam(self.net.parameters(), config.lr)
+        self.weight = torch.zeros((), device=walked.device)  # none before the first fit
+        self.read = torch.zeros_like(walked.cursor)
+        self.pause = max(config.every // LOOKS, walked.num_envs)
+        self.at = 0
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """||ψ(a) - ψ(b)|| [...] of places [..., G]; about 1 and less within k steps."""
+        a, b = self.net(a / self.config.cell), self.net(b / self.config.cell)
+        return torch.linalg.vector_norm(a - b, dim=-1)
+
+    def constraint(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2) [B] of subgoals [B, A] that are set at inputs [B, I]."""
+        state = inputs[..., : len(self.level.sight)]
+        start, subgoal = self.command.project(state), self.command.issue(state, action)
+        return self.weight * (self.distance(start, subgoal) - self.margin).clamp_min(0.0)
+
+    # -- keeping up ------------------------------------------------------------------------------------------
+
+    def keep_up(self, steps: int, generator: torch.Generator) -> Metrics:
+        """Now and then look at what was walked since; and fit, where that is due. Waits for the device then."""
+        if steps - self.at < self.pause:
+            return {}
+        fit = steps // self.config.every > self.at // self.config.every
+        self.at = steps
+        self.look()
+        loss = {"adjacency_loss": self.fit(generator)} if fit else {}
+        return loss | self.measure()
+
+    def look(self) -> None:
+        """Enter the newest rows of the lowest level's ring into the matrix. Those read twice change nothing."""
+        ring = self.walked
+        # k rows over again, for what was reached from there since; and no more than the ring still holds.
+        back = min(int((ring.cursor - self.read).max()) + self.matrix.k, ring.length - 2)
+        row = ring.cursor + torch.arange(-back, 1, device=ring.device).unsqueeze(-1)
+        rows = Rows(torch.arange(ring.num_envs, device=ring.device).expand_as(row), row)
+        ahead = torch.where(row < 0, 0, (ring.end(rows) - row).clamp(0, self.matrix.k))
+        self.matrix.add(self.command.project(ring.get(rows, "state")), ahead)
+        self.read.copy_(ring.cursor)
+
+    def fit(self, generator: torch.Generator) -> Tensor:
+        """Gradient updates of ψ on all pairs of drawn cells; the mean loss [()]. From then on it constrains."""
+        config, cells = self.config, self.matrix.cells.float()
+        total = torch.zeros_like(self.weight)
+        for _ in range(config.updates):
+            drawn = torch.randperm(len(cells), generator=generator, device=cells.device)[: config.batch_size]
+            adjacent = self.matrix.adjacent[drawn.unsqueeze(-1), drawn]
+            loss = contrastive(self.net(cells[drawn]), adjacent, config.near, config.far)
+            self.optimiser.minimise(loss)
+            total += loss.detach()
+        self.weight.fill_(config.weight)
+        return total / config.updates
+
+    @torch.no_grad()
+    def measure(self) -> Metrics:
+        """Where decisions were taken last: what share of the subgoals that the level would set is within k steps, as
+        far as was ever walked, and how much the constraint finds amiss with them."""
+        state, target = self.level.segment.state, self.level.segment.target
+        action = self.level.decide(state, target)
+        start, subgoal = self.command.project(state), self.command.issue(state, action)
+        amiss = (self.distance(start, subgoal) - self.margin).clamp_min(0.0)
+        return {
+            "cells": self.weight.new_tensor(len(self.matrix)),
+            "subgoals_adjacent": self.matrix.holds(start, subgoal).float().mean(),
+            "subgoals_amiss": amiss.mean(),
+        }
+
+    # -- checkpoint ------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a checkpoint."""
+        tensors = {f"net.{name}": x for name, x in self.net.state_dict().items()}
+        tensors |= {f"adam.{name}": x for name, x in self.optimiser.state.items()}
+        tensors |= {"cells": self.matrix.cells, "adjacent": self.matrix.adjacent}
+        return tensors | {"weight": self.weight, "at": torch.tensor(self.at)}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.net.load_state_dict(under("net.", tensors))
+        self.optimiser.load_state(under("adam.", tensors))
+        self.matrix.cells = tensors["cells"].to(self.walked.device)
+        self.matrix.adjacent = tensors["adjacent"].to(self.walked.device)
+        self.weight.copy_(tensors["weight"])
+        self.at = int(tensors["at"])
