@@ -97,7 +97,7 @@ def ants(options: Options) -> Iterator[Row]:
         result = paired(options, sides["batch"], sides[peer])
         yield Row("j", f"{env_id} ×{count}, batch ÷ {peer}", **result, unit="steps/s", bar="≥ 1.7 of the better")
     env = make_env(EnvConfig(env_id, num_envs=count), "cpu")
-    agent = built(HIROConfig(), env, replace(options, device="cpu"))
+    agent = built(tuned(env_id), env, replace(options, device="cpu"))
     result = paired(options, rate(rolling(agent, env, learn=False), options, count), sides["batch"])
     yield Row("j", f"collecting ÷ stepping, {env_id} ×{count}", **result, unit="steps/s", bar="≥ 0.9", floor="1.0")
     for made in (batch, sync, beside, env):
