@@ -1,6 +1,7 @@
 """Ant Gather (Duan 2016, section 4.4; HIRO's and HRAC's fourth task): collect apples, avoid bombs."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class AntGather(Ants):
 
     def picture(self, index: int) -> np.ndarray:
         """From above [H, W, 3]: apples green, bombs red, the subgoal orange."""
-        spheres = [
+        spheres: list[Any] = [
             ((*place, 0.5), GREEN if worth > 0 else RED, 0.5)
             for place, worth, left in zip(
                 self.objects[index].tolist(), self.worth.tolist(), self.left[index], strict=True

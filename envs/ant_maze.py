@@ -100,7 +100,9 @@ class AntMaze(Ants):
         self.maze = chosen(maze, scale)
         model = ant_in(self.maze)
         corners = torch.tensor(goal, dtype=torch.float32)
-        self.low, self.high = corners if corners.dim() == 2 else (corners, corners)
+        both: Any = corners if corners.dim() == 2 else (corners, corners)
+        self.low: Tensor = both[0]
+        self.high: Tensor = both[1]
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
         self.reward_range = (0.0, 1.0) if self.sparse else None
         self.blocks = [f"block {letter}" for letter in self.maze.blocks]

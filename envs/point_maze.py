@@ -5,7 +5,7 @@ here: soft frictionless contacts whose forces minimise a convex function of the 
 the damping taken implicitly. So a policy trained here acts unchanged in `PointMaze_*-v3`.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -113,7 +113,10 @@ class PointMaze(TensorEnv):
         wide = self.walls.repeat_interleave(scale, 0).repeat_interleave(scale, 1).cpu().numpy()
         image = np.where(wide[..., None], np.array([110, 90, 70], np.uint8), np.array([245, 245, 245], np.uint8))
         y, x = np.mgrid[: wide.shape[0], : wide.shape[1]] / scale
-        discs = ((self.goal[index], REACH, (230, 120, 120)), (self.state[index, :2], RADIUS, (40, 150, 70)))
+        discs: tuple[Any, ...] = (
+            (self.goal[index], REACH, (230, 120, 120)),
+            (self.state[index, :2], RADIUS, (40, 150, 70)),
+        )
         if self.marks is not None:
             discs = (*discs, (self.marks[index, :2], RADIUS, (240, 150, 40)))
         for place, radius, colour in discs:

@@ -85,7 +85,7 @@ class Trajectories(NamedTuple):
 def discounted(reward: Tensor, gamma: float | Tensor) -> Tensor:
     """Σ_{k≥t} γ^(k-t) r_k for every step of [..., T, E]; or the γ [..., T, E] of each step one after the other."""
     steps = reward.unbind(-2)
-    factors = gamma.unbind(-2) if isinstance(gamma, Tensor) else [gamma] * len(steps)
+    factors: Any = gamma.unbind(-2) if isinstance(gamma, Tensor) else [gamma] * len(steps)
     sums = [steps[-1]]
     for r, factor in zip(reversed(steps[:-1]), reversed(factors[:-1]), strict=True):
         sums.append(r + factor * sums[-1])

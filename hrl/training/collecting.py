@@ -41,6 +41,7 @@ class Met(NamedTuple):
     def by_task(self, count: int) -> "Met":
         """Of `count` tasks, whose environments stand side by side: [M, T, E, ...], and [M, E, ...] at the end."""
         split = lambda x, at: x.unflatten(at, (count, -1))  # noqa: E731
+        way: Any
         *way, final, cut = self
         way = tree_map(lambda x: split(x, 1).movedim(0, 1).contiguous(), way)
         return Met(*way, split(final, 0), split(cut, 0))
@@ -82,7 +83,8 @@ def meet(
         obs = step.obs
         if nowhere(going > 0):
             break
-    return Met(*tree_map(lambda *x: torch.stack(x), *met), final, cut)
+    stacked: Any = tree_map(lambda *x: torch.stack(x), *met)
+    return Met(*stacked, final, cut)
 
 
 def meet_tasks(
@@ -101,6 +103,6 @@ def meet_tasks(
     def act(state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
         split = partial(tree_map, lambda x: x.unflatten(0, (count, each)))
         acted = adaptation.act(own, split(state), split(memory), None if noise is None else split(noise))
-        return tree_map(lambda x: x.flatten(0, 1), acted)  # type: ignore[no-any-return]
+        return tree_map(lambda x: x.flatten(0, 1), acted)
 
     return meet(env, adaptation.policy, act, generator, explore, watch).by_task(count)

@@ -45,6 +45,9 @@ class DiscoverySettings(Protocol):
     penalty: float
     gamma: float
     lam: float
+    eval_steps: int
+    eval_shrink: float
+    eval_explore: bool
 
     @property
     def credit(self) -> Credit: ...
