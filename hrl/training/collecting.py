@@ -44,7 +44,7 @@ class Met(NamedTuple):
         way: Any
         *way, final, cut = self
         way = tree_map(lambda x: split(x, 1).movedim(0, 1).contiguous(), way)
-        return Met(*way, split(final, 0), split(cut, 0))
+        return Met._make((*way, split(final, 0), split(cut, 0)))
 
 
 def time_limit(spec: Spec) -> int:
@@ -84,7 +84,7 @@ def meet(
         if nowhere(going > 0):
             break
     stacked: Any = tree_map(lambda *x: torch.stack(x), *met)
-    return Met(*stacked, final, cut)
+    return Met._make((*stacked, final, cut))
 
 
 def meet_tasks(
