@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from learning import RESULTS, command, processor
+from running import RESULTS, command, processor
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
 TASKS = 100

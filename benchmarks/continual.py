@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import tyro
 from hrl_scripts import evaluate
-from learning import RESULTS, command, processor
+from running import RESULTS, command, processor
 
 ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 3, 2
 TASKS = TURNS * ROUNDS

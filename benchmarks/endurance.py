@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from learning import RESULTS, ROOT, processor
+from running import RESULTS, ROOT, processor
 
 LONG = 10_000_000
 """Environment steps of the run that is asked for; it is stopped long before."""

@@ -1,19 +1,16 @@
-"""The learning table: trains every case with every seed, evaluates 100 episodes, prints what the README quotes.
+"""The learning tables: trains every case with every seed, evaluates it, prints what the README quotes.
 
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
 
 Each run is the command that a user would type. Finished runs are kept in results/learning.json and not run again,
 so that the benchmark can be stopped and continued; --again runs them anew. Long runs (the ants) stay in
 runs/learning, and go on from their last checkpoint where they were interrupted; of each, progress.csv is kept under
-results/runs.
+results/runs. They are judged as papers do: by success at the final step of 50 episodes.
 """
 
 import csv
 import json
-import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,14 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import tyro
+from running import RESULTS, ROOT, command, processor
 
 from hrl.training.statistics import bootstrap_interval, interquartile_mean
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
 # HIRO exactly as published: its own defaults, one low update a step, one high update a decision. Only the goal
 # space (relative xy) and the reset of the task are declared.
@@ -49,13 +46,14 @@ class Case:
     arguments: str
     seeds: int
     processes: int = 1
+    long: bool = False
+    """Keep the run's folder, to go on from, and judge it as papers do."""
     published: str = ""
-    """The published figure; a case that has one is a long run, judged as published."""
+    """The published figure."""
     variant: str = ""
-    """What the task is called in papers, with its steps and its success."""
+    """Which of the tasks of its name it is, with its success."""
     eval_env: str = ""
     """The published evaluation's task, where it is another."""
-    eval_kwargs: str = ""
 
     @property
     def key(self) -> str:
@@ -85,14 +83,16 @@ CASES = [
     Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
 ]
 
-HIRO_MAZE = "Ant Maze (HIRO): scale 8, 500 steps, within 5 at the end"
+HIRO_MAZE = "HIRO's: scale 8, 500 steps, within 5"
 MAZE, EVAL = "hrl/AntMaze-v0", "hrl/AntMazeEval-v0"
 ANTS = [
-    Case("ant-maze", "HIRO, our preset", MAZE, "hiro", 3, 1, ".99 best of 10M; reruns .71 at 5M", HIRO_MAZE, EVAL),
+    Case(
+        "ant-maze", "HIRO, our preset", MAZE, "hiro", 3, 1, True, ".99 best of 10M; reruns .71 at 5M", HIRO_MAZE, EVAL
+    ),
 ]
 CASES += ANTS
 
-EPISODES, PUBLISHED_EPISODES = 100, 50
+EPISODES, LONG_EPISODES = 100, 50
 
 
 @dataclass
@@ -117,6 +117,8 @@ def main() -> None:
     wanted = [(c, s) for c in CASES if c.group in options.cases for s in range(options.seeds or c.seeds)]
     if options.again:
         results = [r for r in results if not any(_matches(r, c, s) for c, s in wanted)]
+        for case, seed in wanted:
+            shutil.rmtree(lasting(case, seed), ignore_errors=True)
     missing = [(c, s) for c, s in wanted if not any(_matches(r, c, s) for r in results)]
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(lambda pair: measure(*pair, options.jobs), missing):
@@ -126,6 +128,7 @@ def main() -> None:
             print(f"{result['name']:22} {result['env']:20} seed {result['seed']}: success "
                   f"{result['success_rate_any']:.2f}, {result['train_seconds']:.0f} s", flush=True)  # fmt: skip
     print(table(results))
+    print(long_table(results))
 
 
 def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
@@ -141,12 +144,11 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
         run = trained(case, seed, folder)
         whole = time.perf_counter() - started
         where = ["--env", case.eval_env] if case.eval_env else []
-        where += ["--env-kwargs", *case.eval_kwargs.split()] if case.eval_kwargs else []
-        episodes = PUBLISHED_EPISODES if case.published else EPISODES
+        episodes = LONG_EPISODES if case.long else EPISODES
         summary = json.loads(command("evaluate.py", str(run), *where, "--episodes", str(episodes), "--json"))
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-        if case.published:
+        if case.long:
             kept = RESULTS / "runs" / f"{case.key}-{seed}.csv"
             kept.parent.mkdir(exist_ok=True)
             shutil.copy(run / "progress.csv", kept)
@@ -161,11 +163,16 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
 @contextmanager
 def folder_of(case: Case, seed: int) -> Iterator[Path]:
     """Where a run goes: long ones stay there, others vanish."""
-    if case.published:
-        yield ROOT / "runs" / "learning" / case.key / str(seed)
+    if case.long:
+        yield lasting(case, seed)
     else:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
+
+
+def lasting(case: Case, seed: int) -> Path:
+    """The folder of a long run."""
+    return ROOT / "runs" / "learning" / case.key / str(seed)
 
 
 def trained(case: Case, seed: int, folder: Path) -> Path:
@@ -187,24 +194,6 @@ def finished(run: Path) -> bool:
         return max(int(row["time/total_timesteps"]) for row in csv.DictReader(progress)) >= wanted
 
 
-def command(script: str, *arguments: str, processes: int = 1) -> str:
-    """Run one of the two command lines, in several processes if asked; what it printed."""
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
-    launcher = (sys.executable, *(torchrun if processes > 1 else ()))
-    done = subprocess.run([*launcher, str(ROOT / script), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
-
-
-def processor() -> str:
-    """What the machine calls itself."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown: a row a case, interquartile mean over seeds."""
     head = (
@@ -219,7 +208,7 @@ def table(results: list[dict[str, Any]]) -> str:
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in CASES:
-        rows = sorted((r for r in results if _matches(r, case, r["seed"])), key=lambda r: r["seed"])
+        rows = [] if case.long else rows_of(case, results)
         if rows:
             success, seconds = [r["success_rate_any"] for r in rows], sorted(r["train_seconds"] for r in rows)
             lines.append(
@@ -228,6 +217,31 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"{seconds[len(seconds) // 2]:.0f} ({seconds[-1]:.0f}) | {max(r['date'] for r in rows)} |"
             )
     return "\n".join(lines)
+
+
+def long_table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a long case, success at the final step beside what was published."""
+    head = ("task", "variant", "agent", "steps", "final-step success: mean", "each seed", "at any step", "return",
+            "minutes", "published", "on")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for case in CASES:
+        rows = rows_of(case, results) if case.long else []
+        if rows:
+            final, reached, returns, seconds = (
+                [r[name] for r in rows]
+                for name in ("success_rate_final", "success_rate_any", "mean_reward", "train_seconds")
+            )
+            lines.append(
+                f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | {fmean(final):.2f} | "
+                f"{' '.join(f'{s:.2f}' for s in final)} | {fmean(reached):.2f} | {fmean(returns):.0f} | "
+                f"{fmean(seconds) / 60:.0f} | {case.published} | {max(r['date'] for r in rows)} |"
+            )
+    return "\n".join(lines)
+
+
+def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A case's results by seed."""
+    return sorted((r for r in results if _matches(r, case, r["seed"])), key=lambda r: r["seed"])
 
 
 def _iqm(values: list[float]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import tyro
-from learning import RESULTS, processor
+from running import RESULTS, processor
 from torch import Tensor, nn
 from torch.func import functional_call
 

@@ -8,7 +8,6 @@ results/options.json and not run again.
 """
 
 import json
-import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from learning import RESULTS, command, processor
-from scipy.stats import t as student
+from running import RESULTS, command, mean, processor
 
 CASES = {
     "learned": ("MODAC: options with learned rewards", "--reward learned"),
@@ -59,14 +57,6 @@ def main() -> None:
         rows = [results[f"{case} {s}"] for s in range(options.seeds)]
         cells = " | ".join(mean([r["returns"][k] for r in rows]) for k in SHOWN)
         print(f"| {CASES[case][0]} | {cells} | {max(r['seconds'] for r in rows):.0f} |")
-
-
-def mean(values: list[float]) -> str:
-    """With its interval by Student's t."""
-    centre, half = statistics.mean(values), 0.0
-    if len(values) > 1:
-        half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{centre:.2f} [{centre - half:.2f}, {centre + half:.2f}]"
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from threading import Lock
 from typing import Any
 
 import tyro
-from learning import RESULTS, ROOT, processor
+from running import RESULTS, ROOT, processor
 
 GOAL = 0.9
 OURS = "hiro --env hrl/PointMaze_{0}-v0 --eval-env PointMaze_{0}-v3 --eval-freq {1} --save-freq 0"

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from learning import RESULTS, command, processor
-from scipy.stats import t as student
+from running import RESULTS, command, mean, processor
 
 CASES = {
     "learned reward": "--reward learned --lr 0.015",
@@ -57,15 +56,7 @@ def main() -> None:
         rows = [results[f"{case} {s}"] for s in range(options.seeds)]
         final, first = [r["final"] for r in rows], [statistics.mean(r["lives"][:FIRST]) for r in rows]
         each = " ".join(f"{x:.1f}" for x in final)
-        print(f"| {case} | {mean(final)} | {each} | {mean(first)} |")
-
-
-def mean(values: list[float]) -> str:
-    """With its interval by Student's t."""
-    centre, half = statistics.mean(values), 0.0
-    if len(values) > 1:
-        half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{centre:.1f} [{centre - half:.1f}, {centre + half:.1f}]"
+        print(f"| {case} | {mean(final, 1)} | {each} | {mean(first, 1)} |")
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 import tyro
-from learning import processor
 from measuring import Options, Row
 from rows import full_loop, levels, memory, updates
+from running import processor
 from stable_baselines3 import SAC, TD3
 from stepping import ants, collecting, overlap, throughput
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from learning import RESULTS, command, processor
+from running import RESULTS, command, processor
 
 ENV = "hrl/PointMaze_UMaze-v0"
 

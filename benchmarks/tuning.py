@@ -18,7 +18,7 @@ from typing import Any
 
 import gymnasium as gym
 import tyro
-from learning import RESULTS, command, processor
+from running import RESULTS, command, processor
 
 LINE = "sac --env Pendulum-v1 --hidden 64 64 --total-steps 8000 --eval-freq 0 --save-freq 0"
 CASES = {

@@ -40,6 +40,8 @@ class AntGather(Ants):
         dying_cost: float = -10.0,
         physics: Simulator = "mujoco",
     ) -> None:
+        if min(apples, bombs) < 0 or not 0 < apples + bombs < RANGE**2:
+            raise ValueError(f"there is room for 1 to {RANGE**2 - 1} apples and bombs, not {apples} and {bombs}")
         self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost
         seen = spaces.Box(-np.inf, np.inf, (ANT_QPOS + ANT_QVEL + 2 * BINS + 1,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, room(RANGE + 1.0), physics)

@@ -2,6 +2,7 @@
 sparse maze (Zhang 2020)."""
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 import mujoco
@@ -66,11 +67,25 @@ MAZES = {
 
 def chosen(maze: str, scale: float | None) -> Maze:
     """One of ours by its name, or as a map says; cells `scale` wide. Raises ValueError for what is neither."""
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale, the width of a maze's cell, must be positive, not {scale}")
     if maze in MAZES:
         return replace(MAZES[maze], scale=scale or MAZES[maze].scale)
     if "/" not in str(maze):
         raise ValueError(f"maze is {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
     return Maze.of(maze.translate(str.maketrans("10/", "#. ")), scale=scale or 8.0)
+
+
+def corners(goal: Any) -> tuple[Tensor, Tensor]:
+    """Two corners [G] between which goals lie: of a place, both are there. Raises ValueError for what is neither."""
+    try:
+        places = torch.tensor(goal, dtype=torch.float32)
+    except (TypeError, ValueError):
+        places = torch.empty(0)
+    if places.shape not in ((2,), (3,), (2, 2), (2, 3)):
+        raise ValueError(f"goal is a place [x, y] or [x, y, z], or two corners of such, not {goal}")
+    low, high = places if places.dim() == 2 else (places, places)
+    return low, high
 
 
 class AntMaze(Ants):
@@ -99,10 +114,11 @@ class AntMaze(Ants):
     ) -> None:
         self.maze = chosen(maze, scale)
         model = ant_in(self.maze)
-        corners = torch.tensor(goal, dtype=torch.float32)
-        both: Any = corners if corners.dim() == 2 else (corners, corners)
-        self.low: Tensor = both[0]
-        self.high: Tensor = both[1]
+        if reward_type not in ("dense", "sparse"):
+            raise ValueError(f"reward_type is dense or sparse, not {reward_type}")
+        if not reach > 0:
+            raise ValueError(f"reach, the distance of success, must be positive, not {reach}")
+        self.low, self.high = corners(goal)
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
         self.reward_range = (0.0, 1.0) if self.sparse else None
         self.blocks = [f"block {letter}" for letter in self.maze.blocks]
@@ -165,11 +181,16 @@ class AntMaze(Ants):
 
     def outlines(self, index: int) -> list[Outline]:
         """Walls, gaps, and where the blocks are."""
-        size = self.maze.scale
-        corner = lambda x, y: (float(x) - size / 2, float(y) - size / 2, size, size)  # noqa: E731
+        return self._still + [self._cell(*self.block(name)[index, :2].tolist(), "block") for name in self.blocks]
+
+    @cached_property
+    def _still(self) -> list[Outline]:
         kinds: list[tuple[str, Literal["wall", "gap"]]] = [("#", "wall"), ("~", "gap")]
-        still = [Outline(*corner(*self.maze.place(*c)), kind) for s, kind in kinds for c in self.maze.cells(s)]
-        return still + [Outline(*corner(*self.block(name)[index, :2]), "block") for name in self.blocks]
+        return [self._cell(*self.maze.place(*cell), kind) for sign, kind in kinds for cell in self.maze.cells(sign)]
+
+    def _cell(self, x: float, y: float, kind: Literal["wall", "gap", "block"]) -> Outline:
+        size = self.maze.scale
+        return Outline(x - size / 2, y - size / 2, size, size, kind)
 
     def picture(self, index: int) -> np.ndarray:
         """From above [H, W, 3]; the goal is a green sphere, the subgoal an orange one."""
