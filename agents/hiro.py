@@ -41,9 +41,9 @@ class Low(LevelConfig):
     """Huber loss for the critic, as published."""
     replay: int = 200_000
     """Capacity of the replay, in environment steps."""
-    reward: Literal["distance", "sparse", "learned"] = "distance"
-    """Minus the distance to the subgoal (published); -1 until it is reached and 0 there; or the distance and a reward
-    that is learned for the task's return."""
+    reward: Literal["distance", "progress", "sparse", "learned"] = "distance"
+    """Minus the distance to the subgoal (published); how much nearer to it each step came; -1 until it is reached and
+    0 there; or the distance and a reward that is learned for the task's return."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
 
 
@@ -115,7 +115,7 @@ class HIROConfig(HierarchyConfig):
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
         learned = self.low.reward == "learned"
-        subgoal = Subgoal(space, "sparse" if self.low.reward == "sparse" else "distance")
+        subgoal = Subgoal(space, "distance" if self.low.reward == "learned" else self.low.reward)
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
             starts=self.starts, stores_reward=learned or "high.gamma" in self.tune,

@@ -26,14 +26,14 @@ class Command(Protocol):
     def shape(self, reward: Tensor) -> Tensor:
         """The environment's reward as it is learned on (where extrinsic)."""
 
-    def encode(self, state: Tensor, target: Tensor) -> Tensor:
-        """What the policy is shown of state [..., D] and target [..., G]."""
+    def encode(self, state: Tensor, target: Tensor, seen: Tensor) -> Tensor:
+        """What the policy is shown of state [..., D] and target [..., G]; `seen` is the state where it is not blind."""
 
     def project(self, state: Tensor) -> Tensor:
         """The target [..., G] that being in this state fulfils."""
 
-    def reward(self, next_state: Tensor, target: Tensor) -> Tensor:
-        """Intrinsic reward [...] for arriving in next_state under target."""
+    def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        """Intrinsic reward [...] for a step from state to next_state under target."""
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
         """Least and greatest discounted sum of rewards that can be, where known."""
@@ -48,14 +48,15 @@ class Subgoal:
 
     extrinsic = False
 
-    def __init__(self, space: GoalSpace, reward: Literal["sparse", "distance"]) -> None:
+    def __init__(self, space: GoalSpace, reward: Literal["sparse", "distance", "progress"]) -> None:
         self.space = space
         self.dim = space.dim
         self.input_dim = space.dim * (1 if space.relative else 2) + space.feature_dim
         self.kind = reward
-        self._reward: Callable[[Tensor, Tensor], Tensor] = {
+        self._reward: Callable[[Tensor, Tensor, Tensor], Tensor] = {
             "sparse": self._sparse,
             "distance": self._negative_distance,
+            "progress": self._progress,
         }[reward]
 
     def fits(self, other: object) -> bool:
@@ -71,12 +72,11 @@ class Subgoal:
         """The decision in [-1, 1] that would have issued this target from this state, clipped."""
         return self.space.unscale(target - self.space.project(state) if self.space.relative else target)
 
-    def encode(self, state: Tensor, target: Tensor) -> Tensor:
+    def encode(self, state: Tensor, target: Tensor, seen: Tensor) -> Tensor:
         """Way to the target (and the target itself where absolute), position features, scaled to order 1."""
-        position = self.space.project(state)
-        way = (target - position) / self.space.half
+        way = (target - self.space.project(state)) / self.space.half
         shown = [way] if self.space.relative else [way, (target - self.space.centre) / self.space.half]
-        return torch.cat([*shown, self.space.features(position)], -1)
+        return torch.cat([*shown, self.space.features(self.space.project(seen))], -1)
 
     def shape(self, reward: Tensor) -> Tensor:
         """A subgoal does not pay the environment's reward."""
@@ -94,19 +94,26 @@ class Subgoal:
         """Whether [...] the state fulfils the target."""
         return self.distance(state, target) <= self.space.threshold
 
-    def reward(self, next_state: Tensor, target: Tensor) -> Tensor:
-        """HIRO eq. 3 (distance: -||s + g - s'||), or HAC's sparse -1 / 0."""
-        return self._reward(next_state, target)
+    def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        """HIRO eq. 3 (distance: -||s + g - s'||), HAC's sparse -1 / 0, or how much nearer the step came.
 
-    def _sparse(self, next_state: Tensor, target: Tensor) -> Tensor:
+        Progress is the distance's reward times 1 - γ, shaped (Ng 1999) by the value of standing still for ever,
+        -||s + g - s||: it makes the same policy best, and what values no longer carry is not to be learned.
+        """
+        return self._reward(state, next_state, target)
+
+    def _sparse(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
         return self.reached(next_state, target).float() - 1.0
 
-    def _negative_distance(self, next_state: Tensor, target: Tensor) -> Tensor:
+    def _negative_distance(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
         return -self.distance(next_state, target)
 
+    def _progress(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        return self.distance(state, target) - self.distance(next_state, target)
+
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """[-1/(1-γ), 0] for the sparse reward; a distance is only bounded above."""
-        return (-1.0 / (1.0 - gamma), 0.0) if self.kind == "sparse" else (-float("inf"), 0.0)
+        """[-1/(1-γ), 0] for the sparse reward; a distance is only bounded above, progress not at all."""
+        return {"sparse": (-1.0 / (1.0 - gamma), 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
 
 
 class Task:
@@ -154,20 +161,19 @@ class Task:
         """The reward that is learned on: (r + offset) * scale, each environment step."""
         return (reward + self.offset) * self.scale
 
-    def encode(self, state: Tensor, target: Tensor) -> Tensor:
+    def encode(self, state: Tensor, target: Tensor, seen: Tensor) -> Tensor:
         """The desired goal and the way to it, with the goal space's features of both ends."""
         if self.space is None:
             return target
-        position = self.space.project(state)
-        features = [self.space.features(position), self.space.features(target)]
-        return torch.cat([target - position, target, *features], -1)
+        features = [self.space.features(self.space.project(seen)), self.space.features(target)]
+        return torch.cat([target - self.space.project(state), target, *features], -1)
 
     def project(self, state: Tensor) -> Tensor:
         """The achieved goal of a goal environment."""
         assert self.space is not None
         return self.space.project(state)
 
-    def reward(self, next_state: Tensor, target: Tensor) -> Tensor:
+    def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
         """The task's reward of one step, recomputed (goal environments)."""
         assert self.task_reward is not None
         return self.shape(self.task_reward(self.project(next_state), target)[0])

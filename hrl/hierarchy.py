@@ -102,19 +102,22 @@ class Hierarchy:
             above = above | memory[i - 1].due(level.period)
             action = level.segment.action
             if not nowhere(above):
-                action = self._decision(level, state, targets[0], greedy, explore)
+                action = self._decision(level, state, targets[0], above, greedy, explore)
                 renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, action))
             if explore and self.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state)), level.segment.tested)
             for answers, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
                 answers.insert(0, answer)
-        actions.insert(0, self._decision(self.levels[0], state, targets[0], greedy, explore))
+        always = torch.ones_like(above)
+        actions.insert(0, self._decision(self.levels[0], state, targets[0], always, greedy, explore))
         return Decisions(actions, targets, due, [greedy, *tests], renewed)
 
-    def _decision(self, level: Level, state: Tensor, target: Tensor, greedy: Tensor, explore: bool) -> Tensor:
+    def _decision(
+        self, level: Level, state: Tensor, target: Tensor, due: Tensor, greedy: Tensor, explore: bool
+    ) -> Tensor:
         if not explore:
             return level.decide(state, target)
-        explored = level.explore(state, target, self.generator)
+        explored = level.explore(state, target, due, self.generator)
         if not self.testing:
             return explored
         return torch.where(greedy.unsqueeze(-1), level.decide(state, target), explored)
@@ -155,7 +158,7 @@ class Hierarchy:
                 paid = level.command.shape(outcome.reward) if level.command.extrinsic else outcome.reward
                 level.segment.pay(paid, level.config.gamma, outcome.active)
             if not level.command.extrinsic:
-                reward = level.command.reward(outcome.state, level.segment.target)
+                reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:
                 self._store(level, 1, outcome, ended[i])
@@ -244,6 +247,8 @@ class Hierarchy:
 
     def restart(self) -> None:
         """Forget what is in force: every level is due."""
+        for level in self.levels:
+            level.exploration.restart()
         for held, nothing in zip(self.memory, self.nothing_held(self.num_envs), strict=True):
             held.assign(nothing)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hrl.clock import Segment
 from hrl.commands import Command
 from hrl.execution import Execution
+from hrl.exploration import Exploration
 from hrl.learners import LEARNERS, Batch, Metrics
 from hrl.learners.adam import Adam
 from hrl.learners.protection import Protection, protect
@@ -98,7 +99,7 @@ class Level:
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
         self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, action_dim, device)
-        self.random = torch.linspace(*config.random, num_envs, device=device).unsqueeze(-1)
+        self.exploration = Exploration(config, num_envs, action_dim, device)
         self.relabels: list[Relabel] = []
         self.metrics = Means(device)
 
@@ -130,22 +131,15 @@ class Level:
     def inputs(self, state: Tensor, target: Tensor) -> Tensor:
         """What the networks see [..., I]."""
         shown = state * self.sight if self.config.blind else state
-        return torch.cat([shown, self.command.encode(state, target)], -1)
+        return torch.cat([shown, self.command.encode(state, target, shown)], -1)
 
     def decide(self, state: Tensor, target: Tensor) -> Tensor:
         """The deterministic decision [..., A] in [-1, 1]."""
         return self.learner.act(self.inputs(state, target), None)
 
-    def explore(self, state: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-        """The decision [N, A] with exploration."""
-        action = self.learner.act(self.inputs(state, target), generator)
-        if self.config.noise:
-            noise = torch.randn(action.shape, generator=generator, device=action.device)
-            action = torch.add(action, noise, alpha=self.config.noise).clamp_(-1.0, 1.0)
-        if max(self.config.random) > 0:
-            uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
-            action = torch.where(uniform[:, :1] < self.random, uniform[:, 1:] * 2 - 1, action)
-        return action
+    def explore(self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
+        """The decision [N, A] with exploration, for those environments that are due [N]."""
+        return self.exploration(self.learner.act(self.inputs(state, target), generator), due, generator)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -222,7 +216,7 @@ class Level:
         inputs = self.inputs(t.state, t.target)
         own = self.command.extrinsic or (outer and self.judged_by_task)
         gamma = self.gamma if gamma is None else gamma
-        reward = t.total(gamma) if own else self.command.reward(t.next_state, t.target)
+        reward = t.total(gamma) if own else self.command.reward(t.state, t.next_state, t.target)
         shaping = shaping if shaping is not None else self.shaping
         if shaping is not None and not outer:
             reward = reward + shaping(inputs, t.action)

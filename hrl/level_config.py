@@ -38,6 +38,8 @@ class LevelConfig(LearnerConfig):
     random: tuple[float, float] = (0.0, 0.0)
     """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
     the others lie between."""
+    hold: float = 1.0
+    """Exploration: decisions that a random one is kept for, on average."""
     hindsight: float = 0.0
     """Share of a batch whose command is replaced by what was reached later."""
     hindsight_strategy: Strategy = "future"
@@ -80,6 +82,8 @@ class LevelConfig(LearnerConfig):
             raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
         if not all(0 <= share <= 1 for share in self.random):
             raise UserError(f"{prefix}random must be two shares between 0 and 1, not {self.random}.")
+        if not self.hold >= 1:
+            raise UserError(f"{prefix}hold must be at least 1 decision, not {self.hold}.")
         if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
             raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
         self.protect.check(prefix, self.tasks)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, setting, small_hiro
 
 from hrl.commands import Subgoal, Task
 from hrl.envs import EnvConfig, make_env
@@ -85,8 +85,11 @@ def test_subgoals_are_issued_retraced_and_rewarded():
         assert torch.allclose(command.retrace(state, command.issue(state, raw)), raw)
     near, far = torch.tensor([[2.0, 1.6, 0.0]]), torch.tensor([[2.0, 1.4, 0.0]])
     target = torch.tensor([[2.0, 2.0]])
-    assert [Subgoal(space(True), "sparse").reward(s, target).item() for s in (near, far)] == [0.0, -1.0]
-    assert Subgoal(space(True), "distance").reward(far, target).item() == pytest.approx(-0.6)
+    assert [Subgoal(space(True), "sparse").reward(state, s, target).item() for s in (near, far)] == [0.0, -1.0]
+    assert Subgoal(space(True), "distance").reward(state, far, target).item() == pytest.approx(-0.6)
+    # From (1, 1) to (2, 1.4) the way to (2, 2) shortens from √2 to .6.
+    assert Subgoal(space(True), "progress").reward(state, far, target).item() == pytest.approx(2**0.5 - 0.6)
+    assert Subgoal(space(True), "progress").value_range(0.9) is None
     assert Subgoal(space(True), "sparse").value_range(0.9) == (pytest.approx(-10.0), 0.0)
 
 
@@ -102,5 +105,18 @@ def test_position_features_are_sines_and_cosines_at_the_declared_periods():
     # sin(x₁ π/2), sin(x₁ π), sin(x₂ π/2), sin(x₂ π), then the cosines.
     assert x[0].tolist() == pytest.approx([1, 0, 0, 0, 0, -1, -1, 1], abs=1e-6)
     command = Subgoal(space(True, periods=(8.0, 4.0)), "sparse")
-    shown = command.encode(torch.zeros(5, 3), torch.zeros(5, 2))
+    shown = command.encode(torch.zeros(5, 3), torch.zeros(5, 2), torch.zeros(5, 3))
     assert shown.shape == (5, command.input_dim) == (5, 2 + 2 * 2 * 2)
+
+
+def test_features_of_a_blind_level_do_not_tell_it_where_it_is():
+    env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
+    config = small_hiro()
+    config.goal, config.low.blind = GoalConfig(low=(-1.0,), high=(1.0,), periods=(8.0, 4.0)), (0, 1)
+    low, high = config.build(setting(env)).levels
+    here, there = torch.zeros(1, 4), torch.tensor([[0.5, -0.7, 0.0, 0.0]])
+    way = torch.tensor([[0.25, -0.5]])
+    seen = low.inputs(here, here[:, :2] + way)
+    assert torch.allclose(seen, low.inputs(there, there[:, :2] + way), atol=1e-6)
+    assert seen[0, 4:6].tolist() == [0.25, -0.5]  # the way it is told
+    assert not torch.allclose(high.inputs(here, way), high.inputs(there, way))

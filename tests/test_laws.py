@@ -74,10 +74,10 @@ def test_a_relative_subgoal_is_kept_as_decided_and_transitioned_from_the_true_ob
         inside = (low.rows.env == high.rows.env[i]) & (low.rows.row >= high.steps.row[i])
         inside &= low.rows.row < high.steps.row[i] + high.length[i]
         assert inside.sum() == high.length[i]
-        shown = command.encode(low.state, low.target)[inside]
+        shown = command.encode(low.state, low.target, low.state)[inside]
         # h: s + g - s' for every later state s' of the segment (half-range 1, so nothing is scaled).
         assert torch.allclose(shown, high.state[i] + goal - low.state[inside], atol=1e-5)
-        after = command.encode(low.next_state, low.next_target)[inside]
+        after = command.encode(low.next_state, low.next_target, low.next_state)[inside]
         assert torch.allclose(after, high.state[i] + goal - low.next_state[inside], atol=1e-5)
 
 

@@ -1,0 +1,42 @@
+"""How a level explores: Gaussian noise, and bursts of random decisions, more of them in some environments."""
+
+import torch
+from torch import Tensor
+
+from hrl.level_config import LevelConfig
+
+
+class Exploration:
+    """Decides in each of N environments when a level does something else than its policy says.
+
+    A random decision is kept for a time, as in εz-greedy exploration (Dabney 2021): kept for one step it seldom moves
+    a body anywhere. Its length is geometric, of mean `hold`, and a share `random` of all decisions is random.
+    """
+
+    def __init__(self, config: LevelConfig, num_envs: int, action_dim: int, device: torch.device) -> None:
+        self.noise, self.hold = config.noise, float(config.hold)
+        share = torch.linspace(*config.random, num_envs, device=device).unsqueeze(-1)
+        self.anywhere = max(config.random) > 0
+        self.begins = share / self.hold / (1 - share + share / self.hold)
+        """[N, 1] probability that a random decision begins where none goes on, so that the share comes out."""
+        self.held = torch.zeros(num_envs, action_dim, device=device)
+        self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
+
+    def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
+        """[N, A] what is done where the policy says `action`; `due` [N] says who decides anew at all."""
+        if self.noise:
+            noise = torch.randn(action.shape, generator=generator, device=action.device)
+            action = torch.add(action, noise, alpha=self.noise).clamp_(-1.0, 1.0)
+        if not self.anywhere:
+            return action
+        uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
+        # One number says whether the last random decision goes on (below 0), and if not, whether one begins.
+        lot = torch.where(self.holding, (uniform[:, :1] - 1) * self.hold + 1, uniform[:, :1])
+        lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))  # where not, all stays
+        torch.lt(lot, self.begins, out=self.holding)
+        torch.where(self.holding & (lot >= 0), uniform[:, 1:] * 2 - 1, self.held, out=self.held)
+        return torch.where(self.holding, self.held, action)
+
+    def restart(self) -> None:
+        """Nothing goes on."""
+        self.holding.fill_(False)

@@ -1,0 +1,54 @@
+"""Exploration: shares and lengths of random decisions are those that were asked for."""
+
+import pytest
+import torch
+
+from hrl.exploration import Exploration
+from hrl.level_config import LevelConfig
+
+ALL = torch.ones(3, dtype=torch.bool)
+
+
+def explored(steps: int, due=lambda t: ALL, **config) -> torch.Tensor:
+    """[steps, 3, 2] what is done where the policy always says 9."""
+    exploration = Exploration(LevelConfig(noise=0.0, **config), 3, 2, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    return torch.stack([exploration(torch.full((3, 2), 9.0), due(t), generator) for t in range(steps)])
+
+
+@pytest.mark.parametrize("hold", [1.0, 4.0])
+def test_the_share_of_random_decisions_rises_over_the_environments_however_long_they_are_kept(hold):
+    random = explored(6_000, random=(0.0, 0.5), hold=hold)[..., 0] != 9
+    assert random.float().mean(0).tolist() == pytest.approx([0.0, 0.25, 0.5], abs=0.03)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_random_decision_is_kept_for_so_many_on_average(share):
+    action = explored(6_000, random=(share, share), hold=4.0)
+    random = action[..., 0] != 9
+    begun = random[1:] & (action[1:] != action[:-1]).any(-1)
+    assert (random.sum(0) / begun.sum(0)).tolist() == pytest.approx([4.0] * 3, rel=0.1)
+    assert action[random].abs().max() <= 1 and action[random].std() == pytest.approx(3**-0.5, rel=0.1)
+
+
+def test_an_environment_that_is_not_due_keeps_what_it_does():
+    odd = torch.tensor([True, False, True])
+    action = explored(400, lambda t: ALL if t % 2 == 0 else odd, random=(0.5, 0.5), hold=2.0)
+    assert torch.equal(action[1::2, 1], action[::2, 1])
+    assert not torch.equal(action[1::2, 0], action[::2, 0])
+
+
+def test_nothing_goes_on_after_a_restart():
+    exploration = Exploration(LevelConfig(noise=0.0, random=(0.5, 0.5), hold=1e9), 3, 2, torch.device("cpu"))
+    exploration.holding[:] = True
+    decide = lambda: exploration(torch.full((3, 2), 9.0), ALL, torch.Generator().manual_seed(0))  # noqa: E731
+    assert (decide() == 0).all()  # what is held
+    exploration.restart()
+    assert (decide() == 9).all()
+
+
+def test_noise_has_its_deviation():
+    exploration = Exploration(LevelConfig(noise=0.2), 3, 2, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
+    assert values.std() == pytest.approx(0.2, rel=0.05) and values.abs().max() < 1.0
