@@ -181,16 +181,16 @@ class AntMaze(Ants):
 
     def outlines(self, index: int) -> list[Outline]:
         """Walls, gaps, and where the blocks are."""
-        return self._still + [self._cell(*self.block(name)[index, :2].tolist(), "block") for name in self.blocks]
+        return self._still + [self._cell(self.block(name)[index], "block") for name in self.blocks]
 
     @cached_property
     def _still(self) -> list[Outline]:
         kinds: list[tuple[str, Literal["wall", "gap"]]] = [("#", "wall"), ("~", "gap")]
-        return [self._cell(*self.maze.place(*cell), kind) for sign, kind in kinds for cell in self.maze.cells(sign)]
+        return [self._cell(self.maze.place(*cell), kind) for sign, kind in kinds for cell in self.maze.cells(sign)]
 
-    def _cell(self, x: float, y: float, kind: Literal["wall", "gap", "block"]) -> Outline:
+    def _cell(self, place: Any, kind: Literal["wall", "gap", "block"]) -> Outline:
         size = self.maze.scale
-        return Outline(x - size / 2, y - size / 2, size, size, kind)
+        return Outline(float(place[0]) - size / 2, float(place[1]) - size / 2, size, size, kind)
 
     def picture(self, index: int) -> np.ndarray:
         """From above [H, W, 3]; the goal is a green sphere, the subgoal an orange one."""
