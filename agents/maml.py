@@ -4,19 +4,22 @@ Many tasks at a time. Within a task, the policy is adapted by a few steps of pol
 The outer level moves where adaptation begins, so that the episodes *after* it are good: its gradient goes through
 the inner steps (`first_order` leaves that out). As published, the outer step is a trust-region step.
 
-With `options`, the policy is a controller over options (see hrl/policies.py), and `adapts` says which level adapts.
+With `options`, the policy is a controller over options, with `subgoals` one that sets subgoals to a low level, as in
+HIRO (see hrl/policies); `adapts` says which level adapts. All learn on the task's return.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import nn
 
-from hrl.agents.base import AdaptingConfig
+from hrl.agents.base import AdaptingConfig, require_continuous
+from hrl.commands import Subgoal
+from hrl.goals import GoalConfig, build_goal_space
 from hrl.nested.adaptation import Adaptation
-from hrl.policies import Options, numbered, policy_for
-from hrl.types import Spec, UserError
+from hrl.policies import Options, Subgoals, numbered, policy_for
+from hrl.types import BatchedEnv, Spec, UserError
 
 
 @dataclass
@@ -28,29 +31,46 @@ class MAMLConfig(AdaptingConfig):
     std: float = 1.0
     """Standard deviation of continuous actions at first, in half-ranges (published: 1)."""
     options: int = 0
-    """Options that a controller chooses from; 0 for a policy without levels."""
+    """Options that a controller chooses from; 0 for none."""
+    subgoals: int = 0
+    """Steps from one subgoal to the next, of a controller that sets subgoals; 0 for none."""
+    goal: GoalConfig = field(default_factory=GoalConfig)
     adapts: Literal["all", "high", "low"] = "all"
-    """What adapts within a task: everything, or one level of a policy with options; the rest all tasks share."""
+    """What adapts within a task: everything, or one level; the rest all tasks share."""
 
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """Everything adapts, or one level of a policy with options."""
+        """Everything adapts, or one level."""
         adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
-        return Adaptation(self._policy(spec).to(device), adapts, self.inner_lr, self.first_order, self.correction)
+        policy = self._policy(spec, device).to(device)
+        return Adaptation(policy, adapts, self.inner_lr, self.first_order, self.correction)
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
         super().check()
-        if not self.std > 0 or min(self.hidden, default=1) < 1 or self.options < 0:
+        if not self.std > 0 or min(self.hidden, default=1) < 1 or min(self.options, self.subgoals) < 0:
             raise UserError(
-                f"--std and --hidden must be positive and --options not negative, "
-                f"not {self.std}, {self.hidden} and {self.options}."
+                f"--std and --hidden must be positive, --options and --subgoals not negative, "
+                f"not {self.std}, {self.hidden}, {self.options} and {self.subgoals}."
             )
-        if self.options and self.outer == "trust-region":
-            raise UserError("--options leaves the policy no divergence in closed form: use --outer adam.")
+        if self.options and self.subgoals:
+            raise UserError("A controller chooses from --options or sets --subgoals; give one of the two.")
+        levels = bool(self.options or self.subgoals)
+        if levels and self.outer == "trust-region":
+            raise UserError("A policy with levels has no divergence in closed form: use --outer adam.")
+        if self.adapts != "all" and not levels:
+            raise UserError(f"--adapts {self.adapts} names a level, so it needs --options or --subgoals above 0.")
 
-    def _policy(self, spec: Spec) -> nn.Module:
-        if not self.options:
-            if self.adapts != "all":
-                raise UserError(f"--adapts {self.adapts} names a level, so it needs --options above 0.")
-            return policy_for(spec, self.hidden, self.std)
-        return Options(spec.state_dim + spec.goal_dim, numbered(spec), self.options, self.hidden)
+    def _policy(self, spec: Spec, device: torch.device) -> nn.Module:
+        inputs = spec.state_dim + spec.goal_dim
+        if self.options:
+            return Options(inputs, numbered(spec), self.options, self.hidden)
+        if self.subgoals:
+            require_continuous(spec, "A level that is shown subgoals")
+            space = build_goal_space(self.goal, spec, self.subgoals, _no_measure, device)
+            subgoal = Subgoal(space, "distance")
+            return Subgoals(spec.state_dim, inputs, spec.action_dim, subgoal, self.subgoals, self.hidden, self.std)
+        return policy_for(spec, self.hidden, self.std)
+
+
+def _no_measure() -> BatchedEnv:
+    raise UserError("--subgoals needs the bounds of a subgoal: give --goal.low and --goal.high.")

@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.distributions import Categorical as Choice
 from torch.distributions import Normal, kl_divergence
 
+from hrl.commands import Subgoal
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.taxi import ABOARD, HELD_OUT, LOAD, Taxi, number
+from hrl.goals import GoalSpace, Select
 from hrl.learners.policy_gradient import Credit, Trajectories, advantages, baseline, dice, discounted, score
 from hrl.nested.adaptation import Adaptation
 from hrl.nested.trust_region import trust_region_step
-from hrl.policies import Categorical, Gaussian, Options, choose
+from hrl.policies import Categorical, Gaussian, Options, Subgoals, choose
 from hrl.training.episodes import finished
 
 
@@ -197,6 +199,46 @@ def test_an_option_stays_until_it_ends():
     assert option.tolist() == [0, 1, 0, 0] and anew.tolist() == [True, True, True, False]
 
 
+def subgoal_policy(period: int = 2) -> Subgoals:
+    """Subgoals within 2 of where a point on a line is; its state has a second entry, and a task's goal is shown."""
+    two = torch.tensor([2.0])
+    space = GoalSpace(Select(torch.tensor([0])), -two, two, relative=True)
+    return Subgoals(2, 3, 1, Subgoal(space, "distance"), period, (4,), std=0.5)
+
+
+def test_a_subgoal_stays_for_its_period_and_the_low_level_is_shown_the_way():
+    policy = subgoal_policy()
+    state, memory = torch.tensor([[1.0, 5.0, 9.0], [4.0, 5.0, 9.0]]), policy.start(2, torch.device("cpu"))
+    noise = torch.tensor([[0.5, 0.5], [0.9, 0.5]])
+    seen = []
+    for t in range(3):
+        moved = state + torch.tensor([0.25 * t, 0.0, 0.0])
+        mean = policy.high.shape(moved)[0]
+        action, memory = policy.act(moved, memory, noise)
+        seen.append(memory)
+        way = (memory[0] - moved[:, :1]) / 2
+        shown = torch.cat([moved[:, :2], way], -1)
+        torch.testing.assert_close(action, policy.low.shape(shown)[0])  # noise of .5 is the mean
+        if t != 1:  # due: the mean, and 1.2816 deviations above it
+            drawn = mean + 0.5 * torch.tensor([[0.0], [1.2815516]])
+            torch.testing.assert_close(memory[0], moved[:, :1] + 2 * drawn)
+    assert [m[3].tolist() for m in seen] == [[True] * 2, [False] * 2, [True] * 2]
+    assert torch.equal(seen[0][0], seen[1][0])
+
+
+def test_the_probability_of_what_subgoals_did_by_hand():
+    torch.manual_seed(0)
+    policy = subgoal_policy()
+    state, action = torch.randn(2, 1, 3), torch.randn(2, 1, 1)
+    target, raw = torch.randn(1, 1).expand(2, 1, 1), torch.randn(1, 1).expand(2, 1, 1)
+    anew = torch.tensor([[True], [False]])
+    found = policy.log_prob(state, action, (target, raw, torch.ones(2, 1), anew)).squeeze(-1)
+    shown = torch.cat([state[..., :2], (target - state[..., :1]) / 2], -1)
+    low = Normal(policy.low.shape(shown)[0], 0.5).log_prob(action).sum((1, 2))
+    high = Normal(policy.high.shape(state)[0], 0.5).log_prob(raw).sum((1, 2))
+    torch.testing.assert_close(found, low + high * torch.tensor([1.0, 0.0]))
+
+
 # -- adaptation ----------------------------------------------------------------------------------------------
 
 
@@ -331,12 +373,32 @@ def test_a_controller_over_options_is_trained_and_evaluated(tmp_path, capsys):
     assert "return after 3 steps of adaptation" in capsys.readouterr().out and video.stat().st_size > 1000
 
 
+@pytest.mark.parametrize("adapts", ["high", "low"])
+def test_a_controller_that_sets_subgoals_adapts_or_its_low_level_does(tmp_path, adapts):
+    line = [*NAVIGATION, "--subgoals", "10", "--goal.low", "-0.5", "--goal.high", "0.5", "--adapts", adapts]
+    line += ["--outer", "adam", "--eval-freq", "0", "--total-steps", "30000"]
+    assert train.main(["maml", *line, "--log-dir", str(tmp_path)]) == 0
+    learner = train.load_policy(run_of(tmp_path), "last").learner
+    assert {name.split(".")[0] for name in learner.adaptation.initial} == {adapts}
+    env = make_env(EnvConfig("hrl/Navigation-v0", num_envs=40))
+    tasks, own = env.sample_tasks(4, learner.generator), learner.adaptation.spread(4)
+    data = learner.collect(env, tasks, own, learner.generator)
+    anew = data.memory[3]
+    assert anew[:, ::10].all() and anew[:, 1:10].logical_not().all()
+    adapted = learner.adaptation.adapted(own, data)
+    assert any((adapted[name] != own[name]).any() for name in own)
+
+
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one as it was made"),
-    (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options above 0"),
+    (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options or --subgoals above 0"),
+    (["--env", "hrl/Taxi-v0", "--subgoals", "5", "--outer", "adam"], "shown subgoals needs continuous (Box) actions"),
+    (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--outer", "adam"], "give --goal.low and --goal.high"),
+    (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--options", "2"], "give one of the two"),
+    (["--env", "hrl/Navigation-v0", "--subgoals", "5"], "use --outer adam"),
     (["--env", "hrl/Navigation-v0", "--options", "2", "--outer", "adam"], "needs numbered (Discrete) actions"),
     (["--env", "hrl/Taxi-v0", "--options", "2"], "use --outer adam"),
-    (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options not negative"),
+    (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options and --subgoals not negative"),
     (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),
     (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
     (["--env", "hrl/Navigation-v0", "--fixed-start", "True"], "leaves nothing to learn"),

@@ -1,0 +1,68 @@
+"""A controller that sets subgoals: HIRO's two levels as one stochastic policy."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hrl.commands import Subgoal
+from hrl.policies.flat import Gaussian
+
+
+class Subgoals(nn.Module):
+    """Every `period` steps a Gaussian controller sets a subgoal; a Gaussian low level is shown the way to it.
+
+    `high.*` are the controller's parameters, `low.*` the low level's. What happened inside is remembered: the target,
+    the controller's draw at this step, the steps since the target was set, and whether this step's draw set it.
+    """
+
+    closed_form = False
+
+    def __init__(
+        self, state_dim: int, inputs: int, action_dim: int, subgoal: Subgoal, period: int, hidden: tuple[int, ...],
+        std: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.state_dim, self.subgoal, self.period = state_dim, subgoal, period
+        self.high = Gaussian(inputs, subgoal.dim, hidden, math.log(std))
+        self.low = Gaussian(state_dim + subgoal.input_dim, action_dim, hidden, math.log(std))
+        self.noise_dim = subgoal.dim + action_dim
+
+    def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """No subgoal in force: the controller is due."""
+        place = torch.zeros(episodes, self.subgoal.dim, device=device)
+        elapsed = torch.full((episodes,), self.period, dtype=torch.int64, device=device)
+        return place, place, elapsed, torch.zeros(episodes, dtype=torch.bool, device=device)
+
+    def act(self, state: Tensor, memory: tuple[Tensor, ...], noise: Tensor | None) -> tuple[Tensor, Any]:
+        """Set a subgoal where the last one's time is over; act on the way to it."""
+        target, _, elapsed, _ = memory
+        cut = self.subgoal.dim
+        anew = elapsed >= self.period
+        drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :cut])
+        target = torch.where(anew.unsqueeze(-1), self.subgoal.issue(state[..., : self.state_dim], drawn), target)
+        action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., cut:])
+        return action, (target, drawn, torch.where(anew, 1, elapsed + 1), anew)
+
+    def _shown(self, state: Tensor, target: Tensor) -> Tensor:
+        own = state[..., : self.state_dim]
+        return torch.cat([own, self.subgoal.encode(own, target, own)], -1)
+
+    def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
+        """Of all that was drawn at each step: the action, and the subgoal where one was set."""
+        target, raw, _, anew = memory
+        acted = self.low.log_prob(self._shown(state, target), action)
+        return acted + torch.where(anew, self.high.log_prob(state, raw), 0.0)
+
+    def shape(self, state: Tensor) -> Any:
+        """Over actions it has none in closed form."""
+        raise NotImplementedError
+
+    def divergence(self, state: Tensor, old: Any) -> Tensor:
+        """Over actions it has none in closed form."""
+        raise NotImplementedError
+
+    def entropy(self, state: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
+        """Of the low level's actions."""
+        return self.low.entropy(self._shown(state, memory[0]))
