@@ -1,6 +1,7 @@
 """HIRO's ant tasks (Nachum 2018, appendix C): a maze, a block to push aside, a gap to fill with a block; and HRAC's
 sparse maze (Zhang 2020)."""
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -120,7 +121,7 @@ class AntMaze(Ants):
             raise ValueError(f"reach, the distance of success, must be positive, not {reach}")
         self.low, self.high = corners(goal)
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
-        self.reward_range = (0.0, 1.0) if self.sparse else None
+        self.reward_range = (0.0, 1.0) if self.sparse else (-math.inf, 0.0)
         self.blocks = [f"block {letter}" for letter in self.maze.blocks]
         part = lambda n: spaces.Box(-np.inf, np.inf, (n,), np.float32)  # noqa: E731
         seen = ANT_QPOS + ANT_QVEL + 1 + 3 * len(self.blocks) * observe_blocks
