@@ -194,9 +194,9 @@ class AntMaze(Ants):
         return Outline(float(place[0]) - size / 2, float(place[1]) - size / 2, size, size, kind)
 
     def picture(self, index: int) -> np.ndarray:
-        """From above [H, W, 3]; the goal is a green sphere, the subgoal an orange one."""
+        """From above [H, W, 3]; the goal is a green sphere, the subgoal an orange one, on a wall where it is in one."""
         marks = [(self.goal[index], GREEN)] + ([] if self.marks is None else [(self.marks[index, :3], ORANGE)])
-        raised = lambda x: [*x.tolist(), self.maze.ground + 0.5][:3]  # noqa: E731
+        raised = lambda x: [*x.tolist(), self.maze.top(*x[:2].tolist()) + 0.5][:3]  # noqa: E731
         spheres = [(raised(x), colour, 0.05 * self.maze.scale) for x, colour in marks]
         return self.viewer.picture(self.physics.qpos[index], spheres, self.maze.view)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import gymnasium
@@ -55,10 +56,21 @@ class Maze:
         """(row, column) of all cells with one of these signs."""
         return [(i, j) for i, row in enumerate(self.rows) for j, sign in enumerate(row) if sign in signs]
 
+    @cached_property
+    def origin(self) -> tuple[int, int]:
+        """(row, column) of the southernmost, westernmost start."""
+        return max(self.cells("s"), key=lambda cell: (cell[0], -cell[1]))
+
     def place(self, row: float, column: float) -> tuple[float, float]:
-        """Centre (x, y) of a cell; the southernmost, westernmost start is the origin."""
-        first = max(self.cells("s"), key=lambda cell: (cell[0], -cell[1]))
-        return (column - first[1]) * self.scale, (first[0] - row) * self.scale
+        """Centre (x, y) of a cell."""
+        return (column - self.origin[1]) * self.scale, (self.origin[0] - row) * self.scale
+
+    def top(self, x: float, y: float) -> float:
+        """Height of what stands at a place: of the wall, the ground, or 0 in a gap. Outside there are walls."""
+        row, column = self.origin[0] - round(y / self.scale), self.origin[1] + round(x / self.scale)
+        inside = 0 <= row < len(self.rows) and 0 <= column < len(self.rows[0])
+        sign = self.rows[row][column] if inside else "#"
+        return {"#": self.ground + self.height, "~": 0.0}.get(sign, self.ground)
 
     @property
     def starts(self) -> list[tuple[float, float]]:

@@ -57,6 +57,8 @@ def test_walls_stand_where_hiro_has_them():
     assert MAZES["Fall"].place(*MAZES["Fall"].cells("B")[0]) == (8, 8)
     assert {MAZES["Fall"].place(*cell) for cell in MAZES["Fall"].cells("~")} == {(0, 16), (8, 16)}
     assert (maze.height, MAZES["Fall"].ground, MAZES["Sparse"].height) == (4, 4, 1)
+    assert [maze.top(*at) for at in ((0, 0), (3, 5), (8, 8), (99, 0))] == [0, 4, 4, 4]
+    assert [MAZES["Fall"].top(*at) for at in ((0, 0), (0, 16), (-8, 0))] == [4, 0, 8]
     assert len(MAZES["Sparse"].starts) == 50 and max(MAZES["Sparse"].starts) == (14, 14)
 
 
@@ -151,6 +153,7 @@ def test_observations_are_hiros():
     for _ in range(3):
         obs, *_ = env.step(env.action_space.sample())
     assert obs["observation"][29] == np.float32(0.003)
+    assert make_env(EnvConfig("hrl/AntMaze-v0")).spec.reward_range == (-math.inf, 0.0)
     assert gym.make("hrl/AntPush-v0", observe_blocks=True).reset()[0]["observation"].shape == (33,)
 
 
@@ -324,7 +327,7 @@ def test_a_picture_shows_ant_goal_and_subgoal():
         plain = ants.render()[0].astype(int)
     except Exception as error:
         pytest.skip(f"MuJoCo draws nothing here: {error}")
-    ants.marks = torch.tensor([[8.0, 16.0]])
+    ants.marks = torch.tensor([[8.0, 8.0]])  # in a wall, so it is drawn on top
     changed = np.abs(ants.render()[0].astype(int) - plain).max(-1) > 40
     red, green, _ = plain.transpose(2, 0, 1)
     goal = np.argwhere(green > red + 60)
