@@ -16,9 +16,11 @@ class Exploration:
     def __init__(self, config: LevelConfig, num_envs: int, action_dim: int, device: torch.device) -> None:
         self.noise, self.hold = config.noise, float(config.hold)
         share = torch.linspace(*config.random, num_envs, device=device).unsqueeze(-1)
-        self.anywhere = max(config.random) > 0
-        self.begins = share / self.hold / (1 - share + share / self.hold)
+        self.anywhere = max(config.random) > 0 or config.wait > 0
+        self.ladder = share / self.hold / (1 - share + share / self.hold)
         """[N, 1] probability that a random decision begins where none goes on, so that the share comes out."""
+        self.begins, self.wandering = self.ladder.clone(), False
+        self.wander(config.wait > 0)
         self.held = torch.zeros(num_envs, action_dim, device=device)
         self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
 
@@ -36,6 +38,12 @@ class Exploration:
         torch.lt(lot, self.begins, out=self.holding)
         torch.where(self.holding & (lot >= 0), uniform[:, 1:] * 2 - 1, self.held, out=self.held)
         return torch.where(self.holding, self.held, action)
+
+    def wander(self, on: bool) -> None:
+        """Decide at random throughout, or as was configured."""
+        if on != self.wandering:
+            self.wandering = on
+            self.begins.copy_(torch.ones_like(self.ladder) if on else self.ladder)
 
     def restart(self) -> None:
         """Nothing goes on."""

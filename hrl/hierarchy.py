@@ -295,3 +295,4 @@ class Hierarchy:
         self.steps = counters["steps"]
         for level in self.levels:
             level.load_counters(counters["levels"][level.name])
+            level.exploration.wander(self.steps < level.config.wait)

@@ -95,7 +95,7 @@ class Level:
             self.learner = make(state_dim + command.input_dim, action_dim, config, values)
         protect(self.learner, config.protect)
         # Before every environment has ended a segment there may be nothing to learn from.
-        starts = max(starts, num_envs * period)
+        starts = max(starts, num_envs * period, config.wait)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
         self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, action_dim, device)
@@ -146,6 +146,7 @@ class Level:
     def learn(self, steps: int, progress: float, generator: torch.Generator) -> None:
         """Keep up the models, and make the updates that are due, after `steps` environment steps."""
         due = self.timescale.due(steps)
+        self.exploration.wander(steps < self.config.wait)
         if self.config.frozen:
             return
         for model in self.models:

@@ -40,6 +40,9 @@ class LevelConfig(LearnerConfig):
     the others lie between."""
     hold: float = 1.0
     """Exploration: decisions that a random one is kept for, on average."""
+    wait: int = 0
+    """Environment steps for which all decisions are random and nothing is learned: meanwhile the levels below learn to
+    obey."""
     hindsight: float = 0.0
     """Share of a batch whose command is replaced by what was reached later."""
     hindsight_strategy: Strategy = "future"
@@ -60,6 +63,7 @@ class LevelConfig(LearnerConfig):
         not_negative = {
             "updates",
             "warmup",
+            "wait",
             "noise",
             "target_noise",
             "noise_clip",

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from conftest import setting, small_hiro
 
+from hrl.envs import EnvConfig, make_env
 from hrl.exploration import Exploration
 from hrl.level_config import LevelConfig
 
@@ -52,3 +54,25 @@ def test_noise_has_its_deviation():
     generator = torch.Generator().manual_seed(0)
     values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
     assert values.std() == pytest.approx(0.2, rel=0.05) and values.abs().max() < 1.0
+
+
+def test_a_level_that_waits_decides_at_random_and_does_not_learn_until_then():
+    env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
+    config = small_hiro(period=1, wait=40)
+    config.low.every = config.high.every = 2
+    agent = config.build(setting(env))
+    low, high = agent.levels
+    obs, own = env.reset(0), []
+    for _ in range(40):  # two environments: 80 steps
+        action = agent.act(obs)
+        own.append(torch.isclose(high.segment.action, high.decide(obs.state, obs.goal), atol=1e-5).all(-1).tolist())
+        step = env.step(action)
+        agent.observe(step)
+        agent.learn(0.0)
+        obs = step.obs
+    assert own == [[False, False]] * 20 + [[True, True]] * 20
+    assert (low.timescale.done, high.timescale.done) == (39, 20)  # the first needs a step of each environment
+    again = config.build(setting(env))
+    assert again.levels[1].exploration.wandering
+    again.load_counters(agent.counters())
+    assert not again.levels[1].exploration.wandering
