@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scipy.stats import t as student
-
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -35,5 +33,7 @@ def mean(values: list[float], digits: int = 2) -> str:
     centre, n = statistics.mean(values), len(values)
     if n == 1:
         return f"{centre:.{digits}f}"
+    from scipy.stats import t as student  # here, since the speed table runs where there is no scipy
+
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
     return f"{centre:.{digits}f} [{centre - half:.{digits}f}, {centre + half:.{digits}f}]"

@@ -68,13 +68,19 @@ MAZES = {
 
 def chosen(maze: str, scale: float | None) -> Maze:
     """One of ours by its name, or as a map says; cells `scale` wide. Raises ValueError for what is neither."""
-    if scale is not None and not scale > 0:
-        raise ValueError(f"scale, the width of a maze's cell, must be positive, not {scale}")
+    if scale is not None:
+        require_positive("scale, the width of a maze's cell,", scale)
     if maze in MAZES:
         return replace(MAZES[maze], scale=scale or MAZES[maze].scale)
     if "/" not in str(maze):
         raise ValueError(f"maze is {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
     return Maze.of(maze.translate(str.maketrans("10/", "#. ")), scale=scale or 8.0)
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raise ValueError for what is no positive number."""
+    if not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name} must be a positive number, not {value}")
 
 
 def corners(goal: Any) -> tuple[Tensor, Tensor]:
@@ -117,8 +123,7 @@ class AntMaze(Ants):
         model = ant_in(self.maze)
         if reward_type not in ("dense", "sparse"):
             raise ValueError(f"reward_type is dense or sparse, not {reward_type}")
-        if not reach > 0:
-            raise ValueError(f"reach, the distance of success, must be positive, not {reach}")
+        require_positive("reach, the distance of success,", reach)
         self.low, self.high = corners(goal)
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
         self.reward_range = (0.0, 1.0) if self.sparse else (-math.inf, 0.0)

@@ -290,10 +290,11 @@ def test_a_map_of_ones_own():
     ("env_id", "kwargs", "sentence"),
     [
         ("AntMaze-v0", {"reward_type": "spares"}, "reward_type is dense or sparse, not spares"),
-        ("AntMaze-v0", {"reach": 0}, "reach, the distance of success, must be positive, not 0"),
+        ("AntMaze-v0", {"reach": 0}, "reach, the distance of success, must be a positive number, not 0"),
         ("AntMaze-v0", {"goal": "north"}, r"goal is a place \[x, y\] or .* not north"),
         ("AntMaze-v0", {"goal": [1, 2, 3, 4]}, r"goal is a place .* not \[1, 2, 3, 4\]"),
-        ("AntMaze-v0", {"scale": -2}, "scale, the width of a maze's cell, must be positive, not -2"),
+        ("AntMaze-v0", {"scale": -2}, "scale, the width of a maze's cell, must be a positive number, not -2"),
+        ("AntMaze-v0", {"scale": "wide"}, "scale, .* must be a positive number, not wide"),
         ("AntGather-v0", {"apples": 90, "bombs": 20}, "there is room for 1 to 99 apples and bombs, not 90 and 20"),
         ("AntGather-v0", {"apples": -1}, "not -1 and 8"),
     ],
