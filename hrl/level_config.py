@@ -69,7 +69,7 @@ class LevelConfig(LearnerConfig):
             "noise_clip",
             "action_l2",
         }
-        share = {"hindsight", "gamma", "tau"}
+        share = {"hindsight", "gamma", "tau", "pessimism"}
         for option in sorted(positive | not_negative | share):
             value = getattr(self, option)
             if value is None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hrl.learners import SAC, TD3, Batch, LearnerConfig
+from hrl.learners.base import cautious
 from hrl.networks import TwinCritic, track
 from hrl.timescale import Timescale
 
@@ -50,6 +51,20 @@ def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transi
     metrics = learner.update_critic(b, torch.Generator())
     assert metrics["critic_loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(target[1::2], b.reward[1::2])  # where the task ended there is nothing after
+
+
+def test_what_is_bootstrapped_lies_between_the_twins_mean_and_the_lesser():
+    twins = torch.tensor([[1.0, -3.0], [2.0, -7.0]])
+    for pessimism, told in ((1.0, [1.0, -7.0]), (0.5, [1.25, -6.0]), (0.0, [1.5, -5.0])):
+        assert cautious(twins, pessimism).tolist() == told
+
+
+@pytest.mark.parametrize("kind", [TD3, SAC])
+def test_without_pessimism_the_target_is_the_twins_mean(kind):
+    learner = kind(3, 2, LearnerConfig(hidden=(8,), target_noise=0.0, pessimism=0.0, entropy=1e-9))
+    b, noise = batch(), torch.zeros(16, 2)
+    values = learner.target_critic(b.next_inputs, learner.act(b.next_inputs, None))
+    assert torch.allclose(learner.target(b, noise), b.reward + b.discount * values.mean(0), atol=1e-5)
 
 
 def test_targets_are_clipped_to_what_values_can_be():

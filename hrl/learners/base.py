@@ -65,6 +65,9 @@ class LearnerConfig:
     """Huber loss for the critic, instead of squares."""
     action_l2: float = 0.0
     """Weight of the mean squared action in the actor's loss (TD3), against saturated actions."""
+    pessimism: float = 1.0
+    """What is bootstrapped of two critics: 1 the lesser (published), 0 their mean, and between. The lesser is too low
+    by some part of their disagreement δ, which adds up to δ/(1-γ): most where little was seen."""
 
 
 def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
@@ -72,6 +75,11 @@ def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
     error = q - target
     loss = torch.nn.functional.smooth_l1_loss(q, target.expand_as(q), reduction="none") if huber else error.square()
     return loss.mean(-1).sum()
+
+
+def cautious(q: Tensor, pessimism: float) -> Tensor:
+    """One value [B] from twins q [2, B]: the lesser (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
+    return q.amin(0) if pessimism == 1 else torch.lerp(q.mean(0), q.amin(0), pessimism)
 
 
 class Learner(nn.Module, ABC):

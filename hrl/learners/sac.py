@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from hrl.learners.adam import Adam
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, regression
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, cautious, regression
 from hrl.networks import TwinCritic, mlp, track
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -104,7 +104,7 @@ class SAC(Learner):
         """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')."""
         with torch.no_grad():
             next_action, log_prob = self.sample(batch.next_inputs, noise)
-            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
+            next_value = cautious(self.target_critic(batch.next_inputs, next_action), self.config.pessimism)
         return batch.reward + batch.discount * (next_value - self.log_alpha.exp() * log_prob)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,6 +115,6 @@ class SAC(Learner):
     def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), and the constraint; log π [B]."""
         action, log_prob = self.sample(batch.inputs, noise)
-        value = self.critic(batch.inputs, action).amin(0)
+        value = cautious(self.critic(batch.inputs, action), self.config.pessimism)
         loss = (alpha * log_prob - value).mean()
         return self.constrained(loss, batch.inputs, action), log_prob.detach()

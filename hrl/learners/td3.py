@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hrl.learners.adam import Adam
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, regression
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, cautious, regression
 from hrl.networks import TwinCritic, mlp, track
 
 
@@ -76,12 +76,12 @@ class TD3(Learner):
         return self.actor_loss(batch)
 
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c)."""
+        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c), or less pessimistic."""
         c = self.config
         with torch.no_grad():
             smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
             next_action = (self.target_actor(batch.next_inputs).tanh() + smoothing).clamp(-1.0, 1.0)
-            next_value = self.target_critic(batch.next_inputs, next_action).amin(0)
+            next_value = cautious(self.target_critic(batch.next_inputs, next_action), c.pessimism)
         return self.bound(batch.reward + batch.discount * next_value)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
