@@ -78,7 +78,7 @@ def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
 
 
 def cautious(q: Tensor, pessimism: float) -> Tensor:
-    """One value [B] from twins q [2, B]: the lesser (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
+    """One value [B] of twins q [2, B]: the lesser (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
     return q.amin(0) if pessimism == 1 else torch.lerp(q.mean(0), q.amin(0), pessimism)
 
 
