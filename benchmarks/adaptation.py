@@ -19,6 +19,8 @@ import tyro
 from running import RESULTS, command, processor
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
+# A controller decides once in ten steps, so its gradient, a mean over steps, is a tenth: the step is ten times as long.
+LEVELS = "--subgoals 10 --goal.low -0.5 --goal.high 0.5 --adapts high --inner-lr 10 --lam 0.97 --outer adam --lr 0.003"
 TASKS = 100
 
 
@@ -37,6 +39,7 @@ CASES = {
     "maml": Case("MAML, 2-D point", POINT, (-40.41, -11.68, -3.33, -3.23)),
     "lambda-1": Case("MAML, 2-D point, λ = 1", f"{POINT} --lam 1 --total-steps 3000000", ()),
     "first-order": Case("first-order MAML, 2-D point", f"{POINT} --first-order True", ()),
+    "subgoals": Case("MAML, a controller that sets subgoals adapts", f"{POINT} {LEVELS}", (), seeds=3),
     "famp": Case("FAMP, Taxi", "famp --env hrl/Taxi-v0", (-9.65, -4.21, 0.66, 0.58), tasks=12, seeds=3),
 }
 

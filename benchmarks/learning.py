@@ -105,7 +105,7 @@ ANTS = [
     on_the_maze(
         "ant-flat",
         "SB3 TD3 + HER",
-        f"sb3-td3 --num-envs 16 --gradient-steps 4 --total-steps 800000 --eval-env {EVAL}",
+        f"sb3-td3 --num-envs 16 --gradient-steps 4 --total-steps 1000000 --eval-env {EVAL}",
         1,
     ),
 ]
