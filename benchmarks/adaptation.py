@@ -10,13 +10,12 @@ import csv
 import json
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from running import RESULTS, command, processor
+from running import RESULTS, command, completed, processor
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
 # A controller decides once in ten steps, so its gradient, a mean over steps, is a tenth: the step is ten times as long.
@@ -60,13 +59,8 @@ def main() -> None:
     """Run what is missing, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "adaptation.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     wanted = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
-    missing = [(case, seed) for case, seed in wanted if f"{case} {seed}" not in results]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for key, result in pool.map(lambda pair: (f"{pair[0]} {pair[1]}", measure(CASES[pair[0]], pair[1])), missing):
-            results[key] = result
-            file.write_text(json.dumps(results, indent=1) + "\n")
+    results = completed(file, wanted, lambda case, seed: measure(CASES[case], seed), options.jobs)
     print("| agent | seed | steps | after 0 | 1 | 2 | 3 steps (± half a 95 % interval) | published | seconds |")
     print("|---" * 9 + "|")
     for case, seed in wanted:

@@ -11,11 +11,9 @@ one before (--low.load, --high.load). Success p_i(t) on task i after t tasks, 10
 """
 
 import csv
-import json
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import torch
 import tyro
 from hrl_scripts import evaluate
-from running import RESULTS, command, processor
+from running import RESULTS, command, completed, processor
 
 ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 3, 2
 TASKS = TURNS * ROUNDS
@@ -48,13 +46,8 @@ def main() -> None:
     options = tyro.cli(Options)
     torch.set_num_threads(1)
     file = RESULTS / "continual.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    missing = [(m, s) for s in range(options.seeds) for m in options.methods if f"{m} {s}" not in results]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for (method, seed), result in zip(missing, pool.map(lambda pair: sequence(*pair), missing), strict=True):
-            results[f"{method} {seed}"] = result
-            file.write_text(json.dumps(results, indent=1) + "\n")
-            print(method, seed, *(f"{x:.2f}" for x in result["final"]), flush=True)
+    wanted = [(m, s) for s in range(options.seeds) for m in options.methods]
+    results = completed(file, wanted, sequence, options.jobs)
     print("| protection | average performance: mean (each seed) | forgetting | forward transfer |")
     print("|---|---|---|---|")
     for method in options.methods:

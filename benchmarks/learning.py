@@ -3,9 +3,9 @@
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
 
 Each run is the command that a user would type. Finished runs are kept in results/learning.json and not run again,
-so that the benchmark can be stopped and continued; --again runs them anew. Long runs (the ants) stay in
-runs/learning, and go on from their last checkpoint where they were interrupted; of each, progress.csv is kept under
-results/runs. They are judged as papers do: by success at the final step of 50 episodes.
+so that the benchmark can be stopped and continued; --again runs them anew, which a changed preset needs. Long runs
+(the ants) stay in runs/learning, and go on from their last checkpoint where they were interrupted; of each,
+progress.csv is kept under results/runs. They are judged as papers do: by success at the final step of 50 episodes.
 """
 
 import csv
@@ -13,8 +13,8 @@ import json
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ from statistics import fmean
 from typing import Any
 
 import tyro
-from running import RESULTS, ROOT, command, processor
+from running import RESULTS, ROOT, command, processor, side_by_side
 
+from hrl.training.run import RunFolder
 from hrl.training.statistics import bootstrap_interval, interquartile_mean
 
 UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
@@ -57,8 +58,9 @@ class Case:
 
     @property
     def key(self) -> str:
-        """As a folder's name."""
-        return f"{self.name} {self.env}".replace("/", "-").replace(" ", "-").replace(",", "").lower()
+        """As a folder's name; other arguments have another."""
+        name = f"{self.name} {self.env}".replace("/", "-").replace(" ", "-").replace(",", "").lower()
+        return f"{name}-{zlib.crc32(self.arguments.encode()):08x}"
 
 
 CASES = [
@@ -95,6 +97,7 @@ def on_the_maze(group: str, name: str, arguments: str, seeds: int) -> Case:
 
 ANTS = [
     on_the_maze("ant-maze", "HIRO, our preset", "hiro", 3),
+    on_the_maze("ant-parts", "the lesser of the high level's critics", "hiro --high.pessimism 1", 1),
     on_the_maze("ant-parts", "low level paid by distance", "hiro --low.reward distance --low.action-l2 0.02", 1),
     on_the_maze("ant-parts", "low level with hindsight", "hiro --low.hindsight 0.5 --low.hindsight-horizon 10", 1),
     on_the_maze("ant-parts", "high level with hindsight", "hiro --high.hindsight 0.5", 1),
@@ -109,7 +112,15 @@ ANTS = [
         1,
     ),
 ]
-CASES += ANTS
+CASES += [
+    *ANTS,
+    Case("ant-sparse", "HIRO, our preset", "hrl/AntMazeSparse-v0", "hiro", 3, long=True,
+         variant="HRAC's: scale 2, 500 steps, within 1, begun anywhere", published="HRAC .89 at 5M"),
+    Case("ant-push", "HIRO, our preset", "hrl/AntPush-v0", "hiro", 3, long=True,
+         variant="HIRO's: 500 steps, within 5", published=".92 best of 10M; reruns mostly .00"),
+    Case("ant-fall", "HIRO, our preset", "hrl/AntFall-v0", "hiro", 3, long=True,
+         variant="HIRO's: 500 steps, within 5", published=".66 best of 10M"),
+]  # fmt: skip
 
 EPISODES, LONG_EPISODES = 100, 50
 
@@ -139,13 +150,12 @@ def main() -> None:
         for case, seed in wanted:
             shutil.rmtree(lasting(case, seed), ignore_errors=True)
     missing = [(c, s) for c, s in wanted if not any(_matches(r, c, s) for r in results)]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(lambda pair: measure(*pair, options.jobs), missing):
-            results.append(result)
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps(results, indent=1) + "\n")
-            print(f"{result['name']:22} {result['env']:20} seed {result['seed']}: success "
-                  f"{result['success_rate_any']:.2f}, {result['train_seconds']:.0f} s", flush=True)  # fmt: skip
+    for (case, seed), result in side_by_side(lambda pair: measure(*pair, options.jobs), missing, options.jobs):
+        results.append(result)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"{case.name:22} {case.env:20} seed {seed}: success {result['success_rate_any']:.2f}, "
+              f"{result['train_seconds']:.0f} s", flush=True)  # fmt: skip
     print(table(results))
     print(long_table(results))
 
@@ -196,21 +206,15 @@ def lasting(case: Case, seed: int) -> Path:
 
 def trained(case: Case, seed: int, folder: Path) -> Path:
     """The folder of the case's run, trained to its end: from its last checkpoint, where there is one."""
-    begun = [path.parent for path in folder.rglob("config.json") if list(path.parent.rglob("manifest.json"))]
-    if not begun:
+    run = RunFolder.begun(folder)
+    if run is None:
         words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
         command("train.py", *words, "--log-dir", str(folder), processes=case.processes)
-    elif not finished(begun[0]):
-        command("train.py", "--resume", str(begun[0]))
-    (run,) = (path.parent for path in folder.rglob("config.json") if list(path.parent.rglob("manifest.json")))
-    return run
-
-
-def finished(run: Path) -> bool:
-    """Whether a run has all its steps."""
-    wanted = json.loads((run / "config.json").read_text())["config"]["run"]["total_steps"]
-    with (run / "progress.csv").open(newline="") as progress:
-        return max(int(row["time/total_timesteps"]) for row in csv.DictReader(progress)) >= wanted
+        run = RunFolder.begun(folder)
+    elif not run.finished:
+        command("train.py", "--resume", str(run.path))
+    assert run is not None
+    return run.path
 
 
 def table(results: list[dict[str, Any]]) -> str:

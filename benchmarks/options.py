@@ -10,13 +10,12 @@ results/options.json and not run again.
 import json
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from running import RESULTS, command, mean, processor
+from running import RESULTS, command, completed, mean, processor
 
 CASES = {
     "learned": ("MODAC: options with learned rewards", "--reward learned"),
@@ -44,13 +43,8 @@ def main() -> None:
     """Run what is missing, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "options.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    missing = [(c, s) for s in range(options.seeds) for c in options.cases if f"{c} {s}" not in results]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for (case, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
-            results[f"{case} {seed}"] = result
-            file.write_text(json.dumps(results, indent=1) + "\n")
-            print(f"{case}, seed {seed}: {result['returns']}", flush=True)
+    wanted = [(c, s) for s in range(options.seeds) for c in options.cases]
+    results = completed(file, wanted, measure, options.jobs)
     print("| manager over | " + " | ".join(f"after {k}" for k in SHOWN) + " | seconds |")
     print("|---" * (len(SHOWN) + 2) + "|")
     for case in options.cases:

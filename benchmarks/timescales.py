@@ -11,13 +11,12 @@ import json
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from running import RESULTS, command, processor
+from running import RESULTS, command, completed, processor
 
 ENV = "hrl/PointMaze_UMaze-v0"
 
@@ -38,12 +37,8 @@ def main() -> None:
     """Run what is missing, then print the table and draw it."""
     options = tyro.cli(Options)
     file = RESULTS / "timescales.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    missing = [(r, s) for r in options.ratios for s in range(options.seeds) if f"{r} {s}" not in results]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for (ratio, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
-            results[f"{ratio} {seed}"] = result
-            file.write_text(json.dumps(results, indent=1) + "\n")
+    wanted = [(r, s) for r in options.ratios for s in range(options.seeds)]
+    results = completed(file, wanted, measure, options.jobs)
     print("| ratio | success: mean (each seed) | high level's drift over the low level's: median | warned |")
     print("|---|---|---|---|")
     for ratio in options.ratios:

@@ -11,14 +11,13 @@ import json
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import tyro
-from running import RESULTS, command, processor
+from running import RESULTS, command, completed, processor
 
 LINE = "sac --env Pendulum-v1 --hidden 64 64 --total-steps 8000 --eval-freq 0 --save-freq 0"
 CASES = {
@@ -45,12 +44,8 @@ def main() -> None:
     """Run what is missing, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "tuning.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    missing = [(c, s) for s in range(options.seeds) for c in CASES if f"{c} {s}" not in results]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for (case, seed), result in zip(missing, pool.map(lambda pair: measure(*pair), missing), strict=True):
-            results[f"{case} {seed}"] = result
-            file.write_text(json.dumps(results, indent=1) + "\n")
+    wanted = [(c, s) for s in range(options.seeds) for c in CASES]
+    results = completed(file, wanted, measure, options.jobs)
     of = lambda case, key: [results[f"{case} {s}"][key] for s in range(options.seeds)]  # noqa: E731
     none, best = random_return(), statistics.mean(of("as tuned by hand", "return"))
     print(f"A random policy: {none:.0f}.\n\n| SAC, Pendulum-v1 | return: mean (each seed) | score | it ended at |")

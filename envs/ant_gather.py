@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, RED, Ants
+from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, RED, Ants, require_number, require_positive
 from hrl.envs.physics import Simulator
 from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleEnv
@@ -42,6 +42,8 @@ class AntGather(Ants):
     ) -> None:
         if min(apples, bombs) < 0 or not 0 < apples + bombs < RANGE**2:
             raise ValueError(f"there is room for 1 to {RANGE**2 - 1} apples and bombs, not {apples} and {bombs}")
+        require_positive("span, the angle that is seen,", span)
+        require_number("dying_cost", dying_cost)
         self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost
         seen = spaces.Box(-np.inf, np.inf, (ANT_QPOS + ANT_QVEL + 2 * BINS + 1,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, room(RANGE + 1.0), physics)

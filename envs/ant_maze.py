@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants
+from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants, require_positive
 from hrl.envs.physics import Simulator
 from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleGoalEnv
@@ -70,17 +70,11 @@ def chosen(maze: str, scale: float | None) -> Maze:
     """One of ours by its name, or as a map says; cells `scale` wide. Raises ValueError for what is neither."""
     if scale is not None:
         require_positive("scale, the width of a maze's cell,", scale)
-    if maze in MAZES:
+    if str(maze) in MAZES:
         return replace(MAZES[maze], scale=scale or MAZES[maze].scale)
     if "/" not in str(maze):
         raise ValueError(f"maze is {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
     return Maze.of(maze.translate(str.maketrans("10/", "#. ")), scale=scale or 8.0)
-
-
-def require_positive(name: str, value: Any) -> None:
-    """Raise ValueError for what is no positive number."""
-    if not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name} must be a positive number, not {value}")
 
 
 def corners(goal: Any) -> tuple[Tensor, Tensor]:
@@ -124,6 +118,8 @@ class AntMaze(Ants):
         if reward_type not in ("dense", "sparse"):
             raise ValueError(f"reward_type is dense or sparse, not {reward_type}")
         require_positive("reach, the distance of success,", reach)
+        if not isinstance(observe_blocks, bool):
+            raise ValueError(f"observe_blocks is True or False, not {observe_blocks}")
         self.low, self.high = corners(goal)
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
         self.reward_range = (0.0, 1.0) if self.sparse else (-math.inf, 0.0)

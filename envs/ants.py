@@ -1,5 +1,6 @@
 """What every task of MuJoCo's ant shares: the body, how it begins, and physics that goes on beside learning."""
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -17,6 +18,18 @@ SUBSTEPS, NOISE = 5, 0.1
 ANT_QPOS, ANT_QVEL = 15, 14
 CLOCK = 0.001
 GREEN, RED, ORANGE = (0.1, 0.8, 0.2, 0.7), (0.9, 0.1, 0.1, 1.0), (1.0, 0.6, 0.0, 0.8)
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise ValueError for what is none."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number, not {value}")
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raise ValueError for what is no positive number."""
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number, not {value}")
 
 
 class Ants(TensorEnv):

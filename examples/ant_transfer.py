@@ -19,6 +19,7 @@ from hrl_scripts import evaluate, train
 
 from hrl.training.logger import STEPS, read_progress
 from hrl.training.pictures import save_curves
+from hrl.training.run import RunFolder
 from hrl.training.statistics import Curve
 
 FIRST = "hiro --env hrl/AntMaze-v0"
@@ -36,6 +37,8 @@ class Options:
     """Steps of that first run."""
     transfer_steps: int = 500_000
     """Steps on the second maze, each time."""
+    episodes: int = 50
+    """Episodes that the first run is judged by."""
     options: str = ""
     """More options for every train.py, as --options='--preset debug'."""
     out: Path = Path("runs/transfer")
@@ -45,8 +48,9 @@ class Options:
 def main() -> None:
     """Every command in turn."""
     o = tyro.cli(Options)
+    o.out.mkdir(parents=True, exist_ok=True)
     first = o.run or trained(f"{FIRST} --total-steps {o.steps} {o.options}", o.out / "first")
-    typed(evaluate.main, f"{first} --env hrl/AntMazeEval-v0 --episodes 50 --plot {o.out / 'subgoals.png'}")
+    typed(evaluate.main, f"{first} --env hrl/AntMazeEval-v0 --episodes {o.episodes} --plot {o.out / 'subgoals.png'}")
     again = f"{SECOND} --total-steps {o.transfer_steps} {o.options}"
     runs = {
         "over the trained low level": trained(f"{again} --low.load {first} --low.frozen True", o.out / "over"),
@@ -58,10 +62,15 @@ def main() -> None:
 
 
 def trained(command: str, folder: Path) -> Path:
-    """The run that train.py makes in this folder, or made there before."""
-    if not list(folder.rglob("config.json")):
+    """The run that train.py makes in this folder, or made there before; one that was stopped goes on."""
+    run = RunFolder.begun(folder)
+    if run is None:
         typed(train.main, f"{command} --log-dir {folder}")
-    return next(folder.rglob("config.json")).parent
+    elif not run.finished:
+        typed(train.main, f"--resume {run.path}")
+    run = run or RunFolder.begun(folder)
+    assert run is not None
+    return run.path
 
 
 def typed(main: Callable[[list[str]], int], command: str) -> None:

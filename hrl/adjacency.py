@@ -104,8 +104,9 @@ class AdjacencyMatrix:
         self.cells, number = torch.unique(torch.cat([self.cells, cell]), dim=0, return_inverse=True)
         if len(self) > self.limit:
             raise UserError(
-                f"More than {self.limit} cells of width {self.width} were visited: make adjacency.cell wider, "
-                "adjacency.limit greater, or subgoals of fewer entries with goal.indices."
+                f"More than {self.limit} cells of width {self.width} were visited. Begin with a wider "
+                "adjacency.cell or subgoals of fewer entries (goal.indices); or go on from here with --resume, after "
+                "raising the adjacency limit in the run's config.json."
             )
         moved = number[:known]
         grown = torch.eye(len(self), dtype=torch.bool, device=cell.device)

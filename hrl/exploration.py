@@ -15,7 +15,8 @@ class Exploration:
 
     def __init__(self, config: LevelConfig, num_envs: int, action_dim: int, device: torch.device) -> None:
         self.noise, self.hold = config.noise, float(config.hold)
-        share = torch.linspace(*config.random, num_envs, device=device).unsqueeze(-1)
+        first, last = config.random if num_envs > 1 else (sum(config.random) / 2,) * 2
+        share = torch.linspace(first, last, num_envs, device=device).unsqueeze(-1)
         self.anywhere = max(config.random) > 0 or config.wait > 0
         self.ladder = share / self.hold / (1 - share + share / self.hold)
         """[N, 1] probability that a random decision begins where none goes on, so that the share comes out."""
@@ -24,11 +25,16 @@ class Exploration:
         self.held = torch.zeros(num_envs, action_dim, device=device)
         self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
 
+    def noisy(self, action: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, A] what a policy says, with noise."""
+        if not self.noise:
+            return action
+        noise = torch.randn(action.shape, generator=generator, device=action.device)
+        return torch.add(action, noise, alpha=self.noise).clamp_(-1.0, 1.0)
+
     def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
         """[N, A] what is done where the policy says `action`; `due` [N] says who decides anew at all."""
-        if self.noise:
-            noise = torch.randn(action.shape, generator=generator, device=action.device)
-            action = torch.add(action, noise, alpha=self.noise).clamp_(-1.0, 1.0)
+        action = self.noisy(action, generator)
         if not self.anywhere:
             return action
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)

@@ -75,7 +75,8 @@ class GoalSpace:
     def same(self, other: "GoalSpace") -> bool:
         """Whether goals mean the same in another space, as far as its declaration tells."""
         alike = self.relative == other.relative and self.threshold == other.threshold and self.order == other.order
-        return alike and torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
+        bounds = torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
+        return alike and bounds and torch.equal(self.frequencies, other.frequencies)
 
     @property
     def dim(self) -> int:

@@ -7,7 +7,7 @@ command to the level below. `act`, `observe` and `learn` are the whole way of th
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from hrl.types import Observation, Step
 RANK_SEED = 104_729
 """What sets the random states of two processes of a run apart."""
 
+Manner = Literal["greedy", "noisy", "exploring"]
+"""As policies say; with their noise; or with random decisions and tests too, which the training environments alone
+have."""
 Memory = list[Held]
 """What every upper level has in force, lowest first. All that acting remembers from step to step."""
 
@@ -88,7 +91,7 @@ class Hierarchy:
         return [Held.nothing(num_envs, below.command.dim, self.device) for below in self.levels[:-1]]
 
     @torch.inference_mode()
-    def decide(self, obs: Observation, memory: Memory, explore: bool) -> Decisions:
+    def decide(self, obs: Observation, memory: Memory, how: Manner) -> Decisions:
         """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
@@ -102,21 +105,23 @@ class Hierarchy:
             above = above | memory[i - 1].due(level.period)
             action = level.segment.action
             if not nowhere(above):
-                action = self._decision(level, state, targets[0], above, greedy, explore)
+                action = self._decision(level, state, targets[0], above, greedy, how)
                 renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, action))
-            if explore and self.testing:
+            if how == "exploring" and self.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state)), level.segment.tested)
             for answers, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
                 answers.insert(0, answer)
         always = torch.ones_like(above)
-        actions.insert(0, self._decision(self.levels[0], state, targets[0], always, greedy, explore))
+        actions.insert(0, self._decision(self.levels[0], state, targets[0], always, greedy, how))
         return Decisions(actions, targets, due, [greedy, *tests], renewed)
 
     def _decision(
-        self, level: Level, state: Tensor, target: Tensor, due: Tensor, greedy: Tensor, explore: bool
+        self, level: Level, state: Tensor, target: Tensor, due: Tensor, greedy: Tensor, how: Manner
     ) -> Tensor:
-        if not explore:
+        if how == "greedy":
             return level.decide(state, target)
+        if how == "noisy":
+            return level.noisy(state, target, self.generator)
         explored = level.explore(state, target, due, self.generator)
         if not self.testing:
             return explored
@@ -125,7 +130,7 @@ class Hierarchy:
     @torch.inference_mode()
     def act(self, obs: Observation) -> Tensor:
         """Actions [N, A] in [-1, 1] for training: explores, and opens a segment where a level decided anew."""
-        d = self.decide(obs, self.memory, explore=True)
+        d = self.decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.replay.cursor
         bottom.segment.begin(obs.state, d.targets[0], d.actions[0], first, d.tests[0])

@@ -137,6 +137,10 @@ class Level:
         """The deterministic decision [..., A] in [-1, 1]."""
         return self.learner.act(self.inputs(state, target), None)
 
+    def noisy(self, state: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+        """The decision [B, A] with noise alone, in any environments."""
+        return self.exploration.noisy(self.learner.act(self.inputs(state, target), generator), generator)
+
     def explore(self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
         """The decision [N, A] with exploration, for those environments that are due [N]."""
         return self.exploration(self.learner.act(self.inputs(state, target), generator), due, generator)

@@ -37,20 +37,21 @@ class LevelConfig(LearnerConfig):
     """Exploration: standard deviation of Gaussian noise, in half-ranges of the action."""
     random: tuple[float, float] = (0.0, 0.0)
     """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
-    the others lie between."""
+    the others lie between, and one alone has their mean."""
     hold: float = 1.0
     """Exploration: decisions that a random one is kept for, on average."""
     wait: int = 0
     """Environment steps for which all decisions are random and nothing is learned: meanwhile the levels below learn to
     obey."""
     hindsight: float = 0.0
-    """Share of a batch whose command is replaced by what was reached later."""
+    """Share of a batch whose command is replaced by what was reached later, or by another."""
     hindsight_strategy: Strategy = "future"
-    """Reached when: at a random later moment of the episode, or at its end."""
+    """Reached when: at a random later moment of the episode, or at its end. Or not reached at all: any subgoal, at the
+    task's level another episode's goal, which shows what a decision is worth whatever is wanted now."""
     hindsight_horizon: int | None = None
     """Only moments within so many of the level's decisions. Default: to the episode's end."""
     clip_values: bool = True
-    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known (TD3)."""
     frozen: bool = False
     """Act, but do not learn."""
     earlier: Annotated[Path | None, tyro.conf.arg(name="load")] = None
@@ -80,7 +81,7 @@ class LevelConfig(LearnerConfig):
                 raise UserError(f"{prefix}{option} must not be negative, but is {value}.")
             if option in share and not 0 <= value <= 1:
                 raise UserError(f"{prefix}{option} must lie between 0 and 1, not at {value}.")
-        if self.gamma == 1.0 and self.clip_values:
+        if self.gamma == 1.0 and self.clip_values and self.learner == "td3":
             raise UserError(f"{prefix}gamma must be below 1 while {prefix}clip_values is on.")
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")

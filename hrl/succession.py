@@ -59,7 +59,12 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
     if {name: x.shape for name, x in known.items()} != {n: x.shape for n, x in drawn.items() if n in known}:
         raise UserError(
             f"The {level.name} level of the run in {run} has networks of other sizes: its observations, goals and "
-            "actions, and the options --….hidden, --….tasks and --….learner, must be the same as here."
+            "actions, and the options --….hidden, --….layer-norm, --….tasks and --….learner, must be the same as here."
+        )
+    if not torch.equal(level.sight, earlier.sight):
+        raise UserError(
+            f"The {level.name} level of the run in {run} does not see what it would see here: its state entries "
+            f"{_unseen(earlier)} are hidden from it; give --….blind the same."
         )
     new = level.config.tasks > 1 and not level.config.frozen
     task = earlier.learner.task + new
@@ -77,6 +82,10 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
         level.learner.choose_task(task)
         if level.protection is not None:
             level.protection.begin(drawn)
+
+
+def _unseen(level: Level) -> str:
+    return " ".join(str(i) for i in (level.sight == 0).nonzero().flatten().tolist()) or "(none)"
 
 
 def _sealed(earlier: Level, config: ProtectConfig, run: Path, generator: torch.Generator) -> dict[str, Tensor]:

@@ -297,6 +297,10 @@ def test_a_map_of_ones_own():
         ("AntMaze-v0", {"scale": "wide"}, "scale, .* must be a positive number, not wide"),
         ("AntGather-v0", {"apples": 90, "bombs": 20}, "there is room for 1 to 99 apples and bombs, not 90 and 20"),
         ("AntGather-v0", {"apples": -1}, "not -1 and 8"),
+        ("AntGather-v0", {"span": 0}, "span, the angle that is seen, must be a positive number, not 0"),
+        ("AntGather-v0", {"dying_cost": "dear"}, "dying_cost must be a number, not dear"),
+        ("AntMaze-v0", {"observe_blocks": "some"}, "observe_blocks is True or False, not some"),
+        ("AntMaze-v0", {"maze": [1]}, r"maze is Maze, .* not \[1\]"),
     ],
 )
 def test_nonsense_is_told_in_a_sentence(env_id, kwargs, sentence):
@@ -325,9 +329,10 @@ def test_a_picture_shows_ant_goal_and_subgoal():
     ants = AntMaze(render_mode="rgb_array", goal=(16.0, 0.0))
     ants.reset(seed=0)
     try:
-        plain = ants.render()[0].astype(int)
+        mujoco.Renderer(ants.physics.model).close()
     except Exception as error:
         pytest.skip(f"MuJoCo draws nothing here: {error}")
+    plain = ants.render()[0].astype(int)
     ants.marks = torch.tensor([[8.0, 8.0]])  # in a wall, so it is drawn on top
     changed = np.abs(ants.render()[0].astype(int) - plain).max(-1) > 40
     red, green, _ = plain.transpose(2, 0, 1)

@@ -61,7 +61,7 @@ def test_prediction_keeps_each_environments_own_clock():
 def test_prediction_takes_single_observations_and_explores_when_asked_to():
     bridge = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config = small_hiro()
-    config.low.noise = 0.5
+    config.low.noise, config.low.random, config.low.hold = 0.5, (0.5, 1.0), 3.0
     agent = config.build(setting(bridge))
     policy = HierarchyPolicy(agent, bridge)
     one, _ = gym.make("GoalLine-v0").reset(seed=0)
@@ -69,6 +69,9 @@ def test_prediction_takes_single_observations_and_explores_when_asked_to():
     (single, _), (batched, _) = policy.predict(one), policy.predict(batch)
     assert single.shape == (1,) and np.array_equal(batched, single[None])
     assert len({float(policy.predict(one, deterministic=False)[0][0]) for _ in range(5)}) > 1
+    four = {key: value[None].repeat(4, 0) for key, value in one.items()}
+    near = policy.predict(four, deterministic=False)[0] - policy.predict(four)[0]
+    assert near.shape == (4, 1) and np.unique(near).size == 4  # noise of its own for each
 
 
 def test_intervals_are_those_of_the_textbooks():

@@ -24,6 +24,11 @@ def test_the_share_of_random_decisions_rises_over_the_environments_however_long_
     assert random.float().mean(0).tolist() == pytest.approx([0.0, 0.25, 0.5], abs=0.03)
 
 
+def test_one_environment_alone_has_the_mean_share():
+    exploration = Exploration(LevelConfig(random=(0.0, 0.5), hold=1.0), 1, 2, torch.device("cpu"))
+    assert exploration.ladder.tolist() == [[0.25]]
+
+
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_a_random_decision_is_kept_for_so_many_on_average(share):
     action = explored(6_000, random=(share, share), hold=4.0)
@@ -53,7 +58,8 @@ def test_noise_has_its_deviation():
     exploration = Exploration(LevelConfig(noise=0.2), 3, 2, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
-    assert values.std() == pytest.approx(0.2, rel=0.05) and values.abs().max() < 1.0
+    assert values.std() == pytest.approx(0.2, rel=0.05) and values.mean() == pytest.approx(0.0, abs=0.01)
+    assert max(exploration(torch.full((3, 2), 0.95), ALL, generator).max() for _ in range(50)) == 1.0
 
 
 def test_a_level_that_waits_decides_at_random_and_does_not_learn_until_then():

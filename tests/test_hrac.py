@@ -22,6 +22,7 @@ from hrl.learners import SAC, TD3, LearnerConfig
 from hrl.processes import Processes
 from hrl.replay.ring import Replay
 from hrl.training.checkpoint import Checkpoints
+from hrl.training.run import RunFolder
 from hrl.types import UserError
 
 REACH = 6
@@ -135,7 +136,7 @@ def test_rows_that_were_written_over_are_not_read():
 
 def test_more_cells_than_the_matrix_may_have_are_told():
     matrix = AdjacencyMatrix(1, 2, 1.0, 3, CPU)
-    with pytest.raises(UserError, match=r"adjacency\.cell wider"):
+    with pytest.raises(UserError, match=r"a wider adjacency\.cell"):
         matrix.add(torch.arange(4.0).reshape(4, 1, 1), torch.tensor([[2], [2], [1], [0]]))
 
 
@@ -295,6 +296,13 @@ def test_nonsense_is_told_in_one_sentence(option, words, tmp_path, capsys):
     assert train.main(["hrac", *LINE, "--log-dir", str(tmp_path), *option.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_what_was_learned_is_kept_where_too_many_cells_were_visited(tmp_path, capsys):
+    assert train.main(["hrac", *LINE, "--adjacency.limit", "2", "--log-dir", str(tmp_path)]) == 2
+    assert "were visited" in capsys.readouterr().err
+    found = RunFolder.begun(tmp_path)
+    assert found is not None and 0 < Checkpoints(found.checkpoints).steps < 500
 
 
 def test_several_processes_are_refused(tmp_path, capsys, monkeypatch):

@@ -67,6 +67,13 @@ def test_without_pessimism_the_target_is_the_twins_mean(kind):
     assert torch.allclose(learner.target(b, noise), b.reward + b.discount * values.mean(0), atol=1e-5)
 
 
+def test_sacs_actor_climbs_what_is_bootstrapped():
+    learner = SAC(3, 2, LearnerConfig(hidden=(8,), pessimism=0.0, entropy=1e-9))
+    b, noise = batch(), torch.zeros(16, 2)
+    loss, _ = learner.actor_loss(b, noise, torch.zeros(()))
+    assert loss.item() == pytest.approx(-learner.critic(b.inputs, learner.mode(b.inputs)).mean().item(), rel=1e-5)
+
+
 def test_targets_are_clipped_to_what_values_can_be():
     learner = TD3(3, 2, LearnerConfig(hidden=(8,)), value_range=(-0.1, 0.0))
     b = batch()

@@ -8,8 +8,10 @@ from torch.distributions import Categorical as Choice
 from torch.distributions import Normal, kl_divergence
 
 from hrl.commands import Subgoal
+from hrl.envs import Observation, Step
 from hrl.goals import GoalSpace, Select
 from hrl.policies import Categorical, Gaussian, Options, Subgoals, choose
+from hrl.training.actor import Actor
 
 
 def test_a_gaussian_is_torchs_and_draws_from_it():
@@ -110,9 +112,27 @@ def test_a_subgoal_stays_for_its_period_and_the_low_level_is_shown_the_way():
         torch.testing.assert_close(action, policy.low.shape(shown)[0])  # noise of .5 is the mean
         if t != 1:  # due: the mean, and 1.2816 deviations above it
             drawn = mean + 0.5 * torch.tensor([[0.0], [1.2815516]])
-            torch.testing.assert_close(memory[0], moved[:, :1] + 2 * drawn)
+            torch.testing.assert_close(memory[0], moved[:, :1] + 2 * drawn.clamp(-1, 1))
     assert [m[3].tolist() for m in seen] == [[True] * 2, [False] * 2, [True] * 2]
     assert torch.equal(seen[0][0], seen[1][0])
+
+
+def test_subgoals_stay_within_their_bounds_and_what_was_drawn_is_remembered():
+    policy = subgoal_policy()
+    state, noise = torch.zeros(2, 3), torch.tensor([[1e-6, 0.5], [1 - 1e-6, 0.5]])
+    _, (target, drawn, _, _) = policy.act(state, policy.start(2, torch.device("cpu")), noise)
+    assert target.tolist() == [[-2.0], [2.0]] and drawn[0] < -1.5 and drawn[1] > 1.5
+
+
+def test_what_is_remembered_of_an_episode_ends_with_it():
+    policy, cpu = subgoal_policy(), torch.device("cpu")
+    actor = Actor(policy, lambda: dict(policy.named_parameters()), cpu)
+    state, flag = torch.zeros(2, 3), torch.tensor([False, True])
+    _, memory, _ = actor.decide(Observation(state, torch.zeros(2, 0)), actor.start(2))
+    obs = Observation(state, torch.zeros(2, 0))
+    step = Step(obs, obs, torch.zeros(2), ~flag & flag, flag, ~flag | flag, ~flag & flag, 2)
+    (target, _, elapsed, _), _ = actor.after(memory, step)
+    assert torch.equal(target[0], memory[0][0]) and target[1] == 0 and elapsed.tolist() == [1, 2]
 
 
 def test_the_probability_of_what_subgoals_did_by_hand():

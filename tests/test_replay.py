@@ -160,6 +160,31 @@ def test_hindsight_goals_change_their_share_and_the_reward_follows():
     assert torch.equal(changed.target[moved], low.command.project(t.next_state)[moved])
 
 
+def test_random_subgoals_lie_anywhere_around_where_they_are_set():
+    agent = _line_agent(hindsight=0.0)
+    low = agent.levels[0]
+    t = everything(agent, 0)
+    relabel = HindsightGoals(low.command, low.replay, share=1.0, strategy="random")
+    changed = relabel(t, torch.Generator().manual_seed(0))
+    raw = (changed.target - low.command.project(t.state)) / low.command.space.half
+    assert raw.abs().max() <= 1.00001 and raw.mean().abs() < 0.2 and raw.std() == pytest.approx(3**-0.5, abs=0.1)
+    assert torch.equal(changed.target, changed.next_target)
+
+
+def test_random_goals_of_the_task_are_those_of_other_decisions():
+    agent = _line_agent(hindsight=0.8)
+    (relabel,) = agent.levels[1].relabels
+    assert isinstance(relabel, HindsightTask)
+    relabel.strategy, relabel.share = "random", 1.0
+    t = everything(agent, 1)
+    changed = relabel(t, torch.Generator().manual_seed(0))
+    kept = ~relabel.steps.holds(t.steps)
+    assert torch.equal(changed.target[1:][~kept[1:]], t.target[:-1][~kept[1:]])
+    again = relabel.judged(t, changed.target)[0]
+    paid = (again * relabel.gamma ** torch.arange(relabel.period)).sum(-1)
+    assert torch.allclose(changed.reward[~kept], paid[~kept])
+
+
 def test_hindsight_on_the_task_pays_every_step_again_and_ends_at_the_goal():
     class Steps:
         """A ring whose row k holds the state k / 10."""

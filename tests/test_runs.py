@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hrl.agents import AGENTS
 from hrl.training.checkpoint import Checkpoints
+from hrl.training.run import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = ["--env", "tasks:GoalLine-v0", "--preset", "debug", "--threads", "1", "--no-progress"]
@@ -102,6 +103,25 @@ def test_a_run_that_is_resumed_equals_one_that_went_on(finished, tmp_path):
     assert same_state(first, finished)
     curves = [EventAccumulator(str(run)).Reload().Scalars("train/low/q_mean") for run in (first, finished)]
     assert [(e.step, e.value) for e in curves[0]] == [(e.step, e.value) for e in curves[1]]
+
+
+def test_random_decisions_that_are_held_end_at_a_checkpoint(tmp_path):
+    held = [f"--{level}.{word}" for level in ("low", "high") for word in ("random", "hold")]
+    held = [x for word in held for x in (word, *(("0.5", "0.5") if word.endswith("random") else ("4",)))]
+    whole, part = (trained(tmp_path / steps, *held, "--total-steps", steps) for steps in ("1000", "500"))
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(part, whole)
+
+
+def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
+    assert RunFolder.begun(tmp_path) is None
+    run = trained(tmp_path, "--total-steps", "500")
+    found = RunFolder.begun(tmp_path)
+    assert found is not None and found.path == run and found.finished
+    found.prolong(1000)
+    assert not found.finished
+    shutil.rmtree(found.checkpoints)
+    assert RunFolder.begun(tmp_path) is None
 
 
 def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, tmp_path):
@@ -340,6 +360,20 @@ def test_the_example_environment_is_trained_and_evaluated(tmp_path):
         done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert json.loads((run_of(tmp_path) / "config.json").read_text())["config"]["agent"]["goal"]["indices"] == [0, 1]
+
+
+def test_the_transfer_of_a_low_level_is_walked_through(tmp_path):
+    few = ["--preset", "debug", "--eval-episodes", "1", "--goal.low", "-3", "--goal.high", "3", "--num-envs", "2"]
+    ant = ["hiro", "--env", "hrl/AntMaze-v0", *few, "--total-steps", "200", "--progress", "False"]
+    assert train.main([*ant, "--log-dir", str(tmp_path / "first")]) == 0
+    out = tmp_path / "out"
+    words = ["--run", str(run_of(tmp_path / "first")), "--transfer-steps", "200", "--out", str(out), "--episodes", "2"]
+    example = [sys.executable, str(ROOT / "examples" / "ant_transfer.py"), *words, f"--options={' '.join(few)}"]
+    for _ in range(2):  # what is there is not trained again
+        done = subprocess.run(example, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert len(list(out.rglob("config.json"))) == 2
+    assert {"curves.png", "subgoals.png"} <= {file.name for file in out.iterdir()}
 
 
 def test_help_explains_every_option(capsys):

@@ -66,8 +66,8 @@ class LearnerConfig:
     action_l2: float = 0.0
     """Weight of the mean squared action in the actor's loss (TD3), against saturated actions."""
     pessimism: float = 1.0
-    """What is bootstrapped of two critics: 1 the lesser (published), 0 their mean, and between. The lesser is too low
-    by some part of their disagreement δ, which adds up to δ/(1-γ): most where little was seen."""
+    """What is bootstrapped of two critics, and SAC's actor climbs: 1 the lesser (published), 0 their mean, and between.
+    The lesser is too low by some part of their disagreement δ, which adds up to δ/(1-γ): most where little was seen."""
 
 
 def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:

@@ -41,7 +41,8 @@ class Subgoals(nn.Module):
         cut = self.subgoal.dim
         anew = elapsed >= self.period
         drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :cut])
-        target = torch.where(anew.unsqueeze(-1), self.subgoal.issue(state[..., : self.state_dim], drawn), target)
+        issued = self.subgoal.issue(state[..., : self.state_dim], drawn.clamp(-1.0, 1.0))
+        target = torch.where(anew.unsqueeze(-1), issued, target)
         action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., cut:])
         return action, (target, drawn, torch.where(anew, 1, elapsed + 1), anew)
 

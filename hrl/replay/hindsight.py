@@ -10,11 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hrl.commands import Command, Subgoal, Task
+from hrl.commands import Subgoal, Task
 from hrl.replay.ring import Replay, Rows
 from hrl.replay.transitions import Transitions
 
-Strategy = Literal["future", "final"]
+Strategy = Literal["future", "final", "random"]
+"""What was reached at a random later moment of the episode, or at its end; or what has nothing to do with it."""
 
 
 def later_states(
@@ -37,24 +38,31 @@ def chosen(batch: int, share: float, generator: torch.Generator, device: torch.d
 
 @dataclass
 class HindsightGoals:
-    """A share of the targets becomes what was reached later; intrinsic rewards follow when they are computed."""
+    """A share of the targets becomes what was reached later, or, `random`, any subgoal at all; intrinsic rewards follow
+    when they are computed."""
 
-    command: Command
+    command: Subgoal
     replay: Replay
     share: float
     strategy: Strategy = "future"
     horizon: int | None = None
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
-        goal = self.command.project(later_states(self.replay, t.rows, self.strategy, self.horizon, generator))
+        goal = self._goal(t, generator)
         mask = chosen(len(goal), self.share, generator, goal.device).unsqueeze(-1)
         return t.changed(target=torch.where(mask, goal, t.target), next_target=torch.where(mask, goal, t.next_target))
+
+    def _goal(self, t: Transitions, generator: torch.Generator) -> Tensor:
+        if self.strategy == "random":
+            raw = torch.rand(t.target.shape, generator=generator, device=t.target.device) * 2 - 1
+            return self.command.issue(t.state, raw)
+        return self.command.project(later_states(self.replay, t.rows, self.strategy, self.horizon, generator))
 
 
 @dataclass
 class HindsightTask:
-    """A share of the task's goals becomes what was reached later, and the task's reward of every environment
-    step within the decision is computed again, up to the step where the episode would have ended."""
+    """A share of the task's goals becomes what was reached later, or, `random`, another decision's goal. The task's
+    reward of every step within the decision is computed again, up to where the episode would have ended."""
 
     command: Task
     replay: Replay
@@ -71,7 +79,10 @@ class HindsightTask:
         return getattr(self.command.task_reward, "waits", False)
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
-        goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
+        if self.strategy == "random":
+            goal = t.target.roll(1, 0)
+        else:
+            goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
         # Steps that the bottom ring has written over can't be paid again: such a decision keeps its goal.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
         paid, reached, by_goal = self.judged(t, goal)

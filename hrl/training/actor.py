@@ -33,5 +33,5 @@ class Actor:
     def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
         """What it remembers ends with the episode."""
         done = step.terminated | step.truncated
-        fresh = self.start(len(done))
-        return torch.utils._pytree.tree_map(lambda x, y: torch.where(done, y, x), memory, fresh), {}
+        again = lambda x, y: torch.where(done.view(-1, *(1,) * (x.dim() - 1)), y, x)  # noqa: E731
+        return torch.utils._pytree.tree_map(again, memory, self.start(len(done))), {}

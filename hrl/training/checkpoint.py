@@ -114,6 +114,11 @@ class Checkpoints:
         """Folders, oldest first."""
         return sorted(self.folder.glob(f"{kind}-*"))
 
+    @property
+    def steps(self) -> int:
+        """Environment steps of the newest; 0 where there is none."""
+        return max((int(folder.name.rpartition("-")[2]) for folder in self.all()), default=0)
+
     def last(self) -> Checkpoint:
         """The newest that is whole. Raises UserError where there is none, for the newest one's reason."""
         folders = self.all()

@@ -128,7 +128,8 @@ class Training:
         actions = self.agent.act(obs)
         with self._saving(obs):
             self.env.send(actions)
-        self.agent.learn(self.agent.steps / self.session.run.total_steps)
+        with self._saving(obs, UserError):
+            self.agent.learn(self.agent.steps / self.session.run.total_steps)
         with self._saving(obs):
             step = self.env.receive()
         self.agent.observe(step)
@@ -158,11 +159,11 @@ class Training:
             self.checkpoints.save_best(Checkpoint(self.agent.network_tensors(), self._numbers()))
 
     @contextmanager
-    def _saving(self, obs: Observation) -> Iterator[None]:
+    def _saving(self, obs: Observation, failure: type[Exception] = Exception) -> Iterator[None]:
         """Where an environment fails, what is there is saved first; then its own sentence is told."""
         try:
             yield
-        except Exception:
+        except failure:
             if self.saved_at != self.agent.steps and self.processes.size == 1:  # with others it takes all of them
                 self._checkpoint(obs)
             raise

@@ -16,7 +16,7 @@ PredictState = tuple[np.ndarray, ...]
 
 
 class HierarchyPolicy:
-    """Acts deterministically. Holds no state of its own: all memory is passed in and out."""
+    """Acts deterministically unless asked. Holds no state of its own: all memory is passed in and out."""
 
     def __init__(self, agent: Hierarchy, env: BatchedEnv | None = None) -> None:
         self.agent = agent
@@ -32,7 +32,7 @@ class HierarchyPolicy:
 
     def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, Tensor | None]:
         """Actions [N, A], the memory, and the subgoal [N, G] that the bottom level obeys, if there is one."""
-        d = self.agent.decide(obs, memory, explore=False)
+        d = self.agent.decide(obs, memory, "greedy")
         return d.actions[0], d.memory, d.targets[0] if len(d.targets) > 1 else None
 
     def place(self, state: Tensor) -> Tensor | None:
@@ -63,8 +63,8 @@ class HierarchyPolicy:
     ) -> tuple[np.ndarray, PredictState]:
         """Actions in the environment's own bounds, and the state to pass to the next call (one call a step).
 
-        Observations may be batched, as a vector environment gives them, or single. With deterministic=False the
-        policy explores as it does in training.
+        Observations may be batched, as a vector environment gives them, or single. With deterministic=False every
+        decision has the noise that it has in training, but none is random altogether.
         """
         assert self._env is not None
         single = self._env.is_single(observation)
@@ -74,7 +74,7 @@ class HierarchyPolicy:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
             memory = [held.dropped(begun) for held in memory]
         memory = self._drop_reached(memory, obs)
-        d = self.agent.decide(obs, memory, explore=not deterministic)
+        d = self.agent.decide(obs, memory, "greedy" if deterministic else "noisy")
         always = torch.ones(len(obs.state), dtype=torch.bool, device=self.agent.device)
         memory = [held.ticked(always) for held in d.memory]
         actions = self._env.to_action(d.actions[0].cpu().numpy())

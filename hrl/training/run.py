@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrl.execution import Mode
+from hrl.training.checkpoint import Checkpoints
 from hrl.types import UserError
 from hrl.version import __version__
 
@@ -95,6 +96,17 @@ class RunFolder:
         if not (path / "config.json").exists():
             raise UserError(f"{path} is no run folder: it has no config.json.")
         return cls(path)
+
+    @classmethod
+    def begun(cls, log_dir: Path) -> "RunFolder | None":
+        """The run anywhere in a folder that has a checkpoint to go on from, if one has."""
+        runs = (cls(file.parent) for file in sorted(log_dir.rglob("config.json")))
+        return next((run for run in runs if Checkpoints(run.checkpoints).steps), None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its newest checkpoint has all the steps that it was to make."""
+        return Checkpoints(self.checkpoints).steps >= self.read_config()["config"]["run"]["total_steps"]
 
     @property
     def checkpoints(self) -> Path:
