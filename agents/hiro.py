@@ -4,9 +4,10 @@ Two levels. Every c steps the high level μ_hi proposes a subgoal, a displacemen
 with the state, g' = s + g - s'. The low level μ_lo is paid for matching it. Both learn off-policy with TD3; old
 subgoals are restated for today's low level before the high level learns from them.
 
-The defaults are the published method. Beyond the paper, each a switch that is off by default: hindsight goals at
-both levels, hindsight subgoals, subgoal testing, random subgoals, a sparse low-level reward, subgoals that end
-when reached.
+The defaults are the published method, but for one thing: bootstrapped targets are clipped to what values can be, which
+the paper does not do (low.clip_values, high.clip_values). Beyond the paper, each a switch that is off by default:
+hindsight goals at both levels, hindsight subgoals, subgoal testing, random subgoals, a low level that is paid for
+progress or for arriving, subgoals that end when reached, less pessimistic critics, a high level that waits.
 """
 
 from dataclasses import dataclass, field

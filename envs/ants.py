@@ -67,6 +67,7 @@ class Ants(TensorEnv):
         wide = where.unsqueeze(-1)
         self.physics.qpos.copy_(torch.where(wide, qpos, self.physics.qpos))
         self.physics.qvel.copy_(torch.where(wide, qvel, self.physics.qvel))
+        self.physics.forget(where)
 
     def starts(self) -> Tensor:
         """[N, 2] where episodes that begin now begin."""

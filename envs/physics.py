@@ -64,6 +64,9 @@ class Physics:
         self._outcome.result()
         self._state[:] = self._after[:, -1]
 
+    def forget(self, where: Tensor) -> None:
+        """Worlds [N] that begin anew: each step begins without a guess of forces anyway."""
+
     def step(self, control: Tensor) -> None:
         """Both, without a thread in between."""
         self._control[:] = control.numpy(force=True)[:, None]

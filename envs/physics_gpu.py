@@ -37,6 +37,10 @@ class GPUPhysics:
         for mine, new in zip((self.qpos, self.qvel, self._warmstart), self._outcome, strict=True):
             mine.copy_(torch.from_dlpack(new))
 
+    def forget(self, where: Tensor) -> None:
+        """Worlds [N] that begin anew: the solver's first guess of forces is none there."""
+        self._warmstart.masked_fill_(where.unsqueeze(-1), 0.0)
+
     def step(self, control: Tensor) -> None:
         """Both."""
         self.send(control)

@@ -46,7 +46,7 @@ def _entries(algorithm: str) -> dict[str, Values]:
         resource = folder / f"{file}.yaml"
         if resource.is_file():
             for key, values in (yaml.safe_load(resource.read_text()) or {}).items():
-                entries[key] = _merged(entries.get(key, {}), values or {})
+                entries[key] = _merged(entries.pop(key, {}), values or {})  # in the algorithm's order
     return entries
 
 
