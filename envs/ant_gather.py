@@ -63,7 +63,7 @@ class AntGather(Ants):
 
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
         """What was caught, or that the ant fell."""
-        height = self.place[:, 2]
+        height = self.torso[:, 2]
         fallen = (height < UPRIGHT[0]) | (height > UPRIGHT[1]) | ~height.isfinite()
         caught = self.left & (self._ways().norm(dim=-1) < CATCH) & ~fallen.unsqueeze(-1)
         self.left &= ~caught
@@ -75,7 +75,7 @@ class AntGather(Ants):
 
     def _ways(self) -> Tensor:
         """[N, objects, 2] from the torsos to the objects."""
-        return self.objects - self.place[:, None, :2]
+        return self.objects - self.torso[:, None, :2]
 
     def readings(self) -> Tensor:
         """[N, 2, 10] nearness of the nearest apple and bomb by direction from the ant's own; 0 where there is none."""

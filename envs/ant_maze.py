@@ -120,27 +120,27 @@ class AntMaze(Ants):
         require_positive("reach, the distance of success,", reach)
         if not isinstance(observe_blocks, bool):
             raise ValueError(f"observe_blocks is True or False, not {observe_blocks}")
-        self.low, self.high = corners(goal)
+        self.goal_low, self.goal_high = corners(goal)
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
         self.reward_range = (0.0, 1.0) if self.sparse else (-math.inf, 0.0)
         self.blocks = [f"block {letter}" for letter in self.maze.blocks]
         part = lambda n: spaces.Box(-np.inf, np.inf, (n,), np.float32)  # noqa: E731
         seen = ANT_QPOS + ANT_QVEL + 1 + 3 * len(self.blocks) * observe_blocks
-        observed = {"observation": seen, "achieved_goal": len(self.low), "desired_goal": len(self.low)}
+        observed = {"observation": seen, "achieved_goal": len(self.goal_low), "desired_goal": len(self.goal_low)}
         space = spaces.Dict({name: part(n) for name, n in observed.items()})
         super().__init__(num_envs, device, max_episode_steps, render_mode, space, model, physics)
-        self.low, self.high = self.low.to(self.device), self.high.to(self.device)
-        self.goal = torch.zeros(num_envs, len(self.low), device=self.device)
-        self.places = torch.tensor(self.maze.starts, device=self.device)
+        self.goal_low, self.goal_high = self.goal_low.to(self.device), self.goal_high.to(self.device)
+        self.goal = torch.zeros(num_envs, len(self.goal_low), device=self.device)
+        self.start_places = torch.tensor(self.maze.starts, device=self.device)
 
     def starts(self) -> Tensor:
         """[N, 2] any of the maze's starts."""
-        return self.choice(self.places, self.num_envs)
+        return self.choice(self.start_places, self.num_envs)
 
     def begin(self, where: Tensor) -> None:
         """A start, and a goal."""
         super().begin(where)
-        drawn = self.low + (self.high - self.low) * self.uniform(*self.goal.shape)
+        drawn = self.goal_low + (self.goal_high - self.goal_low) * self.uniform(*self.goal.shape)
         self.goal.copy_(torch.where(where.unsqueeze(-1), drawn, self.goal))
 
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +160,7 @@ class AntMaze(Ants):
     @property
     def achieved(self) -> Tensor:
         """[N, G] where the torsos are, as far as goals say: along x and y, or x, y and z."""
-        return self.place[:, : len(self.low)].float()
+        return self.torso[:, : len(self.goal_low)].float()
 
     def observe(self) -> dict[str, Tensor]:
         """State, where the ants are, where they shall be."""
@@ -188,7 +188,7 @@ class AntMaze(Ants):
     @cached_property
     def _still(self) -> list[Outline]:
         kinds: list[tuple[str, Literal["wall", "gap"]]] = [("#", "wall"), ("~", "gap")]
-        return [self._cell(self.maze.place(*cell), kind) for sign, kind in kinds for cell in self.maze.cells(sign)]
+        return [self._cell(self.maze.centre(*cell), kind) for sign, kind in kinds for cell in self.maze.cells(sign)]
 
     def _cell(self, place: Any, kind: Literal["wall", "gap", "block"]) -> Outline:
         size = self.maze.scale

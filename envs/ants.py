@@ -92,8 +92,8 @@ class Ants(TensorEnv):
         """Of the step that was made: (reward [N], whether the task ended [N], success [N])."""
 
     @property
-    def place(self) -> Tensor:
-        """[N, 3] of the torsos."""
+    def torso(self) -> Tensor:
+        """[N, 3] where their torsos are."""
         return self.physics.qpos[:, :3]
 
     def sensed(self, *more: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Maze:
         """(row, column) of the southernmost, westernmost start."""
         return max(self.cells("s"), key=lambda cell: (cell[0], -cell[1]))
 
-    def place(self, row: float, column: float) -> tuple[float, float]:
+    def centre(self, row: float, column: float) -> tuple[float, float]:
         """Centre (x, y) of a cell."""
         return (column - self.origin[1]) * self.scale, (self.origin[0] - row) * self.scale
 
@@ -75,7 +75,7 @@ class Maze:
     @property
     def starts(self) -> list[tuple[float, float]]:
         """Where episodes may begin."""
-        return [self.place(*cell) for cell in self.cells("s")]
+        return [self.centre(*cell) for cell in self.cells("s")]
 
     @property
     def height(self) -> float:
@@ -91,7 +91,7 @@ class Maze:
     def view(self) -> tuple[tuple[float, float, float], float]:
         """From where all of it is seen: the place looked at, and from how far."""
         rows, columns = len(self.rows), len(self.rows[0])
-        middle = self.place((rows - 1) / 2, (columns - 1) / 2)
+        middle = self.centre((rows - 1) / 2, (columns - 1) / 2)
         return (*middle, self.ground), 1.25 * self.scale * max(rows, columns)
 
 
@@ -122,7 +122,7 @@ def ant_in(maze: Maze) -> mujoco.MjModel:
         _boxes(spec, maze, every, height / 2, LIGHT)
     for letter, block in maze.blocks.items():
         for row, column in maze.cells(letter):
-            _block(spec, f"block {letter}", block, (*maze.place(row, column), ground + height / 2), maze)
+            _block(spec, f"block {letter}", block, (*maze.centre(row, column), ground + height / 2), maze)
     spec.body("torso").pos[2] += ground
     return compiled(spec, HARD if maze.blocks else SOFT)
 
@@ -164,7 +164,7 @@ def _boxes(
     spec: mujoco.MjSpec, maze: Maze, cells: Iterable[tuple[int, int]], level: float, colour: tuple[float, ...]
 ) -> None:
     for row, column, rows, columns in merged(cells):
-        x, y = maze.place(row + (rows - 1) / 2, column + (columns - 1) / 2)
+        x, y = maze.centre(row + (rows - 1) / 2, column + (columns - 1) / 2)
         half = columns * maze.scale / 2, rows * maze.scale / 2, maze.height / 2
         box(spec.worldbody, (x, y, level), half, colour)
 

@@ -35,7 +35,7 @@ def drive(ants: AntMaze, *places: tuple[float, float], speed: float = 4.0, steps
     """Drag the torso along a path by hand: its velocity is set before every step. What the last step answered."""
     for place in places:
         for _ in range(steps):
-            way = torch.tensor(place, dtype=torch.float64) - ants.place[0, :2]
+            way = torch.tensor(place, dtype=torch.float64) - ants.torso[0, :2]
             if way.norm() < 0.5:
                 break
             ants.physics.qvel[0, :2] = speed * way / way.norm()
@@ -51,11 +51,11 @@ def drive(ants: AntMaze, *places: tuple[float, float], speed: float = 4.0, steps
 def test_walls_stand_where_hiro_has_them():
     # Its ⊃, corridors 8 wide: start (0, 0), then (16, 0), (16, 16), and (0, 16).
     maze = MAZES["Maze"]
-    free = {maze.place(*cell) for cell in maze.cells("s.")}
+    free = {maze.centre(*cell) for cell in maze.cells("s.")}
     assert free == {(0, 0), (8, 0), (16, 0), (16, 8), (0, 16), (8, 16), (16, 16)}
-    assert MAZES["Push"].place(*MAZES["Push"].cells("B")[0]) == (0, 8)
-    assert MAZES["Fall"].place(*MAZES["Fall"].cells("B")[0]) == (8, 8)
-    assert {MAZES["Fall"].place(*cell) for cell in MAZES["Fall"].cells("~")} == {(0, 16), (8, 16)}
+    assert MAZES["Push"].centre(*MAZES["Push"].cells("B")[0]) == (0, 8)
+    assert MAZES["Fall"].centre(*MAZES["Fall"].cells("B")[0]) == (8, 8)
+    assert {MAZES["Fall"].centre(*cell) for cell in MAZES["Fall"].cells("~")} == {(0, 16), (8, 16)}
     assert (maze.height, MAZES["Fall"].ground, MAZES["Sparse"].height) == (4, 4, 1)
     assert [maze.top(*at) for at in ((0, 0), (3, 5), (8, 8), (99, 0))] == [0, 4, 4, 4]
     assert [MAZES["Fall"].top(*at) for at in ((0, 0), (0, 16), (-8, 0))] == [4, 0, 8]
@@ -73,9 +73,9 @@ def test_boxes_cover_the_walls_once():
 def test_the_ant_cannot_pass_a_wall(way, axis, face):
     ants = ant_at()
     drive(ants, way, steps=60)
-    assert 2 < abs(ants.place[0, axis]) <= abs(face) - 0.2
+    assert 2 < abs(ants.torso[0, axis]) <= abs(face) - 0.2
     drive(ants, (8, 0))  # where there is none it can
-    assert ants.place[0, 0] > 7
+    assert ants.torso[0, 0] > 7
 
 
 def test_the_block_is_pushed_aside_along_the_floor():
@@ -86,23 +86,23 @@ def test_the_block_is_pushed_aside_along_the_floor():
     drive(ants, (4, 8))
     assert block()[0] > 7 and abs(block()[1] - 8) < 0.1 and block()[2] == 2
     drive(ants, (0, 8), (0, 19))  # the way is free
-    assert ants.place[0, 1] > 18
+    assert ants.torso[0, 1] > 18
     assert block()[0] < 8.2  # a wall stops it
 
 
 def test_a_block_pushed_ahead_closes_the_way():
     ants = ant_at(maze="Push", goal=(0.0, 19.0))
     drive(ants, (0, 19), steps=50)
-    assert ants.block("block B")[0, 1] > 15.5 and ants.place[0, 1] < 13
+    assert ants.block("block B")[0, 1] > 15.5 and ants.torso[0, 1] < 13
 
 
 def test_the_gap_is_crossed_over_the_block_alone():
     ants = ant_at(maze="Fall", goal=(0.0, 27.0, 4.5))
-    assert 4.5 < ants.place[0, 2] < 5
+    assert 4.5 < ants.torso[0, 2] < 5
     drive(ants, (0, 8), (0, 16), steps=60)
-    assert ants.place[0, 2] < 1.5  # it fell
+    assert ants.torso[0, 2] < 1.5  # it fell
     drive(ants, (0, 27), steps=40)
-    assert ants.place[0, 1] < 20
+    assert ants.torso[0, 1] < 20
     ants = ant_at(maze="Fall", goal=(0.0, 27.0, 4.5))
     drive(ants, (8, 0), (8, 11.5))
     for _ in range(30):  # it falls
@@ -110,7 +110,7 @@ def test_the_gap_is_crossed_over_the_block_alone():
     block = ants.block("block B")[0]
     assert block[0] == 8 and abs(block[1] - 16) < 0.2 and block[2] < 2.1  # in the gap: y and z have changed, x not
     drive(ants, (8, 27), (0, 27), speed=5.0)
-    assert ants.outcome()[2] and ants.place[0, 2] > 4
+    assert ants.outcome()[2] and ants.torso[0, 2] > 4
 
 
 def test_a_body_driven_by_hand_reaches_the_mazes_goals():
@@ -278,7 +278,7 @@ def test_a_batch_steps_as_single_ones_do_however_it_is_split():
 def test_a_map_of_ones_own():
     ants = AntMaze(maze="1111/10s1/1111", scale=4.0, goal=(-4.0, 0.0), reach=1.0)
     assert [ants.physics.model.geom(g).type[0] for g in range(ants.physics.model.ngeom)].count(6) == 4  # boxes
-    assert ants.maze.cells(".") == [(1, 1)] and ants.maze.place(1, 1) == (-4, 0)
+    assert ants.maze.cells(".") == [(1, 1)] and ants.maze.centre(1, 1) == (-4, 0)
     for wrong in ("####/#..#/####", "###/#s.#/###", "####/#sX#/####"):
         with pytest.raises(ValueError, match="a map has rows of one length"):
             AntMaze(maze=wrong)
