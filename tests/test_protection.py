@@ -181,7 +181,7 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
 @pytest.mark.parametrize(("arguments", "told"), [
     (["--low.load", "nowhere"], "nowhere is no run folder"),
     (["--low.load", "{first}", "--low.hidden", "9"], "networks of other sizes"),
-    (["--low.load", "{first}", "--low.blind", "0"], r"entries \(none\) are hidden from it"),
+    (["--low.load", "{first}", "--low.blind", "0"], "entries (none) are hidden from it"),
     (["--low.load", "{first}", "--goal.periods", "3"], "steers in another goal space"),
     (["--low.load", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
     (["--low.load", "{first}", "--low.protect.strength", "-1"], "must be positive"),
