@@ -101,7 +101,7 @@ class SAC(Learner):
         return metrics
 
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s')."""
+        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s'), or less pessimistic."""
         with torch.no_grad():
             next_action, log_prob = self.sample(batch.next_inputs, noise)
             next_value = cautious(self.target_critic(batch.next_inputs, next_action), self.config.pessimism)
@@ -113,7 +113,7 @@ class SAC(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), and the constraint; log π [B]."""
+        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), or less pessimistic, and the constraint; log π [B]."""
         action, log_prob = self.sample(batch.inputs, noise)
         value = cautious(self.critic(batch.inputs, action), self.config.pessimism)
         loss = (alpha * log_prob - value).mean()
