@@ -57,6 +57,8 @@ class MAMLConfig(AdaptingConfig):
         levels = bool(self.options or self.subgoals)
         if levels and self.outer == "trust-region":
             raise UserError("A policy with levels has no divergence in closed form: use --outer adam.")
+        if self.goal != GoalConfig() and not self.subgoals:
+            raise UserError("--goal says where subgoals live, so it needs --subgoals above 0.")
         if self.adapts != "all" and not levels:
             raise UserError(f"--adapts {self.adapts} names a level, so it needs --options or --subgoals above 0.")
 

@@ -13,7 +13,6 @@ import json
 import shutil
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,106 +20,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import tyro
+from cases import CASES, Case
 from running import RESULTS, ROOT, command, processor, side_by_side
 
+from hrl.training.logger import STEPS, read_columns
+from hrl.training.pictures import save_curves
 from hrl.training.run import RunFolder
-from hrl.training.statistics import bootstrap_interval, interquartile_mean
-
-UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
-# HIRO exactly as published: its own defaults, one low update a step, one high update a decision. Only the goal
-# space (relative xy) and the reset of the task are declared.
-PUBLISHED = "--preset none --env-kwargs continuing_task=False --goal.low -1 --goal.high 1 --eval-freq 0 --save-freq 0"
-
-
-# Short of what the task takes, so that a difference would show.
-BATCHED, SHORT = "hrl/PointMaze_Medium-v0", "hiro --total-steps 60000 --eval-freq 0 --save-freq 0"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table."""
-
-    group: str
-    name: str
-    env: str
-    arguments: str
-    seeds: int
-    processes: int = 1
-    long: bool = False
-    """Keep the run's folder, to go on from, and judge it as papers do."""
-    published: str = ""
-    """The published figure."""
-    variant: str = ""
-    """Which of the tasks of its name it is, with its success."""
-    eval_env: str = ""
-    """The published evaluation's task, where it is another."""
-
-    @property
-    def key(self) -> str:
-        """As a folder's name; other arguments have another."""
-        name = f"{self.name} {self.env}".replace("/", "-").replace(" ", "-").replace(",", "").lower()
-        return f"{name}-{zlib.crc32(self.arguments.encode()):08x}"
-
-
-CASES = [
-    *(Case("hiro", "HIRO, our preset", env, "hiro --eval-freq 0 --save-freq 0", 5) for env in (UMAZE, MEDIUM, LARGE)),
-    Case("sb3", "SB3 TD3 + HER", UMAZE, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
-    Case("sb3", "SB3 TD3 + HER", MEDIUM, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
-    Case("sb3", "SB3 TD3 + HER", LARGE, "sb3-td3 --total-steps 30000 --eval-freq 0 --save-freq 0", 3),
-    Case("flat", "our flat TD3 + HER", LARGE, "td3 --eval-freq 20000 --save-freq 0", 3),
-    Case("flat", "our flat SAC + HER", LARGE, "sac --eval-freq 20000 --save-freq 0", 3),
-    Case("published", "HIRO as published", UMAZE, f"hiro {PUBLISHED} --total-steps 35000", 3),
-    Case("published", "HIRO as published", MEDIUM, f"hiro {PUBLISHED} --total-steps 20000", 3),
-    Case("published", "HIRO as published", LARGE, f"hiro {PUBLISHED} --total-steps 50000", 3),
-    Case("pendulum", "our SAC", "Pendulum-v1", "sac --eval-freq 0 --save-freq 0", 5),
-    Case(
-        "pendulum",
-        "SB3 SAC",
-        "Pendulum-v1",
-        "sb3-sac --lr 1e-3 --total-steps 10000 --eval-freq 0 --save-freq 0",
-        5,
-    ),
-    Case("processes", "HIRO, 1 process of 64", BATCHED, f"{SHORT} --num-envs 64", 3),
-    Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
-]
-
-MAZE, EVAL = "hrl/AntMaze-v0", "hrl/AntMazeEval-v0"
-HIRO_MAZE = ("HIRO's: scale 8, 500 steps, within 5", ".99 best of 10M; reruns .71 at 5M")
-
-
-def on_the_maze(group: str, name: str, arguments: str, seeds: int) -> Case:
-    """A row on HIRO's Ant Maze."""
-    variant, published = HIRO_MAZE
-    return Case(group, name, MAZE, arguments, seeds, long=True, variant=variant, published=published, eval_env=EVAL)
-
-
-ANTS = [
-    on_the_maze("ant-maze", "HIRO, our preset", "hiro", 3),
-    on_the_maze("ant-parts", "the lesser of the high level's critics", "hiro --high.pessimism 1", 1),
-    on_the_maze("ant-parts", "low level paid by distance", "hiro --low.reward distance --low.action-l2 0.02", 1),
-    on_the_maze("ant-parts", "low level with hindsight", "hiro --low.hindsight 0.5 --low.hindsight-horizon 10", 1),
-    on_the_maze("ant-parts", "high level with hindsight", "hiro --high.hindsight 0.5", 1),
-    on_the_maze("ant-parts", "without hindsight subgoals", "hiro --high.hindsight-actions 0", 1),
-    on_the_maze("ant-parts", "with the off-policy correction", "hiro --high.correction True", 1),
-    on_the_maze("ant-flat", "our flat TD3 + HER", "td3", 1),
-    # As many updates as ours has at its low level.
-    on_the_maze(
-        "ant-flat",
-        "SB3 TD3 + HER",
-        f"sb3-td3 --num-envs 16 --gradient-steps 4 --total-steps 1000000 --eval-env {EVAL}",
-        1,
-    ),
-]
-CASES += [
-    *ANTS,
-    Case("ant-sparse", "HIRO, our preset", "hrl/AntMazeSparse-v0", "hiro", 3, long=True,
-         variant="HRAC's: scale 2, 500 steps, within 1, begun anywhere", published="HRAC .89 at 5M"),
-    Case("ant-push", "HIRO, our preset", "hrl/AntPush-v0", "hiro", 3, long=True,
-         variant="HIRO's: 500 steps, within 5", published=".92 best of 10M; reruns mostly .00"),
-    Case("ant-fall", "HIRO, our preset", "hrl/AntFall-v0", "hiro", 3, long=True,
-         variant="HIRO's: 500 steps, within 5", published=".66 best of 10M"),
-]  # fmt: skip
+from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
 
 EPISODES, LONG_EPISODES = 100, 50
 
@@ -158,6 +66,7 @@ def main() -> None:
               f"{result['train_seconds']:.0f} s", flush=True)  # fmt: skip
     print(table(results))
     print(long_table(results))
+    save_curves(long_curves(results), RESULTS / "long-curves.png", "success at the final step")
 
 
 def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
@@ -178,9 +87,8 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
         if case.long:
-            kept = RESULTS / "runs" / f"{case.key}-{seed}.csv"
-            kept.parent.mkdir(exist_ok=True)
-            shutil.copy(run / "progress.csv", kept)
+            kept(case, seed).parent.mkdir(exist_ok=True)
+            shutil.copy(run / "progress.csv", kept(case, seed))
     host: dict[str, Any] = {"machine": processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
     keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
     return {
@@ -202,6 +110,11 @@ def folder_of(case: Case, seed: int) -> Iterator[Path]:
 def lasting(case: Case, seed: int) -> Path:
     """The folder of a long run."""
     return ROOT / "runs" / "learning" / case.key / str(seed)
+
+
+def kept(case: Case, seed: int) -> Path:
+    """Where a long run's progress is kept."""
+    return RESULTS / "runs" / f"{case.key}-{seed}.csv"
 
 
 def trained(case: Case, seed: int, folder: Path) -> Path:
@@ -260,6 +173,18 @@ def long_table(results: list[dict[str, Any]]) -> str:
                 f"{fmean(seconds) / 60:.0f} | {case.published} | {max(r['date'] for r in rows)} |"
             )
     return "\n".join(lines)
+
+
+def long_curves(results: list[dict[str, Any]]) -> dict[str, list[Curve]]:
+    """The evaluations on the way of every long case, by task and agent."""
+    curves: dict[str, list[Curve]] = {}
+    for case in CASES:
+        for row in rows_of(case, results) if case.long else []:
+            columns = read_columns(kept(case, row["seed"]))
+            there = ~np.isnan(columns["eval/success_rate_final"])
+            curve = Curve(columns[STEPS][there], columns["eval/success_rate_final"][there])
+            curves.setdefault(f"{case.env} / {case.name}", []).append(curve)
+    return curves
 
 
 def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:

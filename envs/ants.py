@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from numbers import Real
 from typing import Any
 
 import mujoco
@@ -22,13 +23,13 @@ GREEN, RED, ORANGE = (0.1, 0.8, 0.2, 0.7), (0.9, 0.1, 0.1, 1.0), (1.0, 0.6, 0.0,
 
 def require_number(name: str, value: Any) -> None:
     """Raise ValueError for what is none."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be a number, not {value}")
 
 
 def require_positive(name: str, value: Any) -> None:
     """Raise ValueError for what is no positive number."""
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not isinstance(value, Real) or not 0 < value < math.inf:
         raise ValueError(f"{name} must be a positive number, not {value}")
 
 

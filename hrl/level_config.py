@@ -91,4 +91,6 @@ class LevelConfig(LearnerConfig):
             raise UserError(f"{prefix}hold must be at least 1 decision, not {self.hold}.")
         if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
             raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
+        if self.hindsight_horizon is not None and self.hindsight_strategy == "random":
+            raise UserError(f"{prefix}hindsight_horizon is for what is reached later; the strategy random takes none.")
         self.protect.check(prefix, self.tasks)

@@ -79,6 +79,11 @@ def read_progress(folder: Path) -> dict[str, np.ndarray]:
     path = folder / "progress.csv"
     if not path.exists():
         raise UserError(f"{folder} has no progress.csv: it is no run folder, or nothing was logged yet.")
+    return read_columns(path)
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV file of numbers; empty cells are NaN."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = rows[0].keys() if rows else []

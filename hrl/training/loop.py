@@ -52,7 +52,7 @@ class Training:
         self.agent, self.env, self.session = agent, env, session
         self.policy = HierarchyPolicy(agent)
         self.checkpoints = Checkpoints(session.folder.checkpoints)
-        self.tracking = Tracking(agent.levels)
+        self.tracking = Tracking(agent.levels, session.run.total_steps)
         self.counter = EpisodeCounter(env.num_envs, agent.device)
         self.saved_at: int | None = None
         self.processes = session.processes

@@ -25,11 +25,16 @@ STILL = 1e-3
 class Tracking:
     """Compares each level's decisions with those at the last log."""
 
-    def __init__(self, levels: Sequence[Level]) -> None:
+    def __init__(self, levels: Sequence[Level], total_steps: int) -> None:
         self.levels = levels
         self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._lasted: Counter[str] = Counter()
-        self.warnings: list[str] = []
+        self.warnings = [
+            f"The {level.name} level learns nothing: its first update comes after {level.timescale.starts:,} steps, "
+            f"and the run ends at {total_steps:,}."
+            for level in levels
+            if level.timescale.starts >= total_steps and not level.config.frozen
+        ]
         """Sentences that were not told yet."""
 
     @torch.no_grad()
