@@ -1,6 +1,6 @@
 """Rows of the speed table on environments: stepping, collecting, and learning beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import cycle
 from typing import Any
@@ -86,19 +86,28 @@ def throughput(options: Options) -> Iterator[Row]:
 def ants(options: Options) -> Iterator[Row]:
     """Ant mazes in batches over the better of Gymnasium's two vector forms of the single one; and collecting on top."""
     env_id, count = "hrl/AntMaze-v0", 16
-    batch, sync, beside = (gym.make_vec(env_id, count, form) for form in ("vector_entry_point", "sync", "async"))
-    drawn = torch.rand(64, count, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
-    sides = {}
-    for name, env in (("batch", batch), ("sync", sync), ("async", beside)):
-        env.reset(seed=0)
-        actions = cycle(drawn if name == "batch" else drawn.numpy())
-        sides[name] = rate(lambda env=env, actions=actions: env.step(next(actions)), options, count)
+    forms = {name: gym.make_vec(env_id, count, form) for name, form in FORMS.items()}
+    sides = {name: rate(acting(env, count, name == "batch"), options, count) for name, env in forms.items()}
     for peer in ("sync", "async"):
         result = paired(options, sides["batch"], sides[peer])
         yield Row("j", f"{env_id} ×{count}, batch ÷ {peer}", **result, unit="steps/s", bar="≥ 1.7 of the better")
-    env = make_env(EnvConfig(env_id, num_envs=count), "cpu")
-    agent = built(tuned(env_id), env, replace(options, device="cpu"))
-    result = paired(options, rate(rolling(agent, env, learn=False), options, count), sides["batch"])
-    yield Row("j", f"collecting ÷ stepping, {env_id} ×{count}", **result, unit="steps/s", bar="≥ 0.9", floor="1.0")
-    for made in (batch, sync, beside, env):
-        made.close()
+    for env in forms.values():
+        env.close()
+    for count in (16, 64, 256):
+        env, batch = make_env(EnvConfig(env_id, num_envs=count), "cpu"), gym.make_vec(env_id, count, FORMS["batch"])
+        agent = built(tuned(env_id), env, replace(options, device="cpu"))
+        ours = rate(rolling(agent, env, learn=False), options, count)
+        result = paired(options, ours, rate(acting(batch, count, True), options, count))
+        env.close(), batch.close()
+        yield Row("j", f"collecting ÷ stepping, {env_id} ×{count}", **result, unit="steps/s", bar="≥ 0.9", floor="1.0")
+
+
+FORMS = {"batch": "vector_entry_point", "sync": "sync", "async": "async"}
+
+
+def acting(env: Any, count: int, tensors: bool) -> Callable[[], Any]:
+    """A step of it with random torques."""
+    drawn = torch.rand(64, count, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    env.reset(seed=0)
+    actions = cycle(drawn if tensors else drawn.numpy())
+    return lambda: env.step(next(actions))

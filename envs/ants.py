@@ -57,8 +57,6 @@ class Ants(TensorEnv):
 
     def begin(self, where: Tensor) -> None:
         """The ant at rest, with noise: U(-.1, .1) on its pose, N(0, .1²) on its velocity. All else as it was built."""
-        if self.device.type == "cpu" and not bool(where.any()):
-            return
         qpos, qvel = self.at_rest.repeat(self.num_envs, 1), torch.zeros_like(self.physics.qvel)
         qpos[:, :ANT_QPOS] += (self.uniform(self.num_envs, ANT_QPOS) * 2 - 1) * NOISE
         qpos[:, :2] += self.starts()

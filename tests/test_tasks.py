@@ -101,10 +101,10 @@ def test_single_and_batched_forms_step_alike(env_id):
             getattr(single.batch, name).copy_(value)
     for _ in range(30):
         actions = torch.as_tensor(many.action_space.sample())
-        _, reward, terminated, _, info = many.step(actions)
+        following, reward, terminated, _, info = many.step(actions)
         for i, single in enumerate(singles):
             obs, r, end, _, _ = single.step(actions[i].numpy())
-            final = info["final_obs"]
+            final = info.get("final_obs", following)
             seen = {k: v[i] for k, v in final.items()} if isinstance(final, dict) else {"": final[i]}
             for key, value in seen.items():
                 theirs = obs[key] if key else obs

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter
 
 from hrl.training.evaluation import Evaluation, Path
 from hrl.training.statistics import Curve
@@ -121,6 +122,7 @@ def save_curves(groups: Mapping[str, Sequence[Curve]], file: FilePath, tag: str)
                 (line,) = ax.plot(x, middle, label=f"{name.split(' / ')[1]} ({len(curves)} runs)")
                 ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
         ax.set(title=env, xlabel="environment steps", ylabel=tag)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     figure.savefig(file, dpi=130)
