@@ -21,8 +21,8 @@ if ! python3 -c 'import hrl.agents' 2>/dev/null; then
 fi
 {
     python3 -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
-    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu tests/test_execution.py tests/test_evaluation.py tests/test_trust.py 2>&1 | tail -15
-    timeout 270 python3 benchmarks/speed.py --device cuda --seconds 1 --rows a b c e f d 2>&1
+    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu tests/test_execution.py tests/test_evaluation.py tests/test_trust.py tests/test_ants.py 2>&1 | tail -15
+    timeout 270 python3 benchmarks/speed.py --device cuda --seconds 1 --rows a b c e f d k 2>&1
     timeout 150 python3 benchmarks/race.py --device cuda --sides ours --seeds 1 2>&1
 } | tee "$out/gpu.txt"
 [ "$out" = benchmarks/results ] || cp benchmarks/results/*-cuda.json "$out/" 2>/dev/null || true

@@ -102,6 +102,19 @@ def ants(options: Options) -> Iterator[Row]:
         yield Row("j", f"collecting ÷ stepping, {env_id} ×{count}", **result, unit="steps/s", bar="≥ 0.9", floor="1.0")
 
 
+def gpu_ants(options: Options) -> Iterator[Row]:
+    """Ant mazes whose physics MJX computes on the device, over a batch that MuJoCo's threads step on the CPU."""
+    env_id = "hrl/AntMaze-v0"
+    many = gym.make_vec(env_id, 64, FORMS["batch"])
+    theirs = rate(acting(many, 64, True), options, 64)
+    for count in (256, 1024, 4096) if options.device == "cuda" else (16,):
+        env = gym.make_vec(env_id, count, FORMS["batch"], physics="mjx", device=options.device)
+        result = paired(options, rate(acting(env, count, True), options, count), theirs)
+        env.close()
+        yield Row("k", f"{env_id}, MJX ×{count} ÷ MuJoCo ×64", **result, unit="steps/s", bar="> 1")
+    many.close()
+
+
 FORMS = {"batch": "vector_entry_point", "sync": "sync", "async": "async"}
 
 

@@ -20,6 +20,7 @@ from hrl.envs.worlds import merged
 
 IDS = ("AntMaze-v0", "AntMazeEval-v0", "AntPush-v0", "AntFall-v0", "AntMazeSparse-v0", "AntGather-v0")
 STILL = torch.zeros(1, 8)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def ant_at(*place: float, **kwargs) -> AntMaze:
@@ -343,17 +344,18 @@ def test_a_picture_shows_ant_goal_and_subgoal():
     assert where[:, 0].mean() < goal[:, 0].mean() - 20 and where[:, 1].mean() < goal[:, 1].mean() - 20
 
 
-def test_mjx_makes_the_same_step():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])])
+def test_mjx_makes_the_same_step(device):
     """In the air to rounding; in contact, where the two solve for forces differently, nearly."""
     pytest.importorskip("mujoco.mjx")
-    here, there = AntMaze(num_envs=8), AntMaze(num_envs=8, physics="mjx")
+    here, there = AntMaze(num_envs=8), AntMaze(num_envs=8, physics="mjx", device=device)
     for ants in (here, there):
         ants.reset(seed=0)
     torques = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
     apart = []
     for now in torques:
         there.physics.qpos.copy_(here.physics.qpos), there.physics.qvel.copy_(here.physics.qvel)
-        seen, theirs = (ants.step(now)[0]["observation"].cpu() for ants in (here, there))
+        seen, theirs = (ants.step(now.to(ants.device))[0]["observation"].cpu() for ants in (here, there))
         apart.append((seen - theirs).abs())
     apart = torch.stack(apart)
     assert apart[0].max() < 1e-4  # all begin in the air
