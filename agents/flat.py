@@ -80,7 +80,7 @@ class FlatSAC(FlatConfig):
     """Update rule."""
     lr: float = 3e-4
     """Learning rate of Adam."""
-    noise: float = 0.0
+    noise: tuple[float, ...] = (0.0,)
     """Exploration noise beyond the policy's own."""
     hindsight: float = 0.8
     """Share of a batch whose goal is replaced by what was reached later (goal environments)."""

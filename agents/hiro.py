@@ -66,8 +66,9 @@ class High(LevelConfig):
     """Environment steps from one round of updates to the next (published: one update a decision)."""
     gamma: float = 0.999
     """Discount an environment step (published: .99 a decision of 10 steps)."""
-    noise: float = 0.1
-    """Exploration: deviation of Gaussian noise, in half-ranges (published: 1 on subgoals of +-10)."""
+    noise: tuple[float, ...] = (0.1,)
+    """Exploration: deviation of Gaussian noise, in half-ranges (published: 1 on subgoals of +-10); one for all
+    environments, or that of the first and that of the last."""
     period: int = 10
     """Environment steps between two subgoals (c in the paper)."""
     reward_scale: float = 0.1

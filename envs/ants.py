@@ -29,7 +29,7 @@ def require_number(name: str, value: Any) -> None:
 
 def require_positive(name: str, value: Any) -> None:
     """Raise ValueError for what is no positive number."""
-    if not isinstance(value, Real) or not 0 < value < math.inf:
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a positive number, not {value}")
 
 

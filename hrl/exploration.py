@@ -14,9 +14,9 @@ class Exploration:
     """
 
     def __init__(self, config: LevelConfig, num_envs: int, action_dim: int, device: torch.device) -> None:
-        self.noise, self.hold = config.noise, float(config.hold)
-        first, last = config.random if num_envs > 1 else (sum(config.random) / 2,) * 2
-        share = torch.linspace(first, last, num_envs, device=device).unsqueeze(-1)
+        self.noise, self.hold = graded(config.noise, num_envs, device), float(config.hold)
+        share = graded(config.random, num_envs, device)
+        self.shaken = max(config.noise) > 0
         self.anywhere = max(config.random) > 0 or config.wait > 0
         self.ladder = share / self.hold / (1 - share + share / self.hold)
         """[N, 1] probability that a random decision begins where none goes on, so that the share comes out."""
@@ -25,16 +25,16 @@ class Exploration:
         self.held = torch.zeros(num_envs, action_dim, device=device)
         self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
 
-    def noisy(self, action: Tensor, generator: torch.Generator) -> Tensor:
-        """[B, A] what a policy says, with noise."""
-        if not self.noise:
+    def noisy(self, action: Tensor, generator: torch.Generator, deviation: Tensor | None = None) -> Tensor:
+        """[B, A] what a policy says, with noise: of the environments' mean deviation, or of these [B, 1]."""
+        if not self.shaken:
             return action
         noise = torch.randn(action.shape, generator=generator, device=action.device)
-        return torch.add(action, noise, alpha=self.noise).clamp_(-1.0, 1.0)
+        return torch.addcmul(action, noise, self.noise.mean() if deviation is None else deviation).clamp_(-1.0, 1.0)
 
     def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
         """[N, A] what is done where the policy says `action`; `due` [N] says who decides anew at all."""
-        action = self.noisy(action, generator)
+        action = self.noisy(action, generator, self.noise)
         if not self.anywhere:
             return action
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
@@ -54,3 +54,9 @@ class Exploration:
     def restart(self) -> None:
         """Nothing goes on."""
         self.holding.fill_(False)
+
+
+def graded(ends: tuple[float, ...], num_envs: int, device: torch.device) -> Tensor:
+    """[N, 1] from the first environment's value to the last one's; of one environment alone, the mean."""
+    first, last = (ends[0], ends[-1]) if num_envs > 1 else ((ends[0] + ends[-1]) / 2,) * 2
+    return torch.linspace(first, last, num_envs, device=device).unsqueeze(-1)

@@ -33,8 +33,9 @@ class LevelConfig(LearnerConfig):
     """How the learning rate falls over the run."""
     warmup: int = 0
     """Updates over which the learning rate first rises from zero."""
-    noise: float = 0.1
-    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action."""
+    noise: tuple[float, ...] = (0.1,)
+    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one for all environments, or
+    that of the first and that of the last. What a policy does without noise is only seen where there is none."""
     random: tuple[float, float] = (0.0, 0.0)
     """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
     the others lie between, and one alone has their mean."""
@@ -65,7 +66,6 @@ class LevelConfig(LearnerConfig):
             "updates",
             "warmup",
             "wait",
-            "noise",
             "target_noise",
             "noise_clip",
             "action_l2",
@@ -85,6 +85,8 @@ class LevelConfig(LearnerConfig):
             raise UserError(f"{prefix}gamma must be below 1 while {prefix}clip_values is on.")
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
+        if len(self.noise) not in (1, 2) or min(self.noise) < 0:
+            raise UserError(f"{prefix}noise must be one or two numbers that are not negative, not {self.noise}.")
         if not all(0 <= share <= 1 for share in self.random):
             raise UserError(f"{prefix}random must be two shares between 0 and 1, not {self.random}.")
         if not self.hold >= 1:

@@ -61,7 +61,7 @@ def test_prediction_keeps_each_environments_own_clock():
 def test_prediction_takes_single_observations_and_explores_when_asked_to():
     bridge = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config = small_hiro()
-    config.low.noise, config.low.random, config.low.hold = 0.5, (0.5, 1.0), 3.0
+    config.low.noise, config.low.random, config.low.hold = (0.5,), (0.5, 1.0), 3.0
     agent = config.build(setting(bridge))
     policy = HierarchyPolicy(agent, bridge)
     one, _ = gym.make("GoalLine-v0").reset(seed=0)

@@ -72,7 +72,7 @@ def maze_agent(mode: str) -> tuple[Hierarchy, object]:
     env = make_env(EnvConfig("hrl/PointMaze_UMaze-v0", {"continuing_task": False}, num_envs=64), device)
     config = small_hiro(hindsight=0.8, hindsight_actions=0.25)
     config.low.every = config.high.every = 64
-    config.low.hindsight, config.low.noise, config.high.noise = 0.8, 0.1, 0.1
+    config.low.hindsight, config.low.noise, config.high.noise = 0.8, (0.1,), (0.1,)
     torch.manual_seed(0)
     agent = config.build(Setting(env.spec, 64, device, 0, lambda: env))
     agent.execute(pick_execution(mode, device))

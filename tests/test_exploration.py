@@ -13,7 +13,7 @@ ALL = torch.ones(3, dtype=torch.bool)
 
 def explored(steps: int, due=lambda t: ALL, **config) -> torch.Tensor:
     """[steps, 3, 2] what is done where the policy always says 9."""
-    exploration = Exploration(LevelConfig(noise=0.0, **config), 3, 2, torch.device("cpu"))
+    exploration = Exploration(LevelConfig(noise=(0.0,), **config), 3, 2, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     return torch.stack([exploration(torch.full((3, 2), 9.0), due(t), generator) for t in range(steps)])
 
@@ -46,7 +46,7 @@ def test_an_environment_that_is_not_due_keeps_what_it_does():
 
 
 def test_nothing_goes_on_after_a_restart():
-    exploration = Exploration(LevelConfig(noise=0.0, random=(0.5, 0.5), hold=1e9), 3, 2, torch.device("cpu"))
+    exploration = Exploration(LevelConfig(noise=(0.0,), random=(0.5, 0.5), hold=1e9), 3, 2, torch.device("cpu"))
     exploration.holding[:] = True
     decide = lambda: exploration(torch.full((3, 2), 9.0), ALL, torch.Generator().manual_seed(0))  # noqa: E731
     assert (decide() == 0).all()  # what is held
@@ -55,11 +55,20 @@ def test_nothing_goes_on_after_a_restart():
 
 
 def test_noise_has_its_deviation():
-    exploration = Exploration(LevelConfig(noise=0.2), 3, 2, torch.device("cpu"))
+    exploration = Exploration(LevelConfig(noise=(0.2,)), 3, 2, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
     assert values.std() == pytest.approx(0.2, rel=0.05) and values.mean() == pytest.approx(0.0, abs=0.01)
     assert max(exploration(torch.full((3, 2), 0.95), ALL, generator).max() for _ in range(50)) == 1.0
+
+
+def test_noise_rises_over_the_environments_and_the_first_may_have_none():
+    exploration = Exploration(LevelConfig(noise=(0.0, 0.4)), 3, 2, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
+    assert values.std((0, 2)).tolist() == pytest.approx([0.0, 0.2, 0.4], rel=0.05)
+    policy = torch.stack([exploration.noisy(torch.zeros(1, 2), generator) for _ in range(5000)])
+    assert policy.std() == pytest.approx(0.2, rel=0.05)  # of any environment: their mean
 
 
 def test_a_level_that_waits_decides_at_random_and_does_not_learn_until_then():

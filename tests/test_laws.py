@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(learner):
         env = make_env(EnvConfig("GoalLine-v0", num_envs=3))
         config = small_hiro(hindsight=0.5, hindsight_actions=0.3, testing=0.3)
         for level in (config.low, config.high):
-            level.learner, level.every, level.noise, level.random = learner, 5, 0.2, (0.1, 0.5)
+            level.learner, level.every, level.noise, level.random = learner, 5, (0.2,), (0.1, 0.5)
         config.starts = 60
         agent = config.build(setting(env))
         obs = env.reset(0)
@@ -216,7 +216,7 @@ def test_three_levels_nest_their_clocks():
     cpu, one = torch.device("cpu"), torch.ones(2)
     space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True)
     torch.manual_seed(0)
-    config = LevelConfig(hidden=(8,), noise=0.0, gamma=0.9, replay=1000)
+    config = LevelConfig(hidden=(8,), noise=(0.0,), gamma=0.9, replay=1000)
     levels = [
         Level("low", config, Subgoal(space, "sparse"), 1, 2, 2, cpu),
         Level("middle", config, Subgoal(space, "distance"), 2, 2, 2, cpu, period=2, counters=("first",)),
@@ -238,7 +238,7 @@ def test_three_levels_nest_their_clocks():
 def test_evaluation_touches_nothing_of_training():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
     config = small_hiro()
-    config.low.noise = 0.3
+    config.low.noise = (0.3,)
     agent = config.build(setting(env))
     roll(agent, env, 20)
     before = {name: x.clone() for name, x in agent.tensors().items()}

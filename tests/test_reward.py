@@ -58,7 +58,7 @@ def test_it_is_paid_to_the_level_and_not_to_its_judge():
 
 def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
-    low = Low(hidden=(8,), reward="learned", noise=0.0, every=10**9, batch_size=16, replay=4000)
+    low = Low(hidden=(8,), reward="learned", noise=(0.0,), every=10**9, batch_size=16, replay=4000)
     high = High(hidden=(8,), every=10**9, period=3, replay=4000)
     config = HIROConfig(low=low, high=high, goal=GoalConfig(low=(-1.0,), high=(1.0,)), starts=0)
     agent = config.build(setting(env))

@@ -41,6 +41,8 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
             return None
         return coerced(value, next(p for p in parts if p is not type(None)), where)
     if origin is tuple:
+        if parts[-1] is Ellipsis and isinstance(value, int | float):  # one alone needs no brackets
+            value = [value]
         if not isinstance(value, list | tuple) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
             raise UserError(
                 f"{where} must be a list{'' if parts[-1] is Ellipsis else f' of {len(parts)}'}, not {value!r}."
