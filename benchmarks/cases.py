@@ -75,16 +75,19 @@ ANTS = [
     on_the_maze("ant-maze", "HIRO, our preset", "hiro", 3),
     on_the_maze("ant-parts", "the lesser of the high level's critics", "hiro --high.pessimism 1", 1),
     on_the_maze("ant-parts", "low level paid by distance", "hiro --low.reward distance --low.action-l2 0.02", 1),
-    on_the_maze("ant-parts", "low level with hindsight", "hiro --low.hindsight 0.5 --low.hindsight-horizon 10", 1),
-    on_the_maze("ant-parts", "high level with hindsight", "hiro --high.hindsight 0.5", 1),
+    on_the_maze("ant-parts", "low level without subgoals of chance", "hiro --low.hindsight 0", 1),
+    on_the_maze("ant-parts", "noise alike in all environments", "hiro --low.noise 0.2 --high.noise 0.05", 1),
+    on_the_maze("ant-parts", "with hindsight goals", "hiro --high.hindsight 0.5", 1),
     on_the_maze("ant-parts", "without hindsight subgoals", "hiro --high.hindsight-actions 0", 1),
-    on_the_maze("ant-parts", "with the off-policy correction", "hiro --high.correction True", 1),
+    on_the_maze(
+        "ant-parts", "off-policy correction in their place", "hiro --high.hindsight-actions 0 --high.correction True", 1
+    ),
     on_the_maze("ant-flat", "our flat TD3 + HER", "td3", 1),
     # As many updates as ours has at its low level.
     on_the_maze(
         "ant-flat",
         "SB3 TD3 + HER",
-        f"sb3-td3 --num-envs 16 --gradient-steps 4 --total-steps 1000000 --eval-env {EVAL}",
+        f"sb3-td3 --num-envs 16 --gradient-steps 4 --total-steps 2000000 --eval-env {EVAL}",
         1,
     ),
 ]
