@@ -45,6 +45,8 @@ class Low(LevelConfig):
     reward: Literal["distance", "progress", "sparse", "learned"] = "distance"
     """Minus the distance to the subgoal (published); how much nearer to it each step came; -1 until it is reached and
     0 there; or the distance and a reward that is learned for the task's return."""
+    reward_scale: float = 1.0
+    """Factor on that reward: small ones drown in what fresh networks say."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
 
 
@@ -117,7 +119,7 @@ class HIROConfig(HierarchyConfig):
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
         learned = self.low.reward == "learned"
-        subgoal = Subgoal(space, "distance" if self.low.reward == "learned" else self.low.reward)
+        subgoal = Subgoal(space, "distance" if learned else self.low.reward, self.low.reward_scale)
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
             starts=self.starts, stores_reward=learned or "high.gamma" in self.tune,
@@ -154,6 +156,8 @@ class HIROConfig(HierarchyConfig):
             raise UserError(
                 "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
             )
+        if not self.low.reward_scale > 0:
+            raise UserError(f"low.reward_scale must be positive, not {self.low.reward_scale}.")
         if self.high.candidates < 3:
             raise UserError(f"high.candidates must be at least 3, not {self.high.candidates}.")
         for name in ("hindsight_actions", "testing"):

@@ -48,8 +48,8 @@ class Subgoal:
 
     extrinsic = False
 
-    def __init__(self, space: GoalSpace, reward: Literal["sparse", "distance", "progress"]) -> None:
-        self.space = space
+    def __init__(self, space: GoalSpace, reward: Literal["sparse", "distance", "progress"], scale: float = 1.0) -> None:
+        self.space, self.scale = space, scale
         self.dim = space.dim
         self.input_dim = space.dim * (1 if space.relative else 2) + space.feature_dim
         self.kind = reward
@@ -100,7 +100,7 @@ class Subgoal:
         Progress is the distance's reward times 1 - γ, shaped (Ng 1999) by the value of standing still for ever,
         -||s + g - s||: it makes the same policy best, and what values no longer carry is not to be learned.
         """
-        return self._reward(state, next_state, target)
+        return self._reward(state, next_state, target) * self.scale
 
     def _sparse(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
         return self.reached(next_state, target).float() - 1.0
@@ -112,8 +112,8 @@ class Subgoal:
         return self.distance(state, target) - self.distance(next_state, target)
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """[-1/(1-γ), 0] for the sparse reward; a distance is only bounded above, progress not at all."""
-        return {"sparse": (-1.0 / (1.0 - gamma), 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
+        """[-1/(1-γ), 0] times the scale for the sparse reward; a distance is bounded above, progress not at all."""
+        return {"sparse": (-self.scale / (1.0 - gamma), 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
 
 
 class Task:

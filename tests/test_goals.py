@@ -89,7 +89,9 @@ def test_subgoals_are_issued_retraced_and_rewarded():
     assert Subgoal(space(True), "distance").reward(state, far, target).item() == pytest.approx(-0.6)
     # From (1, 1) to (2, 1.4) the way to (2, 2) shortens from √2 to .6.
     assert Subgoal(space(True), "progress").reward(state, far, target).item() == pytest.approx(2**0.5 - 0.6)
+    assert Subgoal(space(True), "progress", 3.0).reward(state, far, target).item() == pytest.approx(3 * (2**0.5 - 0.6))
     assert Subgoal(space(True), "progress").value_range(0.9) is None
+    assert Subgoal(space(True), "sparse", 3.0).value_range(0.9) == (pytest.approx(-30.0), 0.0)
     assert Subgoal(space(True), "sparse").value_range(0.9) == (pytest.approx(-10.0), 0.0)
 
 
