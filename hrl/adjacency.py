@@ -157,7 +157,7 @@ class Adjacency:
 
     def constraint(self, inputs: Tensor, action: Tensor) -> Tensor:
         """η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2) [B] of subgoals [B, A] that are set at inputs [B, I]."""
-        state = inputs[..., : len(self.level.sizes)] / self.level.sizes
+        state = inputs[..., : len(self.level.sight)]
         start, subgoal = self.command.project(state), self.command.issue(state, action)
         return self.weight * (self.distance(start, subgoal) - self.margin).clamp_min(0.0)
 

@@ -146,7 +146,7 @@ class Task:
             return cls(0, scale=scale, offset=offset)
         unit = torch.ones(spec.goal_dim, device=device)
         select = Select(torch.tensor(spec.achieved, device=device))
-        space = GoalSpace(select, -unit, unit, relative=False, periods=goal.periods, unit=goal.unit)
+        space = GoalSpace(select, -unit, unit, relative=False, periods=goal.periods)
         return cls(spec.goal_dim, space, spec.task_reward, spec.reward_range, scale, offset)
 
     def require_goals(self, option: str) -> None:
@@ -166,8 +166,7 @@ class Task:
         if self.space is None:
             return target
         features = [self.space.features(self.space.project(seen)), self.space.features(target)]
-        way = target - self.space.project(state)
-        return torch.cat([way / self.space.unit, target / self.space.unit, *features], -1)
+        return torch.cat([target - self.space.project(state), target, *features], -1)
 
     def project(self, state: Tensor) -> Tensor:
         """The achieved goal of a goal environment."""

@@ -35,8 +35,6 @@ class GoalConfig:
     """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal."""
     periods: tuple[float, ...] = ()
     """Sine and cosine features of positions in goal space, with these periods, for every network."""
-    unit: float = 1.0
-    """What networks are shown as 1 of positions in goal space, and of the task's goals: large ones drown all else."""
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
@@ -44,8 +42,6 @@ class GoalConfig:
             raise UserError(f"goal.threshold must be positive, not {self.threshold}.")
         if not all(p > 0 for p in self.periods):
             raise UserError(f"goal.periods must be positive, not {self.periods}.")
-        if not self.unit > 0:
-            raise UserError(f"goal.unit must be positive, not {self.unit}.")
         if self.bounds in ("space", "measured") and (self.low or self.high):
             raise UserError(f"goal.low and goal.high cannot be given with goal.bounds {self.bounds}.")
 
@@ -62,9 +58,8 @@ class GoalSpace:
         threshold: float | None = None,
         distance: str = "l2",
         periods: tuple[float, ...] = (),
-        unit: float = 1.0,
     ) -> None:
-        self.project, self.unit = project, unit
+        self.project = project
         self.low, self.high = low, high
         self.centre, self.half = (high + low) / 2, (high - low) / 2
         self.relative = relative
@@ -79,9 +74,9 @@ class GoalSpace:
 
     def same(self, other: "GoalSpace") -> bool:
         """Whether goals mean the same in another space, as far as its declaration tells."""
-        mine, theirs = ((x.relative, x.threshold, x.order, x.unit) for x in (self, other))
+        alike = self.relative == other.relative and self.threshold == other.threshold and self.order == other.order
         bounds = torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
-        return mine == theirs and bounds and torch.equal(self.frequencies, other.frequencies)
+        return alike and bounds and torch.equal(self.frequencies, other.frequencies)
 
     @property
     def dim(self) -> int:
@@ -157,8 +152,9 @@ def build_goal_space(
         raise UserError(
             f"Every goal.low must be below goal.high, but they are {bounds.low.tolist()} and {bounds.high.tolist()}."
         )
-    c = config
-    return GoalSpace(project, bounds.low, bounds.high, c.relative, c.threshold, c.distance, c.periods, c.unit)
+    return GoalSpace(
+        project, bounds.low, bounds.high, config.relative, config.threshold, config.distance, config.periods
+    )
 
 
 def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -84,7 +84,7 @@ class Level:
         self.name, self.config, self.command, self.period = name, config, command, period
         self.batch_size = config.batch_size  # this process's share of a batch
         self.gamma = torch.tensor(config.gamma, device=device)
-        self.sight, self.sizes = self._sight(state_dim, device), self._sizes(state_dim, device)
+        self.sight = self._sight(state_dim, device)
         self.tuners: list[Tuner] = []
         self.models: list[Model] = []
         self.shaping: Shaping | None = None
@@ -114,14 +114,6 @@ class Level:
         sight[list(self.config.blind)] = 0.0
         return sight
 
-    def _sizes(self, state_dim: int, device: torch.device) -> Tensor:
-        """[D] by what state entries are multiplied that are places: in the goal space's unit."""
-        sizes = torch.ones(state_dim, device=device)
-        space = getattr(self.command, "space", None)
-        if space is not None:
-            sizes[list(space.entries(state_dim))] /= space.unit
-        return sizes
-
     def _make_replay(
         self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, counters: tuple[str, ...]
     ) -> Replay:
@@ -138,8 +130,8 @@ class Level:
 
     def inputs(self, state: Tensor, target: Tensor) -> Tensor:
         """What the networks see [..., I]."""
-        seen = state * self.sight if self.config.blind else state
-        return torch.cat([seen * self.sizes, self.command.encode(state, target, seen)], -1)
+        shown = state * self.sight if self.config.blind else state
+        return torch.cat([shown, self.command.encode(state, target, shown)], -1)
 
     def decide(self, state: Tensor, target: Tensor) -> Tensor:
         """The deterministic decision [..., A] in [-1, 1]."""

@@ -111,23 +111,6 @@ def test_position_features_are_sines_and_cosines_at_the_declared_periods():
     assert shown.shape == (5, command.input_dim) == (5, 2 + 2 * 2 * 2)
 
 
-def test_places_are_shown_in_their_unit_and_all_else_as_it_is():
-    env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
-    config = small_hiro()
-    shown = []
-    for unit in (1.0, 4.0):
-        config.goal = GoalConfig(low=(-1.0,), high=(1.0,), periods=(8.0,), unit=unit)
-        levels = config.build(setting(env)).levels
-        state, target = torch.tensor([[2.0, -4.0, 8.0, 16.0]]), torch.tensor([[4.0, 12.0]])
-        shown.append([level.inputs(state, target)[0] for level in levels])
-    (low, high), (low_by_4, high_by_4) = shown
-    # The state's place, in both; at the high level the way to the goal and the goal too. The low level's is in halves.
-    assert low_by_4[:6].tolist() == [0.5, -1.0, 8.0, 16.0, *low[4:6].tolist()]
-    assert high_by_4[:8].tolist() == [0.5, -1.0, 8.0, 16.0, 0.5, 4.0, 1.0, 3.0]
-    assert high[:8].tolist() == [2.0, -4.0, 8.0, 16.0, 2.0, 16.0, 4.0, 12.0]
-    assert torch.equal(low_by_4[6:], low[6:]) and torch.equal(high_by_4[8:], high[8:])  # features
-
-
 def test_features_of_a_blind_level_do_not_tell_it_where_it_is():
     env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
     config = small_hiro()
