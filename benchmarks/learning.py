@@ -157,8 +157,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def long_table(results: list[dict[str, Any]]) -> str:
     """Markdown: a row a long case, success at the final step beside what was published."""
-    head = ("task", "variant", "agent", "steps", "final-step success: mean", "each seed", "at any step", "return",
-            "minutes", "published", "on")  # fmt: skip
+    head = ("task", "variant", "agent", "steps", "final-step success: mean", "each seed", "best on the way",
+            "at any step", "return", "minutes", "published", "on")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in CASES:
         rows = rows_of(case, results) if case.long else []
@@ -167,9 +167,11 @@ def long_table(results: list[dict[str, Any]]) -> str:
                 [r[name] for r in rows]
                 for name in ("success_rate_final", "success_rate_any", "mean_reward", "train_seconds")
             )
+            best = [evaluations(case, r["seed"]).values.max() for r in rows]
             lines.append(
                 f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | {fmean(final):.2f} | "
-                f"{' '.join(f'{s:.2f}' for s in final)} | {fmean(reached):.2f} | {fmean(returns):.0f} | "
+                f"{' '.join(f'{s:.2f}' for s in final)} | {' '.join(f'{s:.2f}' for s in best)} | "
+                f"{fmean(reached):.2f} | {fmean(returns):.0f} | "
                 f"{fmean(seconds) / 60:.0f} | {case.published} | {max(r['date'] for r in rows)} |"
             )
     return "\n".join(lines)
@@ -180,11 +182,16 @@ def long_curves(results: list[dict[str, Any]]) -> dict[str, list[Curve]]:
     curves: dict[str, list[Curve]] = {}
     for case in CASES:
         for row in rows_of(case, results) if case.long else []:
-            columns = read_columns(kept(case, row["seed"]))
-            there = ~np.isnan(columns["eval/success_rate_final"])
-            curve = Curve(columns[STEPS][there], columns["eval/success_rate_final"][there])
-            curves.setdefault(f"{case.env} / {case.name}", []).append(curve)
+            curves.setdefault(f"{case.env} / {case.name}", []).append(evaluations(case, row["seed"]))
     return curves
+
+
+def evaluations(case: Case, seed: int) -> Curve:
+    """Final-step success of a long run on its way, of as many episodes as its preset says."""
+    columns = read_columns(kept(case, seed))
+    success = columns["eval/success_rate_final"]
+    there = ~np.isnan(success)
+    return Curve(columns[STEPS][there], success[there])
 
 
 def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
