@@ -119,7 +119,8 @@ class HIROConfig(HierarchyConfig):
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
         learned = self.low.reward == "learned"
-        subgoal = Subgoal(space, "distance" if learned else self.low.reward, self.low.reward_scale)
+        reward = "distance" if self.low.reward == "learned" else self.low.reward
+        subgoal = Subgoal(space, reward, self.low.reward_scale)
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
             starts=self.starts, stores_reward=learned or "high.gamma" in self.tune,

@@ -76,7 +76,7 @@ ANTS = [
     on_the_maze("ant-parts", "the lesser of the high level's critics", "hiro --high.pessimism 1", 1),
     on_the_maze("ant-parts", "low level paid by distance", "hiro --low.reward distance --low.action-l2 0.02", 1),
     on_the_maze("ant-parts", "low level without subgoals of chance", "hiro --low.hindsight 0", 1),
-    on_the_maze("ant-parts", "noise alike in all environments", "hiro --low.noise 0.2 --high.noise 0.05", 1),
+    on_the_maze("ant-parts", "noise alike in all environments", "hiro --low.noise 0.15 --high.noise 0.05", 1),
     on_the_maze("ant-parts", "with hindsight goals", "hiro --high.hindsight 0.5", 1),
     on_the_maze("ant-parts", "without hindsight subgoals", "hiro --high.hindsight-actions 0", 1),
     on_the_maze(
@@ -87,7 +87,7 @@ ANTS = [
     on_the_maze(
         "ant-flat",
         "SB3 TD3 + HER",
-        f"sb3-td3 --num-envs 16 --gradient-steps 4 --total-steps 2000000 --eval-env {EVAL}",
+        f"sb3-td3 --num-envs 16 --gradient-steps 2 --total-steps 2000000 --eval-freq 100000 --eval-env {EVAL}",
         1,
     ),
 ]

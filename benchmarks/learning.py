@@ -5,7 +5,8 @@
 Each run is the command that a user would type. Finished runs are kept in results/learning.json and not run again,
 so that the benchmark can be stopped and continued; --again runs them anew, which a changed preset needs. Long runs
 (the ants) stay in runs/learning, and go on from their last checkpoint where they were interrupted; of each,
-progress.csv is kept under results/runs. They are judged as papers do: by success at the final step of 50 episodes.
+progress.csv is kept under results/runs, and results/long-curves.png draws their evaluations. They are judged as papers
+do: by success at the final step of 50 episodes.
 """
 
 import csv
@@ -66,7 +67,8 @@ def main() -> None:
               f"{result['train_seconds']:.0f} s", flush=True)  # fmt: skip
     print(table(results))
     print(long_table(results))
-    save_curves(long_curves(results), RESULTS / "long-curves.png", "success at the final step")
+    if curves := long_curves(results):
+        save_curves(curves, RESULTS / "long-curves.png", "success at the final step")
 
 
 def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
@@ -167,7 +169,7 @@ def long_table(results: list[dict[str, Any]]) -> str:
                 [r[name] for r in rows]
                 for name in ("success_rate_final", "success_rate_any", "mean_reward", "train_seconds")
             )
-            best = [evaluations(case, r["seed"]).values.max() for r in rows]
+            best = [max(evaluations(case, r["seed"]).values, default=np.nan) for r in rows]
             lines.append(
                 f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | {fmean(final):.2f} | "
                 f"{' '.join(f'{s:.2f}' for s in final)} | {' '.join(f'{s:.2f}' for s in best)} | "
@@ -182,16 +184,18 @@ def long_curves(results: list[dict[str, Any]]) -> dict[str, list[Curve]]:
     curves: dict[str, list[Curve]] = {}
     for case in CASES:
         for row in rows_of(case, results) if case.long else []:
-            curves.setdefault(f"{case.env} / {case.name}", []).append(evaluations(case, row["seed"]))
+            curve = evaluations(case, row["seed"])
+            if len(curve.steps):
+                curves.setdefault(f"{case.env} / {case.name}", []).append(curve)
     return curves
 
 
 def evaluations(case: Case, seed: int) -> Curve:
-    """Final-step success of a long run on its way, of as many episodes as its preset says."""
-    columns = read_columns(kept(case, seed))
-    success = columns["eval/success_rate_final"]
+    """Final-step success of a long run on its way, of 50 episodes each time; empty where there was none."""
+    columns = read_columns(kept(case, seed)) if kept(case, seed).exists() else {}
+    success = columns.get("eval/success_rate_final", np.empty(0))
     there = ~np.isnan(success)
-    return Curve(columns[STEPS][there], success[there])
+    return Curve(columns.get(STEPS, success)[there], success[there])
 
 
 def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The speed table: ratios measured side by side in one run.
 
-    python benchmarks/speed.py                      # every row on the CPU; --rows a b for some
+    python benchmarks/speed.py                      # every row on the CPU (k is a GPU's); --rows a b for some
     python benchmarks/speed.py --device cuda        # on a GPU
 
 Each ratio is measured A B A B …; the table has the median and the range of the repeats, and goes as JSON to

@@ -14,6 +14,8 @@ from hrl.agents.hiro import HIROConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.training.config import updated
 
+FORMS = {"batch": "vector_entry_point", "sync": "sync", "async": "async"}
+
 
 def collecting(options: Options) -> Iterator[Row]:
     """Both levels act and all buffers are written, over bare stepping with random actions."""
@@ -107,15 +109,12 @@ def gpu_ants(options: Options) -> Iterator[Row]:
     env_id = "hrl/AntMaze-v0"
     many = gym.make_vec(env_id, 64, FORMS["batch"])
     theirs = rate(acting(many, 64, True), options, 64)
-    for count in (256, 1024, 4096) if options.device == "cuda" else (16,):
+    for count in (256, 1024, 4096) if options.device == "cuda" else (64,):
         env = gym.make_vec(env_id, count, FORMS["batch"], physics="mjx", device=options.device)
         result = paired(options, rate(acting(env, count, True), options, count), theirs)
         env.close()
         yield Row("k", f"{env_id}, MJX ×{count} ÷ MuJoCo ×64", **result, unit="steps/s", bar="> 1")
     many.close()
-
-
-FORMS = {"batch": "vector_entry_point", "sync": "sync", "async": "async"}
 
 
 def acting(env: Any, count: int, tensors: bool) -> Callable[[], Any]:

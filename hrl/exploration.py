@@ -16,6 +16,7 @@ class Exploration:
     def __init__(self, config: LevelConfig, num_envs: int, action_dim: int, device: torch.device) -> None:
         self.noise, self.hold = graded(config.noise, num_envs, device), float(config.hold)
         share = graded(config.random, num_envs, device)
+        self.mean_noise = self.noise.mean()
         self.shaken = max(config.noise) > 0
         self.anywhere = max(config.random) > 0 or config.wait > 0
         self.ladder = share / self.hold / (1 - share + share / self.hold)
@@ -25,16 +26,16 @@ class Exploration:
         self.held = torch.zeros(num_envs, action_dim, device=device)
         self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
 
-    def noisy(self, action: Tensor, generator: torch.Generator, deviation: Tensor | None = None) -> Tensor:
-        """[B, A] what a policy says, with noise: of the environments' mean deviation, or of these [B, 1]."""
+    def noisy(self, action: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, A] what a policy says, with noise of this deviation [B, 1] or []."""
         if not self.shaken:
             return action
         noise = torch.randn(action.shape, generator=generator, device=action.device)
-        return torch.addcmul(action, noise, self.noise.mean() if deviation is None else deviation).clamp_(-1.0, 1.0)
+        return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
 
     def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
         """[N, A] what is done where the policy says `action`; `due` [N] says who decides anew at all."""
-        action = self.noisy(action, generator, self.noise)
+        action = self.noisy(action, self.noise, generator)
         if not self.anywhere:
             return action
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)

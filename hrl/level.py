@@ -138,8 +138,9 @@ class Level:
         return self.learner.act(self.inputs(state, target), None)
 
     def noisy(self, state: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-        """The decision [B, A] with noise alone, in any environments."""
-        return self.exploration.noisy(self.learner.act(self.inputs(state, target), generator), generator)
+        """The decision [B, A] with noise alone, the environments' mean, in any environments."""
+        action = self.learner.act(self.inputs(state, target), generator)
+        return self.exploration.noisy(action, self.exploration.mean_noise, generator)
 
     def explore(self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator) -> Tensor:
         """The decision [N, A] with exploration, for those environments that are due [N]."""

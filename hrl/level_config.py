@@ -35,7 +35,8 @@ class LevelConfig(LearnerConfig):
     """Updates over which the learning rate first rises from zero."""
     noise: tuple[float, ...] = (0.1,)
     """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one for all environments, or
-    that of the first and that of the last. What a policy does without noise is only seen where there is none."""
+    that of the first and that of the last, as with random decisions. What a policy does without noise is only seen
+    where there is none."""
     random: tuple[float, float] = (0.0, 0.0)
     """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
     the others lie between, and one alone has their mean."""
@@ -50,7 +51,7 @@ class LevelConfig(LearnerConfig):
     """Reached when: at a random later moment of the episode, or at its end. Or not reached at all: any subgoal, at the
     task's level another episode's goal, which shows what a decision is worth whatever is wanted now."""
     hindsight_horizon: int | None = None
-    """Only moments within so many of the level's decisions. Default: to the episode's end."""
+    """Only moments within so many of the level's decisions. Default: to the episode's end. What is random has none."""
     clip_values: bool = True
     """Clip bootstrapped targets to what discounted rewards can sum to, where that is known (TD3)."""
     frozen: bool = False
@@ -93,6 +94,4 @@ class LevelConfig(LearnerConfig):
             raise UserError(f"{prefix}hold must be at least 1 decision, not {self.hold}.")
         if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
             raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
-        if self.hindsight_horizon is not None and self.hindsight_strategy == "random":
-            raise UserError(f"{prefix}hindsight_horizon is for what is reached later; the strategy random takes none.")
         self.protect.check(prefix, self.tasks)

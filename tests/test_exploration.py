@@ -67,7 +67,7 @@ def test_noise_rises_over_the_environments_and_the_first_may_have_none():
     generator = torch.Generator().manual_seed(0)
     values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
     assert values.std((0, 2)).tolist() == pytest.approx([0.0, 0.2, 0.4], rel=0.05)
-    policy = torch.stack([exploration.noisy(torch.zeros(1, 2), generator) for _ in range(5000)])
+    policy = torch.stack([exploration.noisy(torch.zeros(1, 2), exploration.mean_noise, generator) for _ in range(5000)])
     assert policy.std() == pytest.approx(0.2, rel=0.05)  # of any environment: their mean
 
 

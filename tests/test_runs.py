@@ -267,10 +267,6 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
         ("hiro --env tasks:GoalLine-v0 --low.lr nan", "--low.lr must be a finite number"),
         ("hiro --env tasks:GoalLine-v0 --goal.projection math:pi", "not callable"),
-        (
-            "hiro --env tasks:GoalLine-v0 --low.hindsight-horizon 5 --low.hindsight-strategy random",
-            "low.hindsight_horizon is for what is reached later",
-        ),
         ("hiro --env tasks:GoalLine-v0 --high.random 2 3", "high.random must be two shares"),
         ("hiro --env tasks:GoalLine-v0 --low.noise 0 0.1 0.2", "low.noise must be one or two numbers"),
         ("hiro --env tasks:GoalLine-v0 --low.reward-scale 0", "low.reward_scale must be positive"),

@@ -64,7 +64,7 @@ class HierarchyPolicy:
         """Actions in the environment's own bounds, and the state to pass to the next call (one call a step).
 
         Observations may be batched, as a vector environment gives them, or single. With deterministic=False every
-        decision has the noise that it has in training, but none is random altogether.
+        decision has the noise that it has in training, on average over the environments, but none is random altogether.
         """
         assert self._env is not None
         single = self._env.is_single(observation)

@@ -30,10 +30,10 @@ class Tracking:
         self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._lasted: Counter[str] = Counter()
         self.warnings = [
-            f"The {level.name} level learns nothing: its first update comes after {level.timescale.starts:,} steps, "
-            f"and the run ends at {total_steps:,}."
+            f"The {level.name} level learns nothing: its first update would come after {first:,} steps, and the "
+            f"run ends at {total_steps:,}."
             for level in levels
-            if level.timescale.starts >= total_steps and not level.config.frozen
+            if (first := level.timescale.starts + level.timescale.every) >= total_steps and not level.config.frozen
         ]
         """Sentences that were not told yet."""
 
