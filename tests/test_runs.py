@@ -127,7 +127,7 @@ def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
 def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, tmp_path):
     process = start("hiro", *LINE, "--log-dir", str(tmp_path))
     deadline = time.time() + 120
-    while not list(tmp_path.rglob("step-000000000500/manifest.json")) and time.time() < deadline:
+    while not list(tmp_path.glob("*/*/*/checkpoints/step-000000000500/manifest.json")) and time.time() < deadline:
         time.sleep(0.01)
     time.sleep(0.3)
     process.kill()
@@ -145,7 +145,7 @@ def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, t
 def test_a_signal_saves_and_leaves_with_a_message(number, tmp_path):
     process = start("hiro", *LINE, "--total-steps", "1000000", "--log-dir", str(tmp_path), "--eval-freq", "0")
     deadline = time.time() + 120
-    while not list(tmp_path.rglob("step-*/manifest.json")) and time.time() < deadline:
+    while not list(tmp_path.glob("*/*/*/checkpoints/step-*/manifest.json")) and time.time() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
