@@ -1,6 +1,7 @@
 """Rows of the speed table on environments: stepping, collecting, and learning beside them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import cycle
 from typing import Any
@@ -87,21 +88,32 @@ def throughput(options: Options) -> Iterator[Row]:
 
 def ants(options: Options) -> Iterator[Row]:
     """Ant mazes in batches over the better of Gymnasium's two vector forms of the single one; and collecting on top."""
-    env_id, count = "hrl/AntMaze-v0", 16
-    forms = {name: gym.make_vec(env_id, count, form) for name, form in FORMS.items()}
-    sides = {name: rate(acting(env, count, name == "batch"), options, count) for name, env in forms.items()}
-    for peer in ("sync", "async"):
-        result = paired(options, sides["batch"], sides[peer])
-        yield Row("j", f"{env_id} ×{count}, batch ÷ {peer}", **result, unit="steps/s", bar="≥ 1.7 of the better")
+    env_id = "hrl/AntMaze-v0"
+    forms = {name: gym.make_vec(env_id, 16, form) for name, form in FORMS.items()}
+    sides = {name: rate(acting(env, 16, name == "batch"), options, 16) for name, env in forms.items()}
+    with collector(env_id, 16, options) as collect:
+        for peer in ("sync", "async"):
+            result = paired(options, sides["batch"], sides[peer])
+            yield Row("j", f"{env_id} ×16, batch ÷ {peer}", **result, unit="steps/s", bar="≥ 1.7 of the better")
+            result = paired(options, collect, sides[peer])
+            yield Row("j", f"{env_id} ×16, collecting ÷ {peer}", **result, unit="steps/s", bar="≥ 0.9 of the better")
     for env in forms.values():
         env.close()
     for count in (16, 64, 256):
-        env, batch = make_env(EnvConfig(env_id, num_envs=count), "cpu"), gym.make_vec(env_id, count, FORMS["batch"])
-        agent = built(tuned(env_id), env, replace(options, device="cpu"))
-        ours = rate(rolling(agent, env, learn=False), options, count)
-        result = paired(options, ours, rate(acting(batch, count, True), options, count))
-        env.close(), batch.close()
+        batch = gym.make_vec(env_id, count, FORMS["batch"])
+        with collector(env_id, count, options) as collect:
+            result = paired(options, collect, rate(acting(batch, count, True), options, count))
+        batch.close()
         yield Row("j", f"collecting ÷ stepping, {env_id} ×{count}", **result, unit="steps/s", bar="≥ 0.9", floor="1.0")
+
+
+@contextmanager
+def collector(env_id: str, count: int, options: Options) -> Iterator[Callable[[], float]]:
+    """The rate of both levels acting and all buffers written, on a CPU."""
+    env = make_env(EnvConfig(env_id, num_envs=count), "cpu")
+    agent = built(tuned(env_id), env, replace(options, device="cpu"))
+    yield rate(rolling(agent, env, learn=False), options, count)
+    env.close()
 
 
 def gpu_ants(options: Options) -> Iterator[Row]:

@@ -67,8 +67,8 @@ class EnvConfig:
     """In this process or in worker processes; auto takes the environment's own vector form where it has one."""
     workers: int = 0
     """Worker processes, each with an equal share of the environments; 0 for one a core."""
-    action_limit: float = 1.0
-    """Bound taken for action entries that have none."""
+    action_limit: float | None = None
+    """Largest action that is taken, within the environment's own bounds. Default: these, and 1 where it has none."""
     reward_delay: int = 0
     """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
 
@@ -143,7 +143,7 @@ def make_env(
     name = find_id(config.env)
     if config.num_envs < 1:
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
-    if not 0 < config.action_limit < float("inf"):
+    if config.action_limit is not None and not 0 < config.action_limit < float("inf"):
         raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
     kwargs = {**config.env_kwargs, **overrides}
     mode = AutoresetMode.DISABLED if seeds is not None else autoreset
@@ -212,7 +212,7 @@ def _on_device(name: str, kwargs: dict[str, Any], device: torch.device) -> dict[
     return {"device": str(device)} | kwargs if "device" in inspect.signature(form).parameters else kwargs
 
 
-def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str, Any], limit: float) -> Spec:
+def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str, Any], limit: float | None) -> Spec:
     space = env.single_observation_space
     try:
         flat_dim(space)
@@ -222,13 +222,16 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
             "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
     low, high = flat_bounds(observation_part(space))
+    action_low, action_high = _action_bounds(env.single_action_space, limit)
+    if limit is not None and bool((action_low > action_high).any()):
+        raise EnvError(f"--action-limit {limit} leaves nothing of {name}'s actions: {env.single_action_space}.")
     steps = gym.registry[name].max_episode_steps
     common: dict[str, Any] = {
         "env_id": name,
         "observation_space": space,
         "action_space": env.single_action_space,
-        "action_low": _action_bound(env.single_action_space, "low", -limit),
-        "action_high": _action_bound(env.single_action_space, "high", limit),
+        "action_low": action_low,
+        "action_high": action_high,
         "max_episode_steps": kwargs.get("max_episode_steps", steps),
     }
     if not is_goal_space(space):
@@ -256,9 +259,11 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
     )
 
 
-def _action_bound(space: gym.Space[Any], side: str, limit: float) -> torch.Tensor:
-    """[A] one side's bounds of a Box, with the limit where it has none; [0] for other spaces."""
+def _action_bounds(space: gym.Space[Any], limit: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least and largest [A] actions of a Box, within the limit; [0] for other spaces."""
     if not isinstance(space, spaces.Box):
-        return torch.empty(0)
-    bound = torch.as_tensor(getattr(space, side), dtype=torch.float32).flatten()
-    return torch.where(bound.isfinite(), bound, limit)
+        return torch.empty(0), torch.empty(0)
+    low, high = flat_bounds(space)
+    if limit is None:
+        return torch.where(low.isfinite(), low, -1.0), torch.where(high.isfinite(), high, 1.0)
+    return low.clamp(min=-limit), high.clamp(max=limit)

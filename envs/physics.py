@@ -1,5 +1,6 @@
 """MuJoCo's physics for a batch of worlds alike, stepped by MuJoCo's own threads."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
@@ -31,8 +32,15 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
     return GPUPhysics(model, num_envs, substeps, device)
 
 
+def cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Physics:
-    """N worlds of one model on the CPU. `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place."""
+    """N worlds of one model on the CPU, by a thread a core, however many torch has: its own wait busily for work.
+    `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place.
+    """
 
     device = torch.device("cpu")
 
@@ -43,7 +51,7 @@ class Physics:
         self._after = np.zeros((num_envs, substeps, width))
         self._control = np.zeros((num_envs, substeps, model.nu))
         self._sensors = np.zeros((num_envs, substeps, model.nsensordata))
-        threads = min(torch.get_num_threads(), num_envs)
+        threads = min(cores(), num_envs)
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._models = [model] * num_envs
         self._rollout = Rollout(nthread=threads if threads > 1 else 0)

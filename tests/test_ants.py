@@ -1,6 +1,7 @@
 """HIRO's ant tasks: geometry, rewards, and physics that is MuJoCo's own."""
 
 import math
+import os
 
 import gymnasium as gym
 import gymnasium_robotics
@@ -252,10 +253,10 @@ def test_a_step_is_five_of_mujocos():
 
 def test_a_batch_steps_as_single_ones_do_however_it_is_split():
     def run(count: int, threads: int, beside: bool) -> torch.Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
+        may = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(may)[:threads])
         ants = AntMaze(num_envs=count)
-        torch.set_num_threads(before)
+        os.sched_setaffinity(0, may)
         ants.reset(seed=0)
         ants.physics.qpos[:], ants.physics.qvel[:] = start[0][:count], start[1][:count]
         for torques in actions:

@@ -36,9 +36,13 @@ def test_observations_are_copies():
     assert first.tolist() == [[1, 0]]
 
 
-def test_actions_are_scaled_to_bounds_and_to_the_limit_where_there_are_none():
+def test_actions_are_scaled_to_bounds_within_the_limit():
     env = make_env(EnvConfig("Ledger-v0", num_envs=3))
     assert env.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [1.0], [4.0]]
+    weaker = make_env(EnvConfig("Ledger-v0", num_envs=3, action_limit=3.0))
+    assert weaker.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [0.5], [3.0]]
+    plain = make_env(EnvConfig("Mixed-v0", num_envs=1))
+    assert plain.to_action(np.array([[-1.0, 0.5]])).tolist() == [[[-1.0], [0.5]]]
     unbounded = make_env(EnvConfig("Mixed-v0", num_envs=1, action_limit=5.0))
     assert unbounded.to_action(np.array([[-1.0, 0.5]])).tolist() == [[[-5.0], [2.5]]]
     unbounded.reset(0)
