@@ -7,7 +7,7 @@ import inspect
 import io
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from hrl.envs.bridge import Bridge, EnvironmentFault
 from hrl.envs.delay import DelayedReward, DelayedRewards
 from hrl.envs.flatten import UnsupportedSpace, flat_bounds, flat_dim
 from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
+from hrl.envs.recall import Recall, Recalls
 from hrl.envs.spec import Spec
 from hrl.envs.workers import WorkerEnv
 
@@ -71,6 +72,18 @@ class EnvConfig:
     """Largest action that is taken, within the environment's own bounds. Default: these, and 1 where it has none."""
     reward_delay: int = 0
     """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
+    recall: tuple[int, ...] = ()
+    """Observe too where the agent was so many steps ago: a memory, where a task hides what was done."""
+
+    @property
+    def name(self) -> str:
+        """The id alone."""
+        return self.env.rpartition(":")[2]
+
+    @property
+    def module(self) -> str:
+        """What to import for it."""
+        return self.env.rpartition(":")[0]
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
@@ -145,75 +158,82 @@ def make_env(
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
     if config.action_limit is not None and not 0 < config.action_limit < float("inf"):
         raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
-    kwargs = {**config.env_kwargs, **overrides}
+    if config.reward_delay < 0:
+        raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
+    if config.workers < 0:
+        raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
+    config = replace(config, env_kwargs=config.env_kwargs | overrides)
     mode = AutoresetMode.DISABLED if seeds is not None else autoreset
     try:
-        env = _make_vector(name, config, kwargs, mode, torch.device(device))
-        spec = _spec(name, env, kwargs, config.action_limit)
+        env = _make_vector(config, mode, torch.device(device))
+        spec = _spec(config, env)
     except (EnvironmentFault, EnvError):
         raise
     except Exception as error:
         reason = str(error).partition(" was raised from the environment creator")[0]
-        raise EnvError(f"{name} cannot be made with {kwargs or 'its defaults'}: {reason}") from error
+        raise EnvError(f"{name} cannot be made with {config.env_kwargs or 'its defaults'}: {reason}") from error
     own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
     return Bridge(env, spec, torch.device(device), None if own_mode else seeds)
 
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
-    """One environment, with Gymnasium's own wrappers and our guard."""
-    return _make_one(find_id(config.env), config.env_kwargs, config.reward_delay, index)
+    """One environment, with Gymnasium's own wrappers and our guard, and its actions within the limit."""
+    find_id(config.env)
+    env = _make_one(config, index)
+    space = env.action_space
+    if config.action_limit is None or not isinstance(space, spaces.Box):
+        return env
+    low, high = (bound.numpy().reshape(space.shape) for bound in _action_bounds(space, config.action_limit))
+    within = spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)  # type: ignore[arg-type]
+    return gym.wrappers.TransformAction(env, lambda action: action, within)
 
 
-def _make_in_worker(name: str, kwargs: dict[str, Any], delay: int, module: str, index: int) -> gym.Env[Any, Any]:
-    if module:  # a process that was spawned has nothing registered yet
-        importlib.import_module(module)
-    return _make_one(name, kwargs, delay, index)
+def _make_in_worker(config: EnvConfig, index: int) -> gym.Env[Any, Any]:
+    if config.module:  # a process that was spawned has nothing registered yet
+        importlib.import_module(config.module)
+    return _make_one(config, index)
 
 
-def _make_one(name: str, kwargs: dict[str, Any], delay: int, index: int) -> gym.Env[Any, Any]:
+def _make_one(config: EnvConfig, index: int) -> gym.Env[Any, Any]:
     _register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        env = gym.make(name, disable_env_checker=True, **kwargs)
-        return Guard(DelayedReward(env, delay) if delay else env, index)
+        env = gym.make(config.name, disable_env_checker=True, **config.env_kwargs)
+    if config.recall:
+        env = Recall(env, config.recall)
+    if config.reward_delay:
+        env = DelayedReward(env, config.reward_delay)
+    return Guard(env, index)
 
 
-def _make_vector(
-    name: str, config: EnvConfig, kwargs: dict[str, Any], mode: AutoresetMode, device: torch.device
-) -> gym.vector.VectorEnv[Any, Any, Any]:
-    own = gym.registry[name].vector_entry_point is not None
-    if config.reward_delay < 0:
-        raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
-    if own and config.vectorization == "auto":
-        env = gym.make_vec(name, config.num_envs, "vector_entry_point", **_on_device(name, kwargs, device))
-        if not config.reward_delay:
+def _make_vector(config: EnvConfig, mode: AutoresetMode, device: torch.device) -> gym.vector.VectorEnv[Any, Any, Any]:
+    if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
+        kwargs = _on_device(config, device)
+        env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
+        if not (config.reward_delay or config.recall):
             return env
         if env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
-            return DelayedRewards(env, config.reward_delay)
+            if config.recall:
+                env = Recalls(env, config.recall)
+            return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
         env.close()  # what others do at an episode's end is left to the single ones
     indices = range(config.num_envs)
     if config.vectorization == "async":
-        module = config.env.rpartition(":")[0]
-        if config.workers < 0:
-            raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
-        return WorkerEnv(
-            [partial(_make_in_worker, name, kwargs, config.reward_delay, module, i) for i in indices],
-            config.workers,
-            mode,
-        )
-    makers = [partial(_make_one, name, kwargs, config.reward_delay, i) for i in indices]
+        return WorkerEnv([partial(_make_in_worker, config, i) for i in indices], config.workers, mode)
+    makers = [partial(_make_one, config, i) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
 
 
-def _on_device(name: str, kwargs: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """With the training device, where the environment's vector form takes one and none is given."""
-    entry: Any = gym.registry[name].vector_entry_point
+def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
+    """The keyword arguments, with the training device where the vector form takes one and none is given."""
+    entry: Any = gym.registry[config.name].vector_entry_point
     form = load_env_creator(entry) if isinstance(entry, str) else entry
-    return {"device": str(device)} | kwargs if "device" in inspect.signature(form).parameters else kwargs
+    given = config.env_kwargs
+    return {"device": str(device)} | given if "device" in inspect.signature(form).parameters else given
 
 
-def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str, Any], limit: float | None) -> Spec:
-    space = env.single_observation_space
+def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
+    space, name, limit = env.single_observation_space, config.name, config.action_limit
     try:
         flat_dim(space)
     except UnsupportedSpace as error:
@@ -232,13 +252,13 @@ def _spec(name: str, env: gym.vector.VectorEnv[Any, Any, Any], kwargs: dict[str,
         "action_space": env.single_action_space,
         "action_low": action_low,
         "action_high": action_high,
-        "max_episode_steps": kwargs.get("max_episode_steps", steps),
+        "max_episode_steps": config.env_kwargs.get("max_episode_steps", steps),
     }
     if not is_goal_space(space):
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
-    single = _make_one(name, kwargs, 0, 0)
+    single = _make_one(replace(config, reward_delay=0, recall=()), 0)
     seen = probe(single)
     achieved = find_achieved(seen)
     if achieved is None:

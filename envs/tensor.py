@@ -157,5 +157,5 @@ class SingleGoalEnv(SingleEnv):
         return False
 
     def _asked(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:
-        goals = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (achieved, desired))
+        goals = (torch.from_numpy(np.array(x, dtype=np.float32)) for x in (achieved, desired))
         return self.batch.task_reward(*goals)  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.flatten import flat_dim, flatten_batch
 from hrl.envs.goals import Probe, find_achieved
+from hrl.envs.make import make_single
 from hrl.envs.workers import WorkerEnv
 
 
@@ -41,6 +42,7 @@ def test_actions_are_scaled_to_bounds_within_the_limit():
     assert env.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [1.0], [4.0]]
     weaker = make_env(EnvConfig("Ledger-v0", num_envs=3, action_limit=3.0))
     assert weaker.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [0.5], [3.0]]
+    assert make_single(EnvConfig("Ledger-v0", action_limit=3.0)).action_space == gym.spaces.Box(-2.0, 3.0, (1,))
     plain = make_env(EnvConfig("Mixed-v0", num_envs=1))
     assert plain.to_action(np.array([[-1.0, 0.5]])).tolist() == [[[-1.0], [0.5]]]
     unbounded = make_env(EnvConfig("Mixed-v0", num_envs=1, action_limit=5.0))

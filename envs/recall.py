@@ -1,0 +1,97 @@
+"""Observing where one was: what a task hides can often be told from the way one came."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+
+def recalling(space: gym.Space[Any], lags: Sequence[int]) -> spaces.Dict:
+    """A goal environment's observation space with room for the goals achieved `lags` steps ago.
+
+    Raises ValueError where the space is no goal environment's, its observation no vector, or a lag below 1.
+    """
+    if any(lag < 1 for lag in lags):
+        raise ValueError(f"--recall is of steps ago, at least 1, not {list(lags)}")
+    parts = space.spaces if isinstance(space, spaces.Dict) else {}
+    seen, achieved = parts.get("observation"), parts.get("achieved_goal")
+    if not isinstance(seen, spaces.Box) or not isinstance(achieved, spaces.Box) or len(seen.shape) != 1:
+        raise ValueError("--recall needs a goal environment, whose observation is a vector")
+    wide = deepcopy(space)
+    assert isinstance(wide, spaces.Dict)
+    low, high = (np.concatenate([getattr(seen, s), *[getattr(achieved, s)] * len(lags)]) for s in ("low", "high"))
+    wide.spaces["observation"] = spaces.Box(low, high, dtype=seen.dtype.type)  # type: ignore[arg-type]
+    return wide
+
+
+class Recall(gym.Wrapper[Any, Any, Any, Any]):
+    """Appends to the observation where the agent was `lags` steps ago, as achieved goals; at first, where it began."""
+
+    def __init__(self, env: gym.Env[Any, Any], lags: Sequence[int]) -> None:
+        super().__init__(env)
+        self.lags = tuple(lags)
+        self.observation_space = recalling(env.observation_space, lags)
+        self._way: list[Any] = []
+
+    def reset(self, **kwargs: Any) -> Any:
+        """A new episode."""
+        obs, info = self.env.reset(**kwargs)
+        self._way = []
+        return self._recalled(obs), info
+
+    def step(self, action: Any) -> Any:
+        """One step."""
+        obs, *rest = self.env.step(action)
+        return self._recalled(obs), *rest
+
+    def _recalled(self, obs: dict[str, Any]) -> dict[str, Any]:
+        self._way = [*self._way, np.array(obs["achieved_goal"])][-max(self.lags) - 1 :]
+        then = [self._way[max(len(self._way) - 1 - lag, 0)] for lag in self.lags]
+        seen = obs["observation"]
+        return {**obs, "observation": np.concatenate([seen, *then]).astype(seen.dtype)}
+
+
+class Recalls(gym.vector.VectorWrapper):
+    """The same for a batch that speaks tensors and begins anew in the same step (SAME_STEP)."""
+
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], lags: Sequence[int]) -> None:
+        super().__init__(env)
+        self.lags, self.metadata = tuple(lags), env.metadata
+        self.single_observation_space = recalling(env.single_observation_space, lags)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+        self._way = torch.empty(0)  # [L + 1, N, G] a ring of the last places
+        self._now = 0
+        inner: Any = env
+        if hasattr(env, "step_async"):  # physics that goes on beside learning
+            self.step_async = inner.step_async
+            self.step_wait = lambda: self._stepped(*inner.step_wait())
+
+    def reset(self, **kwargs: Any) -> Any:
+        """Episodes everywhere."""
+        obs, info = self.env.reset(**kwargs)
+        self._way = obs["achieved_goal"].repeat(max(self.lags) + 1, 1, 1)
+        return self._recalled(obs), info
+
+    def step(self, actions: Any) -> Any:
+        """One step."""
+        return self._stepped(*self.env.step(actions))
+
+    def _stepped(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> Any:
+        final = info.get("final_obs")
+        self._now = (self._now + 1) % len(self._way)
+        self._way[self._now] = (obs if final is None else final)["achieved_goal"]
+        if final is not None:
+            info = {**info, "final_obs": self._recalled(final)}
+            done = (torch.as_tensor(terminated) | torch.as_tensor(truncated)).unsqueeze(-1)
+            self._way = torch.where(done, obs["achieved_goal"], self._way)
+        return self._recalled(obs), reward, terminated, truncated, info
+
+    def _recalled(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
+        then = [self._way[(self._now - lag) % len(self._way)] for lag in self.lags]
+        return {**obs, "observation": torch.cat([obs["observation"], *then], -1)}
