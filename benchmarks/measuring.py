@@ -27,7 +27,7 @@ EPISODIC = {"continuing_task": False}
 class Options:
     """Measure and print."""
 
-    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j")
+    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j", "l")
     """Rows of the table."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where our networks, replays and batched tasks live."""

@@ -20,7 +20,7 @@ from measuring import Options, Row
 from rows import full_loop, levels, memory, updates
 from running import processor
 from stable_baselines3 import SAC, TD3
-from stepping import ants, collecting, gpu_ants, overlap, throughput
+from stepping import ants, collecting, gpu_ants, overlap, throughput, training
 
 from hrl.agents.flat import FlatSAC, FlatTD3
 from hrl.execution import keep_freed_memory
@@ -36,6 +36,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "i": overlap,
     "j": ants,
     "k": gpu_ants,
+    "l": training,
 }
 RESULTS = Path(__file__).resolve().parent / "results"
 
