@@ -100,3 +100,13 @@ CASES += [
     Case("ant-fall", "HIRO, our preset", "hrl/AntFall-v0", "hiro", 3, long=True,
          variant="HIRO's: 500 steps, within 5", published=".66 best of 10M"),
 ]  # fmt: skip
+
+ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"
+CASES += [
+    Case(group, name, f"AntMaze_{size}-v4", arguments, seeds, long=True, variant=ROBOTICS, published="none")
+    for size in ("UMaze", "Medium")
+    for group, name, arguments, seeds in (
+        ("ant-robotics", "HIRO, our preset", "hiro", 3),
+        ("ant-robotics", "our flat TD3 + HER", "td3", 1),
+    )
+]
