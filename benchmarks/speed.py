@@ -45,9 +45,9 @@ def main() -> None:
     """Measure, print, and keep."""
     options = tyro.cli(Options)
     keep_freed_memory()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    threads = options.threads or torch.get_num_threads()
     for name in options.rows:
+        torch.set_num_threads(threads)  # a row may take its preset's
         rows = []
         for row in ROWS[name](options):
             rows.append(row)

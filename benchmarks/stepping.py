@@ -13,6 +13,7 @@ import torch
 from measuring import EPISODIC, Options, Row, built, paired, rate, rolling, tuned
 
 from hrl.agents.hiro import HIROConfig
+from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, make_env
 from hrl.training.config import updated
 
@@ -90,6 +91,7 @@ def throughput(options: Options) -> Iterator[Row]:
 def ants(options: Options) -> Iterator[Row]:
     """Ant mazes in batches over the better of Gymnasium's two vector forms of the single one; and collecting on top."""
     env_id = "hrl/AntMaze-v0"
+    torch.set_num_threads(preset("hiro", env_id, "auto")["threads"])
     forms = {name: gym.make_vec(env_id, 16, form) for name, form in FORMS.items()}
     sides = {name: rate(acting(env, 16, name == "batch"), options, 16) for name, env in forms.items()}
     with collector(env_id, 16, options) as collect:
@@ -120,6 +122,7 @@ def collector(env_id: str, count: int, options: Options) -> Iterator[Callable[[]
 def training(options: Options) -> Iterator[Row]:
     """Ant Maze's preset as it trains, over the rate that brings 5M steps into 90 minutes; evaluations not counted."""
     env_id, count, asked = "hrl/AntMaze-v0", 64, 5_000_000 / (90 * 60)
+    torch.set_num_threads(preset("hiro", env_id, "auto")["threads"])
     env = make_env(EnvConfig(env_id, num_envs=count), options.device)
     agent = built(tuned(env_id), env, options)
     step = rolling(agent, env, learn=True)

@@ -136,7 +136,7 @@ class Bridge:
     def to_action(self, actions: np.ndarray) -> np.ndarray:
         """From [-1, 1] to the environment's own bounds, [N, *shape]."""
         space: Any = self.env.single_action_space
-        scaled = (actions * self._host_half + self._host_centre).reshape(-1, *space.shape)
+        scaled = (actions.clip(-1.0, 1.0) * self._host_half + self._host_centre).reshape(-1, *space.shape)
         return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
     # -- the parts -------------------------------------------------------------------------------------------

@@ -68,8 +68,10 @@ class EnvConfig:
     """In this process or in worker processes; auto takes the environment's own vector form where it has one."""
     workers: int = 0
     """Worker processes, each with an equal share of the environments; 0 for one a core."""
-    action_limit: float | None = None
-    """Largest action that is taken, within the environment's own bounds. Default: these, and 1 where it has none."""
+    action_limit: float = 1.0
+    """Bound taken for action entries that have none."""
+    action_scale: float = 1.0
+    """Share of the range of actions that is used, around its middle: 0.2 is a fifth of an ant's torques."""
     reward_delay: int = 0
     """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
     recall: tuple[int, ...] = ()
@@ -142,6 +144,21 @@ def _register_robotics() -> None:
         gym.register_envs(gymnasium_robotics)
 
 
+def _check(config: EnvConfig) -> None:
+    """Raise EnvError where the id is unknown or a value cannot be meant."""
+    find_id(config.env)
+    if config.num_envs < 1:
+        raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
+    if not 0 < config.action_limit < float("inf"):
+        raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
+    if not 0 < config.action_scale <= 1:
+        raise EnvError(f"--action-scale must be above 0 and at most 1, not {config.action_scale}.")
+    if config.reward_delay < 0:
+        raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
+    if config.workers < 0:
+        raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
+
+
 def make_env(
     config: EnvConfig,
     device: torch.device | str = "cpu",
@@ -153,15 +170,7 @@ def make_env(
 
     Raises EnvError where the environment can't be made or its observations can't be used.
     """
-    name = find_id(config.env)
-    if config.num_envs < 1:
-        raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
-    if config.action_limit is not None and not 0 < config.action_limit < float("inf"):
-        raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
-    if config.reward_delay < 0:
-        raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
-    if config.workers < 0:
-        raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
+    _check(config)
     config = replace(config, env_kwargs=config.env_kwargs | overrides)
     mode = AutoresetMode.DISABLED if seeds is not None else autoreset
     try:
@@ -171,21 +180,21 @@ def make_env(
         raise
     except Exception as error:
         reason = str(error).partition(" was raised from the environment creator")[0]
-        raise EnvError(f"{name} cannot be made with {config.env_kwargs or 'its defaults'}: {reason}") from error
+        raise EnvError(f"{config.name} cannot be made with {config.env_kwargs or 'its defaults'}: {reason}") from error
     own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
     return Bridge(env, spec, torch.device(device), None if own_mode else seeds)
 
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
-    """One environment, with Gymnasium's own wrappers and our guard, and its actions within the limit."""
-    find_id(config.env)
+    """One environment, with Gymnasium's own wrappers and our guard, and the bounds of actions as we take them."""
+    _check(config)
     env = _make_one(config, index)
     space = env.action_space
-    if config.action_limit is None or not isinstance(space, spaces.Box):
+    if config.action_scale == 1 or not isinstance(space, spaces.Box):
         return env
-    low, high = (bound.numpy().reshape(space.shape) for bound in _action_bounds(space, config.action_limit))
-    within = spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)  # type: ignore[arg-type]
-    return gym.wrappers.TransformAction(env, lambda action: action, within)
+    low, high = (bound.numpy().reshape(space.shape).astype(space.dtype) for bound in _action_bounds(space, config))
+    within = spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[arg-type]
+    return gym.wrappers.TransformAction(env, lambda action: action, within)  # the space alone changes
 
 
 def _make_in_worker(config: EnvConfig, index: int) -> gym.Env[Any, Any]:
@@ -233,7 +242,7 @@ def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
-    space, name, limit = env.single_observation_space, config.name, config.action_limit
+    space, name = env.single_observation_space, config.name
     try:
         flat_dim(space)
     except UnsupportedSpace as error:
@@ -242,9 +251,7 @@ def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
             "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
     low, high = flat_bounds(observation_part(space))
-    action_low, action_high = _action_bounds(env.single_action_space, limit)
-    if limit is not None and bool((action_low > action_high).any()):
-        raise EnvError(f"--action-limit {limit} leaves nothing of {name}'s actions: {env.single_action_space}.")
+    action_low, action_high = _action_bounds(env.single_action_space, config)
     steps = gym.registry[name].max_episode_steps
     common: dict[str, Any] = {
         "env_id": name,
@@ -279,11 +286,14 @@ def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
     )
 
 
-def _action_bounds(space: gym.Space[Any], limit: float | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least and largest [A] actions of a Box, within the limit; [0] for other spaces."""
+def _action_bounds(space: gym.Space[Any], config: EnvConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least and largest [A] actions of a Box that are used; [0] for other spaces."""
     if not isinstance(space, spaces.Box):
         return torch.empty(0), torch.empty(0)
     low, high = flat_bounds(space)
-    if limit is None:
-        return torch.where(low.isfinite(), low, -1.0), torch.where(high.isfinite(), high, 1.0)
-    return low.clamp(min=-limit), high.clamp(max=limit)
+    low = torch.where(low.isfinite(), low, -config.action_limit)
+    high = torch.where(high.isfinite(), high, config.action_limit)
+    if config.action_scale == 1:
+        return low, high
+    centre, half = (high + low) / 2, config.action_scale * (high - low) / 2
+    return centre - half, centre + half

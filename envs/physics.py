@@ -33,12 +33,13 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
 
 
 def cores() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """This process's share of the processors: torchrun starts several on a machine."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Physics:
-    """N worlds of one model on the CPU, by a thread a core, however many torch has: its own wait busily for work.
+    """N worlds of one model on the CPU, by a thread a core, however few torch has: torch's threads wait busily.
     `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place.
     """
 

@@ -29,5 +29,8 @@ _register("AntMaze-v0", "ant_maze:AntMaze", 500)
 _register("AntMazeEval-v0", "ant_maze:AntMaze", 500, goal=(0.0, 16.0))
 _register("AntPush-v0", "ant_maze:AntMaze", 500, maze="Push", goal=(0.0, 19.0))
 _register("AntFall-v0", "ant_maze:AntMaze", 500, maze="Fall", goal=(0.0, 27.0, 4.5))
+# HIRO's released code also trains on goals anywhere (ant_push_multi, ant_fall_multi), and is judged at the paper's.
+_register("AntPushMulti-v0", "ant_maze:AntMaze", 500, maze="Push", goal=((-16.0, -4.0), (16.0, 20.0)))
+_register("AntFallMulti-v0", "ant_maze:AntMaze", 500, maze="Fall", goal=((-4.0, -4.0, 0.0), (12.0, 28.0, 5.0)))
 _register("AntGather-v0", "ant_gather:AntGather", 500)
 _register("AntMazeSparse-v0", "ant_maze:AntMaze", 500, maze="Sparse", goal=(2.0, 9.0), reach=1.0, reward_type="sparse")

@@ -19,7 +19,15 @@ from hrl.envs.ant_maze import MAZES, AntMaze
 from hrl.envs.scene import outlines
 from hrl.envs.worlds import merged
 
-IDS = ("AntMaze-v0", "AntMazeEval-v0", "AntPush-v0", "AntFall-v0", "AntMazeSparse-v0", "AntGather-v0")
+IDS = (
+    "AntMaze-v0",
+    "AntMazeEval-v0",
+    "AntPush-v0",
+    "AntFall-v0",
+    "AntMazeSparse-v0",
+    "AntGather-v0",
+    "AntPushMulti-v0",
+)
 STILL = torch.zeros(1, 8)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -37,18 +37,23 @@ def test_observations_are_copies():
     assert first.tolist() == [[1, 0]]
 
 
-def test_actions_are_scaled_to_bounds_within_the_limit():
+def test_actions_are_scaled_to_bounds_and_to_the_limit_where_there_are_none():
     env = make_env(EnvConfig("Ledger-v0", num_envs=3))
     assert env.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [1.0], [4.0]]
-    weaker = make_env(EnvConfig("Ledger-v0", num_envs=3, action_limit=3.0))
-    assert weaker.to_action(np.array([[-1.0], [0.0], [1.0]])).tolist() == [[-2.0], [0.5], [3.0]]
-    assert make_single(EnvConfig("Ledger-v0", action_limit=3.0)).action_space == gym.spaces.Box(-2.0, 3.0, (1,))
-    plain = make_env(EnvConfig("Mixed-v0", num_envs=1))
-    assert plain.to_action(np.array([[-1.0, 0.5]])).tolist() == [[[-1.0], [0.5]]]
     unbounded = make_env(EnvConfig("Mixed-v0", num_envs=1, action_limit=5.0))
     assert unbounded.to_action(np.array([[-1.0, 0.5]])).tolist() == [[[-5.0], [2.5]]]
     unbounded.reset(0)
     assert unbounded.step(torch.tensor([[1.0, 0.5]])).reward.tolist() == [7.5]
+
+
+def test_a_share_of_the_actions_range_is_used_around_its_middle():
+    third = EnvConfig("Ledger-v0", num_envs=3, action_scale=1 / 3)
+    assert make_env(third).to_action(np.array([[-1.0], [0.5], [7.0]])).tolist() == [[0.0], [1.5], [2.0]]
+    assert make_single(third).action_space == gym.spaces.Box(0.0, 2.0, (1,))
+    ants = make_env(EnvConfig("hrl/AntMaze-v0", num_envs=1, action_scale=0.5))
+    ants.reset(0)
+    ants.step(torch.full((1, 8), 2.0))
+    assert (ants.env.physics._control == 15).all()
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
