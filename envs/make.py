@@ -75,7 +75,8 @@ class EnvConfig:
     reward_delay: int = 0
     """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
     recall: tuple[int, ...] = ()
-    """Observe too where the agent was so many steps ago: a memory, where a task hides what was done."""
+    """Observe too where the agent was so many steps ago: a memory, where a task hides what was done. These places are
+    appended to the observation; a level that is blind to its place is to be blind to them too."""
 
     @property
     def name(self) -> str:
@@ -188,7 +189,10 @@ def make_env(
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
     """One environment, with Gymnasium's own wrappers and our guard, and the bounds of actions as we take them."""
     _check(config)
-    env = _make_one(config, index)
+    try:
+        env = _make_one(config, index)
+    except ValueError as error:
+        raise EnvError(f"{config.name} cannot be made with {config.env_kwargs or 'its defaults'}: {error}") from error
     space = env.action_space
     if config.action_scale == 1 or not isinstance(space, spaces.Box):
         return env

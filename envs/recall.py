@@ -68,6 +68,9 @@ class Recalls(gym.vector.VectorWrapper):
         self._way = torch.empty(0)  # [L + 1, N, G] a ring of the last places
         self._now = 0
         inner: Any = env
+        for name in ("task_reward", "reward_range"):  # what a wrapper hides
+            if hasattr(env, name):
+                setattr(self, name, getattr(env, name))
         if hasattr(env, "step_async"):  # physics that goes on beside learning
             self.step_async = inner.step_async
             self.step_wait = lambda: self._stepped(*inner.step_wait())
@@ -84,11 +87,12 @@ class Recalls(gym.vector.VectorWrapper):
 
     def _stepped(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> Any:
         final = info.get("final_obs")
+        done = (torch.as_tensor(terminated) | torch.as_tensor(truncated)).unsqueeze(-1)
         self._now = (self._now + 1) % len(self._way)
-        self._way[self._now] = (obs if final is None else final)["achieved_goal"]
+        place = obs["achieved_goal"]
+        self._way[self._now] = place if final is None else torch.where(done, final["achieved_goal"], place)
         if final is not None:
             info = {**info, "final_obs": self._recalled(final)}
-            done = (torch.as_tensor(terminated) | torch.as_tensor(truncated)).unsqueeze(-1)
             self._way = torch.where(done, obs["achieved_goal"], self._way)
         return self._recalled(obs), reward, terminated, truncated, info
 

@@ -49,6 +49,12 @@ def test_every_vector_form_recalls_each_environments_own_way(env_id, vectorizati
     env.close()
 
 
+def test_the_tasks_reward_stays_the_batchs_own():
+    plain, recalling = (make_env(EnvConfig("hrl/AntPush-v0", recall=lags)).spec for lags in ((), (2,)))
+    assert recalling.reward_range == plain.reward_range and recalling.achieved == plain.achieved
+    assert not getattr(recalling.task_reward, "waits", False)
+
+
 @pytest.mark.parametrize(
     ("env_id", "recall", "sentence"),
     [
@@ -60,3 +66,6 @@ def test_every_vector_form_recalls_each_environments_own_way(env_id, vectorizati
 def test_what_cannot_be_recalled_is_told(env_id, recall, sentence):
     with pytest.raises(EnvError, match=sentence):
         make_env(EnvConfig(env_id, recall=recall))
+    if not env_id.startswith("hrl/Four"):
+        with pytest.raises(EnvError, match=sentence):
+            make_single(EnvConfig(env_id, recall=recall))
