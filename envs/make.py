@@ -197,7 +197,7 @@ def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
     if config.action_scale == 1 or not isinstance(space, spaces.Box):
         return env
     low, high = (bound.numpy().reshape(space.shape).astype(space.dtype) for bound in _action_bounds(space, config))
-    within = spaces.Box(low, high, dtype=space.dtype.type)  # type: ignore[arg-type]
+    within = spaces.Box(low, high, dtype=space.dtype.type)
     return gym.wrappers.TransformAction(env, lambda action: action, within)  # the space alone changes
 
 

@@ -26,7 +26,7 @@ def recalling(space: gym.Space[Any], lags: Sequence[int]) -> spaces.Dict:
     wide = deepcopy(space)
     assert isinstance(wide, spaces.Dict)
     low, high = (np.concatenate([getattr(seen, s), *[getattr(achieved, s)] * len(lags)]) for s in ("low", "high"))
-    wide.spaces["observation"] = spaces.Box(low, high, dtype=seen.dtype.type)  # type: ignore[arg-type]
+    wide.spaces["observation"] = spaces.Box(low, high, dtype=seen.dtype.type)
     return wide
 
 
