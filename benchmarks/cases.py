@@ -103,10 +103,7 @@ CASES += [
 
 ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"
 CASES += [
-    Case(group, name, f"AntMaze_{size}-v4", arguments, seeds, long=True, variant=ROBOTICS, published="none")
+    Case("ant-robotics", name, f"AntMaze_{size}-v4", agent, seeds, long=True, variant=ROBOTICS, published="none")
     for size in ("UMaze", "Medium")
-    for group, name, arguments, seeds in (
-        ("ant-robotics", "HIRO, our preset", "hiro", 3),
-        ("ant-robotics", "our flat TD3 + HER", "td3", 1),
-    )
+    for name, agent, seeds in (("HIRO, our preset", "hiro", 3), ("our flat TD3 + HER", "td3", 1))
 ]

@@ -27,6 +27,7 @@ IDS = (
     "AntMazeSparse-v0",
     "AntGather-v0",
     "AntPushMulti-v0",
+    "AntFallMulti-v0",
 )
 STILL = torch.zeros(1, 8)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -257,6 +258,17 @@ def test_a_step_is_five_of_mujocos():
     model = ants.physics.model
     assert model.opt.timestep == 0.02 and (model.actuator_ctrlrange == [-30, 30]).all()
     assert data.ncon and (data.contact.includemargin == 0.01).all() and (data.contact.friction[:, 0] == 1).all()
+
+
+def test_goals_anywhere_are_drawn_where_hiros_code_draws_them():
+    boxes = {"AntPushMulti-v0": ((-16, -4), (16, 20)), "AntFallMulti-v0": ((-4, -4, 0), (12, 28, 5))}
+    for name, (low, high) in boxes.items():
+        ants = gym.make_vec(f"hrl/{name}", 400, "vector_entry_point")
+        goals = ants.reset(seed=0)[0]["desired_goal"].double()
+        size = torch.tensor(high) - torch.tensor(low)
+        assert ((goals.amin(0) - torch.tensor(low)).abs() < size / 50).all()
+        assert ((goals.amax(0) - torch.tensor(high)).abs() < size / 50).all()
+        ants.close()
 
 
 def test_a_batch_steps_as_single_ones_do_however_it_is_split():
