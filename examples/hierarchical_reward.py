@@ -27,7 +27,7 @@ obs = env.reset(0)
 while agent.steps < 8000:
     step = env.step(agent.act(obs))
     agent.observe(step)
-    agent.learn(progress=0.0)
+    agent.learn()
     obs = step.obs
     if agent.steps % 2000 == 0:
         m = agent.pop_metrics()

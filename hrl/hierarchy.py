@@ -5,6 +5,7 @@ command to the level below. `act`, `observe` and `learn` are the whole way of th
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,7 +73,7 @@ class Hierarchy:
             self.generator.manual_seed(self.generator.initial_seed() + processes.rank * RANK_SEED)
             for level in self.levels:
                 level.batch_size = -(-level.config.batch_size // processes.size)
-                level.timescale.starts = max(level.timescale.starts, processes.size * self.num_envs * level.period)
+                level.start_after(processes.size * self.num_envs)
                 outer = [optimiser for tuner in level.tuners for optimiser in tuner.optimisers()]
                 for optimiser in (*level.learner.optimisers().values(), *outer):
                     optimiser.average = processes.average
@@ -213,10 +214,10 @@ class Hierarchy:
 
     # -- learning --------------------------------------------------------------------------------------------
 
-    def learn(self, progress: float) -> None:
-        """Each level updates as its timescale says; `progress` in [0, 1] moves learning-rate schedules."""
+    def learn(self, total_steps: float = math.inf) -> None:
+        """Each level updates as its timescale says; learning-rate schedules fall until the run's `total_steps`."""
         for level in self.levels:
-            level.learn(self.steps, progress, self.generator)
+            level.learn(self.steps, total_steps, self.generator)
 
     def pop_metrics(self) -> dict[str, float]:
         """`<level>/<name>` means since the last call. Waits for the device."""

@@ -94,9 +94,8 @@ class Level:
         with device:
             self.learner = make(state_dim + command.input_dim, action_dim, config, values)
         protect(self.learner, config.protect)
-        # Before every environment has ended a segment there may be nothing to learn from.
-        starts = max(starts, num_envs * period, config.wait)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
+        self.start_after(num_envs)
         self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, action_dim, device)
         self.exploration = Exploration(config, num_envs, action_dim, device)
@@ -148,15 +147,37 @@ class Level:
 
     # -- learning --------------------------------------------------------------------------------------------
 
-    def learn(self, steps: int, progress: float, generator: torch.Generator) -> None:
-        """Keep up the models, and make the updates that are due, after `steps` environment steps."""
+    def start_after(self, environments: int) -> None:
+        """Make no update before every one of them has ended a segment: there may be nothing to learn from."""
+        self.timescale.starts = max(self.timescale.starts, self.config.wait + environments * self.period)
+
+    def learns(self, steps: int) -> bool:
+        """Whether its time to learn is now, after `steps` environment steps."""
+        c = self.config
+        return not c.frozen and c.wait <= steps and (c.until is None or steps <= c.until)
+
+    def progress(self, steps: int, total: float) -> float:
+        """The share of its time to learn that has passed, where the run has `total` environment steps."""
+        c = self.config
+        end = total if c.until is None else min(c.until, total)
+        return (steps - c.wait) / max(end - c.wait, 1)
+
+    def learn(self, steps: int, total: float, generator: torch.Generator) -> None:
+        """Keep up the models, and make the updates that are due, after `steps` environment steps of `total`."""
         due = self.timescale.due(steps)
-        self.exploration.wander(steps < self.config.wait)
-        if self.config.frozen:
+        self.wander(steps)
+        if not self.learns(steps):
             return
         for model in self.models:
             self.metrics.add(model.keep_up(steps, generator))
-        self.rehearse(due, generator, progress)
+        self.rehearse(due, generator, self.progress(steps, total))
+
+    def wander(self, steps: int) -> None:
+        """Decide at random while the level waits. What came of it is forgotten then: another low level did it."""
+        waiting = steps < self.config.wait
+        if self.exploration.wandering and not waiting:
+            self.replay.forget()
+        self.exploration.wander(waiting)
 
     def rehearse(self, updates: int, generator: torch.Generator, progress: float = 0.0) -> None:
         """Updates on the replay as it is."""

@@ -30,7 +30,7 @@ class LevelConfig(LearnerConfig):
     updates: int = 1
     """Gradient updates a round."""
     schedule: Schedule = "constant"
-    """How the learning rate falls over the run."""
+    """How the learning rate falls while the level learns."""
     warmup: int = 0
     """Updates over which the learning rate first rises from zero."""
     noise: tuple[float, ...] = (0.1,)
@@ -43,8 +43,11 @@ class LevelConfig(LearnerConfig):
     hold: float = 1.0
     """Exploration: decisions that a random one is kept for, on average."""
     wait: int = 0
-    """Environment steps for which all decisions are random and nothing is learned: meanwhile the levels below learn to
-    obey."""
+    """Environment steps for which all decisions are random, and nothing is learned from them or kept: meanwhile the
+    levels below learn to obey."""
+    until: int | None = None
+    """Environment steps after which the level acts, but learns no more: a level above then learns to lead one that
+    stands still. Default: it learns to the run's end."""
     hindsight: float = 0.0
     """Share of a batch whose command is replaced by what was reached later, or by another."""
     hindsight_strategy: Strategy = "future"
@@ -94,4 +97,6 @@ class LevelConfig(LearnerConfig):
             raise UserError(f"{prefix}hold must be at least 1 decision, not {self.hold}.")
         if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
             raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
+        if self.until is not None and not self.until > self.wait:
+            raise UserError(f"{prefix}until must come after {prefix}wait ({self.wait}), not at {self.until}.")
         self.protect.check(prefix, self.tasks)

@@ -20,7 +20,7 @@ class Timescale:
     updates: int
     """Gradient updates a round."""
     schedule: Schedule = "constant"
-    """How the learning rate falls over the run: not, to zero on a line, or to zero on a half cosine."""
+    """How the learning rate falls while the level learns: not, to zero on a line, or to zero on a half cosine."""
     warmup: int = 0
     """Updates over which the learning rate first rises from zero."""
     starts: int = 0
@@ -38,7 +38,7 @@ class Timescale:
         return due
 
     def factor(self, progress: float, updates: int = 1) -> float:
-        """The learning rate's factor for the next updates, after the share `progress` of the run. Counts them."""
+        """The learning rate's factor for the next updates, after the share `progress` of its time. Counts them."""
         rise = min(1.0, (self.done + 1) / self.warmup) if self.warmup else 1.0
         self.done += updates
         return rise * FALL[self.schedule](min(max(progress, 0.0), 1.0))

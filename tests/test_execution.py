@@ -83,7 +83,7 @@ def roll(agent: Hierarchy, env: object, steps: int) -> None:
     obs = env.reset(0)
     for _ in range(steps):
         env.send(agent.act(obs))
-        agent.learn(0.0)
+        agent.learn()
         step = env.receive()
         agent.observe(step)
         obs = step.obs
@@ -137,7 +137,7 @@ def roll_on(agent: Hierarchy, env: object) -> None:
     obs = env.observe(env.env.observe())
     for _ in range(10):
         env.send(agent.act(obs))
-        agent.learn(0.0)
+        agent.learn()
         step = env.receive()
         agent.observe(step)
         obs = step.obs

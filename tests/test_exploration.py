@@ -71,7 +71,7 @@ def test_noise_rises_over_the_environments_and_the_first_may_have_none():
     assert policy.std() == pytest.approx(0.2, rel=0.05)  # of any environment: their mean
 
 
-def test_a_level_that_waits_decides_at_random_and_does_not_learn_until_then():
+def test_a_level_that_waits_decides_at_random_and_neither_learns_nor_remembers_until_then():
     env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
     config = small_hiro(period=1, wait=40)
     config.low.every = config.high.every = 2
@@ -83,10 +83,11 @@ def test_a_level_that_waits_decides_at_random_and_does_not_learn_until_then():
         own.append(torch.isclose(high.segment.action, high.decide(obs.state, obs.goal), atol=1e-5).all(-1).tolist())
         step = env.step(action)
         agent.observe(step)
-        agent.learn(0.0)
+        agent.learn()
         obs = step.obs
     assert own == [[False, False]] * 20 + [[True, True]] * 20
-    assert (low.timescale.done, high.timescale.done) == (39, 20)  # the first needs a step of each environment
+    assert (low.timescale.done, high.timescale.done) == (39, 19)  # both need a step of each environment first
+    assert (len(low.replay), len(high.replay)) == (80, 40)
     again = config.build(setting(env))
     assert again.levels[1].exploration.wandering
     again.load_counters(agent.counters())

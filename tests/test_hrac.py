@@ -238,7 +238,7 @@ def test_it_looks_now_and_then_and_fits_when_that_is_due():
     for _ in range(125):
         step = env.step(agent.act(obs))
         agent.observe(step)
-        agent.learn(0.0)
+        agent.learn()
         cells.append(len(model.matrix))
         weights.append(float(model.weight))
         obs = step.obs
@@ -249,7 +249,7 @@ def test_it_looks_now_and_then_and_fits_when_that_is_due():
     assert "high/adjacency_loss" in metrics
     agent.levels[1].config.frozen = True
     agent.steps = 10**6
-    agent.learn(0.0)
+    agent.learn()
     assert model.at == 240
 
 

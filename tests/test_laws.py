@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(learner):
         for _ in range(80):
             step = env.step(agent.act(obs))
             agent.observe(step)
-            agent.learn(0.0)
+            agent.learn()
             obs = step.obs
         return agent.tensors()
 
@@ -183,7 +183,7 @@ def test_nothing_is_learned_before_every_level_has_transitions():
     for _ in range(60):
         step = env.step(agent.act(obs))
         agent.observe(step)
-        agent.learn(0.0)
+        agent.learn()
         for level in agent.levels:
             assert level.timescale.done == 0 or len(level.replay) > 0
         obs = step.obs
@@ -198,7 +198,7 @@ def test_a_frozen_level_acts_but_does_not_learn():
     agent = config.build(setting(env))
     before = [[p.clone() for p in level.learner.parameters()] for level in agent.levels]
     roll(agent, env, 10)
-    agent.learn(0.0)
+    agent.learn()
     same = [
         all(torch.equal(p, q) for p, q in zip(level.learner.parameters(), old, strict=True))
         for level, old in zip(agent.levels, before, strict=True)

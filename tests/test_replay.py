@@ -51,6 +51,28 @@ def test_the_oldest_rows_are_written_over_and_the_rest_stays_whole():
     assert replay.holds(rows).all() and not replay.holds(Rows(torch.tensor([0]), torch.tensor([3])))
 
 
+def test_what_is_forgotten_is_neither_drawn_nor_held_and_an_open_episode_goes_on():
+    replay = ring(capacity=40)
+    fill(replay, [3, 5])  # rows 0 to 9
+    yes = torch.ones(replay.num_envs, dtype=torch.bool)
+    write = lambda value, ended: replay.write(  # noqa: E731
+        {"state": torch.full_like(yes, value, dtype=torch.float32), "action": torch.zeros(1)},
+        {"state": torch.full_like(yes, value + 1, dtype=torch.float32)}, {}, yes, yes if ended else ~yes, ~yes,
+    )  # fmt: skip
+    write(10, False)
+    replay.forget()
+    assert len(replay) == 0 and not replay.holds(Rows(torch.tensor([0]), torch.tensor([10])))
+    write(11, False), write(12, True)
+    again = ring(capacity=40)
+    again.load_state_dict(replay.state_dict())
+    for one in (replay, again):
+        rows = one.draw(100, torch.Generator().manual_seed(0))
+        assert sorted(set(rows.row.tolist())) == [11, 12] and one.holds(rows).all() and (one.end(rows) == 13).all()
+        assert (one.get(rows.later(1), "state") == one.get(rows, "state") + 1).all()
+    fill(replay, [3] * 40)
+    assert replay.holds(replay.draw(100, torch.Generator().manual_seed(0))).all() and len(replay) == replay.length - 2
+
+
 def test_draws_are_uniform_over_transitions_and_never_final():
     replay = ring(capacity=400, num_envs=3)
     fill(replay, [1, 4, 9])

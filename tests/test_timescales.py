@@ -1,9 +1,12 @@
 """Levels on tied timescales, and whether the fast one can track the slow one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import roll
+from conftest import roll, setting, small_hiro
 
+from hrl.envs import EnvConfig, make_env
 from hrl.level_config import LevelConfig
 from hrl.timescale import Coupling
 from hrl.training.tracking import PATIENCE, Tracking
@@ -24,6 +27,36 @@ def test_a_ratio_ties_rates_and_schedules():
     assert untouched == LevelConfig(lr=5.0)
     with pytest.raises(UserError, match=r"timescale\.ratio must be positive"):
         Coupling(0.0).tie([low, high])
+
+
+def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    config = small_hiro(period=1)
+    config.low = replace(config.low, every=2, until=40, schedule="linear")
+    config.high = replace(config.high, every=2, wait=40, schedule="linear", warmup=0)
+    agent = config.build(setting(env))
+    low, high = agent.levels
+    rates, obs = [], env.reset(0)
+    for _ in range(40):  # two environments: 80 steps
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        agent.learn(80)
+        obs = step.obs
+        rates.append(
+            [level.learner.optimisers()["critic_optimiser"].lr.item() / level.config.lr for level in (low, high)]
+        )
+        if agent.steps == 40:
+            walks = [p.clone() for p in low.learner.parameters()]
+    assert all(torch.equal(p, q) for p, q in zip(low.learner.parameters(), walks, strict=True))
+    assert (low.timescale.done, high.timescale.done) == (19, 19)
+    assert rates[9] == pytest.approx([0.5, 1.0]) and rates[29] == pytest.approx([0.0, 0.5])  # after 20 and 60 steps
+    assert [low.learns(40), low.learns(42), high.learns(38), high.learns(40)] == [True, False, False, True]
+    assert rates[-1] == pytest.approx([0.0, 0.0])
+
+
+def test_a_time_that_ends_before_it_begins_is_refused():
+    with pytest.raises(UserError, match=r"low\.until must come after low\.wait \(100\), not at 100\."):
+        LevelConfig(wait=100, until=100).check("low.")
 
 
 def shaken(level, size: float) -> None:
@@ -69,7 +102,12 @@ def test_a_level_that_never_comes_to_learn_is_told(ledger):
     low.timescale.starts, low.timescale.every = 900, 99  # one update, after 999 steps
     high.timescale.starts, high.timescale.every = 900, 100
     (sentence,) = Tracking(agent.levels, 1000).warnings
-    assert "high level learns nothing: its first update would come after 1,000 steps" in sentence
+    assert "high level learns nothing: its first update would come after 1,000 steps, and the run ends" in sentence
+    low.config = replace(low.config, until=999)
+    assert (
+        "low level learns nothing: its first update would come after 999 steps, and low.until is"
+        in Tracking(agent.levels, 1001).warnings.pop()
+    )
 
 
 def test_a_slow_level_that_is_slow_is_nothing_to_tell(ledger):

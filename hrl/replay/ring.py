@@ -62,6 +62,7 @@ class Replay:
         self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
         self.episode_terminated = torch.empty(episodes, num_envs, dtype=torch.bool, device=device).fill_(False)
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.oldest = torch.zeros_like(self.cursor)  # the row before which all is forgotten
         self.episode = torch.zeros(num_envs, dtype=torch.int32, device=device)
         self._env = torch.arange(num_envs, device=device)
 
@@ -120,6 +121,10 @@ class Replay:
         self.cursor += open_
         self.episode += open_
 
+    def forget(self) -> None:
+        """Keep no transition so far. Open episodes go on, as if they had begun here."""
+        self.oldest.copy_(self.cursor)
+
     # -- reading ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -127,7 +132,7 @@ class Replay:
         return int(self._sizes().sum())
 
     def _sizes(self) -> Tensor:
-        return self.cursor.clamp_max(self.length - 2)
+        return (self.cursor - self.oldest).clamp_max(self.length - 2)
 
     def _index(self, env: Tensor, row: Tensor) -> Tensor:
         return row % self.length * self.num_envs + env
@@ -181,7 +186,7 @@ class Replay:
         return over & self.episode_terminated[episode % len(self.episode_end), rows.env]
 
     def holds(self, rows: Rows) -> Tensor:
-        """Whether [B] the ring still has this row (it has not been written over)."""
+        """Whether [B] the ring still has this row (it was not forgotten, nor written over)."""
         return (rows.row >= 0) & (rows.row >= self.cursor[rows.env] - self._sizes()[rows.env])
 
     @property
@@ -201,6 +206,7 @@ class Replay:
             "episode_end": self.episode_end,
             "episode_terminated": self.episode_terminated,
             "cursor": self.cursor,
+            "oldest": self.oldest,
             "episode": self.episode,
         }
 

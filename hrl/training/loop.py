@@ -129,7 +129,7 @@ class Training:
         with self._saving(obs):
             self.env.send(actions)
         with self._saving(obs, UserError):
-            self.agent.learn(self.agent.steps / self.session.run.total_steps)
+            self.agent.learn(self.session.run.total_steps)
         with self._saving(obs):
             step = self.env.receive()
         self.agent.observe(step)

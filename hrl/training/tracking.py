@@ -29,12 +29,7 @@ class Tracking:
         self.levels = levels
         self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._lasted: Counter[str] = Counter()
-        self.warnings = [
-            f"The {level.name} level learns nothing: its first update would come after {first:,} steps, and the "
-            f"run ends at {total_steps:,}."
-            for level in levels
-            if (first := level.timescale.starts + level.timescale.every) >= total_steps and not level.config.frozen
-        ]
+        self.warnings = [sentence for level in levels if (sentence := learns_nothing(level, total_steps))]
         """Sentences that were not told yet."""
 
     @torch.no_grad()
@@ -47,7 +42,7 @@ class Tracking:
                 metrics[f"{level.name}/drift"] = drift
         for fast, slow in pairwise(self.levels):
             moved, below = metrics.get(f"{slow.name}/drift"), metrics.get(f"{fast.name}/drift")
-            if moved is not None and below and not fast.config.frozen:
+            if moved is not None and below and fast.learns(steps):
                 metrics[f"{slow.name}/drift_ratio"] = moved / below
                 advice = f"lower --timescale.ratio or --{slow.name}.lr"
                 self._warn(
@@ -56,7 +51,7 @@ class Tracking:
                     f"({moved / below:.1f} times), too fast to be tracked: {advice}.",
                 )
                 self._warn(
-                    moved < STILL and not slow.config.frozen,
+                    moved < STILL and slow.learns(steps),
                     f"The {slow.name} level's decisions have stopped moving: it has saturated, as levels do that learn "
                     f"too fast: {advice}.",
                 )
@@ -78,3 +73,13 @@ class Tracking:
             self._lasted[subject] = self._lasted[subject] + 1 if now else 0
             if self._lasted[subject] == PATIENCE:
                 self.warnings.append(sentence)
+
+
+def learns_nothing(level: Level, total_steps: int) -> str | None:
+    """A sentence where a level's first update would come too late."""
+    first = level.timescale.starts + level.timescale.every
+    end = min(total_steps, level.config.until or total_steps)
+    if level.config.frozen or first < end:
+        return None
+    why = f"the run ends at {end:,}" if end == total_steps else f"{level.name}.until is {end:,}"
+    return f"The {level.name} level learns nothing: its first update would come after {first:,} steps, and {why}."
