@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can tell, unattended and in under ten minutes a part. `speed`: the GPU tests, the speed table, and
-# the time to 90 % success on the batched mazes. `ants`: Ant Maze on MJX, its speed, and training as far as it comes.
+# Everything that only a GPU can tell, unattended and in under ten minutes a part.
+#   check  the GPU tests, and a minute of training Ant Maze: whether all works there
+#   train  5M steps of Ant Maze, its physics on the CPU's cores and all else on the GPU, evaluations included
+#   ants   stepping ants, on the cores and on the GPU (MJX)
+#   speed  the speed table, and the time to 90 % success on the batched mazes
 # Needs Python >= 3.11 and torch; no network. Other packages that are missing are taken from a folder of wheels, if there is one.
-# Usage: benchmarks/gpu.sh [folder for what comes back] [folder of wheels] [speed | ants]
+# Usage: benchmarks/gpu.sh [folder for what comes back] [folder of wheels] [check | train | ants | speed]...
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-benchmarks/results}
 wheels=${2:-wheels}
-part=${3:-speed}
-case "$part" in speed | ants) ;; *) echo "the part is speed or ants, not $part" >&2 && exit 2 ;; esac
+parts=("${@:3}")
+for part in "${parts[@]:=check}"; do
+    case "$part" in check | train | ants | speed) ;; *) echo "the parts are check, train, ants and speed, not $part" >&2 && exit 2 ;; esac
+done
 mkdir -p "$out"
 if [ -d "$wheels" ]; then
     python3 -m pip install -q --no-index --find-links "$wheels" --no-deps "$wheels"/*.whl
@@ -21,25 +26,39 @@ if ! python3 -c 'import hrl.agents' 2>/dev/null; then
     # The checkout's own hrl/ knows no hrl.agents: it must not come first.
     export PYTHONSAFEPATH=1 PYTHONPATH="$site:$PWD/benchmarks:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}"
 fi
+runs=$(mktemp -d)
+export JAX_COMPILATION_CACHE_DIR=$runs/jax PYTHONUNBUFFERED=1
+ants=(hiro --env hrl/AntMaze-v0 --device cuda --num-envs 128)
+
+check() {
+    timeout -k 10 50 python3 train.py "${ants[@]}" --total-steps 400000 --eval-freq 200000 --save-freq 0 --log-dir "$runs/check"
+    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_execution.py tests/test_evaluation.py tests/test_trust.py \
+        >"$runs/tests.txt" 2>&1 &
+    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_ants.py >"$runs/mjx.txt" 2>&1 &
+    wait
+    tail -60 "$runs/tests.txt"
+    tail -30 "$runs/mjx.txt"
+}
+train() {
+    timeout -k 20 540 python3 train.py "${ants[@]}" --total-steps 5000000 --eval-freq 500000 --save-freq 0 --log-dir "$runs/train"
+    cp "$runs"/train/*/*/*/progress.csv "$out/ants-progress.csv"
+    timeout 30 python3 evaluate.py "$runs"/train/*/*/* --episodes 50 --plot "$out/ants.png"
+}
+ants() {
+    timeout 60 python3 benchmarks/speed.py --device cpu --seconds 1 --repeats 3 --rows j
+    timeout 150 python3 benchmarks/speed.py --device cuda --seconds 1 --repeats 3 --rows k
+}
 speed() {
-    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu tests/test_execution.py tests/test_evaluation.py tests/test_trust.py 2>&1 | tail -15
     timeout 270 python3 benchmarks/speed.py --device cuda --seconds 1 --rows a b c e f d
     timeout 150 python3 benchmarks/race.py --device cuda --sides ours --seeds 1
 }
-ants() {
-    runs=$(mktemp -d)
-    export JAX_COMPILATION_CACHE_DIR=$runs/jax
-    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu tests/test_ants.py 2>&1 | tail -15
-    timeout 120 python3 benchmarks/speed.py --device cuda --seconds 1 --repeats 3 --rows k
-    # As many of 5M steps as there is time for; the last state is saved, and judged on the CPU's physics.
-    timeout -k 30 300 python3 train.py hiro --env hrl/AntMaze-v0 --env-kwargs physics=mjx --device cuda --num-envs 1024 \
-        --total-steps 5000000 --eval-freq 0 --save-freq 1000000 --log-dir "$runs"
-    cp "$runs"/*/*/*/progress.csv "$out/ants-progress.csv"
-    timeout 60 python3 evaluate.py "$runs"/hrl-*/*/* --env hrl/AntMazeEval-v0 --env-kwargs physics=mujoco --episodes 50
-    rm -rf "$runs"
-}
 {
     python3 -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
-    "$part"
-} 2>&1 | tee "$out/gpu-$part.txt"
+    for part in "${parts[@]}"; do
+        SECONDS=0
+        "$part"
+        echo "$part: $SECONDS s"
+    done
+} 2>&1 | tee -a "$out/gpu.txt"
+rm -rf "$runs"
 [ "$out" = benchmarks/results ] || cp benchmarks/results/*-cuda.json "$out/" 2>/dev/null || true

@@ -55,7 +55,8 @@ def _steps(model: Any, data: Any, count: int) -> Any:
 
     def advance(qpos: Any, qvel: Any, warmstart: Any, control: Any) -> tuple[Any, Any, Any]:
         now = data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=control)
-        now = jax.lax.fori_loop(0, count, lambda _, d: mjx.step(model, d), now)
+        with jax.default_matmul_precision("highest"):  # GPUs multiply in fewer bits than a float32 has, unasked
+            now = jax.lax.fori_loop(0, count, lambda _, d: mjx.step(model, d), now)
         return now.qpos, now.qvel, now.qacc_warmstart
 
     return advance

@@ -381,3 +381,13 @@ def test_mjx_makes_the_same_step(device):
     apart = torch.stack(apart)
     assert apart[0].max() < 1e-4  # all begin in the air
     assert apart[..., :15].max() < 0.05 and apart[..., 15:].mean() < 0.1
+
+
+def test_mjx_multiplies_in_full_precision():
+    """A GPU would take fewer bits than a float32 has, unasked."""
+    jax = pytest.importorskip("jax")
+    pytest.importorskip("mujoco.mjx")
+    physics = AntMaze(num_envs=1, physics="mjx").physics
+    state = [jax.numpy.asarray(x.numpy()) for x in (physics.qpos, physics.qvel, physics._warmstart)]
+    program = str(jax.make_jaxpr(physics._advance)(*state, jax.numpy.zeros((1, 8))))
+    assert "Precision.HIGHEST" in program and "precision=None" not in program
