@@ -301,4 +301,4 @@ class Hierarchy:
         self.steps = counters["steps"]
         for level in self.levels:
             level.load_counters(counters["levels"][level.name])
-            level.exploration.wander(self.steps < level.config.wait)
+            level.exploration.wander(level.waits_at(self.steps))

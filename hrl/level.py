@@ -151,10 +151,18 @@ class Level:
         """Make no update before every one of them has ended a segment: there may be nothing to learn from."""
         self.timescale.starts = max(self.timescale.starts, self.config.wait + environments * self.period)
 
-    def learns(self, steps: int) -> bool:
-        """Whether its time to learn is now, after `steps` environment steps."""
+    def waits_at(self, steps: int) -> bool:
+        """Whether its time to learn is yet to come, after `steps` environment steps."""
+        return steps < self.config.wait
+
+    def done_at(self, steps: int) -> bool:
+        """Whether its time to learn is over."""
         c = self.config
-        return not c.frozen and c.wait <= steps and (c.until is None or steps <= c.until)
+        return c.frozen or (c.until is not None and steps > c.until)
+
+    def learns_at(self, steps: int) -> bool:
+        """Whether its time to learn is now."""
+        return not self.waits_at(steps) and not self.done_at(steps)
 
     def progress(self, steps: int, total: float) -> float:
         """The share of its time to learn that has passed, where the run has `total` environment steps."""
@@ -166,7 +174,7 @@ class Level:
         """Keep up the models, and make the updates that are due, after `steps` environment steps of `total`."""
         due = self.timescale.due(steps)
         self.wander(steps)
-        if not self.learns(steps):
+        if self.done_at(steps):
             return
         for model in self.models:
             self.metrics.add(model.keep_up(steps, generator))
@@ -174,10 +182,9 @@ class Level:
 
     def wander(self, steps: int) -> None:
         """Decide at random while the level waits. What came of it is forgotten then: another low level did it."""
-        waiting = steps < self.config.wait
-        if self.exploration.wandering and not waiting:
+        if self.exploration.wandering and not self.waits_at(steps):
             self.replay.forget()
-        self.exploration.wander(waiting)
+        self.exploration.wander(self.waits_at(steps))
 
     def rehearse(self, updates: int, generator: torch.Generator, progress: float = 0.0) -> None:
         """Updates on the replay as it is."""

@@ -228,9 +228,12 @@ def test_subgoals_across_the_wall_are_drawn_to_what_is_within_reach(walked, rela
 # -- the agent -----------------------------------------------------------------------------------------------
 
 
-def test_it_looks_now_and_then_and_fits_when_that_is_due():
+@pytest.mark.parametrize("wait", [0, 10**6])
+def test_it_looks_now_and_then_and_fits_when_that_is_due(wait):
+    """Also while the high level waits: what is within reach does not depend on who chose it."""
     env = make_env(EnvConfig("Bend-v0", num_envs=2))
     config = hrac()
+    config.high.wait = wait
     config.adjacency.every, config.adjacency.updates = 200, 1
     agent = config.build(setting(env))
     (model,) = agent.levels[1].models

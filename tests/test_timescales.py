@@ -50,7 +50,7 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
     assert all(torch.equal(p, q) for p, q in zip(low.learner.parameters(), walks, strict=True))
     assert (low.timescale.done, high.timescale.done) == (19, 19)
     assert rates[9] == pytest.approx([0.5, 1.0]) and rates[29] == pytest.approx([0.0, 0.5])  # after 20 and 60 steps
-    assert [low.learns(40), low.learns(42), high.learns(38), high.learns(40)] == [True, False, False, True]
+    assert [low.learns_at(40), low.learns_at(42), high.learns_at(38), high.learns_at(40)] == [True, False, False, True]
     assert rates[-1] == pytest.approx([0.0, 0.0])
 
 
@@ -94,6 +94,17 @@ def test_what_lasts_is_told_once(ledger, slow, word):
         tracking.measure(step)
         assert len(tracking.warnings) == (step + 1 >= PATIENCE)
     assert word in tracking.warnings[0] and "--timescale.ratio" in tracking.warnings[0]
+
+
+def test_a_level_that_waits_is_not_told_that_it_stands_still(ledger):
+    agent, env = ledger()
+    roll(agent, env, 30)
+    agent.levels[1].config = replace(agent.levels[1].config, wait=10**6)
+    tracking = Tracking(agent.levels, 10**10)
+    for step in range(2 * PATIENCE):
+        shaken(agent.levels[0], 0.005)
+        tracking.measure(step)
+    assert tracking.warnings == []
 
 
 def test_a_level_that_never_comes_to_learn_is_told(ledger):

@@ -62,7 +62,7 @@ class Replay:
         self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
         self.episode_terminated = torch.empty(episodes, num_envs, dtype=torch.bool, device=device).fill_(False)
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self.oldest = torch.zeros_like(self.cursor)  # the row before which all is forgotten
+        self.forgotten = torch.zeros_like(self.cursor)  # rows before this one
         self.episode = torch.zeros(num_envs, dtype=torch.int32, device=device)
         self._env = torch.arange(num_envs, device=device)
 
@@ -123,7 +123,7 @@ class Replay:
 
     def forget(self) -> None:
         """Keep no transition so far. Open episodes go on, as if they had begun here."""
-        self.oldest.copy_(self.cursor)
+        self.forgotten.copy_(self.cursor)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Replay:
         return int(self._sizes().sum())
 
     def _sizes(self) -> Tensor:
-        return (self.cursor - self.oldest).clamp_max(self.length - 2)
+        return (self.cursor - self.forgotten).clamp_max(self.length - 2)
 
     def _index(self, env: Tensor, row: Tensor) -> Tensor:
         return row % self.length * self.num_envs + env
@@ -206,7 +206,7 @@ class Replay:
             "episode_end": self.episode_end,
             "episode_terminated": self.episode_terminated,
             "cursor": self.cursor,
-            "oldest": self.oldest,
+            "forgotten": self.forgotten,
             "episode": self.episode,
         }
 

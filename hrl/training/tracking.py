@@ -42,7 +42,7 @@ class Tracking:
                 metrics[f"{level.name}/drift"] = drift
         for fast, slow in pairwise(self.levels):
             moved, below = metrics.get(f"{slow.name}/drift"), metrics.get(f"{fast.name}/drift")
-            if moved is not None and below and fast.learns(steps):
+            if moved is not None and below and fast.learns_at(steps):
                 metrics[f"{slow.name}/drift_ratio"] = moved / below
                 advice = f"lower --timescale.ratio or --{slow.name}.lr"
                 self._warn(
@@ -51,7 +51,7 @@ class Tracking:
                     f"({moved / below:.1f} times), too fast to be tracked: {advice}.",
                 )
                 self._warn(
-                    moved < STILL and slow.learns(steps),
+                    moved < STILL and slow.learns_at(steps),
                     f"The {slow.name} level's decisions have stopped moving: it has saturated, as levels do that learn "
                     f"too fast: {advice}.",
                 )
