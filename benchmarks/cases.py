@@ -1,7 +1,7 @@
 """The rows of the learning tables: which agent learns which task, and what was published."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
 # HIRO exactly as published: its own defaults, one low update a step, one high update a decision. Only the goal
@@ -61,42 +61,63 @@ CASES = [
     Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
 ]
 
-MAZE, EVAL = "hrl/AntMaze-v0", "hrl/AntMazeEval-v0"
-HIRO_MAZE = ("HIRO's: scale 8, 500 steps, within 5", ".99 best of 10M; reruns .71 at 5M")
+
+def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
+    """One seed on the same task of other agents, by name."""
+    return [replace(case, group=group, name=name, arguments=words, seeds=1) for name, words in arguments.items()]
 
 
-def on_the_maze(group: str, name: str, arguments: str, seeds: int) -> Case:
-    """A row on HIRO's Ant Maze."""
-    variant, published = HIRO_MAZE
-    return Case(group, name, MAZE, arguments, seeds, long=True, variant=variant, published=published, eval_env=EVAL)
-
-
-ANTS = [
-    on_the_maze("ant-maze", "HIRO, our preset", "hiro", 3),
-    on_the_maze("ant-parts", "the lesser of the high level's critics", "hiro --high.pessimism 1", 1),
-    on_the_maze("ant-parts", "low level paid by distance", "hiro --low.reward distance --low.action-l2 0.02", 1),
-    on_the_maze("ant-parts", "low level without subgoals of chance", "hiro --low.hindsight 0", 1),
-    on_the_maze("ant-parts", "noise alike in all environments", "hiro --low.noise 0.15 --high.noise 0.05", 1),
-    on_the_maze("ant-parts", "with hindsight goals", "hiro --high.hindsight 0.5", 1),
-    on_the_maze("ant-parts", "without hindsight subgoals", "hiro --high.hindsight-actions 0", 1),
-    on_the_maze(
-        "ant-parts", "off-policy correction in their place", "hiro --high.hindsight-actions 0 --high.correction True", 1
-    ),
-    on_the_maze("ant-flat", "our flat TD3 + HER", "td3", 1),
+EVAL = "hrl/AntMazeEval-v0"
+MAZE = Case(
+    "ant-maze",
+    "HIRO, our preset",
+    "hrl/AntMaze-v0",
+    "hiro",
+    3,
+    long=True,
+    eval_env=EVAL,
+    variant="HIRO's: scale 8, 500 steps, within 5",
+    published=".99 best of 10M; reruns .71 at 5M",
+)
+PUSH = Case(
+    "ant-push",
+    "HIRO, our preset",
+    "hrl/AntPush-v0",
+    "hiro",
+    3,
+    long=True,
+    variant="HIRO's: 500 steps, within 5",
+    published=".92 best of 10M; reruns mostly .00",
+)
+FLAT = {
+    "our flat TD3 + HER": "td3",
     # As many updates as ours has at its low level.
-    on_the_maze(
-        "ant-flat",
-        "SB3 TD3 + HER",
-        f"sb3-td3 --num-envs 16 --gradient-steps 2 --total-steps 2000000 --eval-freq 100000 --eval-env {EVAL}",
-        1,
-    ),
-]
+    "SB3 TD3 + HER": "sb3-td3 --num-envs 16 --gradient-steps 2 --total-steps 2000000 --eval-freq 100000 "
+    f"--eval-env {EVAL}",
+}
+# What the preset would be with one thing changed.
+MAZE_PARTS = {
+    "the lesser of the high level's critics": "hiro --high.pessimism 1",
+    "low level paid by distance": "hiro --low.reward distance --low.action-l2 0.02",
+    "low level without subgoals of chance": "hiro --low.hindsight 0",
+    "noise alike in all environments": "hiro --low.noise 0.15 --high.noise 0.05",
+    "with hindsight goals": "hiro --high.hindsight 0.5",
+    "without hindsight subgoals": "hiro --high.hindsight-actions 0",
+    "off-policy correction in their place": "hiro --high.hindsight-actions 0 --high.correction True",
+}
+PUSH_PARTS = {
+    "low level that looks less far ahead": "hiro --low.gamma 0.95",
+    "a controller that waits half as long": "hiro --high.wait 400000",
+    "a controller that sees nothing recalled": "hiro --high.blind 30 31 32 33",
+}
 CASES += [
-    *ANTS,
+    MAZE,
+    *others(MAZE, "ant-parts", MAZE_PARTS),
+    *others(MAZE, "ant-flat", FLAT),
     Case("ant-sparse", "HIRO, our preset", "hrl/AntMazeSparse-v0", "hiro", 3, long=True,
          variant="HRAC's: scale 2, 500 steps, within 1, begun anywhere", published="HRAC .89 at 5M"),
-    Case("ant-push", "HIRO, our preset", "hrl/AntPush-v0", "hiro", 3, long=True,
-         variant="HIRO's: 500 steps, within 5", published=".92 best of 10M; reruns mostly .00"),
+    PUSH,
+    *others(PUSH, "push-parts", PUSH_PARTS),
     Case("ant-fall", "HIRO, our preset", "hrl/AntFall-v0", "hiro", 3, long=True,
          variant="HIRO's: 500 steps, within 5", published=".66 best of 10M"),
 ]  # fmt: skip

@@ -145,13 +145,14 @@ class AntMaze(Ants):
 
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
         """The reward of where they are."""
-        reward, ended = self.task_reward(self.achieved, self.goal)
-        success = torch.linalg.vector_norm(self.achieved - self.goal, dim=-1) <= self.reach
-        return reward, ended, success
+        distance = torch.linalg.vector_norm(self.achieved - self.goal, dim=-1)
+        return *self._judged(distance), distance <= self.reach
 
     def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
-        distance = torch.linalg.vector_norm(achieved - desired, dim=-1)
+        return self._judged(torch.linalg.vector_norm(achieved - desired, dim=-1))
+
+    def _judged(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         if not self.sparse:
             return -distance.float(), torch.zeros_like(distance, dtype=torch.bool)
         reached = distance < self.reach

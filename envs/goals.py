@@ -66,7 +66,7 @@ class GoalReward:
     goal that is achieved exactly, and where the reward is sparse, so that reaching can be read from it.
     """
 
-    waits = True
+    asks_host = True
     """It is the host that computes it."""
 
     def __init__(self, env: gym.Env[Any, Any], seen: Probe) -> None:

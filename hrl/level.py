@@ -221,15 +221,15 @@ class Level:
             return
         for name in self.learner.formulas:
             setattr(self.learner, name, execution.formula(getattr(self.learner, name)))
-        if self.waits:
+        if self.asks_host:
             self._fit = execution.function(self._fit)  # type: ignore[method-assign]
         else:
             self._round = execution.function(self._round)  # type: ignore[method-assign]
 
     @property
-    def waits(self) -> bool:
+    def asks_host(self) -> bool:
         """Whether sampling asks the host: where a task's reward is the environment's own code, not on tensors."""
-        return any(getattr(relabel, "waits", False) for relabel in self.relabels)
+        return any(getattr(relabel, "asks_host", False) for relabel in self.relabels)
 
     def sample(self, size: int, generator: torch.Generator) -> Transitions:
         """Relabelled transitions."""

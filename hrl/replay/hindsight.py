@@ -74,9 +74,9 @@ class HindsightTask:
     strategy: Strategy = "future"
 
     @property
-    def waits(self) -> bool:
+    def asks_host(self) -> bool:
         """Whether the task's reward asks the host."""
-        return getattr(self.command.task_reward, "waits", False)
+        return getattr(self.command.task_reward, "asks_host", False)
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         if self.strategy == "random":
