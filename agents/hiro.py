@@ -4,8 +4,9 @@ Two levels. Every c steps the high level μ_hi proposes a subgoal, a displacemen
 with the state, g' = s + g - s'. The low level μ_lo is paid for matching it. Both learn off-policy with TD3; old
 subgoals are restated for today's low level before the high level learns from them.
 
-The defaults are the published method, but for one thing: bootstrapped targets are clipped to what values can be, which
-the paper does not do (low.clip_values, high.clip_values). Beyond the paper, each a switch that is off by default:
+The defaults are the paper's method, but for bootstrapped targets, which are clipped to what values can be
+(low.clip_values, high.clip_values), and for the noise, which is as large at both levels. The authors' code also hides
+from its ants' low level where they are (low.egocentric). Beyond the paper, each a switch that is off by default:
 hindsight goals at both levels, hindsight subgoals, subgoal testing, random subgoals, a low level that is paid for
 progress or for arriving, subgoals that end when reached, less pessimistic critics, a high level that waits.
 """
@@ -15,7 +16,7 @@ from typing import Literal
 
 from hrl.agents.base import HierarchyConfig, Setting, require_continuous
 from hrl.commands import Subgoal, Task
-from hrl.goals import GoalConfig, build_goal_space
+from hrl.goals import GoalConfig, GoalSpace, build_goal_space
 from hrl.hierarchy import Hierarchy
 from hrl.level import Level, Relabel
 from hrl.level_config import LevelConfig
@@ -48,6 +49,8 @@ class Low(LevelConfig):
     reward_scale: float = 1.0
     """Factor on that reward: small ones drown in what fresh networks say."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
+    egocentric: bool = False
+    """See the way, not the place: be blind to what relative subgoals are made of, beside low.blind."""
 
 
 @dataclass
@@ -116,10 +119,11 @@ class HIROConfig(HierarchyConfig):
         spec, device = setting.spec, setting.device
         space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
         self.goal = space.declare(self.goal)
+        self.low.blind = self.unseen_below(space, spec.state_dim)
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
         learned = self.low.reward == "learned"
-        reward = "distance" if self.low.reward == "learned" else self.low.reward
+        reward = "distance" if learned else self.low.reward
         subgoal = Subgoal(space, reward, self.low.reward_scale)
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
@@ -164,6 +168,13 @@ class HIROConfig(HierarchyConfig):
         for name in ("hindsight_actions", "testing"):
             if not 0 <= getattr(self.high, name) <= 1:
                 raise UserError(f"high.{name} must lie between 0 and 1, not at {getattr(self.high, name)}.")
+
+    def unseen_below(self, space: GoalSpace, state_dim: int) -> tuple[int, ...]:
+        """What the low level is not shown. It must see where it is if subgoals are places, or if there is no more."""
+        place = space.entries(state_dim)
+        if not (self.low.egocentric and space.relative and len(place) < state_dim):
+            return self.low.blind
+        return tuple(sorted({*self.low.blind, *place}))
 
     def low_relabels(self, low: Level, subgoal: Subgoal) -> list[Relabel]:
         """The low level's batches: hindsight on its subgoals."""

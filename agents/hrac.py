@@ -20,7 +20,6 @@ from hrl.adjacency import Adjacency, AdjacencyConfig
 from hrl.agents import hiro
 from hrl.agents.base import Setting, require_continuous
 from hrl.commands import Subgoal
-from hrl.goals import build_goal_space
 from hrl.hierarchy import Hierarchy
 from hrl.training.session import Session
 from hrl.types import UserError
@@ -37,7 +36,7 @@ class Low(hiro.Low):
     policy_delay: int = 1
     """Critic updates for each actor and target update (TD3) (published: 1)."""
     egocentric: bool = True
-    """Be blind to the state entries that relative subgoals are made of (published: x and y). low.blind replaces it."""
+    """Be blind to the state entries that relative subgoals are made of (published: x and y), beside low.blind."""
 
 
 @dataclass
@@ -61,8 +60,6 @@ class HRACConfig(hiro.HIROConfig):
     def build(self, setting: Setting) -> Hierarchy:
         """The agent for an environment. Raises UserError where they do not fit."""
         require_continuous(setting.spec, "HRAC")
-        self.check()
-        self.close_eyes(setting)
         agent = super().build(setting)
         low, high = agent.levels
         assert isinstance(low.command, Subgoal)
@@ -81,12 +78,3 @@ class HRACConfig(hiro.HIROConfig):
         """Raise UserError where values can't be meant."""
         super().check()
         self.adjacency.check()
-
-    def close_eyes(self, setting: Setting) -> None:
-        """Have the low level see the way to a subgoal, but not where it is. The goal space is resolved here."""
-        spec = setting.spec
-        space = build_goal_space(self.goal, spec, self.high.period, setting.measure, setting.device)
-        self.goal = space.declare(self.goal)
-        place = space.entries(spec.state_dim)
-        if self.low.egocentric and space.relative and not self.low.blind and len(place) < spec.state_dim:
-            self.low.blind = place

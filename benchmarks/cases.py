@@ -115,7 +115,7 @@ CASES += [
     *others(MAZE, "ant-parts", MAZE_PARTS),
     *others(MAZE, "ant-flat", FLAT),
     Case("ant-sparse", "HIRO, our preset", "hrl/AntMazeSparse-v0", "hiro", 3, long=True,
-         variant="HRAC's: scale 2, 500 steps, within 1, begun anywhere", published="HRAC .89 at 5M"),
+         variant="HRAC's: scale 2, 500 steps, within 1, begun anywhere, goal observed", published="HRAC .89 at 5M"),
     PUSH,
     *others(PUSH, "push-parts", PUSH_PARTS),
     Case("ant-fall", "HIRO, our preset", "hrl/AntFall-v0", "hiro", 3, long=True,

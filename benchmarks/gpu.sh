@@ -45,11 +45,11 @@ train() {
     timeout 30 python3 evaluate.py "$runs"/train/*/*/* --episodes 50 --plot "$out/ants.png"
 }
 ants() {
-    timeout 60 python3 benchmarks/speed.py --device cpu --seconds 1 --repeats 3 --rows j
-    timeout 150 python3 benchmarks/speed.py --device cuda --seconds 1 --repeats 3 --rows k
+    timeout 60 python3 benchmarks/speed.py --out "$out" --device cpu --seconds 1 --repeats 3 --rows j
+    timeout 150 python3 benchmarks/speed.py --out "$out" --device cuda --seconds 1 --repeats 3 --rows k
 }
 speed() {
-    timeout 270 python3 benchmarks/speed.py --device cuda --seconds 1 --rows a b c e f d
+    timeout 270 python3 benchmarks/speed.py --out "$out" --device cuda --seconds 1 --rows a b c e f d
     timeout 150 python3 benchmarks/race.py --device cuda --sides ours --seeds 1
 }
 {

@@ -4,11 +4,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
+from running import RESULTS
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
@@ -37,6 +39,8 @@ class Options:
     """Least time of one measurement."""
     threads: int = 0
     """Threads torch uses on a CPU; 0 leaves it to torch."""
+    out: Path = RESULTS
+    """Folder of the file that results go to."""
 
 
 @dataclass

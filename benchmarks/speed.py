@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import tyro
@@ -38,7 +37,6 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "k": gpu_ants,
     "l": training,
 }
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main() -> None:
@@ -62,8 +60,8 @@ def keep(name: str, rows: list[Row], options: Options) -> None:
         "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "repeats": options.repeats,
     }  # fmt: skip
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"speed-{options.device}.json"
+    options.out.mkdir(exist_ok=True)
+    file = options.out / f"speed-{options.device}.json"
     kept = json.loads(file.read_text())["rows"] if file.exists() else []
     kept = [r for r in kept if r["row"] != name] + [{**asdict(r), **host} for r in rows]
     file.write_text(json.dumps({"rows": sorted(kept, key=lambda r: r["row"])}, indent=1) + "\n")

@@ -8,11 +8,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, RED, Ants, require_number, require_positive
+from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants, require_number, require_positive
 from hrl.envs.physics import Simulator
 from hrl.envs.scene import Outline
 from hrl.envs.tensor import SingleEnv
-from hrl.envs.worlds import room
+from hrl.envs.worlds import RED, room
 
 RANGE = 10
 """Objects lie on even places of [-10, 8]², but for the origin, where the ant begins; walls stand 11 away."""
@@ -40,8 +40,9 @@ class AntGather(Ants):
         dying_cost: float = -10.0,
         physics: Simulator = "mujoco",
     ) -> None:
-        if min(apples, bombs) < 0 or not 0 < apples + bombs < RANGE**2:
-            raise ValueError(f"there is room for 1 to {RANGE**2 - 1} apples and bombs, not {apples} and {bombs}")
+        if apples < 1 or bombs < 0 or apples + bombs >= RANGE**2:
+            room_for = f"at least one apple, and room for {RANGE**2 - 1} apples and bombs"
+            raise ValueError(f"there is {room_for}, not {apples} and {bombs}")
         require_positive("span, the angle that is seen,", span)
         require_number("dying_cost", dying_cost)
         self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost

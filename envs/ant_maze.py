@@ -174,13 +174,23 @@ class AntMaze(Ants):
 
     def block(self, name: str) -> Tensor:
         """[N, 3] a block's centre."""
-        model = self.physics.model
-        place = torch.from_numpy(model.body(name).pos).to(self.physics.qpos).repeat(self.num_envs, 1)
-        for axis, at in zip("xyz", range(3), strict=True):
-            joint = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, f"{name} {axis}")
-            if joint >= 0:
-                place[:, at] += self.physics.qpos[:, model.jnt_qposadr[joint]]
+        built, slides = self._blocks[name]
+        place = built.repeat(self.num_envs, 1)
+        for axis, at in slides.items():
+            place[:, axis] += self.physics.qpos[:, at]
         return place
+
+    @cached_property
+    def _blocks(self) -> dict[str, tuple[Tensor, dict[int, int]]]:
+        """Of each block, where it was built [3], and along which axes which entry of qpos moves it."""
+        model = self.physics.model
+        joint = lambda name: mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)  # noqa: E731
+        found: dict[str, tuple[Tensor, dict[int, int]]] = {}
+        for name in self.blocks:
+            joints = {axis: joint(f"{name} {letter}") for axis, letter in enumerate("xyz")}
+            slides = {axis: int(model.jnt_qposadr[at]) for axis, at in joints.items() if at >= 0}
+            found[name] = torch.from_numpy(model.body(name).pos).to(self.physics.qpos), slides
+        return found
 
     def outlines(self, index: int) -> list[Outline]:
         """Walls, gaps, and where the blocks are."""

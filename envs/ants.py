@@ -11,14 +11,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.physics import Simulator, Viewer, simulated
+from hrl.envs.physics import Simulator, simulated
 from hrl.envs.tensor import TensorEnv
+from hrl.envs.viewer import Viewer
 from hrl.envs.worlds import TORQUE
 
 SUBSTEPS, NOISE = 5, 0.1
 ANT_QPOS, ANT_QVEL = 15, 14
 CLOCK = 0.001
-GREEN, RED, ORANGE = (0.1, 0.8, 0.2, 0.7), (0.9, 0.1, 0.1, 1.0), (1.0, 0.6, 0.0, 0.8)
+GREEN, ORANGE = (0.1, 0.8, 0.2, 0.7), (1.0, 0.6, 0.0, 0.8)
 
 
 def require_number(name: str, value: Any) -> None:

@@ -1,20 +1,14 @@
 """MuJoCo's physics for a batch of worlds alike, stepped by MuJoCo's own threads."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import mujoco
 import numpy as np
 import torch
-from gymnasium.envs.mujoco.mujoco_rendering import OffScreenViewer
 from mujoco.rollout import Rollout
 from torch import Tensor
-
-SIZE = 480, 480
-Mark = tuple[Sequence[float], tuple[float, ...], float]
-"""Place [3], colour (red, green, blue, opacity) and radius."""
 
 Simulator = Literal["mujoco", "mjx"]
 
@@ -27,9 +21,10 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
         raise ValueError(f"physics is mujoco or mjx, not {name}")
     try:
         from hrl.envs.physics_gpu import GPUPhysics
+
+        return GPUPhysics(model, num_envs, substeps, device)
     except ImportError as error:
         raise ImportError(f"physics=mjx needs pip install '.[gpu-physics]' ({error})") from error
-    return GPUPhysics(model, num_envs, substeps, device)
 
 
 def cores() -> int:
@@ -92,25 +87,3 @@ class Physics:
         """End the threads."""
         self._beside.shutdown()
         self._rollout.close()
-
-
-class Viewer:
-    """Pictures of a model's worlds."""
-
-    def __init__(self, model: mujoco.MjModel) -> None:
-        self.model = model
-        self._screen: Any = None
-
-    def picture(self, qpos: Tensor, marks: Sequence[Mark], view: tuple[Sequence[float], float]) -> np.ndarray:
-        """The world in a state [nq] from above [H, W, 3], with spheres where the marks are; `view` is the place [3]
-        that is looked at and from how far.
-        """
-        if self._screen is None:
-            self._screen = OffScreenViewer(self.model, mujoco.MjData(self.model), *SIZE)
-            self._screen.cam.elevation, self._screen.cam.azimuth = -80.0, 90.0
-            self._screen.cam.lookat[:], self._screen.cam.distance = view
-        self._screen.data.qpos[:] = qpos.numpy(force=True)
-        mujoco.mj_forward(self.model, self._screen.data)
-        for place, colour, radius in marks:
-            self._screen.add_marker(pos=np.array(place), size=np.full(3, radius), rgba=np.array(colour), label="")
-        return np.asarray(self._screen.render("rgb_array"))

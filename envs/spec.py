@@ -57,7 +57,7 @@ class Spec:
     task_reward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
     reward_range: tuple[float, float] | None
-    """Least and most reward of a step, where the task's reward takes just two values."""
+    """Least and most reward of a step, where they are known."""
     max_episode_steps: int | None
 
     @property

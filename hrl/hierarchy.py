@@ -301,4 +301,3 @@ class Hierarchy:
         self.steps = counters["steps"]
         for level in self.levels:
             level.load_counters(counters["levels"][level.name])
-            level.exploration.wander(level.waits_at(self.steps))

@@ -298,11 +298,12 @@ class Level:
 
     def counters(self) -> dict[str, Any]:
         """Host numbers of the level."""
-        return {"timescale": self.timescale.state_dict()}
+        return {"timescale": self.timescale.state_dict(), "wandering": self.exploration.wandering}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Take over what `counters` gave."""
         self.timescale.load_state_dict(counters["timescale"])
+        self.exploration.wander(counters.get("wandering", False))
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -94,6 +94,13 @@ def test_tensorboard_and_the_table_hold_the_same_scalars(finished):
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(hparams)
 
 
+@pytest.mark.parametrize("algorithm", ["hiro", "hrac", "td3", "sac", "sb3-td3", "sb3-sac"])
+def test_agents_with_continuous_actions_run_on_ants(tmp_path, algorithm):
+    few = ["--preset", "debug", "--threads", "1", "--progress", "False", "--total-steps", "300", "--eval-freq", "0"]
+    assert train.main([algorithm, "--env", "hrl/AntPush-v0", *few, "--log-dir", str(tmp_path)]) == 0
+    assert evaluate.main([str(run_of(tmp_path)), "--episodes", "1", "--json"]) == 0
+
+
 # -- stopping and going on ---------------------------------------------------------------------------------
 
 
@@ -109,6 +116,13 @@ def test_random_decisions_that_are_held_end_at_a_checkpoint(tmp_path):
     held = [f"--{level}.{word}" for level in ("low", "high") for word in ("random", "hold")]
     held = [x for word in held for x in (word, *(("0.9", "0.9") if word.endswith("random") else ("8",)))]
     whole, part = (trained(tmp_path / steps, *held, "--total-steps", steps) for steps in ("1000", "500"))
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(part, whole)
+
+
+@pytest.mark.parametrize("wait", ["500", "700"])
+def test_a_level_that_waits_does_so_across_a_checkpoint(tmp_path, wait):
+    whole, part = (trained(tmp_path / n, "--high.wait", wait, "--total-steps", n) for n in ("1000", "500"))
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
     assert same_state(part, whole)
 

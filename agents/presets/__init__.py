@@ -1,7 +1,8 @@
 """Tuned hyperparameters per environment, one YAML file an algorithm.
 
 A file maps environment ids, or patterns of them, to option values; `default` holds for every environment and
-`debug` makes a run of seconds. Later entries override earlier ones.
+`debug` makes a run of seconds. Later entries override earlier ones. A file that `extends` another algorithm's adds to
+what is there.
 """
 
 from fnmatch import fnmatch
@@ -40,14 +41,23 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
 
 
 def _entries(algorithm: str) -> dict[str, Values]:
-    folder = files(__package__)
     entries: dict[str, Values] = {}
-    for file in ("common", algorithm.replace(":", "-")):
-        resource = folder / f"{file}.yaml"
-        if resource.is_file():
-            for key, values in (yaml.safe_load(resource.read_text()) or {}).items():
+    for file in ("common", *_line(algorithm.replace(":", "-"))):
+        for key, values in _contents(file).items():
+            if key != "extends":
                 entries[key] = _merged(entries.pop(key, {}), values or {})  # in the algorithm's order
     return entries
+
+
+def _line(file: str) -> list[str]:
+    """The file, after those that it extends."""
+    extended = _contents(file).get("extends")
+    return [*(_line(extended) if extended else []), file]
+
+
+def _contents(file: str) -> dict[str, Any]:
+    resource = files(__package__) / f"{file}.yaml"
+    return (yaml.safe_load(resource.read_text()) or {}) if resource.is_file() else {}
 
 
 def _added(entries: dict[str, Values], file: Path) -> dict[str, Values]:
