@@ -63,8 +63,11 @@ CASES = [
 
 
 def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
-    """One seed on the same task of other agents, by name."""
-    return [replace(case, group=group, name=name, arguments=words, seeds=1) for name, words in arguments.items()]
+    """One seed on the same task of other agents, by name, of which nothing was published."""
+    return [
+        replace(case, group=group, name=name, arguments=words, seeds=1, published="")
+        for name, words in arguments.items()
+    ]
 
 
 EVAL = "hrl/AntMazeEval-v0"
