@@ -23,6 +23,7 @@ from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes, join_processes
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
+from hrl.training.display import tell
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
 from hrl.training.session import Session, Which, pick_device
@@ -86,9 +87,9 @@ def run(arguments: list[str]) -> int:
         return 0 if stopped is None else 128 + stopped
     if stopped is not None:
         onward = f" Go on with: python train.py --resume {folder}" if getattr(config, "resumable", True) else ""
-        print(f"Stopped by {stopped.name}; saved.{onward}")
+        tell(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
-    print(f"Done. Evaluate with: python evaluate.py {folder}")
+    tell(f"Done. Evaluate with: python evaluate.py {folder}")
     return 0
 
 
@@ -108,7 +109,7 @@ def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
     env, run_config, agent, values = resolved(algorithm, arguments)
     processes = join_processes()
     if values and processes.first:
-        print("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()), flush=True)
+        tell("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()))
     folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
     return make_session(algorithm, env, run_config, agent, folder, processes=processes), agent
 
@@ -287,7 +288,7 @@ def make_session(
             folder.write_config(algorithm, config())
         else:
             folder.prolong(run_config.total_steps)
-        print(f"Run folder: {folder.path}", flush=True)
+        tell(f"Run folder: {folder.path}")
 
     return Session(
         run=run_config,

@@ -127,6 +127,15 @@ def test_a_level_that_waits_does_so_across_a_checkpoint(tmp_path, wait):
     assert same_state(part, whole)
 
 
+def test_a_run_goes_on_when_nobody_reads_what_it_tells(tmp_path):
+    """As under `| head`."""
+    process = start("hiro", *LINE, "--log-dir", str(tmp_path))
+    assert process.stdout is not None and process.stdout.readline().startswith("Preset: ")
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert RunFolder(run_of(tmp_path)).finished
+
+
 def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
     assert RunFolder.begun(tmp_path) is None
     run = trained(tmp_path, "--total-steps", "500")
@@ -155,7 +164,7 @@ def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, t
     assert steps == sorted(steps) and steps[-1] == 1000
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_leaves_with_a_message(number, tmp_path):
     process = start("hiro", *LINE, "--total-steps", "1000000", "--log-dir", str(tmp_path), "--eval-freq", "0")
     deadline = time.time() + 120

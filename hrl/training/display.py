@@ -1,10 +1,19 @@
 """What the terminal shows while training: a live line, or plain lines where the output is no terminal."""
 
+import os
 import sys
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+def tell(line: str) -> None:
+    """Print a line. Where nobody reads any more (`| head`, a closed terminal), that is no reason to end a run."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Display:
@@ -48,7 +57,7 @@ class Display:
         elif time.monotonic() - self._printed >= 10 or steps >= self.total:
             self._printed = time.monotonic()
             left = max(self.total - steps, 0) / max(rate, 1e-9)
-            print(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left", flush=True)
+            tell(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left")
 
     def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
         """After an evaluation."""
@@ -63,4 +72,4 @@ class Display:
         if self._progress:
             self._progress.console.print(line)
         else:
-            print(line, flush=True)
+            tell(line)

@@ -19,15 +19,22 @@ from hrl.training.session import Session
 from hrl.training.tracking import Tracking
 from hrl.types import BatchedEnv, Observation, UserError
 
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+
 
 class StopRequest:
-    """Ctrl-C and SIGTERM ask for a stop after the step at hand; a second one is obeyed at once."""
+    """Ctrl-C, SIGTERM and a terminal that closes ask for a stop after the step at hand; a second of the former two is
+    obeyed at once.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     def __enter__(self) -> "StopRequest":
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        asking = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(HANGUP) is not signal.SIG_IGN:  # as under nohup
+            asking.append(HANGUP)
+        self._before = {s: signal.signal(s, self._ask) for s in asking}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,7 +49,7 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
         for s, handler in self._before.items():
-            signal.signal(s, handler)
+            signal.signal(s, signal.SIG_IGN if s == HANGUP else handler)  # a shell passes on what it was told itself
 
 
 class Training:

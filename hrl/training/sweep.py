@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hrl.training.config import updated
+from hrl.training.display import tell
 from hrl.types import UserError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Sweep:
                 return False
             self.study.tell(trial, state=state.PRUNED) if pruned else self.study.tell(trial, value)
             shown = ", ".join(f"{name} {_short(x)}" for name, x in values.items())
-            print(f"trial {trial.number}: {value:.3f}{' (given up)' if pruned else ''}; {shown}", flush=True)
+            tell(f"trial {trial.number}: {value:.3f}{' (given up)' if pruned else ''}; {shown}")
             self._write_preset()
         return True
 
