@@ -39,7 +39,10 @@ def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
 def start(*arguments: str, script: str = "train.py") -> "subprocess.Popen[str]":
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # as in a terminal, also under nohup
+    )  # fmt: skip
 
 
 def same_state(a: Path, b: Path) -> bool:
