@@ -122,8 +122,8 @@ class HIROConfig(HierarchyConfig):
         self.low.blind = self.unseen_below(space, spec.state_dim)
         task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
+        learned = self.low.reward == "learned"
         reward = "distance" if self.low.reward == "learned" else self.low.reward
-        learned = self.low.reward != reward
         subgoal = Subgoal(space, reward, self.low.reward_scale)
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,

@@ -128,7 +128,7 @@ CASES += [
     *others(MAZE, "ant-parts", MAZE_PARTS),
     *others(MAZE, "ant-flat", FLAT),
     SPARSE,
-    *others(SPARSE, "ant-hrac", {"HRAC, HIRO's preset": "hrac"}),
+    *others(SPARSE, "ant-hrac", {"HRAC, our preset": "hrac"}),
     PUSH,
     *others(PUSH, "push-parts", PUSH_PARTS),
     Case("ant-fall", "HIRO, our preset", "hrl/AntFall-v0", "hiro", 3, long=True,

@@ -34,7 +34,7 @@ check() {
     timeout -k 10 50 python3 train.py "${ants[@]}" --total-steps 400000 --eval-freq 200000 --save-freq 0 --log-dir "$runs/check"
     timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_execution.py tests/test_evaluation.py tests/test_trust.py \
         >"$runs/tests.txt" 2>&1 &
-    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_ants.py >"$runs/mjx.txt" 2>&1 &
+    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_physics.py >"$runs/mjx.txt" 2>&1 &
     wait
     tail -60 "$runs/tests.txt"
     tail -30 "$runs/mjx.txt"
@@ -61,4 +61,4 @@ speed() {
     done
 } 2>&1 | tee -a "$out/gpu.txt"
 rm -rf "$runs"
-[ "$out" = benchmarks/results ] || cp benchmarks/results/*-cuda.json "$out/" 2>/dev/null || true
+[ "$out" = benchmarks/results ] || cp benchmarks/results/race-cuda.json "$out/" 2>/dev/null || true

@@ -41,8 +41,9 @@ class AntGather(Ants):
         physics: Simulator = "mujoco",
     ) -> None:
         if apples < 1 or bombs < 0 or apples + bombs >= RANGE**2:
-            room_for = f"at least one apple, and room for {RANGE**2 - 1} apples and bombs"
-            raise ValueError(f"there is {room_for}, not {apples} and {bombs}")
+            raise ValueError(
+                f"there is at least one apple, and room for {RANGE**2 - 1} apples and bombs, not {apples} and {bombs}"
+            )
         require_positive("span, the angle that is seen,", span)
         require_number("dying_cost", dying_cost)
         self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost

@@ -174,14 +174,14 @@ class AntMaze(Ants):
 
     def block(self, name: str) -> Tensor:
         """[N, 3] a block's centre."""
-        built, slides = self._blocks[name]
+        built, slides = self._tracks[name]
         place = built.repeat(self.num_envs, 1)
         for axis, at in slides.items():
             place[:, axis] += self.physics.qpos[:, at]
         return place
 
     @cached_property
-    def _blocks(self) -> dict[str, tuple[Tensor, dict[int, int]]]:
+    def _tracks(self) -> dict[str, tuple[Tensor, dict[int, int]]]:
         """Of each block, where it was built [3], and along which axes which entry of qpos moves it."""
         model = self.physics.model
         joint = lambda name: mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)  # noqa: E731

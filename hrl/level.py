@@ -303,7 +303,7 @@ class Level:
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Take over what `counters` gave."""
         self.timescale.load_state_dict(counters["timescale"])
-        self.exploration.wander(counters.get("wandering", False))
+        self.exploration.wander(counters["wandering"])
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tasks  # noqa: F401
+from runs import trained
 
 from hrl.agents.base import Setting
 from hrl.agents.hiro import High, HIROConfig, Low
@@ -79,3 +80,9 @@ def ledger() -> Callable[..., tuple[Hierarchy, Bridge]]:
         return small_hiro(period, **high).build(setting(env)), env
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 1,000 steps with checkpoints at 500 and 1,000."""
+    return trained(tmp_path_factory.mktemp("finished"))

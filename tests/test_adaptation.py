@@ -7,7 +7,7 @@ import gymnasium as gym
 import pytest
 import torch
 from hrl_scripts import evaluate, train
-from test_runs import run_of, same_state
+from runs import run_of, same_state
 from torch import Tensor
 
 from hrl.envs import EnvConfig, make_env

@@ -89,5 +89,6 @@ def test_a_level_that_waits_decides_at_random_and_neither_learns_nor_remembers_u
     assert (low.timescale.done, high.timescale.done) == (39, 19)  # both need a step of each environment first
     assert (len(low.replay), len(high.replay)) == (80, 40)
     again = config.build(setting(env))
+    assert again.levels[1].exploration.wandering
     again.load_counters(agent.counters())
     assert not again.levels[1].exploration.wandering

@@ -9,8 +9,8 @@ import torch
 from conftest import CPU, roll, setting
 from gymnasium import spaces
 from hrl_scripts import train
+from runs import LINE, same_state, trained
 from test_learners import batch
-from test_runs import LINE, same_state, trained
 
 from hrl.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatrix, contrastive
 from hrl.agents.hrac import High, HRACConfig, Low

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CPU
 from hrl_scripts import evaluate, train
-from test_runs import run_of, same_state
+from runs import run_of, same_state
 
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.envs import EnvConfig, make_env

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CPU
 from hrl_scripts import evaluate, train
-from test_runs import run_of, same_state
+from runs import run_of, same_state
 
 from hrl.agents.modac import MODACConfig
 from hrl.envs import EnvConfig, make_env

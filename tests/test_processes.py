@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import LINE, ROOT, run_of, same_state
 from safetensors.numpy import load_file
-from test_runs import LINE, ROOT, run_of, same_state
 
 from hrl.training.checkpoint import Checkpoints
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hrl_scripts import evaluate, train
 from hrl_scripts.train import load_policy
+from runs import LINE, run_of, same_state, trained
 from test_learners import batch
-from test_runs import LINE, run_of, same_state, trained
 
 from hrl.envs.spec import Observation
 from hrl.learners import SAC, TD3, LearnerConfig

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import roll, setting
 from hrl_scripts import train
-from test_runs import run_of, same_state, trained
+from runs import run_of, same_state, trained
 
 from hrl.agents.flat import FlatTD3
 from hrl.agents.hiro import High, HIROConfig, Low

@@ -3,57 +3,17 @@
 import csv
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hrl_scripts import evaluate, train
-from safetensors.numpy import load_file
+from runs import ROOT, run_of, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrl.agents import AGENTS
 from hrl.training.checkpoint import Checkpoints
-from hrl.training.run import RunFolder
-
-ROOT = Path(__file__).resolve().parent.parent
-LINE = ["--env", "tasks:GoalLine-v0", "--preset", "debug", "--threads", "1", "--no-progress"]
-LINE = [a for a in LINE if a != "--no-progress"] + ["--progress", "False"]
-
-
-def run_of(folder: Path) -> Path:
-    (config,) = folder.rglob("config.json")
-    return config.parent
-
-
-def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
-    assert train.main([algorithm, *LINE, "--log-dir", str(folder), *arguments]) == 0
-    return run_of(folder)
-
-
-def start(*arguments: str, script: str = "train.py") -> "subprocess.Popen[str]":
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # as in a terminal, also under nohup
-    )  # fmt: skip
-
-
-def same_state(a: Path, b: Path) -> bool:
-    one, other = (load_file(Checkpoints(x / "checkpoints").all()[-1] / "tensors.safetensors") for x in (a, b))
-    return one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 1,000 steps with checkpoints at 500 and 1,000."""
-    return trained(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.mark.parametrize("algorithm", AGENTS)
@@ -102,132 +62,6 @@ def test_agents_with_continuous_actions_run_on_ants(tmp_path, algorithm):
     few = ["--preset", "debug", "--threads", "1", "--progress", "False", "--total-steps", "300", "--eval-freq", "0"]
     assert train.main([algorithm, "--env", "hrl/AntPush-v0", *few, "--log-dir", str(tmp_path)]) == 0
     assert evaluate.main([str(run_of(tmp_path)), "--episodes", "1", "--json"]) == 0
-
-
-# -- stopping and going on ---------------------------------------------------------------------------------
-
-
-def test_a_run_that_is_resumed_equals_one_that_went_on(finished, tmp_path):
-    first = trained(tmp_path, "--total-steps", "500")
-    assert train.main(["--resume", str(first), "--total-steps", "1000", "--progress", "False"]) == 0
-    assert same_state(first, finished)
-    curves = [EventAccumulator(str(run)).Reload().Scalars("train/low/q_mean") for run in (first, finished)]
-    assert [(e.step, e.value) for e in curves[0]] == [(e.step, e.value) for e in curves[1]]
-
-
-def test_random_decisions_that_are_held_end_at_a_checkpoint(tmp_path):
-    held = [f"--{level}.{word}" for level in ("low", "high") for word in ("random", "hold")]
-    held = [x for word in held for x in (word, *(("0.9", "0.9") if word.endswith("random") else ("8",)))]
-    whole, part = (trained(tmp_path / steps, *held, "--total-steps", steps) for steps in ("1000", "500"))
-    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
-    assert same_state(part, whole)
-
-
-@pytest.mark.parametrize("wait", ["500", "700"])
-def test_a_level_that_waits_does_so_across_a_checkpoint(tmp_path, wait):
-    whole, part = (trained(tmp_path / n, "--high.wait", wait, "--total-steps", n) for n in ("1000", "500"))
-    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
-    assert same_state(part, whole)
-
-
-def test_a_run_goes_on_when_nobody_reads_what_it_tells(tmp_path):
-    """As under `| head`."""
-    process = start("hiro", *LINE, "--log-dir", str(tmp_path))
-    assert process.stdout is not None and process.stdout.readline().startswith("Preset: ")
-    process.stdout.close()
-    assert process.wait(60) == 0
-    assert RunFolder(run_of(tmp_path)).finished
-
-
-def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
-    assert RunFolder.begun(tmp_path) is None
-    run = trained(tmp_path, "--total-steps", "500")
-    found = RunFolder.begun(tmp_path)
-    assert found is not None and found.path == run and found.finished
-    found.prolong(1000)
-    assert not found.finished
-    shutil.rmtree(found.checkpoints)
-    assert RunFolder.begun(tmp_path) is None
-
-
-def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, tmp_path):
-    process = start("hiro", *LINE, "--log-dir", str(tmp_path))
-    deadline = time.time() + 120
-    while not list(tmp_path.glob("*/*/*/checkpoints/step-000000000500/manifest.json")) and time.time() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.kill()
-    process.communicate()
-    run = run_of(tmp_path)
-    assert not (run / "checkpoints" / "step-000000001000").exists()
-    assert train.main(["--resume", str(run), "--progress", "False"]) == 0
-    assert same_state(run, finished)
-    with (run / "progress.csv").open() as file:
-        steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
-    assert steps == sorted(steps) and steps[-1] == 1000
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_saves_and_leaves_with_a_message(number, tmp_path):
-    process = start("hiro", *LINE, "--total-steps", "1000000", "--log-dir", str(tmp_path), "--eval-freq", "0")
-    deadline = time.time() + 120
-    while not list(tmp_path.glob("*/*/*/checkpoints/step-*/manifest.json")) and time.time() < deadline:
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number and "Traceback" not in err
-    run = run_of(tmp_path)
-    assert f"--resume {run}" in out
-    steps = Checkpoints(run / "checkpoints").last().steps
-    assert steps >= 500
-    more = ["--resume", str(run), "--total-steps", str(steps + 100), "--progress", "False"]
-    assert train.main(more) == 0
-
-
-def test_a_full_disk_leaves_the_old_checkpoint_whole(finished, tmp_path, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # no file may grow beyond 20 kB
-    try:
-        code = train.main(["--resume", str(run), "--total-steps", "1500", "--progress", "False"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert code == 2
-    assert "could not be written" in capsys.readouterr().err
-    assert Checkpoints(run / "checkpoints").last().steps == 1000
-    assert not list((run / "checkpoints").glob(".*"))
-
-
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(finished, tmp_path, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    newest, older = (run / "checkpoints" / f"step-{s:012d}" / "tensors.safetensors" for s in (1000, 500))
-    content = bytearray(newest.read_bytes())
-    content[-1] ^= 1
-    newest.write_bytes(content)
-    assert Checkpoints(run / "checkpoints").last().steps == 500
-    older.unlink()
-    assert evaluate.main([str(run), "--episodes", "1"]) == 2
-    assert "damaged" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("fault", "algorithm"), [("raise", "hiro"), ("nan", "hiro"), ("raise", "sb3-sac"), ("nan", "sb3-sac")]
-)
-def test_a_fault_in_the_middle_saves_what_is_there(fault, algorithm, tmp_path, capsys):
-    arguments = [algorithm, "--env", "tasks:Ledger-v0", "--env-kwargs", f"fault={fault}", "fail_at=120"]
-    arguments += ["--preset", "debug", "--num-envs", "2", "--eval-freq", "0", "--save-freq", "0"]
-    arguments += ["--goal.low", "-1", "--goal.high", "1"] if algorithm == "hiro" else []
-    assert train.main([*arguments, "--log-dir", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    words = {"raise": "the simulator fell over", "nan": "NaN or infinite at environment step"}
-    assert words[fault] in error and error.count("\n") == 1
-    checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
-    assert checkpoint.steps in ((2 * 119,) if algorithm == "hiro" else (2 * 119, 2 * 120))
-    assert all(np.isfinite(x.numpy()).all() for x in checkpoint.tensors.values() if x.is_floating_point())
 
 
 # -- evaluating --------------------------------------------------------------------------------------------

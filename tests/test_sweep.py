@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hrl_scripts import train
-from test_runs import LINE
+from runs import LINE
 
 from hrl.agents.presets import preset
 from hrl.training.sweep import Sweep, SweepConfig, nested

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import CPU, everything, roll, setting, small_hiro
 from hrl_scripts import train
-from test_runs import run_of, same_state, trained
+from runs import run_of, same_state, trained
 
 from hrl.agents.flat import FlatConfig, FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig

@@ -42,17 +42,17 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
 
 def _entries(algorithm: str) -> dict[str, Values]:
     entries: dict[str, Values] = {}
-    for file in ("common", *_line(algorithm.replace(":", "-"))):
+    for file in ("common", *_lineage(algorithm.replace(":", "-"))):
         for key, values in _contents(file).items():
             if key != "extends":
                 entries[key] = _merged(entries.pop(key, {}), values or {})  # in the algorithm's order
     return entries
 
 
-def _line(file: str) -> list[str]:
+def _lineage(file: str) -> list[str]:
     """The file, after those that it extends."""
     extended = _contents(file).get("extends")
-    return [*(_line(extended) if extended else []), file]
+    return [*(_lineage(extended) if extended else []), file]
 
 
 def _contents(file: str) -> dict[str, Any]:

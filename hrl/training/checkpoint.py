@@ -20,7 +20,7 @@ from torch import Tensor
 from hrl.types import UserError
 from hrl.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 
 
