@@ -1,16 +1,19 @@
 """Rows of the speed table on environments: stepping, collecting, and learning beside them."""
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import cycle
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from measuring import EPISODIC, Options, Row, built, paired, rate, rolling, tuned
+from running import command
 
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.presets import preset
@@ -120,19 +123,21 @@ def collector(env_id: str, count: int, options: Options) -> Iterator[Callable[[]
 
 
 def training(options: Options) -> Iterator[Row]:
-    """Ant Maze's preset as it trains, over the rate that brings 5M steps into 90 minutes; evaluations not counted."""
-    env_id, count, asked = "hrl/AntMaze-v0", 64, 5_000_000 / (90 * 60)
-    torch.set_num_threads(preset("hiro", env_id, "auto")["threads"])
-    env = make_env(EnvConfig(env_id, num_envs=count), options.device)
-    agent = built(tuned(env_id), env, options)
-    step = rolling(agent, env, learn=True)
-    while agent.steps < 20_000:
-        step()
-    rates = sorted(rate(step, options, count)() for _ in range(options.repeats))
-    env.close()
+    """Whole commands that train Ant Maze by its preset, over the rate that brings 5M steps into 90 minutes.
+
+    Starting, checkpoints and three evaluations of 50 episodes are in it.
+    """
+    env_id, steps, asked = "hrl/AntMaze-v0", 300_000, 5_000_000 / (90 * 60)
+    arguments = ("hiro", "--env", env_id, "--total-steps", str(steps), "--device", options.device)
+    rates = []
+    for _ in range(options.repeats):
+        with TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            command("train.py", *arguments, "--progress", "False", "--log-dir", folder)
+            rates.append(steps / (time.perf_counter() - started))
     ours = statistics.median(rates)
-    ratios = [x / asked for x in (ours, rates[0], rates[-1])]
-    yield Row("l", f"training, {env_id} ×{count} ÷ 5M steps in 90 min", ours, asked, "steps/s", *ratios, "≥ 1")
+    ratios = [x / asked for x in (ours, min(rates), max(rates))]
+    yield Row("l", f"training and evaluating, {env_id} ÷ 5M steps in 90 min", ours, asked, "steps/s", *ratios, "≥ 1")
 
 
 def gpu_ants(options: Options) -> Iterator[Row]:

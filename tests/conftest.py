@@ -1,7 +1,7 @@
 """What the tests share: agents on the tiny tasks, and every transition of a ring."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tasks  # noqa: F401
-from runs import trained
+from runs import stop_all, trained
 
 from hrl.agents.base import Setting
 from hrl.agents.hiro import High, HIROConfig, Low
@@ -86,3 +86,10 @@ def ledger() -> Callable[..., tuple[Hierarchy, Bridge]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 1,000 steps with checkpoints at 500 and 1,000."""
     return trained(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """What a test started ends with it, even where it fails."""
+    yield
+    stop_all()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from hrl.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = ["--env", "tasks:GoalLine-v0", "--preset", "debug", "--threads", "1", "--progress", "False"]
+ENDLESS = ["--total-steps", "1000000", "--eval-freq", "0"]
+started: "list[subprocess.Popen[str]]" = []
 
 
 def run_of(folder: Path) -> Path:
@@ -26,13 +29,33 @@ def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
     return run_of(folder)
 
 
-def start(*arguments: str, script: str = "train.py") -> "subprocess.Popen[str]":
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+def start(*arguments: str, processes: int = 1) -> "subprocess.Popen[str]":
+    """A training that goes on beside the test, and is stopped at its end if it has not ended."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "train.py"), *arguments]
+    started.append(subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # as in a terminal, also under nohup
-    )  # fmt: skip
+    ))  # fmt: skip
+    return started[-1]
+
+
+def stop_all() -> None:
+    """Stop what was started and has not ended."""
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.terminate()  # torchrun takes its processes along
+            process.wait(60)
+
+
+def await_checkpoint(process: "subprocess.Popen[str]", folder: Path) -> None:
+    """Wait for the first, which stands whole from the moment it is seen."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*/*/*/checkpoints/step-*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
 
 
 def same_state(a: Path, b: Path) -> bool:

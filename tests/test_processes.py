@@ -4,34 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import LINE, ROOT, run_of, same_state
+from runs import ENDLESS, LINE, ROOT, await_checkpoint, run_of, same_state, start
 from safetensors.numpy import load_file
 
 from hrl.training.checkpoint import Checkpoints
-
-
-def launched(*arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, str(ROOT / "train.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-    )
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of 1,000 steps in two processes with checkpoints at 500 and 1,000, and what it printed."""
     folder = tmp_path_factory.mktemp("together")
-    process = launched("hiro", *LINE, "--log-dir", str(folder))
+    process = start("hiro", *LINE, "--log-dir", str(folder), processes=2)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return run_of(folder), out
@@ -52,7 +39,7 @@ def test_networks_stay_equal_and_replays_are_each_processes_own(together):
 
 
 def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
-    first = launched("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "500")
+    first = start("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "500", processes=2)
     assert first.wait(120) == 0, first.communicate()
     run = run_of(tmp_path)
     alone = subprocess.run(
@@ -60,7 +47,7 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
     )  # fmt: skip
     assert alone.returncode == 2 and "has 2 processes, not 1" in alone.stderr
-    onward = launched("--resume", str(run), "--total-steps", "1000")
+    onward = start("--resume", str(run), "--total-steps", "1000", processes=2)
     _, err = onward.communicate(timeout=120)
     assert onward.returncode == 0, err
     assert same_state(run, together[0])
@@ -68,9 +55,8 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
 
 def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
     arguments = ["--tune", "low.lr", "high.lr", "--low.reward", "learned", "--low.every", "16"]
-    process = launched(
-        "hiro", *LINE, *arguments, "--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"
-    )
+    arguments += ["--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"]
+    process = start("hiro", *LINE, *arguments, processes=2)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     one, other = Checkpoints(run_of(tmp_path) / "checkpoints").last().numbers["fingerprints"]
@@ -78,11 +64,8 @@ def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
 
 
 def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path):
-    process = launched("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "1000000", "--eval-freq", "0")
-    deadline = time.monotonic() + 90
-    while not list(tmp_path.glob("*/*/*/checkpoints/step-*")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.2)
+    process = start("hiro", *LINE, *ENDLESS, "--log-dir", str(tmp_path), processes=2)
+    await_checkpoint(process, tmp_path)
     os.kill(second_of(process.pid), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from hrl_scripts import evaluate, train
-from runs import LINE, run_of, same_state, start, trained
+from runs import ENDLESS, LINE, await_checkpoint, run_of, same_state, start, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrl.training.checkpoint import Checkpoints
@@ -63,9 +63,7 @@ def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
 
 def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, tmp_path):
     process = start("hiro", *LINE, "--log-dir", str(tmp_path))
-    deadline = time.time() + 120
-    while not list(tmp_path.glob("*/*/*/checkpoints/step-000000000500/manifest.json")) and time.time() < deadline:
-        time.sleep(0.01)
+    await_checkpoint(process, tmp_path)
     time.sleep(0.3)
     process.kill()
     process.communicate()
@@ -80,10 +78,8 @@ def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, t
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_leaves_with_a_message(number, tmp_path):
-    process = start("hiro", *LINE, "--total-steps", "1000000", "--log-dir", str(tmp_path), "--eval-freq", "0")
-    deadline = time.time() + 120
-    while not list(tmp_path.glob("*/*/*/checkpoints/step-*/manifest.json")) and time.time() < deadline:
-        time.sleep(0.05)
+    process = start("hiro", *LINE, *ENDLESS, "--log-dir", str(tmp_path))
+    await_checkpoint(process, tmp_path)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in err
