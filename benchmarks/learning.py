@@ -1,4 +1,4 @@
-"""The learning tables: trains every case with every seed, evaluates it, prints the rows of README.md and benchmarks/README.md.
+"""The learning tables: trains every case with every seed, evaluates it, prints the tables.
 
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
 
