@@ -114,12 +114,18 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str) -> boo
 def save_curves(groups: Mapping[str, Sequence[Curve]], file: FilePath, tag: str) -> None:
     """Learning curves by environment, a line an algorithm: interquartile mean over seeds, with their range."""
     envs = sorted({name.split(" / ")[0] for name in groups})
-    figure, axes = plt.subplots(1, len(envs), figsize=(5.5 * len(envs), 4), squeeze=False, layout="constrained")
-    for ax, env in zip(axes.flat, envs, strict=True):
+    columns = min(3, len(envs))
+    rows = -(-len(envs) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5.5 * columns, 4 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat[len(envs) :]:
+        ax.set_axis_off()
+    for ax, env in zip(axes.flat, envs, strict=False):
         for name, curves in groups.items():
             if name.split(" / ")[0] == env and curves:
                 x, middle, low, high = Curve.band(curves)
-                (line,) = ax.plot(x, middle, label=f"{name.split(' / ')[1]} ({len(curves)} runs)")
+                (line,) = ax.plot(
+                    x, middle, label=f"{name.split(' / ')[1]} ({len(curves)} run{'s' * (len(curves) > 1)})"
+                )
                 ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
         ax.set(title=env, xlabel="environment steps", ylabel=tag)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
