@@ -133,7 +133,8 @@ CASES += [
     PUSH,
     *others(PUSH, "push-parts", PUSH_PARTS),
     FALL,
-    *others(FALL, "ant-fall", {"HIRO, discount as on Push": "hiro --high.gamma 0.999"}),
+    replace(FALL, name="HIRO, discount as on Push", arguments="hiro --high.gamma 0.999", seeds=1),
+    replace(FALL, name="the same, more noise", arguments="hiro --high.gamma 0.999 --high.noise 0.3", seeds=2),
 ]
 
 ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"

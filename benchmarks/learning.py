@@ -1,4 +1,4 @@
-"""The learning tables: trains every case with every seed, evaluates it, prints the tables.
+"""The learning tables: trains every case with every seed, evaluates it, and prints what it came to.
 
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import ENDLESS, LINE, ROOT, await_checkpoint, run_of, same_state, start
-from safetensors.numpy import load_file
 
 from hrl.training.checkpoint import Checkpoints
 
@@ -70,8 +69,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "error: A process of this run died" in err and "is whole" in err
-    checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
-    assert checkpoint.steps >= 500 and load_file  # read, and its checksums hold
+    assert Checkpoints(run_of(tmp_path) / "checkpoints").last().steps >= 500  # read, and its checksums hold
 
 
 def test_a_run_that_ends_with_an_error_tells_it_though_the_launcher_asks_it_to_stop():
