@@ -8,20 +8,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import tyro
 from hrl_scripts.train import make_session, stored, told
 from rich.console import Console
 from rich.table import Table
 
+from hrl.envs import EnvConfig, EnvError, EnvironmentFault
 from hrl.envs.make import KEY_VALUES
+from hrl.stopping import StopRequest
+from hrl.training.display import warn
 from hrl.training.evaluation import Evaluation
+from hrl.training.groups import Run, grouped
 from hrl.training.logger import STEPS, read_progress
-from hrl.training.pictures import save_curves, save_trajectories
-from hrl.training.run import RunFolder
+from hrl.training.pictures import Dims, save_curves, save_trajectories
+from hrl.training.run import RunConfig, RunFolder
 from hrl.training.session import Session
-from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
+from hrl.training.statistics import Curve, student_interval
+from hrl.training.trust import Trust, allow_own_modules
 from hrl.training.video import record
 from hrl.types import UserError
+
+SUMMARY = {
+    "success_rate_any": "success, any step", "success_rate_final": "success, final step", "mean_reward": "return",
+    "mean_ep_length": "episode length",
+}  # fmt: skip
+VIDEO_EPISODES = 3
+"""Episodes of a video where --episodes is not given."""
 
 
 @dataclass
@@ -30,8 +43,10 @@ class Options:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders."""
-    episodes: int = 100
-    """Episodes a run."""
+    episodes: int | None = None
+    """Episodes a run. Default: 100; of a video the first 3."""
+    max_steps: int | None = None
+    """Environment steps after which an episode is cut. Default: the environment's own limit, or 1,000."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint: the last, or the best by the evaluations during training."""
     env: str | None = None
@@ -40,87 +55,181 @@ class Options:
     """Keyword arguments of the environment, beside those that the run was trained with."""
     task: int | None = None
     """Act as for an earlier task, 0 the first, of a run that began with an earlier one (--….load, --….tasks)."""
+    trust: bool = False
+    """Import the modules that the run folders name. They run code: only for folders whose origin you trust."""
     json: bool = False
     """Print one JSON object (a list for several runs) and nothing else."""
     plot: Path | None = None
     """Write a picture: trajectories with subgoals for one run, learning curves for several."""
+    plot_dims: tuple[int, int] | None = None
+    """The two dimensions of the goal space that trajectories are drawn in. Default: the first two, where there are no
+    more or the environment has a map."""
+    group_by: tuple[str, ...] = ()
+    """Options, such as low.lr, by whose values runs are grouped. Default: by all in which they differ but the seed."""
+    label: tuple[str, ...] = ()
+    """Names of the runs, one each; runs of one name are one group."""
     video: Path | None = None
     """Write an mp4 of the first episodes of one run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
-    return told(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
+    return told(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], stop: StopRequest) -> int:
     """Evaluate each run; print one, or compare several."""
     options = tyro.cli(Options, args=arguments, prog="evaluate.py", config=(tyro.conf.FlagCreatePairsOff,))
-    if not options.runs:
-        raise UserError("Name at least one run folder: evaluate.py runs/<env>/<algorithm>/<run>.")
-    if options.episodes < 1:
-        raise UserError(f"--episodes must be at least 1, not {options.episodes}.")
-    if options.video and len(options.runs) > 1:
-        raise UserError("--video takes one run.")
-    for file, suffixes in ((options.plot, (".png", ".svg", ".pdf")), (options.video, (".mp4",))):
-        if file and (file.suffix not in suffixes or not file.parent.is_dir()):
-            raise UserError(f"{file} must end in {' or '.join(suffixes)}, in a folder that exists.")
-    results = [evaluate_run(path, options, alone=len(options.runs) == 1) for path in options.runs]
-    if options.json:
-        print(json.dumps(results[0] if len(results) == 1 else results))
-    elif len(results) == 1:
-        show_one(results[0])
-    else:
-        show_comparison(results)
-    if options.plot and len(results) > 1:
-        save_curves(curves(options.runs), options.plot, "eval/success_rate")
+    check(options)
+    with stop.interruptible():
+        if len(options.runs) == 1:
+            evaluate_alone(options.runs[0], options, stop)
+        else:
+            compare(options, stop)
     return 0
 
 
-def evaluate_run(path: Path, options: Options, alone: bool) -> dict[str, Any]:
-    """One run's summary, with its picture and video if it is alone."""
-    folder = RunFolder.existing(path)
-    algorithm, env, config, agent = stored(folder)
-    env_id = env.env
-    if options.env:
-        env = replace(env, env=options.env)
-    env = replace(env, env_kwargs={**env.env_kwargs, **options.env_kwargs})
-    config.eval_env = None
-    session = make_session(algorithm, env, config, agent, folder)
-    policy = agent.load(session, options.checkpoint)
-    if options.task is not None:
-        if not hasattr(policy, "recall"):
-            raise UserError(f"--task is for levels that learn one task after another, which {algorithm} has not.")
-        policy.recall(options.task)
-    result: Evaluation = session.evaluate(policy, options.episodes, keep_paths=12 if options.plot and alone else 0)
-    summary = {
-        "run": str(path), "algorithm": algorithm, "env": env.env, "trained_on": env_id, "seed": config.seed,
-        "env_kwargs": options.env_kwargs, "task": options.task, "checkpoint": options.checkpoint,
-        "steps": session.checkpoint(options.checkpoint).steps, **result.summary(),
-    }  # fmt: skip
-    if alone:
-        _picture_and_video(options, session, policy, result, f"{algorithm} on {env.env}")
-    return summary
+def check(options: Options) -> None:
+    """Raise UserError where options do not go together."""
+    if not options.runs:
+        raise UserError("Name at least one run folder: evaluate.py runs/<env>/<algorithm>/<run>.")
+    for name in ("episodes", "max_steps"):
+        if (getattr(options, name) or 1) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
+    if options.video and len(options.runs) > 1:
+        raise UserError("--video takes one run.")
+    if options.label and len(options.label) != len(options.runs):
+        raise UserError(f"--label needs a name for each of the {len(options.runs)} runs, not {len(options.label)}.")
+    if options.label and options.group_by:
+        raise UserError("--label and --group-by both say what a group is; give one of them.")
+    if options.plot_dims and (options.plot_dims[0] == options.plot_dims[1] or min(options.plot_dims) < 0):
+        raise UserError(f"--plot-dims must be two dimensions, counted from 0, not {options.plot_dims}.")
+    for file, suffixes in ((options.plot, (".png", ".svg", ".pdf")), (options.video, (".mp4",))):
+        if file and (file.suffix not in suffixes or not file.parent.is_dir()):
+            raise UserError(f"{file} must end in {' or '.join(suffixes)}, in a folder that exists.")
 
 
-def _picture_and_video(options: Options, session: Session, policy: Any, result: Evaluation, title: str) -> None:
-    if options.plot and not save_trajectories(result, options.plot, title):
-        raise UserError("--plot draws trajectories of 2-D goal spaces; this run has none. Compare runs for curves.")
+@dataclass
+class Loaded:
+    """A run that is ready to be evaluated."""
+
+    path: Path
+    algorithm: str
+    trained_on: str
+    env: EnvConfig
+    config: RunConfig
+    settings: dict[str, Any]
+    session: Session
+    policy: Any
+
+    @classmethod
+    def read(cls, path: Path, options: Options, stop: StopRequest) -> "Loaded":
+        """From its folder. Raises UserError where that cannot be."""
+        folder = RunFolder.existing(path)
+        if options.env and ":" in options.env:
+            allow_own_modules()
+        trust = Trust(options.trust, frozenset({(options.env or "").rpartition(":")[0]} - {""}))
+        algorithm, env, config, agent = stored(folder, trust)
+        if folder.edited:
+            warn(f"{path / 'config.json'} was changed since the run began.")
+        trained_on = env.env
+        env = replace(env, env=options.env or env.env, env_kwargs={**env.env_kwargs, **options.env_kwargs})
+        config.eval_env = None
+        config.eval_max_steps = options.max_steps or config.eval_max_steps
+        session = make_session(algorithm, env, config, agent, folder, stop=stop, trust=trust)
+        policy = agent.load(session, options.checkpoint)
+        if options.task is not None:
+            if not hasattr(policy, "recall"):
+                raise UserError(f"--task is for levels that learn one task after another, which {algorithm} has not.")
+            policy.recall(options.task)
+        settings = folder.read_config()["config"]
+        return cls(path, algorithm, trained_on, env, config, settings, session, policy)
+
+    def summary(self, result: Evaluation, options: Options) -> dict[str, Any]:
+        """One JSON object."""
+        return {
+            "run": str(self.path), "algorithm": self.algorithm, "env": self.env.env, "trained_on": self.trained_on,
+            "seed": self.config.seed, "env_kwargs": self.env.env_kwargs, "task": options.task,
+            "checkpoint": options.checkpoint, "steps": self.session.checkpoint(options.checkpoint).steps,
+            **result.summary(),
+        }  # fmt: skip
+
+
+def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
+    """Evaluate one run; print its table, and write its picture and video."""
+    loaded = Loaded.read(path, options, stop)
+    if options.plot:
+        require_plane(loaded, options.plot_dims)
+    result = loaded.session.evaluate(loaded.policy, options.episodes or 100, keep_paths=12 if options.plot else 0)
+    summary = loaded.summary(result, options)
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        show_one(summary, result)
+    written, title = [], f"{loaded.algorithm} on {loaded.env.env}"
+    if options.plot and save_trajectories(result, options.plot, title, options.plot_dims):
+        written.append(options.plot)
     if options.video:
-        record(options.video, policy, session.make_rendering)
+        episodes = options.episodes or VIDEO_EPISODES
+        limit = loaded.config.eval_max_steps
+        record(options.video, loaded.policy, loaded.session.make_rendering, episodes, limit)
+        written.append(options.video)
+    for file in written:
+        print(f"Written: {file}", file=sys.stderr if options.json else sys.stdout)
 
 
-def show_one(summary: dict[str, Any]) -> None:
+def require_plane(loaded: Loaded, chosen: Dims | None) -> None:
+    """Raise UserError, before anything is evaluated, where trajectories have no plane to be drawn in."""
+    env = loaded.session.make_env(1, iter([0]))
+    place = loaded.policy.place(torch.zeros(1, env.spec.state_dim, device=loaded.session.device))
+    mapped = bool(env.outlines(0))
+    env.close()
+    if place is None:
+        raise UserError(
+            "--plot draws trajectories in a goal space, and this agent has none; several runs give learning curves."
+        )
+    size = place.shape[-1]
+    if chosen is not None and max(chosen) >= size:
+        raise UserError(f"--plot-dims {chosen[0]} {chosen[1]}: the goal space has dimensions 0 to {size - 1}.")
+    if size < 2:
+        raise UserError("--plot draws trajectories in a plane, and this goal space has one dimension.")
+    if chosen is None and size > 2 and not mapped:
+        raise UserError(f"The goal space has {size} dimensions: say which two to draw, as --plot-dims 0 1.")
+
+
+def compare(options: Options, stop: StopRequest) -> None:
+    """Evaluate several runs; print a table of groups, and draw their learning curves."""
+    runs: list[Run] = []
+    for i, path in enumerate(options.runs):
+        try:
+            loaded = Loaded.read(path, options, stop)
+            result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
+        except (UserError, EnvError, EnvironmentFault) as error:
+            warn(f"{path} is left out: {error}")
+            continue
+        label = options.label[i] if options.label else None
+        runs.append(
+            Run(path, loaded.env.env, loaded.algorithm, loaded.settings, loaded.summary(result, options), label)
+        )
+    if not runs:
+        raise UserError("None of these runs can be evaluated.")
+    groups = grouped(runs, options.group_by)
+    if options.json:
+        print(json.dumps([run.summary | {"group": name} for (_, name), group in groups.items() for run in group]))
+    else:
+        show_comparison(groups)
+    if options.plot:
+        save_curves(curves(groups), options.plot, "success rate of evaluations")
+        print(f"Written: {options.plot}", file=sys.stderr if options.json else sys.stdout)
+
+
+def show_one(summary: dict[str, Any], result: Evaluation) -> None:
     """A small table of one run."""
     what = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
     table = Table(title=f"{what} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
     for column in ("", "mean", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
-    names = {
-        "success_rate_any": "success, any step", "success_rate_final": "success, final step",
-        "mean_reward": "return", "mean_ep_length": "episode length",
-    }  # fmt: skip
-    for key, name in names.items():
+    for key, name in ((key, name) for key, name in SUMMARY.items() if key in summary):
         interval = summary[f"{key}_interval"]
         table.add_row(name, f"{summary[key]:.3f}", f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "")
     for key in ("subgoal_reach_rate", "subgoal_distance"):
@@ -131,48 +240,64 @@ def show_one(summary: dict[str, Any]) -> None:
         interval = "" if half is None else f"{mean - half:.3f} to {mean + half:.3f}"
         table.add_row(f"return after {k} step{'s' * (k != 1)} of adaptation", f"{mean:.3f}", interval)
     Console().print(table)
+    for note in notes(summary, result):
+        print(note)
 
 
-def show_comparison(summaries: list[dict[str, Any]]) -> None:
-    """Runs grouped by environment and algorithm: interquartile means with bootstrap intervals across runs."""
-    table = Table(title="interquartile mean [95 % bootstrap interval] across runs", title_justify="left")
-    for column in (
-        "environment",
-        "algorithm",
-        "runs",
-        "success, any step",
-        "success, final step",
-        "return",
-        "length",
-    ):
+def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
+    """What a reader of the table may wonder about."""
+    said = []
+    if not result.tells_success and "return_after_0" not in summary:
+        said.append("The environment reports no success (info['is_success']), so none is shown.")
+    if result.cut:
+        said.append(
+            f"{result.cut} of {summary['episodes']} episodes were cut after {result.limit:,} steps and count as "
+            "truncated (--max-steps)."
+        )
+    if summary.get("subgoal_reach_rate", 1.0) < 0.5 and summary.get("success_rate_any", 0.0) > 0.5:
+        said.append(
+            "Few subgoals are reached and the task is solved all the same: a subgoal shows a direction, and the next "
+            "one replaces it after a period, reached or not."
+        )
+    return said
+
+
+def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:
+    """Groups of runs: means across runs, with Student's intervals where there are three or more."""
+    table = Table(title="mean across runs [95 % interval by Student's t, from three runs on]", title_justify="left")
+    present = [key for key in SUMMARY if any(key in run.summary for group in groups.values() for run in group)]
+    for column in ("environment", "runs of", "runs", *(SUMMARY[key] for key in present)):
         table.add_column(column)
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for summary in summaries:
-        groups.setdefault((summary["env"], summary["algorithm"]), []).append(summary)
-    for (env, algorithm), members in sorted(groups.items()):
+    for (env, name), members in groups.items():
         cells = []
-        for key in ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length"):
-            values = [m[key] for m in members]
-            low, high = bootstrap_interval(values)
-            cells.append(f"{float(interquartile_mean(values)):.3f} [{low:.3f}, {high:.3f}]")
-        table.add_row(env, algorithm, str(len(members)), *cells)
+        for key in present:
+            values = [run.summary[key] for run in members if key in run.summary]
+            interval = student_interval(values)
+            mean = f"{float(np.mean(values)):.3f}" if values else ""
+            cells.append(mean + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
+        table.add_row(env, name, str(len(members)), *cells)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def curves(runs: Sequence[Path]) -> dict[str, list[Curve]]:
-    """Evaluation success over steps, by `<environment> / <algorithm>`."""
-    groups: dict[str, list[Curve]] = {}
-    for path in runs:
-        algorithm, env, _, _ = stored(RunFolder.existing(path))
-        columns = read_progress(path)
-        success = columns.get("eval/success_rate", np.array([]))
-        there = ~np.isnan(success)
-        if there.any():
-            curve = Curve(columns[STEPS][there], success[there])
-            groups.setdefault(f"{env.env} / {algorithm}", []).append(curve)
-    if not groups:
+def curves(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, list[Curve]]]:
+    """Evaluation success over steps, by environment and group."""
+    panels: dict[str, dict[str, list[Curve]]] = {}
+    for (env, name), members in groups.items():
+        for run in members:
+            try:
+                columns = read_progress(run.path)
+                success = columns.get("eval/success_rate", np.array([]))
+                there = ~np.isnan(success)
+                if not there.any():
+                    raise UserError("it has no evaluations of success (--eval-freq).")
+                curve = Curve(columns[STEPS][there], success[there])
+            except UserError as error:
+                warn(f"{run.path} has no curve: {error}")
+                continue
+            panels.setdefault(env, {}).setdefault(name, []).append(curve)
+    if not panels:
         raise UserError("--plot: none of these runs was evaluated during training (--eval-freq).")
-    return groups
+    return panels
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -17,20 +16,24 @@ import tyro
 from hrl.agents import AGENTS, HierarchyConfig, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
-from hrl.envs.make import make_single
+from hrl.envs.make import make_single, unseen
 from hrl.execution import keep_freed_memory
 from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes, join_processes
+from hrl.stopping import Interrupted, StopRequest
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
-from hrl.training.display import tell
+from hrl.training.display import tell, warn
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
 from hrl.training.session import Session, Which, pick_device
 from hrl.training.sweep import Judge, Sweep, SweepConfig
+from hrl.training.trust import Trust, allow_own_modules, named_modules
 from hrl.types import UserError
 
 PRESET = "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file."
+TRUST = "Import the modules that run folders named here (--low.load) name themselves: they run code."
+NO_TRUST = Trust()
 SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/training/sweep.py)."
 
 
@@ -42,20 +45,29 @@ class Resume:
     """The run folder."""
     total_steps: int | None = None
     """Train up to so many environment steps. Default: as many as the run was begun with."""
-    progress: bool = True
+    progress: tyro.conf.FlagConversionOff[bool] = True
     """A live display, where the output is a terminal."""
+    trust: bool = False
+    """Import the modules that the run folder names. They run code: only for folders whose origin you trust."""
+    allow_edited: bool = False
+    """Go on although config.json was changed by hand. The run is then no exact continuation."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code. What the user can mend is told in one sentence, with code 2."""
-    return told(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
+    return told(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
 
 
-def told(command: Callable[[], int]) -> int:
+def told(command: Callable[[StopRequest], int]) -> int:
     """Run a command line; print a UserError's sentence instead of its traceback."""
-    sys.path.insert(0, os.getcwd())  # module:Id and module:factory may be files of the user's own folder
+    stop = StopRequest()
     try:
-        return command()
+        with stop:
+            return command(stop)
+    except Interrupted:
+        assert stop.signal is not None
+        print(f"Stopped by {stop.signal.name}; there was nothing to save.", file=sys.stderr)
+        return 128 + stop.signal
     except (UserError, EnvError, EnvironmentFault) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -69,27 +81,32 @@ def told(command: Callable[[], int]) -> int:
         return 130
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], stop: StopRequest) -> int:
     """Parse, build, hand over."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
-    if any(a.split("=")[0] == "--resume" for a in arguments):
-        session, config = resumed(arguments)
-    elif _peek(arguments, "--sweep"):
-        return 0 if swept(arguments[0], arguments[1:]) else 130
-    else:
-        session, config = begun(arguments[0], arguments[1:])
-    stopped = config.train(session)
+    if _peek(arguments, "--sweep"):
+        return 0 if swept(arguments[0], arguments[1:], stop) else 130
+    with contextlib.ExitStack() as held:
+        if any(a.split("=")[0] == "--resume" for a in arguments):
+            session, config = resumed(arguments, stop, held)
+        else:
+            session, config = begun(arguments[0], arguments[1:], stop, held)
+        stopped = config.train(session)
     session.processes.leave()
     folder = session.folder.path
     if not session.processes.first:
         return 0 if stopped is None else 128 + stopped
+    content = session.folder.read_config()
+    trusted = " --trust" if any(named_modules(content["algorithm"], content["config"])) else ""
     if stopped is not None:
-        onward = f" Go on with: python train.py --resume {folder}" if getattr(config, "resumable", True) else ""
+        onward = (
+            f" Go on with: python train.py --resume {folder}{trusted}" if getattr(config, "resumable", True) else ""
+        )
         tell(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
-    tell(f"Done. Evaluate with: python evaluate.py {folder}")
+    tell(f"Done. Evaluate with: python evaluate.py {folder}{trusted}")
     return 0
 
 
@@ -104,17 +121,29 @@ def usage() -> str:
 # -- a new run -----------------------------------------------------------------------------------------------
 
 
-def begun(algorithm: str, arguments: list[str]) -> tuple[Session, Any]:
+def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: contextlib.ExitStack) -> tuple[Session, Any]:
     """A new run from an algorithm's name and options."""
+    arguments, trust = _with_trust(arguments)
     env, run_config, agent, values = resolved(algorithm, arguments)
     processes = join_processes()
     if values and processes.first:
         tell("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()))
     folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
-    return make_session(algorithm, env, run_config, agent, folder, processes=processes), agent
+    session = make_session(
+        algorithm, env, run_config, agent, folder, processes=processes, stop=stop, trust=trust, held=held
+    )
+    return session, agent
 
 
-def swept(algorithm: str, arguments: list[str]) -> bool:
+def _with_trust(arguments: list[str]) -> tuple[list[str], Trust]:
+    """The options with a value after a bare `--trust`, and what it means."""
+    said = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
+    return said, Trust(_peek(said, "--trust") == "True")
+
+
+def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     """Search hyperparameters by runs of the same command; whether it came to its end."""
     path = Path(_peek(arguments, "--sweep") or "")
     sweep, parts = SweepConfig.read(path), resolved(algorithm, arguments)[:3]
@@ -125,9 +154,13 @@ def swept(algorithm: str, arguments: list[str]) -> bool:
         one_env, one_run, agent = _apply(parts, values, str(path))
         one_run = replace(one_run, seed=run_config.seed + seed, log_dir=folder / "runs", progress=False)
         where = RunFolder.new(one_run.log_dir, one_env.env, algorithm, one_run.seed)
-        session = make_session(algorithm, one_env, one_run, agent, where)
-        session.judge = judge
-        with (folder / "output.log").open("a") as log, contextlib.redirect_stdout(log):
+        with (
+            contextlib.ExitStack() as held,
+            (folder / "output.log").open("a") as log,
+            contextlib.redirect_stdout(log),
+        ):
+            session = make_session(algorithm, one_env, one_run, agent, where, stop=stop, held=held)
+            session.judge = judge
             return agent.train(session) is None
 
     if not run_config.eval_freq:
@@ -141,6 +174,8 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[EnvConfig, RunConfig
     """(environment, run, agent) configurations, and the preset's values that went into them."""
     if algorithm.startswith("-"):
         raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
+    if any(":" in str(name) for name in (algorithm, _peek(arguments, "--env"), *arguments)):
+        allow_own_modules()
     agent = find_agent(algorithm)
     env_id, chosen = _peek(arguments, "--env"), _peek(arguments, "--preset") or "auto"
     values = preset(algorithm, env_id or "", chosen) if env_id else {}
@@ -163,10 +198,11 @@ def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) 
         for name, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
     ]
     preset_field: Any = ("preset", Annotated[str, tyro.conf.arg(help=PRESET)], field(default="auto"))
+    trust_field: Any = ("trust", Annotated[bool, tyro.conf.arg(help=TRUST)], field(default=False))
     sweep_field: Any = ("sweep", Annotated[Path | None, tyro.conf.arg(help=SWEEP)], field(default=None))
     # The help of a subcommand is the algorithm's own first sentence.
     command = make_dataclass(
-        "Command", [*fields, preset_field, sweep_field], namespace={"__doc__": type(defaults[2]).__doc__}
+        "Command", [*fields, preset_field, sweep_field, trust_field], namespace={"__doc__": type(defaults[2]).__doc__}
     )
     parsed: Any = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
     return parsed.env_part, parsed.run_part, parsed.agent_part
@@ -208,35 +244,49 @@ def _short(value: Any) -> str:
 # -- a run that goes on ------------------------------------------------------------------------------------
 
 
-def resumed(arguments: list[str]) -> tuple[Session, Any]:
+def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack) -> tuple[Session, Any]:
     """A run that was begun before. Raises UserError where it has no steps left or other settings are given."""
-    allowed = {"--resume", "--total-steps", "--progress", "-h", "--help"}
+    allowed = {"--resume", "--total-steps", "--progress", "--trust", "--allow-edited", "-h", "--help"}
     others = [a for a in arguments if a.startswith("--") and a.split("=")[0] not in allowed]
     if others or not arguments[0].startswith("--"):
         wrong = others[0].split("=")[0] if others else arguments[0]
         raise UserError(
             f"{wrong} cannot be given with --resume: a run goes on as it was begun, save for --total-steps."
         )
-    options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagConversionOff,))
-    folder = RunFolder.existing(options.resume)
-    algorithm, env, run_config, agent = stored(folder)
-    checkpoint = Checkpoints(folder.checkpoints).last()
+    options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagCreatePairsOff,))
+    folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
+    algorithm, env, run_config, agent = stored(folder, trust)
+    if folder.edited and not options.allow_edited:
+        raise UserError(
+            f"{folder.path / 'config.json'} was changed since the run began, and a run goes on only as it was begun; "
+            "--allow-edited goes on all the same."
+        )
+    processes = join_processes()
+    if processes.first:
+        held.enter_context(folder.locked())
+    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoint = checkpoints.last()
+    for sentence in checkpoints.warnings:
+        warn(sentence)
     run_config.total_steps = options.total_steps or run_config.total_steps
     run_config.progress = options.progress
     if checkpoint.steps >= run_config.total_steps:
         raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
-    processes, begun_with = join_processes(), checkpoint.numbers.get("processes", 1)
+    begun_with = checkpoint.numbers.get("processes", 1)
     if processes.size != begun_with:
         raise UserError(
             f"The run in {folder.path} has {begun_with} processes, not {processes.size}: "
             f"go on with torchrun --nproc-per-node {begun_with}."
         )
-    return make_session(algorithm, env, run_config, agent, folder, checkpoint, processes), agent
+    session = make_session(algorithm, env, run_config, agent, folder, checkpoint, processes, stop, trust, held)
+    return session, agent
 
 
-def stored(folder: RunFolder) -> tuple[str, EnvConfig, RunConfig, Any]:
-    """(algorithm, environment, run, agent) configurations of a run folder."""
+def stored(folder: RunFolder, trust: Trust = NO_TRUST) -> tuple[str, EnvConfig, RunConfig, Any]:
+    """(algorithm, environment, run, agent) configurations of a run folder. Raises UserError where it names modules
+    that are not trusted."""
     content = folder.read_config()
+    trust.require(folder.path, content["algorithm"], content["config"])
     source = str(folder.path / "config.json")
     agent, config = find_agent(content["algorithm"]), content["config"]
     env = updated(EnvConfig(""), config["env"], source)
@@ -256,6 +306,9 @@ def make_session(
     folder: RunFolder,
     resume: Checkpoint | None = None,
     processes: Processes = ALONE,
+    stop: StopRequest | None = None,
+    trust: Trust = NO_TRUST,
+    held: contextlib.ExitStack | None = None,
 ) -> Session:
     """Put together what a run needs of the world."""
     keep_freed_memory()
@@ -265,12 +318,13 @@ def make_session(
     config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
 
     trained_on: list[tuple[int, ...]] = []
+    remembered = getattr(getattr(agent, "goal", None), "info", ())
 
     def make(count: int | None, seeds: Any, **overrides: Any) -> Any:
         chosen = env if count is None else replace(env, num_envs=count, vectorization="auto")
         if seeds is not None and run_config.eval_env:
             chosen = replace(chosen, env=run_config.eval_env)
-        made = make_env(chosen, device, seeds, **overrides)
+        made = make_env(chosen, device, seeds, info=remembered, **overrides)
         sizes = made.spec.state_dim, made.spec.goal_dim, made.spec.action_dim
         if chosen.env == env.env:
             trained_on.append(sizes)
@@ -278,13 +332,19 @@ def make_session(
             raise UserError(f"--eval-env {chosen.env}: its observations, goals or actions are not those of {env.env}.")
         return made
 
-    def begin() -> None:
+    def begin(lines: Sequence[str] = ()) -> None:
         if not processes.first:
             return
+        for line in lines:
+            tell(line)
+        if names := unseen(env):
+            tell(f"Left out of the observation, since no network here reads it: {', '.join(names)}.")
         if run_config.eval_env:
             make(1, iter([0])).close()  # what is wrong with it is told before anything is trained
         if resume is None:
             folder.make()
+            if held is not None:
+                held.enter_context(folder.locked())
             folder.write_config(algorithm, config())
         else:
             folder.prolong(run_config.total_steps)
@@ -298,31 +358,32 @@ def make_session(
         make_env=make,
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
-        earlier=partial(earlier_agent, run_config, processes),
+        earlier=partial(earlier_agent, run_config, processes, trust),
         resume=resume,
         processes=processes,
+        stop=stop if stop is not None else StopRequest(),
         begin=begin,
         draw=trajectories,
         hyperparameters=lambda: _flat({"algorithm": algorithm, **config()}),
     )
 
 
-def earlier_agent(run_config: RunConfig, processes: Processes, path: Path) -> Hierarchy:
+def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
     """The agent of another run as it was left, on this run's device. Raises UserError where there is none."""
     folder = RunFolder.existing(path)
-    algorithm, env, its_run, agent = stored(folder)
+    algorithm, env, its_run, agent = stored(folder, trust)
     if not isinstance(agent, HierarchyConfig):
         raise UserError(f"{path} is a run of {algorithm}, which has no levels to load.")
     its_run = replace(its_run, device=run_config.device, threads=run_config.threads)
     return agent.restored(make_session(algorithm, env, its_run, agent, folder, processes=processes))
 
 
-def load_policy(path: Path, which: Which = "best") -> Any:
+def load_policy(path: Path, which: Which = "best", trust: bool = False) -> Any:
     """The trained policy of a run folder; a hierarchy's has stable-baselines3's `predict`. Raises UserError where there
-    is none.
+    is none, or where the folder names modules of its own and is not trusted.
     """
     folder = RunFolder.existing(path)
-    algorithm, env, run_config, agent = stored(folder)
+    algorithm, env, run_config, agent = stored(folder, Trust(trust))
     return agent.load(make_session(algorithm, env, run_config, agent, folder), which)
 
 

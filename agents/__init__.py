@@ -46,10 +46,12 @@ def find_agent(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         config = getattr(importlib.import_module(module), attribute)()
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise UserError(f"The algorithm {name!r} cannot be imported ({type(error).__name__}: {error}).") from error
-    if not (is_dataclass(config) and hasattr(config, "train") and hasattr(config, "load")):
-        raise UserError(f"{name!r} is no algorithm: it must give a dataclass, such as a HierarchyConfig.")
+    if isinstance(config, type) or not (is_dataclass(config) and hasattr(config, "train") and hasattr(config, "load")):
+        raise UserError(
+            f"{name!r} is no algorithm: it must give an instance of a dataclass, such as a HierarchyConfig."
+        )
     return config
 
 

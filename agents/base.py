@@ -52,13 +52,18 @@ class HierarchyConfig(ABC):
     def build(self, setting: Setting) -> Hierarchy:
         """The agent. Raises UserError where it can't handle the environment."""
 
+    def describe(self, spec: Spec) -> list[str]:
+        """Lines that say what was resolved, once the agent is built."""
+        return []
+
     def train(self, session: Session) -> signal.Signals | None:
         """Build, and run the training loop."""
-        env = session.make_env(None, None)
-        agent = self._begun(env, session)
-        agent.join(session.processes)
-        agent.execute(pick_execution(session.run.execution, session.device))
-        session.begin()
+        with session.stop.interruptible():
+            env = session.make_env(None, None)
+            agent = self._begun(env, session)
+            agent.join(session.processes)
+            agent.execute(pick_execution(session.run.execution, session.device))
+        session.begin(self.describe(env.spec))
         return Training(agent, env, session).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
@@ -135,10 +140,11 @@ class RoundsConfig(ABC):
             raise UserError(f"Here {names} environments are stepped, {count}: set that instead of --num-envs.")
         if session.processes.size > 1:
             raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
-        env = session.make_env(count, None)
-        if self.family:
-            require_task_family(env)
-        learner = self.learner(env.spec, session)
+        with session.stop.interruptible():
+            env = session.make_env(count, None)
+            if self.family:
+                require_task_family(env)
+            learner = self.learner(env.spec, session)
         session.begin()
         return Rounds(learner, self.policy(learner), env, session).run()
 

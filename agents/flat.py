@@ -17,6 +17,9 @@ from hrl.nested.tuning import TuneConfig, tune
 from hrl.replay.hindsight import HindsightTask
 from hrl.types import UserError
 
+HINDSIGHT = 0.8
+"""Share of relabelled goals in a batch where none is given (Andrychowicz 2017: 4 of 5)."""
+
 
 @dataclass
 class FlatConfig(LevelConfig, HierarchyConfig):
@@ -54,11 +57,15 @@ class FlatConfig(LevelConfig, HierarchyConfig):
             setting.num_envs,
             device,
             starts=self.starts,
+            info_dim=spec.info_dim,
         )
         tune([level], self.tune, self.tuning)
         if self.reward == "learned":
             level.tuners.append(LearnedReward(level, self.intrinsic))
+        if self.hindsight is None:
+            self.hindsight = HINDSIGHT if spec.task_reward is not None else 0.0
         if self.hindsight and task.task_reward is not None:
+            task.require_goals("hindsight")
             ring = level.replay
             level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)]
         return Hierarchy([level], setting.num_envs, device, setting.seed)
@@ -67,9 +74,6 @@ class FlatConfig(LevelConfig, HierarchyConfig):
 @dataclass
 class FlatTD3(FlatConfig):
     """TD3, one level (Fujimoto 2018), with hindsight on goal environments."""
-
-    hindsight: float = 0.8
-    """Share of a batch whose goal is replaced by what was reached later (goal environments)."""
 
 
 @dataclass
@@ -82,5 +86,3 @@ class FlatSAC(FlatConfig):
     """Learning rate of Adam."""
     noise: tuple[float, ...] = (0.0,)
     """Exploration noise beyond the policy's own."""
-    hindsight: float = 0.8
-    """Share of a batch whose goal is replaced by what was reached later (goal environments)."""

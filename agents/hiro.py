@@ -4,11 +4,12 @@ Two levels. Every c steps the high level μ_hi proposes a subgoal, a displacemen
 with the state, g' = s + g - s'. The low level μ_lo is paid for matching it. Both learn off-policy with TD3; old
 subgoals are restated for today's low level before the high level learns from them.
 
-The defaults are the paper's method, but for bootstrapped targets, which are clipped to what values can be
-(low.clip_values, high.clip_values), and for the noise, which is as large at both levels. The authors' code also hides
-from its ants' low level where they are (low.egocentric). Beyond the paper, each a switch that is off by default:
-hindsight goals at both levels, hindsight subgoals, subgoal testing, random subgoals, a low level that is paid for
-progress or for arriving, subgoals that end when reached, less pessimistic critics, a high level that waits.
+The defaults are general good ones, found on mazes, arms and a task of states and velocities. Beyond the paper they have
+hindsight at both levels, subgoals replaced by what was reached in place of the correction, a low level that is paid for
+arriving, random subgoals, and bootstrapped targets clipped to what values can be. `--preset published` has the paper's
+own settings, but for the noise, which is as large at both levels. The authors' code also hides from its ants' low level
+where they are (low.egocentric). Further switches, off by default: subgoal testing, a low level that is paid for
+progress, subgoals that end when reached, less pessimistic critics, a high level that waits.
 """
 
 from dataclasses import dataclass, field
@@ -26,26 +27,30 @@ from hrl.replay.correction import OffPolicyCorrection
 from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
 from hrl.replay.rewards import StepRewards
 from hrl.timescale import Coupling
-from hrl.types import UserError
+from hrl.types import Spec, UserError
+
+HINDSIGHT = 0.8
+"""Share of relabelled goals in a batch where none is given (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
 class Low(LevelConfig):
     """The low level: acts at every step, paid for reaching subgoals."""
 
-    hidden: tuple[int, ...] = (300, 300)
-    """Units of the hidden layers (published: 300, 300)."""
-    actor_lr: float | None = 1e-4
-    """The actor's learning rate (published: 1e-4, critic 1e-3)."""
-    batch_size: int = 100
-    """Transitions a gradient update."""
-    huber: bool = True
-    """Huber loss for the critic, as published."""
-    replay: int = 200_000
-    """Capacity of the replay, in environment steps."""
-    reward: Literal["distance", "progress", "sparse", "learned"] = "distance"
-    """Minus the distance to the subgoal (published); how much nearer to it each step came; -1 until it is reached and
-    0 there; or the distance and a reward that is learned for the task's return."""
+    tau: float = 0.01
+    """Share of the online network that enters the target network at each update (Polyak averaging)."""
+    gamma: float = 0.95
+    """Discount an environment step (published: .99)."""
+    every: int = 2
+    """Environment steps (of all environments together) from one round of updates to the next (published: 1)."""
+    random: tuple[float, float] = (0.0, 0.2)
+    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
+    the others lie between, and one alone has their mean."""
+    hindsight_horizon: int | None = None
+    """Only moments within so many of the level's decisions. Default: the high level's period."""
+    reward: Literal["distance", "progress", "sparse", "learned"] = "sparse"
+    """-1 until the subgoal is reached and 0 there; minus the distance to it (published); how much nearer to it each
+    step came; or the distance and a reward that is learned for the task's return."""
     reward_scale: float = 1.0
     """Factor on that reward: small ones drown in what fresh networks say."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
@@ -57,35 +62,30 @@ class Low(LevelConfig):
 class High(LevelConfig):
     """The high level: decides on subgoals, paid by the task."""
 
-    hidden: tuple[int, ...] = (300, 300)
-    """Units of the hidden layers (published: 300, 300)."""
-    actor_lr: float | None = 1e-4
-    """The actor's learning rate (published: 1e-4, critic 1e-3)."""
-    batch_size: int = 100
-    """Transitions a gradient update."""
-    huber: bool = True
-    """Huber loss for the critic, as published."""
-    replay: int = 200_000
-    """Capacity of the replay, in decisions."""
-    every: int = 10
-    """Environment steps from one round of updates to the next (published: one update a decision)."""
+    tau: float = 0.01
+    """Share of the online network that enters the target network at each update (Polyak averaging)."""
+    replay: int = 100_000
+    """Capacity of the replay, in decisions (published: 200,000)."""
+    every: int = 4
+    """Environment steps from one round of updates to the next (published: 10, one update a decision)."""
     gamma: float = 0.999
     """Discount an environment step (published: .99 a decision of 10 steps)."""
-    noise: tuple[float, ...] = (0.1,)
-    """Exploration: deviation of Gaussian noise, in half-ranges (published: 1 on subgoals of +-10); one for all
-    environments, or that of the first and that of the last."""
+    random: tuple[float, float] = (0.05, 0.5)
+    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
+    the others lie between, and one alone has their mean."""
     period: int = 10
     """Environment steps between two subgoals (c in the paper)."""
     reward_scale: float = 0.1
     """Factor on the task's reward (published: .1)."""
-    reward_offset: float = 0.0
-    """Added to the task's reward of every step before scaling: -1 makes a sparse 0/1 reward count time."""
-    correction: bool = True
-    """Restate old subgoals for today's low level (off-policy correction, section 3.3)."""
+    reward_offset: float | None = None
+    """Added to the task's reward of every step before scaling. Default: what makes the greatest reward 0 where a goal
+    pays one of two rewards, so that every step until then costs; else 0 (published)."""
+    correction: bool = False
+    """Restate old subgoals for today's low level (published: True; off-policy correction, section 3.3)."""
     candidates: int = 10
     """Subgoals the correction chooses from."""
-    hindsight_actions: float = 0.0
-    """Share of a batch whose subgoal is replaced by what was reached (HAC)."""
+    hindsight_actions: float = 0.25
+    """Share of a batch whose subgoal is replaced by what was reached (HAC) (published: 0)."""
     testing: float = 0.0
     """Share of subgoals that are tested without exploration below, and punished if missed (HAC)."""
     early: bool = False
@@ -108,13 +108,14 @@ class HIROConfig(HierarchyConfig):
     tune: tuple[str, ...] = ()
     """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.gamma, …"""
     tuning: TuneConfig = field(default_factory=TuneConfig)
-    starts: int = 1000
+    starts: int = 2000
     """Environment steps before the first update."""
 
     def build(self, setting: Setting) -> Hierarchy:
         """The agent for an environment. Raises UserError where they do not fit."""
         require_continuous(setting.spec, "HIRO")
         self.check()
+        self.resolve(setting.spec)
         self.timescale.tie([self.low, self.high])
         spec, device = setting.spec, setting.device
         space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
@@ -127,12 +128,13 @@ class HIROConfig(HierarchyConfig):
         subgoal = Subgoal(space, reward, self.low.reward_scale)
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
-            starts=self.starts, stores_reward=learned or "high.gamma" in self.tune,
+            starts=self.starts, stores_reward=learned or "high.gamma" in self.tune, held=self.steps_held(setting),
+            info_dim=spec.info_dim,
         )  # fmt: skip
         counters = ("first", "tested") if self.high.testing else ("first",)
         high = Level(
             "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
-            period=self.high.period, starts=self.starts, counters=counters,
+            period=self.high.period, starts=self.starts, counters=counters, steps=low.replay,
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
         span = min(self.high.period, spec.max_episode_steps or self.high.period)
@@ -149,6 +151,28 @@ class HIROConfig(HierarchyConfig):
             early=self.high.early,
         )
 
+    def resolve(self, spec: Spec) -> None:
+        """Settle what depends on the environment."""
+        if self.low.hindsight is None:
+            self.low.hindsight = HINDSIGHT
+        if self.low.hindsight_horizon is None:
+            self.low.hindsight_horizon = self.high.period
+        if self.high.hindsight is None:
+            self.high.hindsight = HINDSIGHT if spec.task_reward is not None else 0.0
+        if self.high.reward_offset is None:
+            self.high.reward_offset = -max(spec.reward_range) if spec.reward_range is not None else 0.0
+
+    def describe(self, spec: Spec) -> list[str]:
+        """Lines that say what was resolved: goal space and levels."""
+        low, high = self.low, self.high
+        return [
+            f"Goal space: {self.goal.describe(spec)}",
+            f"Low level: {low.learner}, acts every step, {low.reward} reward, hindsight {low.hindsight:g}.",
+            f"High level: {high.learner}, a subgoal every {high.period} steps, learns on (reward "
+            f"{high.reward_offset or 0:+g}) x {high.reward_scale:g}, hindsight {high.hindsight:g}, "
+            f"{'off-policy correction' if high.correction else f'hindsight subgoals {high.hindsight_actions:g}'}.",
+        ]
+
     def check(self) -> None:
         """Raise UserError where values can't be meant."""
         self.low.check("low.")
@@ -161,6 +185,8 @@ class HIROConfig(HierarchyConfig):
             raise UserError(
                 "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
             )
+        if self.low.gamma == 1:
+            raise UserError("low.gamma must be below 1: where the task ends, a subgoal's reward counts for ever.")
         if not self.low.reward_scale > 0:
             raise UserError(f"low.reward_scale must be positive, not {self.low.reward_scale}.")
         if self.high.candidates < 3:
@@ -175,6 +201,13 @@ class HIROConfig(HierarchyConfig):
         if not (self.low.egocentric and space.relative and len(place) < state_dim):
             return self.low.blind
         return tuple(sorted({*self.low.blind, *place}))
+
+    def steps_held(self, setting: Setting) -> int:
+        """Environment steps that the low level's ring must hold, so that every decision in the high level's can be
+        corrected, and paid again: a period each. The low level itself learns from the last `low.replay` of them."""
+        read = self.high.correction or self.high.hindsight or "high.gamma" in self.tune
+        decisions = max(self.high.replay // setting.num_envs, 16) + 2
+        return decisions * self.high.period * setting.num_envs if read else 0
 
     def low_relabels(self, low: Level, subgoal: Subgoal) -> list[Relabel]:
         """The low level's batches: hindsight on its subgoals."""

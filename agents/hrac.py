@@ -9,7 +9,7 @@ level's actor also lessens
 which is 0 for subgoals within k steps (hrl/adjacency.py). k is the period of the high level. The low level does not
 see where it is, only the way to the subgoal.
 
-The defaults are the published method, and every option of HIRO is there. Unlike there, the constraint holds from the
+The defaults are HIRO's with the constraint; `--preset published` has the paper's settings. Every option of HIRO is there. Unlike there, the constraint holds from the
 first fit on, not before, when ψ knows nothing yet.
 """
 
@@ -29,10 +29,6 @@ from hrl.types import UserError
 class Low(hiro.Low):
     """The low level: HIRO's, which is nearsighted and does not see where it is."""
 
-    batch_size: int = 128
-    """Transitions a gradient update (published: 128)."""
-    gamma: float = 0.95
-    """Discount an environment step (published: .95)."""
     policy_delay: int = 1
     """Critic updates for each actor and target update (TD3) (published: 1)."""
     egocentric: bool = True
@@ -43,8 +39,6 @@ class Low(hiro.Low):
 class High(hiro.High):
     """The high level: HIRO's, held to subgoals that are adjacent."""
 
-    batch_size: int = 128
-    """Transitions a gradient update (published: 128)."""
     policy_delay: int = 1
     """Critic updates for each actor and target update (TD3) (published: 1)."""
 

@@ -1,12 +1,12 @@
 """stable-baselines3's algorithms as baselines: same command, run folder, tags and evaluation as ours."""
 
+import contextlib
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -17,12 +17,12 @@ from stable_baselines3.common.logger import Logger as SB3Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
+from hrl.stopping import Interrupted, close_within
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.episodes import EpisodeCounter, Finished
-from hrl.training.loop import StopRequest
 from hrl.training.reporter import Reporter
 from hrl.training.session import Session, Which
-from hrl.types import Observation, Spec, Step, UserError
+from hrl.types import BatchedEnv, Observation, Step, UserError
 
 
 @dataclass
@@ -66,8 +66,8 @@ class SB3Config:
                 f"has {one.action_space}."
             )
         self.check()
-        goal_env = _is_goal_env(one)
-        makers: list[Any] = [partial(lambda i: _as_vectors(session.make_single(i)), i) for i in range(session.num_envs)]
+        goal_env = isinstance(one.observation_space, spaces.Dict)
+        makers: list[Any] = [partial(session.make_single, i) for i in range(session.num_envs)]
         options = self.options(goal_env, session.num_envs * ((one.spec and one.spec.max_episode_steps) or 0))
         try:
             return self.algorithm(
@@ -86,19 +86,25 @@ class SB3Config:
             )
         if session.processes.size > 1:
             raise UserError("stable-baselines3's algorithms train in one process; start them without torchrun.")
-        model = self.make(session)
+        with session.stop.interruptible():
+            model, bridge = self.make(session), session.make_env(1, None)
         session.begin()
-        with StopRequest() as stop:
-            watch = Watch(session, stop, SB3Policy(model, session.make_env(1, None).spec))
-            model.set_logger(SB3Logger(folder=None, output_formats=[]))
-            try:
-                with watch.reporter.display:
-                    model.learn(session.run.total_steps, callback=watch)
-            except Exception:
-                watch.save()  # what is there first
-                raise
-            watch.finish()
-        return stop.signal
+        watch = Watch(session, SB3Policy(model, bridge))
+        model.set_logger(SB3Logger(folder=None, output_formats=[]))
+        try:
+            with watch.reporter.display, session.stop.interruptible():
+                model.learn(session.run.total_steps, callback=watch)
+        except Interrupted:
+            pass
+        except Exception:
+            watch.save()  # what is there first
+            raise
+        finally:
+            reason = close_within(lambda: (model.env.close(), bridge.close()))  # type: ignore[union-attr,func-returns-value]
+            if reason:
+                watch.reporter.display.say(f"warning: {bridge.spec.env_id} could not be closed: {reason}")
+        watch.finish()
+        return session.stop.signal
 
     def load(self, session: Session, which: Which) -> "SB3Policy":
         """The policy of a checkpoint."""
@@ -107,7 +113,7 @@ class SB3Config:
             model.policy.load_state_dict(session.checkpoint(which).tensors)
         except RuntimeError as error:
             raise UserError(f"The checkpoint in {session.folder.path} does not fit its configuration.") from error
-        return SB3Policy(model, session.make_env(1, None).spec)
+        return SB3Policy(model, session.make_env(1, None))
 
 
 @dataclass
@@ -204,10 +210,10 @@ class SB3PPO(SB3Config):
 class Watch(BaseCallback):
     """Our reporter and checkpoints inside stable-baselines3's loop."""
 
-    def __init__(self, session: Session, stop: StopRequest, policy: "SB3Policy") -> None:
+    def __init__(self, session: Session, policy: "SB3Policy") -> None:
         super().__init__()
-        self.session, self.stop, self.policy = session, stop, policy
-        self.reporter = Reporter(session)
+        self.session, self.policy = session, policy
+        self.reporter = Reporter(session, 0, policy.env.spec.max_episode_steps)
         self.checkpoints = Checkpoints(session.folder.checkpoints)
 
     def _on_training_start(self) -> None:
@@ -222,7 +228,7 @@ class Watch(BaseCallback):
             self._evaluate()
         if report.save_due(steps):
             self.save()
-        return self.stop.signal is None
+        return not self.session.stop
 
     def _finished(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> Finished:
         observations = self.locals["new_obs"]
@@ -231,7 +237,8 @@ class Watch(BaseCallback):
                 raise UserError(
                     f"An observation or reward is NaN or infinite at environment step {self.num_timesteps}."
                 )
-        success = [bool(i.get("is_success", i.get("success", False))) for i in infos]
+        self.reporter.tells_success |= any("is_success" in i for i in infos)
+        success = [bool(i.get("is_success", False)) for i in infos]
         on_device = partial(torch.as_tensor, device=self.session.device)
         done = on_device(dones, dtype=torch.bool)
         reward = on_device(rewards, dtype=torch.float32)
@@ -255,8 +262,9 @@ class Watch(BaseCallback):
     def finish(self) -> None:
         """The last evaluation and checkpoint."""
         self.reporter.log(self.num_timesteps, self._metrics())
-        if self.session.run.eval_freq and self.stop.signal is None:
-            self._evaluate()
+        if self.session.run.eval_freq and not self.session.stop:
+            with contextlib.suppress(Interrupted):
+                self._evaluate()
         self.save()
         self.reporter.logger.close()
 
@@ -264,20 +272,19 @@ class Watch(BaseCallback):
 class SB3Policy:
     """A stable-baselines3 model as a policy of our evaluation."""
 
-    def __init__(self, model: BaseAlgorithm, spec: Spec) -> None:
-        self.model, self.spec = model, spec
+    def __init__(self, model: BaseAlgorithm, env: BatchedEnv) -> None:
+        self.model, self.env, self.spec = model, env, env.spec
 
     def start(self, num_envs: int) -> None:
         """It remembers nothing."""
 
-    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, None]:
+    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
         """Deterministic actions: vectors in [-1, 1], or numbers for discrete actions."""
         actions, _ = self.predict(self._raw(obs))
-        if not self.spec.continuous:
-            return torch.as_tensor(actions), None, None
-        low, high = self.spec.action_low.numpy(), self.spec.action_high.numpy()
-        unit = 2 * (actions.reshape(len(actions), -1) - low) / (high - low) - 1
-        return torch.as_tensor(unit, dtype=torch.float32), None, None
+        if self.model.action_space == self.spec.action_space:  # else the model decides as our agents do
+            actions = self.env.from_action(actions)
+        decided = torch.as_tensor(actions)
+        return decided.float() if self.spec.continuous else decided, None, []
 
     def place(self, state: Tensor) -> Tensor | None:
         """The achieved goals [N, G] of a goal environment."""
@@ -297,27 +304,11 @@ class SB3Policy:
         state = obs.state.cpu().numpy()
         space = self.model.observation_space
         if not isinstance(space, spaces.Dict):
-            return state.reshape(-1, *(space.shape or ()))
+            return state
         width = int(np.prod(space["observation"].shape or (1,)))
-        achieved = state[:, list(self.spec.achieved)]
-        return {
+        parts = {
             "observation": state[:, :width],
-            "achieved_goal": achieved,
+            "achieved_goal": state[:, list(self.spec.achieved)],
             "desired_goal": obs.goal.cpu().numpy(),
         }
-
-
-def _is_goal_env(env: gym.Env[Any, Any]) -> bool:
-    space = env.observation_space
-    return isinstance(space, spaces.Dict) and set(space.spaces) == {
-        "observation",
-        "achieved_goal",
-        "desired_goal",
-    }
-
-
-def _as_vectors(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Dictionaries, tuples and numbers flattened, as our bridge does; goal environments and vectors as they are."""
-    if _is_goal_env(env) or isinstance(env.observation_space, spaces.Box):
-        return env
-    return gym.wrappers.FlattenObservation(env)
+        return {key: x.reshape(-1, *(space[key].shape or ())) for key, x in parts.items()}

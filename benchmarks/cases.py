@@ -4,9 +4,8 @@ import zlib
 from dataclasses import dataclass, replace
 
 UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
-# HIRO exactly as published: its own defaults, one low update a step, one high update a decision. Only the goal
-# space (relative xy) and the reset of the task are declared.
-PUBLISHED = "--preset none --env-kwargs continuing_task=False --goal.low -1 --goal.high 1 --eval-freq 0 --save-freq 0"
+# HIRO exactly as published, in one environment. Only the goal space (relative xy) is declared.
+PUBLISHED = "--preset published --goal.low -1 --goal.high 1 --eval-freq 0 --save-freq 0"
 
 
 # Short of what the task takes, so that a difference would show.

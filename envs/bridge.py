@@ -10,14 +10,12 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from hrl.envs.flatten import flatten_batch
+from hrl.envs.actions import ActionMap
+from hrl.envs.flatten import batched, flatten_batch, usable
 from hrl.envs.goals import is_goal_space, observation_part
+from hrl.envs.guard import SUCCESS_KEYS, EnvironmentFault
 from hrl.envs.scene import Outline, outlines
 from hrl.envs.spec import Observation, Spec, Step
-
-
-class EnvironmentFault(Exception):
-    """An environment broke its contract in the middle of a run; the sentence names environment and step."""
 
 
 class Bridge:
@@ -32,6 +30,7 @@ class Bridge:
         spec: Spec,
         device: torch.device,
         seeds: Iterator[int] | None = None,
+        actions: ActionMap | None = None,
     ) -> None:
         self.env, self.spec, self.device, self.seeds = env, spec, device, seeds
         self.num_envs = env.num_envs
@@ -41,11 +40,16 @@ class Bridge:
         self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
-        self._low, self._high = spec.action_low.to(device), spec.action_high.to(device)
-        self._centre, self._half = (self._high + self._low) / 2, (self._high - self._low) / 2
-        self._host_centre, self._host_half = self._centre.cpu().numpy(), self._half.cpu().numpy()
+        self.actions = actions or ActionMap(env.single_action_space)
+        self.space: Any = usable(env.single_observation_space)
+        self.tells_success = False
         self.tensors = False  # whether the environment speaks tensors; its first observation says
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether single environments can begin a new episode at any time (`cut`)."""
+        return self.mode == AutoresetMode.DISABLED
 
     def reset(self, seed: int) -> Observation:
         """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
@@ -76,8 +80,8 @@ class Bridge:
         """What came of the actions. Raises EnvironmentFault for an observation or reward that is no number."""
         raw, reward, terminated, truncated, info = self._answer(self._outcome)
         obs = self.observe(raw)
-        rewards = torch.as_tensor(reward, dtype=torch.float32, device=self.device)
-        ended, cut = (torch.as_tensor(x, dtype=torch.bool, device=self.device) for x in (terminated, truncated))
+        rewards = self._column(reward, torch.float32, "rewards")
+        ended, cut = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
         active = ~self._resetting
         done = (ended | cut) & active
         final, following = obs, obs
@@ -92,7 +96,13 @@ class Bridge:
         self._check(final, rewards)
         if following is not final:
             self._check(following)
-        return Step(following, final, rewards, ended & active, cut & active, active, self._success(info, done), count)
+        success, told = self._success(info, done), self._told(info)
+        return Step(following, final, rewards, ended & active, cut & active, active, success, count, told)
+
+    def cut(self, step: Step, where: Tensor) -> Step:
+        """The step with the episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
+        obs = self._merge(step.obs, self._restart(where), where) if self.restarts else step.obs
+        return step._replace(obs=obs, truncated=step.truncated | where)
 
     def verify(self) -> None:
         """Raise EnvironmentFault for what `step` could not tell without waiting for the device."""
@@ -134,44 +144,59 @@ class Bridge:
         self.env.close()
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
-        """From [-1, 1] to the environment's own bounds, [N, *shape]."""
-        space: Any = self.env.single_action_space
-        scaled = (actions.clip(-1.0, 1.0) * self._host_half + self._host_centre).reshape(-1, *space.shape)
-        return np.clip(scaled, space.low, space.high).astype(space.dtype)
+        """Agents' actions as elements of the environment's own space, [N, *shape]."""
+        return self.actions.to_env(actions)
+
+    def from_action(self, actions: np.ndarray) -> np.ndarray:
+        """Elements of the environment's own space [N, *shape] as agents' actions."""
+        return self.actions.from_env(actions)
 
     # -- the parts -------------------------------------------------------------------------------------------
 
     def _to_env(self, actions: Tensor) -> Any:
-        if self.tensors and self.spec.continuous:
-            shape: Any = self.env.single_action_space.shape
-            scaled = torch.clamp(actions * self._half + self._centre, self._low, self._high)
-            return scaled.reshape(-1, *shape)
         if self.tensors:
-            return actions
-        if not self.spec.continuous:
-            return actions.cpu().numpy()
+            return self.actions.to_env_tensor(actions)
         return self.to_action(actions.cpu().numpy())
+
+    def _column(self, values: Any, dtype: torch.dtype, name: str) -> Tensor:
+        """One number an environment [N]."""
+        try:
+            return torch.as_tensor(values, dtype=dtype, device=self.device).reshape(self.num_envs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise EnvironmentFault(
+                f"{self.spec.env_id} gave {name} that are not one number an environment at environment step "
+                f"{self.steps}: {error}"
+            ) from error
 
     def is_single(self, raw: Any) -> bool:
         """Whether a raw observation is one environment's, not a batch."""
-        space: Any = self.env.single_observation_space
+        space: Any = self.space
         while isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
             key: Any = next(iter(space.spaces)) if isinstance(space, gym.spaces.Dict) else 0
-            space, raw = space[key], raw[key]
+            raw = raw[space.places[key] if hasattr(space, "places") and len(raw) != len(space.spaces) else key]
+            space = space[key]
         return np.ndim(raw) == len(space.shape)
 
     def as_batch(self, raw: Any) -> Any:
         """One environment's raw observation as a batch of one."""
-        return _stack([raw])
+        return batched([raw])
 
     def observe(self, raw: Any) -> Observation:
         """Batched raw observations, as the environment gives them, as tensors."""
-        space: Any = self.env.single_observation_space
+        try:
+            return self._observed(raw)
+        except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
+            reason = " ".join(str(error).split())
+            raise EnvironmentFault(
+                f"{self.spec.env_id} gave an observation outside its space at environment step {self.steps}: {reason}"
+            ) from error
+
+    def _observed(self, raw: Any) -> Observation:
         if not self.goal_env:
-            state = flatten_batch(space, raw, self.device)
+            state = flatten_batch(self.space, raw, self.device)
             return Observation(state, state.new_zeros(len(state), 0))
         keys = ("observation", "desired_goal", "achieved_goal")[: 3 if self.appended else 2]
-        state, goal, *achieved = (flatten_batch(space[key], raw[key], self.device) for key in keys)
+        state, goal, *achieved = (flatten_batch(self.space[key], raw[key], self.device) for key in keys)
         return Observation(torch.cat([state, *achieved], -1) if achieved else state, goal)
 
     def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:
@@ -181,35 +206,60 @@ class Bridge:
             return obs
         if isinstance(raw, np.ndarray) and raw.dtype == object:
             places = np.flatnonzero([r is not None for r in raw])
-            ended = self.observe(_stack([raw[i] for i in places]))
+            ended = self.observe(batched([raw[i] for i in places]))
             state, goal = obs.state.clone(), obs.goal.clone()
             where = torch.as_tensor(places, device=self.device)
             state[where], goal[where] = ended.state, ended.goal
             return Observation(state, goal)
-        ended = self.observe(raw)
-        wide = done.unsqueeze(-1)
-        return Observation(torch.where(wide, ended.state, obs.state), torch.where(wide, ended.goal, obs.goal))
+        return self._merge(obs, self.observe(raw), done)
+
+    @staticmethod
+    def _merge(obs: Observation, other: Observation, where: Tensor) -> Observation:
+        wide = where.unsqueeze(-1)
+        return Observation(torch.where(wide, other.state, obs.state), torch.where(wide, other.goal, obs.goal))
 
     def _restart(self, done: Tensor) -> Observation:
         mask = done.cpu().numpy()
         seeds: Any = [next(self.seeds) if self.seeds and d else None for d in mask]
-        raw, _ = self.env.reset(seed=seeds, options={"reset_mask": mask})
+        raw, _ = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
         return self.observe(raw)
 
     def _success(self, info: dict[str, Any], done: Tensor) -> Tensor:
         """`is_success` or `success` of this step; where an episode ended under SAME_STEP it is the final info's."""
-        success = self._flag(info)
-        final = info.get("final_info")
+        success, final = self._flag(info), info.get("final_info")
         return torch.where(done, self._flag(final), success) if isinstance(final, dict) else success
 
     def _flag(self, info: dict[str, Any]) -> Tensor:
-        for key in ("is_success", "success"):
+        for key in SUCCESS_KEYS:
             if key in info:
+                self.tells_success = True
                 values = info[key]
                 if isinstance(values, np.ndarray) and values.dtype == object:
-                    values = np.array([bool(v) for v in values])
-                return torch.as_tensor(values, device=self.device).bool().flatten()
+                    values = np.array([bool(np.all(v)) for v in values])
+                try:
+                    flags = torch.as_tensor(values, device=self.device).bool()
+                    return flags.reshape(self.num_envs, -1).all(-1)
+                except (TypeError, ValueError, RuntimeError) as error:
+                    raise EnvironmentFault(
+                        f"{self.spec.env_id} reported a success that is no truth value at environment step {self.steps}"
+                    ) from error
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+
+    def _told(self, info: dict[str, Any]) -> Tensor:
+        """[N, K] the info that hindsight is to remember; where an episode ended it is the final info's."""
+        parts = []
+        for key in self.spec.info:
+            now, final = info.get(key), (info.get("final_info") or {}).get(key)
+            if now is None and final is None:
+                raise EnvironmentFault(f"{self.spec.env_id} returned an info without {key!r}, which --goal.info names.")
+            values = torch.as_tensor(final if now is None else now, dtype=torch.float32, device=self.device)
+            values = values.reshape(self.num_envs, -1)
+            if now is not None and final is not None:
+                there = torch.as_tensor(info["final_info"].get(f"_{key}", True), device=self.device)
+                final = torch.as_tensor(final, dtype=torch.float32, device=self.device).reshape(values.shape)
+                values = torch.where(there.expand(self.num_envs).unsqueeze(-1), final, values)
+            parts.append(values)
+        return torch.cat(parts, -1) if parts else torch.zeros(self.num_envs, 0, device=self.device)
 
     def _answer(self, ask: Callable[[], Any]) -> Any:
         try:
@@ -217,6 +267,13 @@ class Bridge:
         except (BrokenPipeError, ConnectionError, EOFError) as error:
             raise EnvironmentFault(
                 f"A worker process of {self.spec.env_id} died at environment step {self.steps}."
+            ) from error
+        except EnvironmentFault:
+            raise
+        except Exception as error:  # of a vector environment of the user's own
+            raise EnvironmentFault(
+                f"{self.spec.env_id} raised {type(error).__name__} at environment step {self.steps}: "
+                f"{' '.join(str(error).split())}"
             ) from error
 
     def _check(self, obs: Observation, reward: Tensor | None = None) -> None:
@@ -245,12 +302,3 @@ def _first(raw: Any) -> Any:
 
 def _width(space: gym.Space[Any]) -> int:
     return int(np.prod(space.shape or (0,)))
-
-
-def _stack(observations: list[Any]) -> Any:
-    first = observations[0]
-    if isinstance(first, dict):
-        return {key: _stack([o[key] for o in observations]) for key in first}
-    if isinstance(first, tuple):
-        return tuple(_stack(list(column)) for column in zip(*observations, strict=True))
-    return np.stack([np.asarray(o) for o in observations])

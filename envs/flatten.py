@@ -1,5 +1,6 @@
 """Batched observations of any space as float32 vectors."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -8,15 +9,75 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+MOST_ENTRIES = 1_000_000
+"""Of one flattened observation."""
+
 
 class UnsupportedSpace(Exception):
     """An observation space that is not flattened here; the message says which."""
 
 
+class Picked(spaces.Tuple):
+    """A tuple space without the entries that no network here can use."""
+
+    def __init__(self, parts: list[gym.Space[Any]], places: tuple[int, ...]) -> None:
+        super().__init__(parts)
+        self.places = places
+        """Where the entries stood in the original tuple."""
+
+
+def usable(space: gym.Space[Any]) -> gym.Space[Any] | None:
+    """The space without text, sequences, graphs, unions and empty entries; itself where it has none, None where
+    nothing is left."""
+    match space:
+        case spaces.Box() if space.dtype.kind in "fiub" and np.prod(space.shape):
+            return space
+        case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return space
+        case spaces.Dict():
+            kept = {key: part for key, s in space.spaces.items() if (part := usable(s)) is not None}
+            if all(kept.get(key) is s for key, s in space.spaces.items()):
+                return space if kept else None
+            return spaces.Dict(kept) if kept else None
+        case spaces.Tuple():
+            parts = [(i, part) for i, s in enumerate(space.spaces) if (part := usable(s)) is not None]
+            if len(parts) == len(space.spaces) and all(part is space.spaces[i] for i, part in parts):
+                return space if parts else None
+            return Picked([part for _, part in parts], tuple(i for i, _ in parts)) if parts else None
+    return None
+
+
+def left_out(space: gym.Space[Any], name: str = "") -> list[str]:
+    """Names of the entries of a dictionary or tuple that `usable` leaves out, with their kind."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        return [line for key, part in parts for line in left_out(part, f"{name}.{key}" if name else str(key))]
+    return [f"{name} ({type(space).__name__})"] if usable(space) is None else []
+
+
+def leaves(space: gym.Space[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
+    """(keys, shape) of every array in a raw observation."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from leaves(part, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for i, part in zip(getattr(space, "places", range(len(space.spaces))), space.spaces, strict=True):
+            yield from leaves(part, (*path, i))
+    else:
+        yield path, tuple(space.shape or ())
+
+
 def flat_dim(space: gym.Space[Any]) -> int:
     """Entries of one flattened observation. Raises UnsupportedSpace."""
+    size = _size(space)
+    if size > MOST_ENTRIES:
+        raise UnsupportedSpace(f"a vector of {size:,} entries (discrete values become one-hot)")
+    return size
+
+
+def _size(space: gym.Space[Any]) -> int:
     match space:
-        case spaces.Box():
+        case spaces.Box() if usable(space) is not None:
             if len(space.shape) >= 3 or (space.dtype == np.uint8 and len(space.shape) == 2):
                 raise UnsupportedSpace(f"pixels (a Box of shape {space.shape})")
             return int(np.prod(space.shape))
@@ -27,10 +88,10 @@ def flat_dim(space: gym.Space[Any]) -> int:
         case spaces.MultiBinary():
             return int(np.prod(space.shape))
         case spaces.Dict():
-            return sum(flat_dim(s) for s in space.spaces.values())
+            return sum(_size(s) for s in space.spaces.values())
         case spaces.Tuple():
-            return sum(flat_dim(s) for s in space.spaces)
-    raise UnsupportedSpace(f"a {type(space).__name__} space")
+            return sum(_size(s) for s in space.spaces)
+    raise UnsupportedSpace(f"a {type(space).__name__} space" if not isinstance(space, spaces.Box) else f"{space}")
 
 
 def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
@@ -38,9 +99,9 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
     match space:
         case spaces.Box() | spaces.MultiBinary():
             if isinstance(batch, Tensor):  # as it is, where it is on the device already
-                return batch.to(device, torch.float32).flatten(1)
+                return batch.to(device, torch.float32).reshape(len(batch), -1)
             # A copy: vector environments write their next observations over these.
-            return _sent(torch.from_numpy(np.asarray(batch)).to(torch.float32, copy=True), device).flatten(1)
+            return _sent(torch.from_numpy(np.array(batch, dtype=np.float32)), device).reshape(len(batch), -1)
         case spaces.Discrete():
             index = torch.as_tensor(batch, device=device).long() - int(space.start)
             return torch.nn.functional.one_hot(index, int(space.n)).float()
@@ -57,6 +118,30 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
         case spaces.Tuple():
             return torch.cat([flatten_batch(s, b, device) for s, b in zip(space.spaces, batch, strict=True)], -1)
     raise UnsupportedSpace(f"a {type(space).__name__} space")
+
+
+class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
+    """One environment whose observations are flattened as they are in batches: float32 vectors."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._space = env.observation_space
+        low, high = (bound.numpy() for bound in flat_bounds(self._space))
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """[D]"""
+        return flatten_batch(self._space, batched([observation]), torch.device("cpu"))[0].numpy()
+
+
+def batched(observations: list[Any]) -> Any:
+    """Single raw observations as a batch, as a vector environment gives it."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: batched([o[key] for o in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(batched(list(column)) for column in zip(*observations, strict=True))
+    return np.stack([np.asarray(o) for o in observations])
 
 
 def _sent(host: Tensor, device: torch.device) -> Tensor:

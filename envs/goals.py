@@ -16,7 +16,8 @@ def is_goal_space(space: gym.Space[Any]) -> bool:
     """Whether observations are dictionaries of vectors with an achieved and a desired goal."""
     if not isinstance(space, spaces.Dict) or set(space.spaces) != GOAL_KEYS:
         return False
-    return all(isinstance(part, spaces.Box) for part in space.spaces.values())
+    vectors = all(isinstance(part, spaces.Box | spaces.MultiBinary) for part in space.spaces.values())
+    return vectors and space["achieved_goal"].shape == space["desired_goal"].shape
 
 
 def observation_part(space: gym.Space[Any]) -> gym.Space[Any]:
@@ -26,26 +27,32 @@ def observation_part(space: gym.Space[Any]) -> gym.Space[Any]:
 
 @dataclass
 class Probe:
-    """Observations [P, ·] of a few random steps."""
+    """P observations of a few random steps."""
 
+    env: gym.Env[Any, Any]
     observation: np.ndarray
+    """[P, D] flattened."""
     achieved: np.ndarray
+    """[P, G] flattened."""
+    infos: list[dict[str, Any]]
+    """The info that came with each of them."""
 
 
-def probe(env: gym.Env[Any, Any], episodes: int = 4, steps: int = 8) -> Probe:
-    """Take a few random steps in an environment of its own."""
+def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
+    """Take a few random steps in a guarded environment of its own."""
     env.action_space.seed(0)
     seen: list[dict[str, np.ndarray]] = []
+    infos: list[dict[str, Any]] = []
     for episode in range(episodes):
-        obs, _ = env.reset(seed=episode)
-        seen.append(obs)
+        env.reset(seed=episode)
         for _ in range(steps):
             obs, _, terminated, truncated, _ = env.step(env.action_space.sample())
             seen.append(obs)
+            infos.append(dict(env.last_info))
             if terminated or truncated:
                 break
-    observation = np.stack([np.asarray(o["observation"], dtype=np.float64).ravel() for o in seen])
-    return Probe(observation, np.stack([np.asarray(o["achieved_goal"], dtype=np.float64).ravel() for o in seen]))
+    flat = lambda key: np.stack([np.asarray(o[key], dtype=np.float64).ravel() for o in seen])  # noqa: E731
+    return Probe(env, flat("observation"), flat("achieved_goal"), infos)
 
 
 def find_achieved(seen: Probe) -> tuple[int, ...] | None:
@@ -62,44 +69,102 @@ def find_achieved(seen: Probe) -> tuple[int, ...] | None:
 class GoalReward:
     """The environment's own `compute_reward`, on tensors, with whether that reward ends the episode.
 
-    An episode is taken to end on reaching the goal where the environment's `compute_terminated` says so of a
-    goal that is achieved exactly, and where the reward is sparse, so that reaching can be read from it.
+    Goals reach it in their space's shape and dtype, one by one where it does not take batches. Of a step's info it
+    receives the entries named `info`, nothing else. An episode is taken to end on reaching the goal where the
+    environment's `compute_terminated` says so of a goal that is achieved exactly, and where the reward is sparse, so
+    that reaching can be read from it.
     """
 
     asks_host = True
     """It is the host that computes it."""
 
-    def __init__(self, env: gym.Env[Any, Any], seen: Probe) -> None:
-        self.env = env.unwrapped
-        self.batched = self._takes_batches(seen)
+    def __init__(self, seen: Probe, info: tuple[str, ...] = ()) -> None:
+        self.env: Any = seen.env.unwrapped
+        space: Any = seen.env.observation_space
+        self.spaces = space["achieved_goal"], space["desired_goal"]
+        self.sizes = {key: int(np.size(seen.infos[0][key])) for key in info}
+        self.fault: str | None = None
+        """Why rewards cannot be computed again, if they cannot."""
+        self.range: tuple[float, float] | None = None
+        self.ends, self.hit = False, float("nan")
+        told = self._stacked(seen.infos)
+        self.batched = self._takes_batches(seen, told)
+        try:
+            self._explore(seen, told)
+        except Exception as error:
+            self.fault = self._why(seen, error)
+
+    def _stacked(self, infos: list[dict[str, Any]]) -> np.ndarray:
+        """[P, K] the named entries of infos."""
+        columns = [np.stack([np.ravel(np.asarray(i[key], dtype=np.float64)) for i in infos]) for key in self.sizes]
+        return np.concatenate(columns, -1) if columns else np.zeros((len(infos), 0))
+
+    def _explore(self, seen: Probe, told: np.ndarray) -> None:
+        """Find which rewards there are, which one a reached goal pays, and whether reaching it ends the episode."""
         goal = seen.achieved[:1]
         scales = np.logspace(-3, 2, 24)[:, None, None]
         noise = np.random.default_rng(0).standard_normal((24, *seen.achieved.shape))
-        rewards = self._rewards(np.broadcast_to(seen.achieved, noise.shape), seen.achieved + scales * noise)
-        self.hit = float(self._rewards(goal, goal)[0])
+        wanted, there = seen.achieved + scales * noise, np.broadcast_to(seen.achieved, noise.shape)
+        info = np.broadcast_to(told, (24, *told.shape))
+        rewards = self._rewards(*(x.reshape(24 * len(told), x.shape[-1]) for x in (there, wanted, info)))
+        self.hit = float(self._rewards(goal, goal, told[:1])[0])
         values = {self.hit, *np.unique(rewards).tolist()}
         self.range = (min(values), max(values)) if len(values) <= 2 else None
         terminates = getattr(self.env, "compute_terminated", None)
-        self.ends = self.range is not None and bool(terminates and np.all(terminates(goal[0], goal[0], {})))
+        if self.range is not None and terminates is not None:
+            reached = [self._shaped(goal[0], space) for space in self.spaces]
+            self.ends = bool(np.all(terminates(*reached, self._info(told[0]))))
 
-    def _takes_batches(self, seen: Probe) -> bool:
+    def _why(self, seen: Probe, error: Exception) -> str:
+        name = seen.env.spec.id if seen.env.spec else type(self.env).__name__
+        said = f"{type(error).__name__}: {error}"
+        try:  # with the whole info that a step gave
+            pair = [self._shaped(seen.achieved[0], space) for space in self.spaces]
+            self.env.compute_reward(*pair, seen.infos[0])
+        except Exception:
+            return f"compute_reward of {name} fails ({said}), so hindsight cannot compute rewards again."
+        missing = error.args[0] if isinstance(error, KeyError) and error.args else "KEY"
+        return (
+            f"compute_reward of {name} reads info ({said}), which hindsight does not have when it relabels: store the "
+            f"entry with --goal.info {missing}, or switch hindsight off."
+        )
+
+    def _takes_batches(self, seen: Probe, told: np.ndarray) -> bool:
         """Whether `compute_reward` takes many goals at once, as hindsight wants it to; else it is called for each."""
         try:
-            rewards = self.env.compute_reward(seen.achieved, seen.achieved, {})  # type: ignore[attr-defined]
+            goals = [self._shaped(seen.achieved, space) for space in self.spaces]
+            rewards = self.env.compute_reward(*goals, self._info(told))
+            alone = [self._one(*row) for row in zip(seen.achieved, seen.achieved, told, strict=True)]
+            return np.shape(rewards) == (len(seen.achieved),) and bool(np.allclose(rewards, alone))
         except Exception:
             return False
-        return np.shape(rewards) == (len(seen.achieved),)
 
-    def _rewards(self, achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
-        compute: Any = self.env.compute_reward  # type: ignore[attr-defined]
+    def _shaped(self, goals: np.ndarray, space: Any) -> np.ndarray:
+        """Goals [..., G] in the shape and dtype of their space."""
+        shaped = goals.reshape(*goals.shape[:-1], *space.shape)
+        return shaped.astype(space.dtype) if space.dtype.kind == "f" else np.rint(shaped).astype(space.dtype)
+
+    def _info(self, told: np.ndarray) -> dict[str, Any]:
+        """The named entries [..., K] as an info."""
+        ends = np.cumsum(list(self.sizes.values()))
+        parts = {key: told[..., end - self.sizes[key] : end] for key, end in zip(self.sizes, ends, strict=True)}
+        return {key: x[..., 0] if self.sizes[key] == 1 else x for key, x in parts.items()}
+
+    def _one(self, achieved: np.ndarray, desired: np.ndarray, told: np.ndarray) -> float:
+        pair = (self._shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
+        return float(np.asarray(self.env.compute_reward(*pair, self._info(told))).item())
+
+    def _rewards(self, achieved: np.ndarray, desired: np.ndarray, told: np.ndarray) -> np.ndarray:
+        """[B] of goals [B, G] and info [B, K]."""
         if self.batched:
-            return np.asarray(compute(achieved, desired, {}), dtype=np.float64)
-        shape = achieved.shape[:-1]
-        pairs = zip(achieved.reshape(-1, achieved.shape[-1]), desired.reshape(-1, desired.shape[-1]), strict=True)
-        return np.array([float(compute(a, d, {})) for a, d in pairs]).reshape(shape)
+            goals = (self._shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
+            return np.asarray(self.env.compute_reward(*goals, self._info(told)), dtype=np.float64)
+        return np.array([self._one(*row) for row in zip(achieved, desired, told, strict=True)])
 
-    def __call__(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
-        """(achieved, desired) [..., G] -> (reward [...] float32, ends the episode [...])."""
-        flat = [x.reshape(-1, x.shape[-1]).double().cpu().numpy() for x in (achieved, desired)]
+    def __call__(self, achieved: Tensor, desired: Tensor, info: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(achieved, desired [..., G], info [..., K]) -> (reward [...] float32, ends the episode [...])."""
+        told = achieved.new_zeros(*achieved.shape[:-1], 0) if info is None else info
+        count = achieved[..., 0].numel()
+        flat = [x.reshape(count, x.shape[-1]).double().cpu().numpy() for x in (achieved, desired, told)]
         reward = torch.as_tensor(self._rewards(*flat)).reshape(achieved.shape[:-1]).to(achieved.device)
         return reward.float(), (reward == self.hit) & self.ends

@@ -3,15 +3,19 @@
 import contextlib
 import difflib
 import importlib
+import importlib.metadata
 import inspect
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 import yaml
@@ -19,10 +23,12 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
-from hrl.envs.bridge import Bridge, EnvironmentFault
+from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
+from hrl.envs.bridge import Bridge
 from hrl.envs.delay import DelayedReward, DelayedRewards
-from hrl.envs.flatten import UnsupportedSpace, flat_bounds, flat_dim
+from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, left_out, usable
 from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
+from hrl.envs.guard import EnvironmentFault, Guard
 from hrl.envs.recall import Recall, Recalls
 from hrl.envs.spec import Spec
 from hrl.envs.workers import WorkerEnv
@@ -68,6 +74,10 @@ class EnvConfig:
     """In this process or in worker processes; auto takes the environment's own vector form where it has one."""
     workers: int = 0
     """Worker processes, each with an equal share of the environments; 0 for one a core."""
+    worker_timeout: float = 120.0
+    """Seconds that a worker process may take to answer. Then the run saves and ends."""
+    worker_start: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
+    """How worker processes start; auto forks, except where this process uses a GPU."""
     action_limit: float = 1.0
     """Bound taken for action entries that have none."""
     action_scale: float = 1.0
@@ -89,39 +99,11 @@ class EnvConfig:
         return self.env.rpartition(":")[0]
 
 
-class Guard(gym.Wrapper[Any, Any, Any, Any]):
-    """Turns whatever an environment raises into one sentence that names it and the step."""
-
-    def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
-        super().__init__(env)
-        self.index, self.steps = index, 0
-
-    def step(self, action: Any) -> Any:
-        """One step, counted."""
-        self.steps += 1
-        try:
-            return self.env.step(action)
-        except Exception as error:
-            raise EnvironmentFault(self._sentence("step", error)) from error
-
-    def reset(self, **kwargs: Any) -> Any:
-        """A new episode."""
-        try:
-            return self.env.reset(**kwargs)
-        except Exception as error:
-            raise EnvironmentFault(self._sentence("reset", error)) from error
-
-    def _sentence(self, call: str, error: Exception) -> str:
-        name = self.spec.id if self.spec else type(self.env.unwrapped).__name__
-        return (
-            f"Environment {self.index} of {name} raised {type(error).__name__} in {call}() "
-            f"at its step {self.steps}: {error}"
-        )
-
-
 def find_id(env_id: str) -> str:
     """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
     _register_robotics()
+    if not isinstance(env_id, str) or not env_id:
+        raise EnvError(f"--env must be the id of an environment, not {env_id!r}.")
     module, _, name = env_id.rpartition(":")
     if module:
         try:
@@ -130,10 +112,40 @@ def find_id(env_id: str) -> str:
             reason = f"{type(error).__name__}: {error}"
             raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
     if name not in gym.registry:
-        close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else " Is its package installed? Try module:Id."
-        raise EnvError(f"There is no environment {name!r}.{hint}")
+        raise EnvError(f"There is no environment {name!r}.{_hint(name)}")
     return name
+
+
+def _hint(name: str) -> str:
+    """What a user may have meant by an unknown id: an installed package that registers it, or a similar id."""
+    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.8)
+    if close:
+        return f" Did you mean {' or '.join(close)}?"
+    packages = packages_with(name)
+    if packages:
+        return f" Its package must be named: try --env {' or '.join(f'{p}:{name}' for p in packages)}."
+    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
+    hint = f" The closest ids are {', '.join(close)}." if close else ""
+    return f"{hint} If another package registers it, name that: --env package:{name}."
+
+
+def packages_with(name: str) -> list[str]:
+    """Installed packages that use Gymnasium and have this id in their source: importing them would register it."""
+    found = []
+    for distribution in importlib.metadata.distributions():
+        requires = " ".join(distribution.requires or []).lower()
+        if "gymnasium" not in requires:
+            continue
+        for file in distribution.files or []:
+            if file.suffix == ".py" and len(file.parts) > 1:
+                try:
+                    text = Path(str(file.locate())).read_text(errors="ignore")
+                except OSError:
+                    continue
+                if f'"{name}"' in text or f"'{name}'" in text:
+                    found.append(file.parts[0])
+                    break
+    return sorted({p for p in found if p.isidentifier() and p != "gymnasium"})
 
 
 def _register_robotics() -> None:
@@ -150,8 +162,10 @@ def _check(config: EnvConfig) -> None:
     find_id(config.env)
     if config.num_envs < 1:
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
-    if not 0 < config.action_limit < float("inf"):
+    if not 0 < config.action_limit < math.inf:
         raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
+    if not config.worker_timeout > 0:
+        raise EnvError(f"--worker-timeout must be positive, not {config.worker_timeout}.")
     if not 0 < config.action_scale <= 1:
         raise EnvError(f"--action-scale must be above 0 and at most 1, not {config.action_scale}.")
     if config.reward_delay < 0:
@@ -165,49 +179,96 @@ def make_env(
     device: torch.device | str = "cpu",
     seeds: Iterator[int] | None = None,
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
+    info: tuple[str, ...] = (),
     **overrides: Any,
 ) -> Bridge:
-    """The environments as batched tensors. With `seeds`, every episode is begun with the next of them.
+    """The environments as batched tensors. With `seeds`, every episode is begun with the next of them; `info` names
+    what of each step's info hindsight is to remember.
 
-    Raises EnvError where the environment can't be made or its observations can't be used.
+    Raises EnvError where the environment can't be made or its observations or actions can't be used.
     """
     _check(config)
     config = replace(config, env_kwargs=config.env_kwargs | overrides)
     mode = AutoresetMode.DISABLED if seeds is not None else autoreset
+    with _made(config):
+        env = _make_vector(config, mode, torch.device(device), info)
+        actions = _action_map(config, env.single_action_space)
+        spec = _spec(config, env, actions, info)
+    own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
+    return Bridge(env, spec, torch.device(device), None if own_mode else seeds, actions)
+
+
+@contextlib.contextmanager
+def _made(config: EnvConfig) -> Iterator[None]:
+    """Turn whatever a constructor raises into one sentence."""
     try:
-        env = _make_vector(config, mode, torch.device(device))
-        spec = _spec(config, env)
+        yield
     except (EnvironmentFault, EnvError):
         raise
-    except Exception as error:
-        reason = str(error).partition(" was raised from the environment creator")[0]
-        raise EnvError(f"{config.name} cannot be made with {config.env_kwargs or 'its defaults'}: {reason}") from error
-    own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
-    return Bridge(env, spec, torch.device(device), None if own_mode else seeds)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).partition(" was raised from the environment creator")[0].split())
+        raise EnvError(
+            f"{config.name} cannot be made with {config.env_kwargs or 'its defaults'}: {reason or type(error).__name__}"
+        ) from error
+
+
+def _action_map(config: EnvConfig, space: gym.Space[Any]) -> ActionMap:
+    try:
+        return ActionMap(space, config.action_limit, config.action_scale)
+    except UnsupportedActions as error:
+        raise EnvError(
+            f"{config.name} takes {error}, which no agent here can decide; wrap it so that it takes a Box, Discrete, "
+            "MultiDiscrete or MultiBinary action."
+        ) from error
 
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
-    """One environment, with Gymnasium's own wrappers and our guard, and the bounds of actions as we take them."""
+    """One environment, with Gymnasium's own wrappers and our guard, for libraries with their own action boundary.
+
+    Its actions are a bounded float32 Box, Discrete from 0, or MultiDiscrete and MultiBinary of one dimension.
+    """
     _check(config)
-    try:
+    with _made(config):
         env = _make_one(config, index)
-    except ValueError as error:
-        raise EnvError(f"{config.name} cannot be made with {config.env_kwargs or 'its defaults'}: {error}") from error
+        actions = _action_map(config, env.action_space)
+        _require_usable(config, env.observation_space)
+    if not _is_vector(env.observation_space):
+        env = FlatObservation(env)
     space = env.action_space
+    if not _is_plain(space):
+        return PlainActions(env, actions)
     if config.action_scale == 1 or not isinstance(space, spaces.Box):
         return env
-    low, high = (bound.numpy().reshape(space.shape).astype(space.dtype) for bound in _action_bounds(space, config))
+    low, high = (bound.numpy().reshape(space.shape) for bound in actions.bounds())
     within = spaces.Box(low, high, dtype=space.dtype.type)
     return gym.wrappers.TransformAction(env, lambda action: action, within)  # the space alone changes
 
 
-def _make_in_worker(config: EnvConfig, index: int) -> gym.Env[Any, Any]:
+def _is_vector(space: gym.Space[Any]) -> bool:
+    """Whether other libraries can take these observations as they are: vectors, with goals or without."""
+    if is_goal_space(space):
+        assert isinstance(space, spaces.Dict)
+        return all(_is_vector(part) for part in space.spaces.values())
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+
+
+def _is_plain(space: gym.Space[Any]) -> bool:
+    """Whether other libraries can decide in this action space as it is."""
+    if isinstance(space, spaces.Box):
+        with np.errstate(over="ignore"):
+            ranges = np.asarray(space.high - space.low)
+        return bool(space.dtype == np.float32 and np.isfinite(ranges).all() and (ranges > 0).all())
+    start = np.asarray(getattr(space, "start", 0))
+    return not start.any() and len(space.shape or ()) <= 1
+
+
+def _make_in_worker(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
     if config.module:  # a process that was spawned has nothing registered yet
         importlib.import_module(config.module)
-    return _make_one(config, index)
+    return _make_one(config, index, info)
 
 
-def _make_one(config: EnvConfig, index: int) -> gym.Env[Any, Any]:
+def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
     _register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -216,10 +277,12 @@ def _make_one(config: EnvConfig, index: int) -> gym.Env[Any, Any]:
         env = Recall(env, config.recall)
     if config.reward_delay:
         env = DelayedReward(env, config.reward_delay)
-    return Guard(env, index)
+    return Guard(env, index, info)
 
 
-def _make_vector(config: EnvConfig, mode: AutoresetMode, device: torch.device) -> gym.vector.VectorEnv[Any, Any, Any]:
+def _make_vector(
+    config: EnvConfig, mode: AutoresetMode, device: torch.device, info: tuple[str, ...]
+) -> gym.vector.VectorEnv[Any, Any, Any]:
     if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
         kwargs = _on_device(config, device)
         env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
@@ -232,8 +295,10 @@ def _make_vector(config: EnvConfig, mode: AutoresetMode, device: torch.device) -
         env.close()  # what others do at an episode's end is left to the single ones
     indices = range(config.num_envs)
     if config.vectorization == "async":
-        return WorkerEnv([partial(_make_in_worker, config, i) for i in indices], config.workers, mode)
-    makers = [partial(_make_one, config, i) for i in indices]
+        makers = [partial(_make_in_worker, config, i, info) for i in indices]
+        start = None if config.worker_start == "auto" else config.worker_start
+        return WorkerEnv(makers, config.workers, mode, config.worker_timeout, start)
+    makers = [partial(_make_one, config, i, info) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
 
 
@@ -245,17 +310,38 @@ def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
     return {"device": str(device)} | given if "device" in inspect.signature(form).parameters else given
 
 
-def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
-    space, name = env.single_observation_space, config.name
+def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[Any]:
+    """The part of an observation space that agents see. Raises EnvError where there is none."""
+    space = usable(observed)
     try:
+        if space is None:
+            raise UnsupportedSpace(f"{observed}, nothing of which is a vector")
         flat_dim(space)
     except UnsupportedSpace as error:
         raise EnvError(
-            f"{name} observes {error}, which is not supported; wrap it so that it gives vectors "
+            f"{config.name} observes {error}, which is not supported; wrap it so that it gives vectors "
             "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
+    return space
+
+
+def unseen(config: EnvConfig) -> list[str]:
+    """Entries of the observation that agents do not see, since no network here can use them."""
+    if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
+        return []
+    env = _make_one(config, 0)
+    names = left_out(env.env.observation_space) if isinstance(env, Guard) else []
+    env.close()
+    return names
+
+
+def _spec(
+    config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any], actions: ActionMap, info: tuple[str, ...]
+) -> Spec:
+    name = config.name
+    space = _require_usable(config, env.single_observation_space)
     low, high = flat_bounds(observation_part(space))
-    action_low, action_high = _action_bounds(env.single_action_space, config)
+    action_low, action_high = actions.bounds()
     steps = gym.registry[name].max_episode_steps
     common: dict[str, Any] = {
         "env_id": name,
@@ -264,20 +350,20 @@ def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
         "action_low": action_low,
         "action_high": action_high,
         "max_episode_steps": config.env_kwargs.get("max_episode_steps", steps),
+        "info": info,
     }
     if not is_goal_space(space):
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
-    single = _make_one(replace(config, reward_delay=0, recall=()), 0)
-    seen = probe(single)
+    seen = probe(_make_one(replace(config, reward_delay=0, recall=()), 0, info))
     achieved = find_achieved(seen)
     if achieved is None:
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
         bounds = flat_bounds(space["achieved_goal"])
         low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
     # A vector environment may give its task's reward on tensors; else the single one's own code is asked.
-    reward: Any = getattr(env, "task_reward", None) or GoalReward(single, seen)
+    reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info)
     return Spec(
         state_dim=len(low),
         goal_dim=flat_dim(space["desired_goal"]),
@@ -286,18 +372,6 @@ def _spec(config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any]) -> Spec:
         state_high=high,
         task_reward=reward,
         reward_range=reward.range if isinstance(reward, GoalReward) else getattr(env, "reward_range", None),
+        info_dim=sum(np.size(seen.infos[0][key]) for key in info),
         **common,
     )
-
-
-def _action_bounds(space: gym.Space[Any], config: EnvConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least and largest [A] actions of a Box that are used; [0] for other spaces."""
-    if not isinstance(space, spaces.Box):
-        return torch.empty(0), torch.empty(0)
-    low, high = flat_bounds(space)
-    low = torch.where(low.isfinite(), low, -config.action_limit)
-    high = torch.where(high.isfinite(), high, config.action_limit)
-    if config.action_scale == 1:
-        return low, high
-    centre, half = (high + low) / 2, config.action_scale * (high - low) / 2
-    return centre - half, centre + half

@@ -36,6 +36,8 @@ class Step(NamedTuple):
     """[N] what info says of success at this step; False where it says nothing."""
     taken: int
     """Environment steps taken: the number of active environments."""
+    info: Tensor
+    """[N, K] the entries of info that hindsight is to remember (`--goal.info`)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class Spec:
     reward_range: tuple[float, float] | None
     """Least and most reward of a step, where they are known."""
     max_episode_steps: int | None
+    info: tuple[str, ...] = ()
+    """Entries of info that hindsight is to remember."""
+    info_dim: int = 0
+    """Numbers in them."""
 
     @property
     def continuous(self) -> bool:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -18,7 +19,11 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
 
+from hrl.envs.guard import EnvironmentFault
+
 PR_SET_PDEATHSIG = 1  # as Linux numbers it
+CLOSING = 0.5
+"""Seconds that workers get to close their environments."""
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 
 
@@ -29,7 +34,15 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
     every core does not. `step_async` sends the actions, `step_wait` fetches what came of them.
     """
 
-    def __init__(self, makers: Sequence[MakeEnv], workers: int, autoreset_mode: AutoresetMode) -> None:
+    def __init__(
+        self,
+        makers: Sequence[MakeEnv],
+        workers: int,
+        autoreset_mode: AutoresetMode,
+        timeout: float = 120.0,
+        start: str | None = None,
+    ) -> None:
+        self.timeout = timeout
         example = makers[0]()
         self.single_observation_space, self.single_action_space = example.observation_space, example.action_space
         self.metadata = {**example.metadata, "autoreset_mode": autoreset_mode}
@@ -42,9 +55,10 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         bounds = np.linspace(0, self.num_envs, count + 1).astype(int)
         self.groups = [slice(int(a), int(b)) for a, b in pairwise(bounds)]
         # A process that uses a GPU must not fork.
-        context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+        context: Any = multiprocessing.get_context(start or ("spawn" if torch.cuda.is_initialized() else "fork"))
         shared = create_shared_memory(self.single_observation_space, self.num_envs, context)
         outcome = context.RawArray("d", 3 * self.num_envs)
+        self._shared = shared  # its locks are gone with it, and a process that is spawned looks for them when it begins
         self.seen = read_from_shared_memory(self.single_observation_space, shared, self.num_envs)
         self.outcome = np.frombuffer(outcome).reshape(3, self.num_envs)
         self.pipes: list[Connection] = []
@@ -57,6 +71,11 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
+        try:
+            list(self._receive())  # each says that its environments are made
+        except BaseException:
+            self.close_extras()
+            raise
         atexit.register(self.close)  # workers do not heed SIGTERM, by which Python would end them
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -98,9 +117,11 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             with contextlib.suppress(OSError):  # one that died has no more to close
                 pipe.send(("close", None))
             pipe.close()
+        deadline = time.monotonic() + CLOSING
         for process in self.processes:
-            process.join(timeout=5)
-            if process.is_alive():  # in the middle of a step that does not end
+            process.join(timeout=max(deadline - time.monotonic(), 0.0))
+        for process in self.processes:
+            if process.is_alive():  # stopped, or in the middle of a step that does not end
                 process.kill()
                 process.join()
 
@@ -108,9 +129,18 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return merged(list(self._receive()), [g.stop - g.start for g in self.groups])
 
     def _receive(self) -> Iterator[Any]:
-        answers = [pipe.recv() for pipe in self.pipes]  # every worker answers, also where one raised
+        """Every worker's answer, also where one raised."""
+        answers, deadline = [], time.monotonic() + self.timeout
+        for number, pipe in enumerate(self.pipes):
+            if not pipe.poll(max(deadline - time.monotonic(), 0.0)):
+                group = self.groups[number]
+                raise EnvironmentFault(
+                    f"Worker process {number}, which steps environments {group.start} to {group.stop - 1}, did not "
+                    f"answer for {self.timeout:g} seconds (--worker-timeout)."
+                )
+            answers.append(pipe.recv())
         for answer in answers:
-            if isinstance(answer, Exception):
+            if isinstance(answer, BaseException):
                 raise answer
         return iter(answers)
 
@@ -129,9 +159,14 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":  # a main process that is killed can close no pipe
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    env = SyncVectorEnv(list(makers), copy=False, autoreset_mode=mode)
-    seen = read_from_shared_memory(env.single_observation_space, shared, total)
-    results = np.frombuffer(outcome).reshape(3, total)
+    try:
+        env = SyncVectorEnv(list(makers), copy=False, autoreset_mode=mode)
+        seen = read_from_shared_memory(env.single_observation_space, shared, total)
+        results = np.frombuffer(outcome).reshape(3, total)
+    except (Exception, SystemExit) as error:
+        _answer(pipe, error)
+        return
+    _answer(pipe, None)
     while True:
         try:
             command, given = pipe.recv()
@@ -152,10 +187,18 @@ def _work(
                 answer = env.render()
             else:
                 answer = {}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             answer = error
-        pipe.send(answer)
+        _answer(pipe, answer)
     env.close()
+
+
+def _answer(pipe: Connection, answer: Any) -> None:
+    """Send it; an exception that cannot be sent goes as its words."""
+    if isinstance(answer, BaseException) and not isinstance(answer, EnvironmentFault):
+        answer = EnvironmentFault(f"A worker process raised {type(answer).__name__}: {answer}")
+    with contextlib.suppress(OSError):  # the main process is gone
+        pipe.send(answer)
 
 
 def _copy(place: Any, values: Any, group: slice) -> None:

@@ -66,12 +66,14 @@ class Outcome(NamedTuple):
     """[N]"""
     active: Tensor
     """[N] False where the environment only reset."""
+    info: Tensor
+    """[N, K] entries of info that hindsight is to remember."""
 
     @classmethod
     def of(cls, step: Step) -> "Outcome":
         """The part of a step that is learned from."""
         final = step.final
-        return cls(final.state, final.goal, step.reward, step.terminated, step.truncated, step.active)
+        return cls(final.state, final.goal, step.reward, step.terminated, step.truncated, step.active, step.info)
 
     @property
     def done(self) -> Tensor:

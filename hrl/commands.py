@@ -98,7 +98,8 @@ class Subgoal:
         """HIRO eq. 3 (distance: -||s + g - s'||), HAC's sparse -1 / 0, or how much nearer the step came.
 
         Progress is the distance's reward times 1 - γ, shaped (Ng 1999) by the value of standing still for ever,
-        -||s + g - s||: it makes the same policy best, and what values no longer carry is not to be learned.
+        -||s + g - s||: it makes the same policy best, and what values no longer carry is not to be learned. That
+        holds also where the task ends, since both rewards count as if the agent stayed there (`Level.batch`).
         """
         return self._reward(state, next_state, target) * self.scale
 
@@ -156,6 +157,8 @@ class Task:
                 f"{option} relabels the task's goal, but this environment has none "
                 f"(no achieved_goal and desired_goal in its observation); set {option} 0."
             )
+        if fault := getattr(self.task_reward, "fault", None):
+            raise UserError(f"{fault} (--{option} 0)")
 
     def shape(self, reward: Tensor) -> Tensor:
         """The reward that is learned on: (r + offset) * scale, each environment step."""

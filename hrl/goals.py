@@ -17,7 +17,8 @@ class GoalConfig:
     """The declaration of a goal space. A goal environment needs none."""
 
     indices: tuple[int, ...] = ()
-    """State entries that make up a goal. Default: the achieved goal of a goal environment, else all."""
+    """State entries that make up a goal. Default: the achieved goal of a goal environment, else those that random
+    steps move (all, where bounds are given)."""
     projection: str | None = None
     """`module:function` mapping states [..., D] to goals [..., G], instead of indices."""
     low: tuple[float, ...] = ()
@@ -25,16 +26,28 @@ class GoalConfig:
     high: tuple[float, ...] = ()
     """Upper bound of a subgoal, likewise."""
     bounds: Literal["given", "space", "measured", "auto"] = "auto"
-    """Where the bounds come from: low and high, the observation space, or random steps before training.
-    auto takes the first that is there."""
+    """Where the bounds come from: low and high, the observation space, or random steps before training. auto takes low
+    and high where they are given; else it measures displacements, and takes the space's bounds for places."""
     relative: bool = True
     """A subgoal is a displacement from where it is decided (HIRO), not a place."""
     distance: Literal["l2", "linf"] = "l2"
     """Distance between two goals."""
     threshold: float | None = None
     """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal."""
+    info: tuple[str, ...] = ()
+    """Entries of info that the task's compute_reward reads: hindsight remembers them with every step."""
     periods: tuple[float, ...] = ()
     """Sine and cosine features of positions in goal space, with these periods, for every network."""
+
+    def describe(self, spec: Spec) -> str:
+        """The declaration in words, once its bounds are known."""
+        entries = ", ".join(map(str, self.indices))
+        of = f"{self.projection} of the observation" if self.projection else f"entries {entries} of the observation"
+        if not self.projection and self.indices == spec.achieved:
+            of = f"achieved_goal ({of})"
+        bounds = ", ".join(f"{low:.3g} to {high:.3g}" for low, high in zip(self.low, self.high, strict=True))
+        kind = "displacements" if self.relative else "places"
+        return f"{of}; subgoals are {kind} of {bounds}; reached within {self.threshold or 0:.3g}."
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
@@ -70,7 +83,8 @@ class GoalSpace:
     def declare(self, config: GoalConfig) -> GoalConfig:
         """The declaration with its bounds and threshold as they were resolved."""
         low, high = (tuple(float(x) for x in b) for b in (self.low, self.high))
-        return replace(config, low=low, high=high, bounds="given", threshold=self.threshold)
+        indices = config.indices or (self.project.indices.tolist() if isinstance(self.project, Select) else ())
+        return replace(config, indices=tuple(indices), low=low, high=high, bounds="given", threshold=self.threshold)
 
     def same(self, other: "GoalSpace") -> bool:
         """Whether goals mean the same in another space, as far as its declaration tells."""
@@ -127,6 +141,8 @@ class Select:
 
 
 UNBOUNDED = 1e6
+LEAST_MOVE = 1e-3
+"""Half-range of a measured dimension, at least."""
 
 
 @dataclass
@@ -140,12 +156,17 @@ def build_goal_space(
 ) -> GoalSpace:
     """Resolve a declaration against an environment. `measure` makes environments for measured bounds.
 
-    Raises UserError where the declaration does not fit the environment.
+    Where nothing is declared, and the environment has no goals, goals are those entries of the observation that random
+    steps move. Raises UserError where the declaration does not fit the environment.
     """
     config.check()
+    if config == GoalConfig(relative=config.relative) and not spec.achieved:
+        config = _moving(config, spec, period, measure, device)
     project = _projection(config, spec, device)
     dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]
-    bounds = _given(config, dim, device) or _from_space(config, spec, project, device)
+    bounds = _given(config, dim, device)
+    if bounds is None and (config.bounds == "space" or not config.relative):
+        bounds = _from_space(config, spec, project, device)
     if bounds is None:
         bounds = measure_bounds(measure(), project, period, config.relative)
     if not bool((bounds.low < bounds.high).all()):
@@ -155,6 +176,21 @@ def build_goal_space(
     return GoalSpace(
         project, bounds.low, bounds.high, config.relative, config.threshold, config.distance, config.periods
     )
+
+
+def _moving(
+    config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
+) -> GoalConfig:
+    """The declaration with those entries of the observation that move within `period` random steps."""
+    everything = Select(torch.arange(spec.state_dim, device=device))
+    moves = measure_bounds(measure(), everything, period, relative=True)
+    indices = (moves.high > LEAST_MOVE * 1.1).nonzero().flatten().tolist()
+    if not indices:
+        raise UserError(
+            f"Random steps move nothing of what {spec.env_id} observes, so that no subgoals can be found: declare them "
+            "with --goal.indices, --goal.low and --goal.high."
+        )
+    return replace(config, indices=tuple(indices))
 
 
 def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -247,7 +283,7 @@ def measure_bounds(
         start = torch.where(restart, project(step.obs.state), start)
     env.close()
     if relative:
-        half = torch.maximum(high, -low).clamp_min(1e-3) * 1.1
+        half = torch.maximum(high, -low).clamp_min(LEAST_MOVE) * 1.1
         return _Bounds(-half, half)
     margin = (high - low).clamp_min(1e-3) * 0.05
     return _Bounds(low - margin, high + margin)

@@ -6,7 +6,7 @@ command to the level below. `act`, `observe` and `learn` are the whole way of th
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -205,6 +205,7 @@ class Hierarchy:
         """Write the open segment; where it ended [N] it becomes a transition, `length` [N] environment steps long."""
         segment = level.segment
         row = {name: getattr(segment, name) for name in ("state", "target", "action", "reward")}
+        row["info"] = outcome.info
         target = outcome.goal if level.command.extrinsic else segment.target
         following = {"state": outcome.state, "target": target}
         counters = {"first": segment.first, "tested": segment.tested}
@@ -214,10 +215,11 @@ class Hierarchy:
 
     # -- learning --------------------------------------------------------------------------------------------
 
-    def learn(self, total_steps: float = math.inf) -> None:
-        """Each level updates as its timescale says; learning-rate schedules fall until the run's `total_steps`."""
+    def learn(self, total_steps: float = math.inf, in_haste: Callable[[], bool] = bool) -> None:
+        """Each level updates as its timescale says; learning-rate schedules fall until the run's `total_steps`. Updates
+        that are left are skipped as soon as `in_haste` says so."""
         for level in self.levels:
-            level.learn(self.steps, total_steps, self.generator)
+            level.learn(self.steps, total_steps, self.generator, in_haste)
 
     def pop_metrics(self) -> dict[str, float]:
         """`<level>/<name>` means since the last call. Waits for the device."""
@@ -239,7 +241,8 @@ class Hierarchy:
         """End every open segment and episode as truncated at `obs`, so that no simulator state need be saved."""
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         nothing = torch.zeros(self.num_envs, device=self.device)
-        outcome = Outcome(obs.state, obs.goal, nothing, ~always, always, always)
+        info = torch.zeros(self.num_envs, 0, device=self.device)
+        outcome = Outcome(obs.state, obs.goal, nothing, ~always, always, always, info)
         for level, held in zip(self.levels[1:], self.memory, strict=True):
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
             # Where no segment is open, the open row is the last observation of the one before: it stays.

@@ -79,7 +79,12 @@ class Level:
         starts: int = 0,
         counters: tuple[str, ...] = (),
         stores_reward: bool = False,
+        steps: Replay | None = None,
+        held: int = 0,
+        info_dim: int = 0,
     ) -> None:
+        """`steps` is the ring of environment steps that the level's decisions are made of, `held` the number of rows
+        that the level's own ring holds for levels above, `info_dim` the width of the info it remembers."""
         self.stores_reward = stores_reward or command.extrinsic
         self.name, self.config, self.command, self.period = name, config, command, period
         self.batch_size = config.batch_size  # this process's share of a batch
@@ -96,7 +101,8 @@ class Level:
         protect(self.learner, config.protect)
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
         self.start_after(num_envs)
-        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters)
+        self.steps = steps
+        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters, held, info_dim)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, action_dim, device)
         self.exploration = Exploration(config, num_envs, action_dim, device)
         self.relabels: list[Relabel] = []
@@ -114,16 +120,26 @@ class Level:
         return sight
 
     def _make_replay(
-        self, state_dim: int, action_dim: int, num_envs: int, device: torch.device, counters: tuple[str, ...]
+        self,
+        state_dim: int,
+        action_dim: int,
+        num_envs: int,
+        device: torch.device,
+        counters: tuple[str, ...],
+        held: int,
+        info_dim: int,
     ) -> Replay:
         fields = {"state": state_dim, "target": self.command.dim, "action": action_dim}
         if self.stores_reward:
             fields["reward"] = 1
+        if info_dim:
+            fields["info"] = info_dim
         following = ("state", "target") if self.command.extrinsic else ("state",)
         try:
-            return Replay(fields, following, counters, self.config.replay, num_envs, device)
+            return Replay(fields, following, counters, self.config.replay, num_envs, device, held)
         except RuntimeError as error:
-            raise UserError(f"A replay of {self.config.replay:,} transitions does not fit into memory.") from error
+            size = max(self.config.replay, held)
+            raise UserError(f"A replay of {size:,} transitions does not fit into memory.") from error
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -170,7 +186,7 @@ class Level:
         end = total if c.until is None else min(c.until, total)
         return (steps - c.wait) / max(end - c.wait, 1)
 
-    def learn(self, steps: int, total: float, generator: torch.Generator) -> None:
+    def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> None:
         """Keep up the models, and make the updates that are due, after `steps` environment steps of `total`."""
         due = self.timescale.due(steps)
         self.wander(steps)
@@ -178,7 +194,7 @@ class Level:
             return
         for model in self.models:
             self.metrics.add(model.keep_up(steps, generator))
-        self.rehearse(due, generator, self.progress(steps, total))
+        self.rehearse(due, generator, self.progress(steps, total), in_haste)
 
     def wander(self, steps: int) -> None:
         """Decide at random while the level waits. What came of it is forgotten then: another low level did it."""
@@ -186,9 +202,17 @@ class Level:
             self.replay.forget()
         self.exploration.wander(self.waits_at(steps))
 
-    def rehearse(self, updates: int, generator: torch.Generator, progress: float = 0.0) -> None:
-        """Updates on the replay as it is."""
+    def rehearse(
+        self,
+        updates: int,
+        generator: torch.Generator,
+        progress: float = 0.0,
+        in_haste: Callable[[], bool] = bool,
+    ) -> None:
+        """Updates on the replay as it is, as long as nothing is `in_haste`."""
         for done in range(0, updates, AT_ONCE):
+            if in_haste():
+                return
             self.update(min(AT_ONCE, updates - done), progress, generator)
 
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
@@ -235,6 +259,8 @@ class Level:
         """Relabelled transitions."""
         rows = self.replay.draw(size, generator)
         transitions = sample_transitions(self.replay, rows, self.command.extrinsic)
+        if self.steps is not None:
+            self.metrics.add({"steps_in_reach": self.steps.holds(transitions.steps).float().mean()})
         for relabel in self.relabels:
             transitions = relabel(transitions, generator)
         return transitions
@@ -244,13 +270,20 @@ class Level:
     ) -> Batch:
         """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
 
-        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). `outer` gives what
-        an outer level judges by: the task's reward where `judged_by_task`, without the shaping that is learned.
+        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). Where the task ends,
+        a level that obeys a subgoal is paid as if it stayed there for ever, Σ_k γ^k r(s', s') = r(s', s') / (1 - γ): an
+        end is no way to escape from rewards that are negative. `outer` gives what an outer level judges by: the task's
+        reward where `judged_by_task`, without the shaping that is learned.
         """
         inputs = self.inputs(t.state, t.target)
         own = self.command.extrinsic or (outer and self.judged_by_task)
         gamma = self.gamma if gamma is None else gamma
-        reward = t.total(gamma) if own else self.command.reward(t.state, t.next_state, t.target)
+        if own:
+            reward = t.total(gamma)
+        else:
+            reward = self.command.reward(t.state, t.next_state, t.target)
+            staying = self.command.reward(t.next_state, t.next_state, t.target) / (1 - gamma**self.period)
+            reward = reward + t.terminated * gamma**t.length * staying
         shaping = shaping if shaping is not None else self.shaping
         if shaping is not None and not outer:
             reward = reward + shaping(inputs, t.action)

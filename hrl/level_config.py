@@ -48,8 +48,9 @@ class LevelConfig(LearnerConfig):
     until: int | None = None
     """Environment steps after which the level acts, but learns no more: a level above then learns to lead one that
     stands still. Default: it learns to the run's end."""
-    hindsight: float = 0.0
-    """Share of a batch whose command is replaced by what was reached later, or by another."""
+    hindsight: float | None = None
+    """Share of a batch whose command is replaced by what was reached later, or by another. Default: .8 where commands
+    can be replaced; at the task's level that needs a goal environment."""
     hindsight_strategy: Strategy = "future"
     """Reached when: at a random later moment of the episode, or at its end. Or not reached at all: any subgoal, at the
     task's level another episode's goal, which shows what a decision is worth whatever is wanted now."""

@@ -6,8 +6,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-TaskReward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...])."""
+TaskReward = Callable[..., tuple[Tensor, Tensor]]
+"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...]). Where the
+environment's `Spec.info` names entries of info, these follow as a third argument [..., K]."""
 
 
 class UserError(Exception):
@@ -46,6 +47,9 @@ class Step(Protocol):
     def success(self) -> Tensor: ...
     @property
     def taken(self) -> int: ...
+    @property
+    def info(self) -> Tensor:
+        """[N, K] entries of info that hindsight is to remember."""
 
 
 class Spec(Protocol):
@@ -80,6 +84,10 @@ class Spec(Protocol):
     @property
     def max_episode_steps(self) -> int | None: ...
     @property
+    def info_dim(self) -> int:
+        """Numbers of a step's info that hindsight is to remember."""
+
+    @property
     def continuous(self) -> bool: ...
     @property
     def action_space(self) -> Any: ...
@@ -112,6 +120,17 @@ class BatchedEnv(Protocol):
         """Whether every step of every environment is a transition: none is spent on a reset."""
 
     def reset(self, seed: int) -> Observation: ...
+    @property
+    def tells_success(self) -> bool:
+        """Whether any info so far said something of success."""
+
+    @property
+    def restarts(self) -> bool:
+        """Whether single environments can begin a new episode at any time."""
+
+    def cut(self, step: Any, where: Tensor) -> Any:
+        """The step with episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
+
     def send(self, actions: Tensor) -> None:
         """Give every environment its action; those that step elsewhere begin to."""
 
@@ -143,6 +162,9 @@ class BatchedEnv(Protocol):
 
     def observe(self, raw: Any) -> Observation:
         """Batched raw observations, as the environment gives them, as tensors."""
+
+    def from_action(self, actions: np.ndarray) -> np.ndarray:
+        """The inverse of `to_action`."""
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
         """Actions [N, A] from [-1, 1] to the environment's own bounds and shape."""

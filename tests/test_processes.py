@@ -75,7 +75,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path
 def test_a_run_that_ends_with_an_error_tells_it_though_the_launcher_asks_it_to_stop():
     code = (
         "import os, signal\n"
-        "from hrl.training.loop import StopRequest\n"
+        "from hrl.stopping import StopRequest\n"
         "with StopRequest() as stop:\n    stop.outlast()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\nprint('told')"
     )

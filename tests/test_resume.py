@@ -13,8 +13,8 @@ from hrl_scripts import evaluate, train
 from runs import ENDLESS, LINE, await_checkpoint, run_of, same_state, start, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hrl.stopping import StopRequest
 from hrl.training.checkpoint import Checkpoints
-from hrl.training.loop import StopRequest
 from hrl.training.run import RunFolder
 
 

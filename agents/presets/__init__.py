@@ -1,7 +1,7 @@
 """Tuned hyperparameters per environment, one YAML file an algorithm.
 
 A file maps environment ids, or patterns of them, to option values; `default` holds for every environment and
-`debug` makes a run of seconds. Later entries override earlier ones. A file that `extends` another algorithm's adds to
+`debug` makes a run of seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file that `extends` another algorithm's adds to
 what is there.
 """
 
@@ -15,6 +15,8 @@ import yaml
 from hrl.types import UserError
 
 Values = dict[str, Any]
+NAMED = ("debug", "published")
+"""Entries that are no environments."""
 
 
 def preset(algorithm: str, env_id: str, name: str) -> Values:
@@ -31,7 +33,9 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
         entries, name = _added(entries, Path(name)), "auto"
     if name not in ("auto", "debug") and name not in entries:
         raise UserError(f"There is no preset {name!r} for {algorithm}; there are auto, none, {', '.join(entries)}.")
-    chosen = [key for key in entries if key == "default" or (key != "debug" and fnmatch(env_id, key))]
+    if name == "published":  # the paper's settings on the same task, whatever was found to be good here
+        entries = _contents("common") | {name: entries[name]}
+    chosen = [key for key in entries if key == "default" or (key not in NAMED and fnmatch(env_id, key))]
     if name != "auto":
         chosen.append(name)
     values: Values = {}

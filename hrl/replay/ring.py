@@ -33,7 +33,9 @@ class Rows:
 class Replay:
     """A ring of rows, `fields` float32 vectors by name and width, `counters` int32 numbers by name.
 
-    `next_fields` are the fields that a row's successor must hold when it is only a final observation.
+    `next_fields` are the fields that a row's successor must hold when it is only a final observation. The ring draws
+    from the last `capacity` rows. It holds at least `held` of them, for readers such as a level above, whose decisions
+    are made of many rows.
     """
 
     def __init__(
@@ -44,9 +46,12 @@ class Replay:
         capacity: int,
         num_envs: int,
         device: torch.device,
+        held: int = 0,
     ) -> None:
         self.num_envs, self.device = num_envs, device
-        self.length = max(capacity // num_envs, 16) + 2  # the open row and its successor are no transitions yet
+        self.window = max(capacity // num_envs, 16)
+        # The open row and its successor are no transitions yet.
+        self.length = max(self.window, -(-held // num_envs)) + 2
         self.fields: dict[str, slice] = {}
         width = 0
         for name in (*next_fields, *(f for f in fields if f not in next_fields)):
@@ -128,11 +133,12 @@ class Replay:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Rows that hold transitions or final observations. Waits for the device."""
+        """Rows that are drawn from. Waits for the device."""
         return int(self._sizes().sum())
 
     def _sizes(self) -> Tensor:
-        return (self.cursor - self.forgotten).clamp_max(self.length - 2)
+        """[N] rows that are drawn from."""
+        return (self.cursor - self.forgotten).clamp_max(self.window)
 
     def _index(self, env: Tensor, row: Tensor) -> Tensor:
         return row % self.length * self.num_envs + env
@@ -187,7 +193,8 @@ class Replay:
 
     def holds(self, rows: Rows) -> Tensor:
         """Whether [B] the ring still has this row (it was not forgotten, nor written over)."""
-        return (rows.row >= 0) & (rows.row >= self.cursor[rows.env] - self._sizes()[rows.env])
+        oldest = torch.maximum(self.cursor - (self.length - 2), self.forgotten)[rows.env]
+        return (rows.row >= 0) & (rows.row >= oldest) & (rows.row < self.cursor[rows.env])
 
     @property
     def row_bytes(self) -> float:

@@ -21,10 +21,10 @@ class Actor:
         """Nothing done yet."""
         return self.policy.start(num_envs, self.device)
 
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, None]:
+    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
         """The likeliest actions."""
         action, memory = call(self.policy, "act", self.parameters(), seen(obs), memory, None)
-        return action, memory, None
+        return action, memory, []
 
     def place(self, state: Tensor) -> Tensor | None:
         """It has no goal space."""

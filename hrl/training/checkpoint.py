@@ -6,6 +6,7 @@ Written beside and renamed, so that a crash leaves the previous one whole. Loadi
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from torch import Tensor
 from hrl.types import UserError
 from hrl.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
+PARTS = {"tensors.safetensors", "numbers.json"}
+"""The files of a checkpoint beside its manifest."""
 
 
 @dataclass
@@ -73,19 +76,32 @@ def load(folder: Path) -> Checkpoint:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
-            raise UserError(f"{folder} has checkpoint format {manifest['format']}; this version reads {FORMAT}.")
-        for name, expected in manifest["sha256"].items():
-            if _checksum(folder / name) != expected:
-                raise UserError(f"{folder / name} is damaged: its checksum is not the one in the manifest.")
+            raise UserError(
+                f"{folder} has checkpoint format {manifest['format']}, of hrl {manifest['hrl']}; this version "
+                f"({__version__}) reads {FORMAT}."
+            )
+        _check_parts(folder, manifest["sha256"])
         numbers = json.loads((folder / "numbers.json").read_text())
-        if numbers["steps"] != manifest["steps"]:
+        if type(numbers["steps"]) is not int or numbers["steps"] != manifest["steps"]:
             raise ValueError("its parts are of different steps")
         return Checkpoint(load_file(folder / "tensors.safetensors"), numbers)
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "a file"
         raise UserError(f"{folder} is no whole checkpoint: {missing} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be read as a checkpoint: {error}.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
+        raise UserError(f"{folder} cannot be read as a checkpoint: {str(error) or type(error).__name__}.") from error
+
+
+def _check_parts(folder: Path, sums: dict[str, str]) -> None:
+    """The manifest names exactly the files of a checkpoint, these alone are there, and each has its checksum."""
+    if set(sums) != PARTS:
+        raise UserError(f"The manifest of {folder} must name {' and '.join(sorted(PARTS))}, not {sorted(sums)}.")
+    there = {file.name for file in folder.iterdir()}
+    if others := there - PARTS - {"manifest.json"}:
+        raise UserError(f"{folder} holds {', '.join(sorted(others))}, which belongs to no checkpoint.")
+    for name in sorted(PARTS):
+        if (folder / name).is_symlink() or _checksum(folder / name) != sums[name]:
+            raise UserError(f"{folder / name} is damaged: its checksum is not the one in the manifest.")
 
 
 class Checkpoints:
@@ -93,6 +109,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.warnings: list[str] = []
+        """Why newer checkpoints than the one that was read could not be."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Add one, and drop all but the last two."""
@@ -112,7 +130,8 @@ class Checkpoints:
 
     def all(self, kind: str = "step") -> list[Path]:
         """Folders, oldest first."""
-        return sorted(self.folder.glob(f"{kind}-*"))
+        named = re.compile(rf"{kind}-\d{{12,}}")
+        return sorted(folder for folder in self.folder.glob(f"{kind}-*") if named.fullmatch(folder.name))
 
     @property
     def steps(self) -> int:
@@ -127,13 +146,16 @@ class Checkpoints:
         reasons: list[UserError] = []
         for folder in reversed(folders):
             try:
-                return load(folder)
+                checkpoint = load(folder)
             except UserError as reason:
                 reasons.append(reason)
+                continue
+            self.warnings = [f"{reason} Using the checkpoint at {checkpoint.steps:,} steps." for reason in reasons]
+            return checkpoint
         raise reasons[0]
 
     def best(self) -> Checkpoint:
-        """The best one; before the first evaluation, the last."""
+        """The best one; before the first evaluation, the last. Raises UserError where the best is damaged."""
         best = self.all("best")
         return load(best[-1]) if best else self.last()
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,7 +75,7 @@ def meet(
         noise = torch.rand(number, policy.noise_dim, generator=generator, device=device).clamp_(1e-6, 1 - 1e-6)
         action, memory = act(state, memory, noise if explore else None)
         if watch is not None:
-            watch(env, None)
+            watch(env, None, np.arange(number))
         step = env.step(action)
         met.append((state, action, step.reward, going, step.success.float(), memory))
         final = torch.where(going.unsqueeze(-1) > 0, seen(step.final), final)

@@ -17,6 +17,8 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
 
     Raises UserError, naming the source, for names that do not exist and values of the wrong kind.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source} must map options to values, not be {_short(values)}.")
     hints = get_type_hints(type(config))
     known = [f.name for f in fields(config)]  # type: ignore[arg-type]
     changes = {}
@@ -54,10 +56,17 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
             raise UserError(f"{where} must be one of {', '.join(map(str, parts))}, not {value!r}.")
         return value
     if kind is Path:
+        if not isinstance(value, str | Path):
+            raise UserError(f"{where} must be a path, not {_short(value)}.")
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = origin or kind
     if plain is Any or (isinstance(value, plain) and not (plain is int and isinstance(value, bool))):
         return value
-    raise UserError(f"{where} must be of type {getattr(plain, '__name__', plain)}, not {value!r}.")
+    raise UserError(f"{where} must be of type {getattr(plain, '__name__', plain)}, not {_short(value)}.")
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."

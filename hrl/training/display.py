@@ -1,5 +1,6 @@
 """What the terminal shows while training: a live line, or plain lines where the output is no terminal."""
 
+import contextlib
 import os
 import sys
 import time
@@ -14,6 +15,12 @@ def tell(line: str) -> None:
         print(line, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def warn(sentence: str) -> None:
+    """Print a warning where it is in no result's way."""
+    with contextlib.suppress(OSError):
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
 class Display:
@@ -48,9 +55,12 @@ class Display:
         parts = [f"{rate:,.0f} steps/s"]
         if "rollout/ep_rew_mean" in scalars:
             parts.append(f"return {scalars['rollout/ep_rew_mean']:.2f}")
+        if "rollout/success_rate" in scalars:
             parts.append(f"success {scalars['rollout/success_rate']:.2f}")
-        if last_eval:
+        if "eval/success_rate" in last_eval:
             parts.append(f"eval success {last_eval['eval/success_rate']:.2f}")
+        elif last_eval:
+            parts.append(f"eval return {last_eval['eval/mean_reward']:.2f}")
         text = ", ".join(parts)
         if self._progress:
             self._progress.update(self._task, completed=min(steps, self.total), description=text)
@@ -61,11 +71,12 @@ class Display:
 
     def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
         """After an evaluation."""
-        line = (
-            f"{steps:>10,} evaluation: success {scalars['eval/success_rate']:.2f} "
-            f"(final step {scalars['eval/success_rate_final']:.2f}), return {scalars['eval/mean_reward']:.2f}"
-        )
-        self.say(line)
+        success = ""
+        if "eval/success_rate" in scalars:
+            success = (
+                f"success {scalars['eval/success_rate']:.2f} (final step {scalars['eval/success_rate_final']:.2f}), "
+            )
+        self.say(f"{steps:>10,} evaluation: {success}return {scalars['eval/mean_reward']:.2f}")
 
     def say(self, line: str) -> None:
         """A line of its own."""

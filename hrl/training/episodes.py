@@ -8,6 +8,11 @@ from torch import Tensor
 
 from hrl.learners.policy_gradient import Trajectories
 
+BUCKETS = 1024
+"""Start times that the statistics of training episodes are kept apart by."""
+WINDOW = 100
+"""Episodes that the statistics of training average over, at least."""
+
 
 @dataclass
 class Episode:
@@ -74,39 +79,89 @@ class EpisodeCounter:
 
 
 class Recent:
-    """The last episodes of training, as TensorBoard's `rollout/` shows them: a ring on the device."""
+    """Means over the last episodes of training, as TensorBoard's `rollout/` shows them.
 
-    def __init__(self, device: torch.device, window: int = 100) -> None:
-        self.window = window
-        self.values = torch.zeros(window + 1, 4, device=device)  # the last row takes what is not kept
+    Of the episodes that began together, short ones finish first, and short ones are the successful ones. So an episode
+    counts only when all that began with it have had their time. Sums are kept by start time, in buckets of an eighth of
+    an episode's longest duration; all on the device.
+    """
+
+    def __init__(self, device: torch.device, limit: int | None = None) -> None:
+        self.width = max((limit or 8 * 128) // 8, 1)
+        self.now = 0  # vector steps
+        self.longest = torch.full((), float(limit or 0), device=device)
+        self.sums = torch.zeros(BUCKETS, 4, device=device)  # episodes, return, length, success at any step
         self.count = torch.zeros((), dtype=torch.int64, device=device)
+        self._opened = 0  # the bucket of the current step
 
     def add(self, finished: Finished) -> None:
-        """Of many at once, the last stay."""
-        order = finished.done.cumsum(0)
-        kept = finished.done & (order[-1] - order < self.window)
-        place = torch.where(kept, (self.count + order - 1) % self.window, self.window)
-        self.values.index_copy_(0, place, finished.values)
-        self.count += order[-1]
+        """The episodes that ended with one step of all environments."""
+        self._go_to(self.now + 1)
+        length = finished.values[:, 1]
+        self.longest = torch.maximum(self.longest, torch.where(finished.done, length, 0.0).amax())
+        self._add(finished, ((self.now - length.long()).clamp_min(0) // self.width) % BUCKETS)
 
-    def scalars(self) -> dict[str, float]:
-        """Means over the window; nothing before the first episode. Waits for the device."""
-        count = int(self.count)
-        if not count:
-            return {}
-        reward, length, reached, _ = self.values[: min(count, self.window)].mean(0).tolist()
-        return {
-            "rollout/ep_rew_mean": reward,
-            "rollout/ep_len_mean": length,
-            "rollout/success_rate": reached,
-            "rollout/episodes": float(count),
-        }
+    def add_together(self, finished: Finished) -> None:
+        """Episodes that began together, and all have ended."""
+        self._go_to((self._opened + 1) * self.width)
+        self._add(finished, torch.full_like(finished.done, self._opened % BUCKETS, dtype=torch.int64))
+        self.now += self.width - 1
+
+    def _go_to(self, now: int) -> None:
+        """Advance the clock; a bucket that it enters is emptied."""
+        self.now = now
+        if now // self.width > self._opened:
+            self._opened = now // self.width
+            self.sums[self._opened % BUCKETS] = 0.0
+
+    def _add(self, finished: Finished, bucket: Tensor) -> None:
+        values = torch.cat([torch.ones_like(finished.values[:, :1]), finished.values[:, :3]], -1)
+        self.sums.index_add_(0, bucket, torch.where(finished.done.unsqueeze(-1), values, 0.0))
+        self.count += finished.done.sum()
+
+    def _number(self) -> Tensor:
+        """[BUCKETS] the number of each place's bucket, counted from the run's start."""
+        place = torch.arange(BUCKETS, device=self.sums.device)
+        return self._opened - (self._opened - place) % BUCKETS
+
+    def _complete(self) -> Tensor:
+        """Where [BUCKETS] all episodes have had their time."""
+        last_start = (self._number() + 1) * self.width - 1
+        return (last_start + self.longest <= self.now) & (self._number() >= 0)
+
+    def cut(self) -> None:
+        """All running episodes are cut. Those that began with them and have finished already do not count either."""
+        self.sums.masked_fill_(~self._complete().unsqueeze(-1), 0.0)
+
+    def scalars(self, success: bool = True) -> dict[str, float]:
+        """Means over the newest episodes, WINDOW at least once there are so many; nothing before the first. Waits for
+        the device."""
+        result = {"rollout/episodes": float(self.count)} if int(self.count) else {}
+        order = self._number().argsort(descending=True)
+        sums = (self.sums * self._complete().unsqueeze(-1))[order]
+        before = sums[:, 0].cumsum(0) - sums[:, 0]
+        episodes, reward, length, reached = sums[before < WINDOW].sum(0).tolist()
+        if episodes:
+            result |= {"rollout/ep_rew_mean": reward / episodes, "rollout/ep_len_mean": length / episodes}
+            if success:
+                result["rollout/success_rate"] = reached / episodes
+        return result
 
     def state_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"count": int(self.count), "values": self.values[:-1].tolist()}
+        filled = self.sums[:, 0].nonzero().flatten()
+        return {
+            "now": self.now,
+            "longest": float(self.longest),
+            "count": int(self.count),
+            "buckets": [[i, *row] for i, row in zip(filled.tolist(), self.sums[filled].tolist(), strict=True)],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over the result of `state_dict`."""
+        self.now, self._opened = state["now"], state["now"] // self.width
+        self.longest.fill_(state["longest"])
         self.count.fill_(state["count"])
-        self.values[:-1] = torch.tensor(state["values"])
+        self.sums.zero_()
+        for i, *row in state["buckets"]:
+            self.sums[i] = torch.tensor(row)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hrl.training.episodes import Episode, EpisodeCounter
-from hrl.types import BatchedEnv, Observation, Outline, Step
+from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
 
 EVALUATION_SEED = 10_000_000
 """First episode seed; training uses none so high."""
@@ -19,8 +19,12 @@ MakeEvaluationEnv = Callable[[int, Iterator[int]], BatchedEnv]
 """(number of environments, the episodes' seeds) -> environments."""
 
 
-Watch = Callable[[BatchedEnv, Tensor | None], None]
-"""Is shown the environments, and the subgoals [N, G] in force, if any."""
+Watch = Callable[[BatchedEnv, Tensor | None, np.ndarray], None]
+"""Receives the environments, the subgoals [N, G] in force, if any, and the number of the episode that each
+environment is in ([N] int64, -1 for none)."""
+
+DEFAULT_LIMIT = 1000
+"""Environment steps of an evaluation episode where neither the user nor the environment sets a limit."""
 
 
 class Policy(Protocol):
@@ -29,8 +33,8 @@ class Policy(Protocol):
     def start(self, num_envs: int) -> Any:
         """The memory before the first step."""
 
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, Tensor | None]:
-        """Deterministic actions [N, A], the memory, and the subgoal [N, G] the lowest level obeys, if any."""
+    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
+        """Deterministic actions [N, A], the memory, and the subgoals [N, G] in force, lowest level first."""
 
     def place(self, state: Tensor) -> Tensor | None:
         """States [N, D] as goals [N, G] for pictures, if there is a goal space."""
@@ -45,8 +49,8 @@ class Path:
 
     places: list[np.ndarray] = field(default_factory=list)
     """[G] at every step, the final one included."""
-    targets: list[np.ndarray] = field(default_factory=list)
-    """[G] the subgoal in force at every step."""
+    subgoals: list[list[np.ndarray]] = field(default_factory=list)
+    """[G] the subgoals in force at every step, lowest level first."""
     goal: np.ndarray | None = None
     """[G] the task's goal."""
     scene: list[Sequence[Outline]] = field(default_factory=list)
@@ -61,16 +65,27 @@ class Evaluation:
     paths: list[Path]
     rates: dict[str, float]
     """Further means, such as the subgoal reach rate."""
+    tells_success: bool = True
+    """Whether the environment reports success at all."""
+    cut: int = 0
+    """Episodes that were cut at the evaluation's own limit of steps, and count as truncated."""
+    limit: int = DEFAULT_LIMIT
+    """That limit."""
+    bounds: np.ndarray | None = None
+    """[2, 2] the corners of the plane that the task's goals lie in, where it has bounds; for pictures."""
+    radius: float | None = None
+    """How near to its goal the task counts as solved, where that is known; for pictures."""
 
     def summary(self) -> dict[str, Any]:
-        """One JSON object; intervals are 95 %."""
+        """One JSON object; intervals are 95 %. Success is left out where the environment reports none."""
         values = {
             "mean_reward": [e.reward for e in self.episodes],
             "mean_ep_length": [float(e.length) for e in self.episodes],
-            "success_rate_any": [float(e.success_any) for e in self.episodes],
-            "success_rate_final": [float(e.success_final) for e in self.episodes],
         }
-        result: dict[str, Any] = {"episodes": len(self.episodes)}
+        if self.tells_success:
+            values["success_rate_any"] = [float(e.success_any) for e in self.episodes]
+            values["success_rate_final"] = [float(e.success_final) for e in self.episodes]
+        result: dict[str, Any] = {"episodes": len(self.episodes), "cut_episodes": self.cut}
         for name, x in values.items():
             result[name] = float(np.mean(x))
             result[f"{name}_interval"] = interval(x, proportion=name.startswith("success"))
@@ -79,12 +94,14 @@ class Evaluation:
     def scalars(self) -> dict[str, float]:
         """As TensorBoard's `eval/` shows them."""
         s = self.summary()
-        return {
-            "eval/mean_reward": s["mean_reward"],
-            "eval/mean_ep_length": s["mean_ep_length"],
-            "eval/success_rate": s["success_rate_any"],
-            "eval/success_rate_final": s["success_rate_final"],
-        } | {f"eval/{name}": value for name, value in self.rates.items()}
+        names = {
+            "mean_reward": "mean_reward",
+            "mean_ep_length": "mean_ep_length",
+            "success_rate_any": "success_rate",
+            "success_rate_final": "success_rate_final",
+        }
+        scalars = {f"eval/{tag}": s[name] for name, tag in names.items() if name in s}
+        return scalars | {f"eval/{name}": value for name, value in self.rates.items()}
 
 
 def interval(values: list[float], proportion: bool) -> tuple[float, float] | None:
@@ -109,62 +126,141 @@ def evaluate(
     keep_paths: int = 0,
     num_envs: int = 25,
     watch: Watch | None = None,
+    max_steps: int | None = None,
 ) -> Evaluation:
     """Run `episodes` episodes, episode i begun with seed + i. Touches no state of training.
 
-    Environments that reset themselves can't be given each episode's seed; they go on from their first one.
-    `watch` is called with the environments and the subgoals before every step. A policy that has an evaluation of its
-    own is asked for that: one that adapts is judged by how it does, with `episodes` tasks.
+    An episode is cut after `max_steps` environment steps (default: the environment's own limit, else DEFAULT_LIMIT).
+    Environments that reset themselves can't be given each episode's seed; they go on from their first one. `watch` is
+    called before every step. A policy with an evaluation of its own, as one that adapts to tasks, runs that instead.
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
         return own(make, episodes, seed, watch)
-    num_envs = min(episodes, num_envs)
-    env = make(num_envs, count(seed))
-    running = np.arange(num_envs)  # which episode each environment is in
-    finished: dict[int, Episode] = {}
-    paths = {i: Path() for i in range(keep_paths)}
-    sums: dict[str, Tensor] = {}
-    obs, memory = env.reset(seed), policy.start(num_envs)
-    counter = EpisodeCounter(num_envs, obs.state.device)
-    while sum(i < episodes for i in finished) < episodes:
-        actions, memory, target = policy.decide(obs, memory)
-        if paths:
-            _record(paths, running, obs, policy.place(obs.state), target, env)
-        if watch is not None:
-            watch(env, target)
-        step = env.step(actions)
-        memory, pairs = policy.after(memory, step)
-        for name, pair in pairs.items():
-            sums[name] = sums.get(name, torch.zeros(2)) + torch.stack([(pair[0] * pair[1]).sum(), pair[1].sum()]).cpu()
-        ended = counter.add(step.reward, step.success, step.terminated | step.truncated, step.active)
-        for episode in ended.episodes():
-            if (path := paths.get(int(running[episode.env]))) is not None:
-                _record_place(path, policy.place(step.final.state), episode.env)
-            finished[int(running[episode.env])] = episode
-            running[episode.env] = running.max() + 1
-        obs = step.obs
-    env.close()
-    rates = {name: float(x[0] / x[1]) for name, x in sums.items() if x[1] > 0}
-    return Evaluation([finished[i] for i in range(episodes)], list(paths.values()), rates)
+    env = make(min(episodes, num_envs), count(seed))
+    try:
+        return _Evaluating(policy, env, episodes, seed, keep_paths, max_steps).run(watch)
+    finally:
+        env.close()
 
 
-def _record(
-    paths: dict[int, Path],
-    running: np.ndarray,
-    obs: Observation,
-    places: Tensor | None,
-    target: Tensor | None,
-    env: BatchedEnv,
-) -> None:
-    for i, episode in enumerate(running):
-        path = paths.get(int(episode))
-        if path is not None:
+class _Evaluating:
+    """One evaluation in progress. An environment without an episode of its own to run idles: nothing of it counts."""
+
+    def __init__(
+        self, policy: Policy, env: BatchedEnv, episodes: int, seed: int, keep_paths: int, max_steps: int | None
+    ) -> None:
+        self.policy, self.env, self.episodes, self.seed = policy, env, episodes, seed
+        self.limit = max_steps or env.spec.max_episode_steps or DEFAULT_LIMIT
+        self.cut = self.begun = 0
+        self.running = np.full(env.num_envs, -1)
+        self.finished: dict[int, Episode] = {}
+        self.paths = {i: Path() for i in range(min(keep_paths, episodes))}
+        self.sums: dict[str, Tensor] = {}
+
+    def run(self, watch: Watch | None) -> Evaluation:
+        """To the last episode."""
+        while len(self.finished) < self.episodes:
+            self._batch(watch)  # again where cut environments could not begin anew by themselves
+        rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
+        episodes = [self.finished[i] for i in range(self.episodes)]
+        paths = list(self.paths.values())
+        drawn = {"bounds": goal_bounds(self.env.spec), "radius": self._radius(paths)} if paths else {}
+        return Evaluation(episodes, paths, rates, self.env.tells_success, self.cut, self.limit, **drawn)
+
+    def _radius(self, paths: Sequence[Path]) -> float | None:
+        goal = paths[0].goal
+        return None if goal is None else success_radius(self.env.spec, torch.as_tensor(goal))
+
+    def _batch(self, watch: Watch | None) -> None:
+        """Reset every environment, and run episodes until none has one to run."""
+        env, policy = self.env, self.policy
+        obs, memory = env.reset(self.seed + self.begun), policy.start(env.num_envs)
+        counter = EpisodeCounter(env.num_envs, obs.state.device)
+        self._begin(np.ones(env.num_envs, dtype=bool))
+        while (self.running >= 0).any():
+            actions, memory, subgoals = policy.decide(obs, memory)
+            self._record(obs, subgoals)
+            if watch is not None:
+                watch(env, subgoals[0] if subgoals else None, self.running)
+            step = env.step(actions)
+            over = (counter.sums[:, 1] + 1 >= self.limit) & step.active & ~step.terminated & ~step.truncated
+            if bool(over.any()):
+                step = env.cut(step, over)
+            memory, pairs = policy.after(memory, step)
+            self._sum(pairs)
+            done = step.terminated | step.truncated
+            ended = counter.add(step.reward, step.success, done, step.active)
+            self._finish(ended.episodes(), over.cpu().numpy(), step)
+            anew = ended.done if env.restarts else ended.done & ~over  # the rest is still where it was
+            self._begin(anew.cpu().numpy() & (self.running < 0))
+            obs = step.obs
+
+    def _begin(self, where: np.ndarray) -> None:
+        """Give the environments their next episodes, as long as there are any."""
+        for i in np.flatnonzero(where):
+            self.running[i] = self.begun if self.begun < self.episodes else -1
+            self.begun += self.begun < self.episodes
+
+    def _finish(self, ended: list[Episode], over: np.ndarray, step: Step) -> None:
+        for episode in ended:
+            number = int(self.running[episode.env])
+            if number < 0:
+                continue
+            if number in self.paths:
+                _record_place(self.paths[number], self.policy.place(step.final.state), episode.env)
+            self.finished[number] = episode
+            self.cut += bool(over[episode.env])
+            self.running[episode.env] = -1
+
+    def _sum(self, pairs: dict[str, Tensor]) -> None:
+        """Add up the policy's own measurements, over episodes that count."""
+        for name, (values, where) in pairs.items():
+            counts = where.cpu() * torch.as_tensor(self.running >= 0)
+            both = torch.stack([(values.cpu() * counts).sum(), counts.sum()])
+            self.sums[name] = self.sums.get(name, torch.zeros(2)) + both
+
+    def _record(self, obs: Observation, subgoals: Sequence[Tensor]) -> None:
+        if not any(int(i) in self.paths for i in self.running):
+            return
+        places = self.policy.place(obs.state)
+        for i, number in enumerate(self.running):
+            if (path := self.paths.get(int(number))) is None:
+                continue
             _record_place(path, places, i)
             path.goal = obs.goal[i].cpu().numpy().copy()
-            path.scene = [*path.scene[:1], env.outlines(i)]
-            if target is not None:
-                path.targets.append(target[i].cpu().numpy())
+            path.scene = [*path.scene[:1], self.env.outlines(i)]
+            path.subgoals.append([x[i].cpu().numpy() for x in subgoals])
+
+
+def goal_bounds(spec: Spec) -> np.ndarray | None:
+    """[2, 2] the lower and upper corner of the first two dimensions of a goal environment's goals, if it has any."""
+    if len(spec.achieved) < 2:
+        return None
+    bounds = torch.stack([spec.state_low, spec.state_high])[:, list(spec.achieved[:2])].numpy(force=True)
+    return bounds if (np.abs(bounds) < 1e6).all() else None
+
+
+def success_radius(spec: Spec, goal: Tensor) -> float | None:
+    """The distance from a goal [G] at which a sparse task's reward changes, by bisection; None where none is known."""
+    if spec.task_reward is None or spec.reward_range is None or getattr(spec.task_reward, "fault", None):
+        return None
+    if spec.reward_range[0] == spec.reward_range[1]:
+        return None
+    told = goal.new_zeros(1, spec.info_dim)
+
+    def pays(distance: float) -> float:
+        at = goal + torch.nn.functional.one_hot(torch.tensor(0), len(goal)) * distance
+        reward: Any = spec.task_reward
+        return float(reward(at[None].to(goal), goal[None], *([told] if spec.info_dim else []))[0])
+
+    low, high = 0.0, 100.0
+    if pays(low) == pays(high):
+        return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if pays(middle) == pays(0.0) else (low, middle)
+    return low
 
 
 def _record_place(path: Path, places: Tensor | None, env: int) -> None:

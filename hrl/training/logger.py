@@ -59,11 +59,14 @@ class Logger:
         if self._path.exists():
             rows = self._rows()
             self._names = list(rows[0]) if rows else [STEPS]
-            self._rewrite([row for row in rows if int(float(row[STEPS])) <= steps])
+            try:
+                kept = [row for row in rows if int(float(row[STEPS])) <= steps]
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{self._path} is damaged ({error}); move it away to go on without it.") from error
+            self._rewrite(kept)
 
     def _rows(self) -> list[dict[str, str]]:
-        with self._path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return _read_rows(self._path)
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         beside = self._path.with_suffix(".writing")
@@ -83,8 +86,22 @@ def read_progress(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers; empty cells are NaN."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    """The columns of a CSV file of numbers; empty cells are NaN. Raises UserError where it is none."""
+    rows = _read_rows(path)
     names = rows[0].keys() if rows else []
-    return {n: np.array([float(r[n]) if r[n] not in ("", None) else np.nan for r in rows]) for n in names}
+    try:
+        return {n: np.array([float(r[n]) if r[n] not in ("", None) else np.nan for r in rows]) for n in names}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}.") from error
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file by column. Raises UserError where it is none."""
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}.") from error
+    if any(None in row for row in rows):
+        raise UserError(f"{path} is damaged: a row has more cells than there are columns.")
+    return rows

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from hrl.hierarchy import RANK_SEED, Hierarchy
 from hrl.level import under
 from hrl.processes import lost_connection
+from hrl.stopping import Interrupted, close_within
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.episodes import EpisodeCounter
 from hrl.training.policy import HierarchyPolicy
@@ -19,37 +19,8 @@ from hrl.training.session import Session
 from hrl.training.tracking import Tracking
 from hrl.types import BatchedEnv, Observation, UserError
 
-HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
-
-
-class StopRequest:
-    """Ctrl-C, SIGTERM and a terminal that closes ask for a stop after the step at hand; a second of the former two is
-    obeyed at once.
-    """
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-
-    def __enter__(self) -> "StopRequest":
-        asking = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(HANGUP) is not signal.SIG_IGN:  # as under nohup
-            asking.append(HANGUP)
-        self._before = {s: signal.signal(s, self._ask) for s in asking}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def outlast(self) -> None:
-        """The run is ending with an error: SIGTERM, which torchrun sends to those that are left, may not cut it off."""
-        self._before[signal.SIGTERM] = signal.SIG_IGN
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        for s, handler in self._before.items():
-            signal.signal(s, signal.SIG_IGN if s == HANGUP else handler)  # a shell passes on what it was told itself
+STEP_GRACE = 1.0
+"""Seconds that an environment's step gets to end after a stop was requested."""
 
 
 class Training:
@@ -61,6 +32,7 @@ class Training:
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.tracking = Tracking(agent.levels, session.run.total_steps)
         self.counter = EpisodeCounter(env.num_envs, agent.device)
+        self.stop = session.stop
         self.saved_at: int | None = None
         self.processes = session.processes
         if self.processes.size > 1 and not env.steady:
@@ -69,7 +41,9 @@ class Training:
                 "alike; use its sync or async form."
             )
         kind = Reporter if self.processes.first else Bystander
-        self.reporter = kind(session, self._restore(session.resume) if session.resume else 0)
+        self.reporter = kind(
+            session, self._restore(session.resume) if session.resume else 0, env.spec.max_episode_steps
+        )
 
     def _restore(self, checkpoint: Checkpoint) -> int:
         """Put the agent where the checkpoint was taken; the steps then."""
@@ -88,32 +62,40 @@ class Training:
     def run(self) -> signal.Signals | None:
         """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
         try:
-            with StopRequest() as stop, self.reporter.display, self._together(stop):
-                self._train(stop)
+            with self.reporter.display, self._together():
+                self._train()
         finally:
             self.reporter.close()
-            self.env.close()
-        return stop.signal
+            if reason := close_within(self.env.close):
+                self.reporter.display.say(f"warning: {self.env.spec.env_id} could not be closed: {reason}")
+        return self.stop.signal
 
     @contextmanager
-    def _together(self, stop: StopRequest) -> Iterator[None]:
+    def _together(self) -> Iterator[None]:
         """Where another process of the run dies, its replay is lost with it: what is whole is the last checkpoint."""
         try:
             yield
         except RuntimeError as error:
             if self.processes.size == 1 or not lost_connection(error):
                 raise
-            stop.outlast()
+            self.stop.outlast()
             at = self.saved_at
             whole = f"its last checkpoint, at {at:,} steps, is whole" if at else "no checkpoint yet"
             place = f"{self.agent.steps:,} steps. {self.session.folder.path}"
             raise UserError(f"A process of this run died at {place}: {whole}.") from error
 
-    def _train(self, stop: StopRequest) -> None:
+    def _train(self) -> None:
         agent, report, total = self.agent, self.reporter, self.session.run.total_steps
-        obs = self._begin()
-        while agent.steps < total and not self.processes.any(self._to_stop(stop)):
-            obs = self._step(obs)
+        try:
+            obs = self._begin()
+        except Interrupted:
+            return self._checkpoint(None) if self.saved_at is None else None
+        while agent.steps < total and not self.processes.any(self._to_stop()):
+            try:
+                obs = self._step(obs)
+            except Interrupted:
+                self._require_alone()
+                break
             if report.log_due(agent.steps):
                 with self._saving(obs):
                     self.env.verify()
@@ -122,27 +104,40 @@ class Training:
                 self._evaluate(obs)
             if report.save_due(agent.steps) and agent.steps < total:
                 obs = self._save(obs)
-        if self.session.run.eval_freq and agent.steps >= total:
+        if self.session.run.eval_freq and agent.steps >= total and not self.stop:
             self._evaluate(obs)
         if self.saved_at != agent.steps:
             self._checkpoint(obs)
 
-    def _to_stop(self, stop: StopRequest) -> bool:
-        return stop.signal is not None or self.reporter.given_up
+    def _to_stop(self) -> bool:
+        return bool(self.stop) or self.reporter.given_up
 
     def _step(self, obs: Observation) -> Observation:
         """Learning comes while the environments step, from what was seen before."""
         actions = self.agent.act(obs)
-        with self._saving(obs):
+        with self._saving(obs), self.stop.interruptible(STEP_GRACE):
             self.env.send(actions)
         with self._saving(obs, UserError):
-            self.agent.learn(self.session.run.total_steps)
-        with self._saving(obs):
+            self.agent.learn(self.session.run.total_steps, self._in_haste)
+        with self._saving(obs), self.stop.interruptible(STEP_GRACE):
             step = self.env.receive()
         self.agent.observe(step)
         done = step.terminated | step.truncated
         self.reporter.recent.add(self.counter.add(step.reward, step.success, done, step.active))
+        self.reporter.tells_success |= self.env.tells_success
         return step.obs
+
+    def _require_alone(self) -> None:
+        """With other processes, all of them save together: one whose environments do not answer cannot."""
+        if self.processes.size > 1:
+            raise UserError(
+                f"The environments of process {self.processes.rank} did not answer when the run was to stop. Its last "
+                f"checkpoint, at {self.saved_at or 0:,} steps, is whole."
+            )
+
+    def _in_haste(self) -> bool:
+        """Whether to leave out updates that are due. With other processes, all of them must make the same."""
+        return bool(self.stop) and self.processes.size == 1
 
     def _begin(self) -> Observation:
         """Begin an episode in every environment, seeded by the run's seed and the steps so far."""
@@ -150,7 +145,8 @@ class Training:
         self.counter.restart()
         seed = self.session.run.seed * 1_000_003 + self.agent.steps + self.processes.rank * RANK_SEED
         generator = torch.Generator().manual_seed(seed)
-        return self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
+        with self.stop.interruptible(STEP_GRACE):
+            return self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
 
     def _log(self) -> None:
         metrics = self.agent.pop_metrics()
@@ -160,8 +156,11 @@ class Training:
         self.reporter.log(self.agent.steps, metrics)
 
     def _evaluate(self, obs: Observation) -> None:
-        with self._saving(obs):
-            best = self.reporter.evaluate(self.agent.steps, self.policy)
+        try:
+            with self._saving(obs):
+                best = self.reporter.evaluate(self.agent.steps, self.policy)
+        except Interrupted:
+            return  # the loop sees the request
         if best:
             self.checkpoints.save_best(Checkpoint(self.agent.network_tensors(), self._numbers()))
 
@@ -178,12 +177,17 @@ class Training:
     def _save(self, obs: Observation) -> Observation:
         """Checkpoint, and go on."""
         self._checkpoint(obs)
-        return self._begin()
+        try:
+            return self._begin()
+        except Interrupted:
+            return obs  # the loop sees the request
 
-    def _checkpoint(self, obs: Observation) -> None:
+    def _checkpoint(self, obs: Observation | None) -> None:
         """It ends every episode, in the running process too, so that a resumed run equals one that went on."""
         self._log()
-        self.agent.cut(obs)
+        if obs is not None:
+            self.agent.cut(obs)
+        self.reporter.recent.cut()
         # What differs between processes: the others' replays and random states stand under their ranks.
         others = {} if self.processes.first else self.agent.own_tensors()
         parts = self.processes.gather((others, self.agent.fingerprint()))

@@ -10,12 +10,17 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter
+from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from hrl.training.evaluation import Evaluation, Path
-from hrl.training.statistics import Curve
+from hrl.training.statistics import Band, Curve
+
+Dims = tuple[int, int]
+SUBGOALS = ("tab:orange", "tab:purple", "tab:brown", "tab:pink")
+"""Colours of the subgoals that the levels above the lowest set, lowest first."""
 
 
 def trajectories(evaluation: Evaluation) -> np.ndarray | None:
@@ -29,26 +34,32 @@ def trajectories(evaluation: Evaluation) -> np.ndarray | None:
     return image
 
 
-def trajectory_figure(evaluation: Evaluation, title: str = "") -> Figure | None:
-    """Twelve episodes side by side, all on one scale. Of goals with more entries the first two are drawn, where there
-    is a map."""
-    paths = [_in_plane(p) for p in evaluation.paths if p.places and (len(p.places[0]) == 2 or any(p.scene))]
+def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None = None) -> Figure | None:
+    """Twelve episodes side by side, all on one scale, in two dimensions of the goal space: `dims`, or the first two
+    where there are no more or the environment has a map. None where no two dimensions are meant."""
+    paths = [p for p in evaluation.paths if p.places and _drawable(p, dims)]
     if not paths:
         return None
-    low, high = _extent(paths)
+    paths = [_in_plane(p, dims or (0, 1)) for p in paths]
+    low, high = _extent(paths, evaluation.bounds if dims in (None, (0, 1)) else None)
     columns = min(4, len(paths))
     rows = -(-len(paths) // columns)
     aspect = (high[1] - low[1]) / (high[0] - low[0])
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3 * columns, 3 * rows * aspect + 0.6), squeeze=False, layout="constrained"
-    )
+        rows, columns, figsize=(3 * columns, 3 * rows * min(max(aspect, 0.4), 2.5) + 0.8), squeeze=False,
+        layout="constrained", sharex=True, sharey=True,
+    )  # fmt: skip
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, path, episode in zip(axes.flat, paths, evaluation.episodes, strict=False):
-        _draw_path(ax, path)
+        _draw_path(ax, path, evaluation.radius if dims in (None, (0, 1)) else None)
         ax.set_axis_on()
-        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
-        ax.set_title(f"{episode.length} steps{', reached' if episode.success_any else ''}", fontsize=8)
+        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.tick_params(labelsize=7)
+        reached = ", reached" if evaluation.tells_success and episode.success_any else ""
+        ax.set_title(f"{episode.length} steps{reached}", fontsize=8)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
     if title:
@@ -56,20 +67,33 @@ def trajectory_figure(evaluation: Evaluation, title: str = "") -> Figure | None:
     return figure
 
 
-def _in_plane(path: Path) -> Path:
-    """The same along x and y."""
-    flat = lambda xs: [x[:2] for x in xs]  # noqa: E731
-    goal = None if path.goal is None or len(path.goal) < 2 else path.goal[:2]
-    return Path(flat(path.places), flat(path.targets), goal, path.scene)
+def _drawable(path: Path, dims: Dims | None) -> bool:
+    size = len(path.places[0])
+    return max(dims) < size if dims else size == 2 or (size > 2 and any(path.scene))
 
 
-def _extent(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Corners that hold everything, the map included."""
+def _in_plane(path: Path, dims: Dims) -> Path:
+    """The same in two of its dimensions. A map is one of the first two."""
+    flat = lambda xs: [x[list(dims)] for x in xs]  # noqa: E731
+    goal = None if path.goal is None or len(path.goal) <= max(dims) else path.goal[list(dims)]
+    scene = path.scene if dims == (0, 1) else [[]]
+    return Path(flat(path.places), [flat(row) for row in path.subgoals], goal, scene)
+
+
+def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Corners [2] of what is shown: the map, else the task's own bounds, else what the paths and goals hold."""
+    corners = [np.array([[r.x, r.y], [r.x + r.width, r.y + r.height]]) for p in paths for r in p.scene[0]]
+    if corners:
+        everything = np.concatenate(corners)
+        return everything.min(0), everything.max(0)
+    if bounds is not None:
+        return bounds[0], bounds[1]
     points = [np.stack(p.places) for p in paths] + [p.goal[None] for p in paths if p.goal is not None]
-    points += [np.array([[r.x, r.y], [r.x + r.width, r.y + r.height]]) for p in paths for r in p.scene[0]]
+    points += [np.stack([row[i] for row in p.subgoals]) for p in paths for i in range(len(p.subgoals[0]))]
     everything = np.concatenate(points)
-    margin = 0.6 if not any(p.scene[0] for p in paths) else 0.0
-    return everything.min(0) - margin, everything.max(0) + margin
+    low, high = everything.min(0), everything.max(0)
+    margin = 0.05 * max(float((high - low).max()), 1e-6)
+    return low - margin, high + margin
 
 
 def _draw_scene(ax: plt.Axes, path: Path) -> None:
@@ -85,25 +109,35 @@ def _draw_scene(ax: plt.Axes, path: Path) -> None:
         ax.add_patch(Rectangle((r.x, r.y), r.width, r.height, zorder=0, **style))
 
 
-def _draw_path(ax: plt.Axes, path: Path) -> None:
-    _draw_scene(ax, path)
+def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
+    """The path, lighter with time; where each subgoal was set and where it lay; the goal with its radius of success."""
+    if path.scene:
+        _draw_scene(ax, path)
     places = np.stack(path.places)
-    ax.plot(*places.T, color="tab:blue", lw=1.2, label="path")
-    ax.plot(*places[0], "o", color="tab:blue", ms=4, label="start")
-    if path.targets:
-        targets = np.stack(path.targets)
-        fresh = np.r_[True, (np.diff(targets, axis=0) != 0).any(1)]
-        at = places[: len(targets)][fresh]
-        for a, b in zip(at, targets[fresh], strict=True):
-            ax.plot(*np.stack([a, b]).T, color="tab:orange", lw=0.6, alpha=0.7)
-        ax.plot(*targets[fresh].T, "x", color="tab:orange", ms=4, label="subgoals")
+    parts = np.stack([places[:-1], places[1:]], 1)
+    ax.add_collection(LineCollection(list(parts), array=np.arange(len(parts)), cmap="viridis", lw=1.4, zorder=2))
+    ax.plot([], [], color=plt.get_cmap("viridis")(0.4), label="path (from dark to light)")
+    ax.plot(*places[0], "o", color=plt.get_cmap("viridis")(0.0), ms=5, label="start", zorder=3)
+    levels = len(path.subgoals[0]) if path.subgoals else 0
+    for level in range(levels):
+        name = "subgoals" if levels == 1 else f"subgoals of level {level + 1}"
+        _draw_subgoals(ax, places, np.stack([row[level] for row in path.subgoals]), SUBGOALS[level % 4], name)
     if path.goal is not None:
-        ax.plot(*path.goal, "*", color="tab:red", ms=9, label="goal")
+        ax.plot(*path.goal, "*", color="tab:red", ms=9, label="goal", zorder=4)
+        if radius is not None:
+            ax.add_patch(Circle(tuple(path.goal), radius, fill=False, edgecolor="tab:red", lw=0.8, zorder=1))
 
 
-def save_trajectories(evaluation: Evaluation, file: FilePath, title: str) -> bool:
+def _draw_subgoals(ax: plt.Axes, places: np.ndarray, subgoals: np.ndarray, colour: str, name: str) -> None:
+    fresh = np.r_[True, (np.diff(subgoals, axis=0) != 0).any(1)]
+    for a, b in zip(places[: len(subgoals)][fresh], subgoals[fresh], strict=True):
+        ax.plot(*np.stack([a, b]).T, color=colour, lw=0.6, alpha=0.6, zorder=1)
+    ax.plot(*subgoals[fresh].T, "x", color=colour, ms=4, label=name, zorder=3)
+
+
+def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: Dims | None = None) -> bool:
     """Write the picture to a file; False where the paths are in no plane."""
-    figure = trajectory_figure(evaluation, title)
+    figure = trajectory_figure(evaluation, title, dims)
     if figure is None:
         return False
     figure.savefig(file, dpi=130)
@@ -111,25 +145,32 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str) -> boo
     return True
 
 
-def save_curves(groups: Mapping[str, Sequence[Curve]], file: FilePath, tag: str) -> None:
-    """Learning curves by environment, a line an algorithm: interquartile mean over seeds, with their range."""
-    envs = sorted({name.split(" / ")[0] for name in groups})
-    columns = min(3, len(envs))
-    rows = -(-len(envs) // columns)
+def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FilePath, tag: str) -> None:
+    """Learning curves: a panel an environment, a line a group: interquartile mean over its runs, with their range.
+
+    Each line covers the whole range of its runs; where some of them have ended, or not begun, it is dotted.
+    """
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(5.5 * columns, 4 * rows), squeeze=False, layout="constrained")
-    for ax in axes.flat[len(envs) :]:
+    for ax in axes.flat[len(groups) :]:
         ax.set_axis_off()
-    for ax, env in zip(axes.flat, envs, strict=False):
-        for name, curves in groups.items():
-            if name.split(" / ")[0] == env and curves:
-                x, middle, low, high = Curve.band(curves)
-                (line,) = ax.plot(
-                    x, middle, label=f"{name.split(' / ')[1]} ({len(curves)} run{'s' * (len(curves) > 1)})"
-                )
-                ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
+    for ax, (env, lines) in zip(axes.flat, groups.items(), strict=False):
+        for name, curves in lines.items():
+            _draw_band(ax, Band.of(curves), f"{name} ({len(curves)} run{'s' * (len(curves) > 1)})")
         ax.set(title=env, xlabel="environment steps", ylabel=tag)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     figure.savefig(file, dpi=130)
     plt.close(figure)
+
+
+def _draw_band(ax: plt.Axes, band: Band, label: str) -> None:
+    single = len(band.steps) == 1
+    (line,) = ax.plot(
+        band.steps, np.where(band.complete, band.middle, np.nan), marker="o" if single else None, label=label
+    )
+    if not band.complete.all():
+        ax.plot(band.steps, band.middle, ":", color=line.get_color(), lw=1, marker="o" if single else None)
+    ax.fill_between(band.steps, band.low, band.high, color=line.get_color(), alpha=0.2, lw=0)

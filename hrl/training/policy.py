@@ -30,10 +30,10 @@ class HierarchyPolicy:
         """Nothing in force: every level is due."""
         return self.agent.nothing_held(num_envs)
 
-    def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, Tensor | None]:
-        """Actions [N, A], the memory, and the subgoal [N, G] that the bottom level obeys, if there is one."""
+    def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, list[Tensor]]:
+        """Actions [N, A], the memory, and the subgoals [N, G] in force, lowest level first."""
         d = self.agent.decide(obs, memory, "greedy")
-        return d.actions[0], d.memory, d.targets[0] if len(d.targets) > 1 else None
+        return d.actions[0], d.memory, d.targets[:-1]
 
     def place(self, state: Tensor) -> Tensor | None:
         """States [N, D] in the goal space that the bottom level is steered in, or the task's."""

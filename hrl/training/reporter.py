@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from hrl.stopping import Interrupted
 from hrl.training.display import Display
 from hrl.training.episodes import Recent
-from hrl.training.evaluation import Policy
+from hrl.training.evaluation import Evaluation, Policy
 from hrl.training.logger import Logger
 from hrl.training.run import RunConfig
 from hrl.training.session import Session
@@ -33,11 +34,14 @@ class Every:
 class Reporter:
     """Logger, display, recent episodes and evaluations of one run, from `steps` environment steps on."""
 
-    def __init__(self, session: Session, steps: int = 0) -> None:
+    def __init__(self, session: Session, steps: int = 0, time_limit: int | None = None) -> None:
         run = session.run
         self.session = session
         self._set_clocks(run, steps)
-        self.recent = Recent(session.device)
+        self.recent = Recent(session.device, time_limit)
+        self.tells_success = False
+        """Whether the environment has said anything of success so far."""
+        self._told_of_cuts = False
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
         self.elapsed = 0.0
@@ -63,7 +67,7 @@ class Reporter:
         now = time.perf_counter()
         rate = (steps - self._at) / max(now - self._since, 1e-9)
         self.elapsed, self._since, self._at = self.elapsed + now - self._since, now, steps
-        scalars = self.recent.scalars() | {"time/fps": rate, "time/time_elapsed": self.elapsed}
+        scalars = self.recent.scalars(self.tells_success) | {"time/fps": rate, "time/time_elapsed": self.elapsed}
         scalars |= {f"train/{name}": value for name, value in metrics.items()}
         self.logger.write(steps, scalars)
         self.display.update(steps, rate, scalars, self.last_eval)
@@ -80,19 +84,33 @@ class Reporter:
         if self.session.device.type == "cuda":
             torch.cuda.synchronize()  # what is queued belongs to training
         paused = time.perf_counter()
-        result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
+        try:
+            result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
+        except Interrupted:
+            self.eval_due.passed -= 1  # it is to be made when the run goes on
+            raise
         scalars = result.scalars()
         self.last_eval = {**scalars, "steps": float(steps)}
+        self._tell_of_cuts(result)
         self.logger.write(steps, {**scalars, "eval/time_elapsed": self.elapsed + paused - self._since})
         draw = self.session.draw if self.picture_due(steps) else None
         if draw is not None and (image := draw(result)) is not None:
             self.logger.picture("eval/trajectories", steps, image)
         self.display.evaluated(steps, scalars)
         self.given_up = self.session.judge is not None and self.session.judge(steps, scalars)
-        score = scalars["eval/success_rate"], scalars["eval/mean_reward"]
+        score = scalars.get("eval/success_rate", 0.0), scalars["eval/mean_reward"]
         better, self.best = score > self.best, max(score, self.best)
         self._since += time.perf_counter() - paused  # the rate counts training alone
         return better
+
+    def _tell_of_cuts(self, result: Evaluation) -> None:
+        """Say once that evaluation episodes are cut."""
+        if result.cut and not self._told_of_cuts:
+            self._told_of_cuts = True
+            self.display.say(
+                f"note: {result.cut} of {len(result.episodes)} evaluation episodes were cut after {result.limit:,} "
+                "steps and count as truncated; --eval-max-steps sets the limit."
+            )
 
     def close(self) -> None:
         """Close the files."""
@@ -101,6 +119,8 @@ class Reporter:
     def state_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
+            "tells_success": self.tells_success,
+            "evaluations": self.eval_due.passed,
             "recent": self.recent.state_dict(),
             "best": self.best,
             "last_eval": self.last_eval,
@@ -110,6 +130,8 @@ class Reporter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.recent.load_state_dict(state["recent"])
+        self.tells_success = state["tells_success"]
+        self.eval_due.passed = state["evaluations"]
         self.best = tuple(state["best"])
         self.last_eval, self.elapsed = state["last_eval"], state["elapsed"]
 
@@ -117,11 +139,11 @@ class Reporter:
 class Bystander(Reporter):
     """The same clockwork in the other processes of a run, which write and tell nothing."""
 
-    def __init__(self, session: Session, steps: int = 0) -> None:
+    def __init__(self, session: Session, steps: int = 0, time_limit: int | None = None) -> None:
         run = session.run
         self._set_clocks(run, steps)
-        self.given_up = False
-        self.recent, self.display = Recent(session.device), Display(run.total_steps, steps, live=False)
+        self.given_up = self.tells_success = False
+        self.recent, self.display = Recent(session.device, time_limit), Display(run.total_steps, steps, live=False)
 
     def log(self, steps: int, metrics: dict[str, float]) -> None:
         """Nothing."""

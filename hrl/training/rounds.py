@@ -1,14 +1,16 @@
 """The loop of an agent that learns in rounds: logging, evaluation and checkpoints on the count of steps."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from hrl.stopping import Interrupted, close_within
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.episodes import Finished
 from hrl.training.evaluation import Policy
-from hrl.training.loop import StopRequest
 from hrl.training.reporter import Reporter
 from hrl.training.session import Session
 from hrl.types import BatchedEnv
@@ -62,30 +64,57 @@ class Rounds:
     def run(self) -> signal.Signals | None:
         """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
         try:
-            with StopRequest() as stop, self.reporter.display:
-                self._train(stop)
+            with self.reporter.display:
+                self._train()
         finally:
             self.reporter.close()
-            self.env.close()
-        return stop.signal
+            if reason := close_within(self.env.close):
+                self.reporter.display.say(f"warning: {self.env.spec.env_id} could not be closed: {reason}")
+        return self.session.stop.signal
 
-    def _train(self, stop: StopRequest) -> None:
-        learner, report, run = self.learner, self.reporter, self.session.run
-        while learner.steps < run.total_steps and stop.signal is None and not report.given_up:
-            report.recent.add(learner.round(self.env, learner.steps / run.total_steps))
+    def _train(self) -> None:
+        learner, report, run, stop = self.learner, self.reporter, self.session.run, self.session.stop
+        while learner.steps < run.total_steps and not stop and not report.given_up:
+            try:
+                with self._whole(), stop.interruptible():
+                    ended = learner.round(self.env, learner.steps / run.total_steps)
+            except Interrupted:
+                break
+            report.tells_success |= self.env.tells_success
+            report.recent.add_together(ended)
             if report.log_due(learner.steps):
                 report.log(learner.steps, learner.metrics)
             if report.eval_due(learner.steps):
                 self._evaluate()
             if report.save_due(learner.steps) and learner.steps < run.total_steps:
                 self._save()
-        if run.eval_freq and learner.steps >= run.total_steps:
+        if run.eval_freq and learner.steps >= run.total_steps and not stop:
             self._evaluate()
         if self.saved_at != learner.steps:
             self._save()
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A round is made whole or not at all: one that is interrupted, or in which an environment fails, is undone.
+        Where it fails, what is there is saved first."""
+        learner = self.learner
+        before = {name: x.clone() for name, x in learner.tensors().items()}
+        counters = learner.counters()
+        try:
+            yield
+        except BaseException as error:
+            learner.load_tensors(before)
+            learner.load_counters(counters)
+            if isinstance(error, Exception) and self.saved_at != learner.steps:
+                self._save()
+            raise
+
     def _evaluate(self) -> None:
-        if self.reporter.evaluate(self.learner.steps, self.policy):
+        try:
+            best = self.reporter.evaluate(self.learner.steps, self.policy)
+        except Interrupted:
+            return  # the loop sees the request
+        if best:
             self.checkpoints.save_best(Checkpoint(self.learner.network_tensors(), self._numbers()))
 
     def _save(self) -> None:

@@ -1,5 +1,6 @@
 """A run: its settings and its folder `runs/<env>/<algorithm>/<seed>-<time>/`."""
 
+import hashlib
 import json
 import os
 import platform
@@ -7,6 +8,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +19,11 @@ from hrl.execution import Mode
 from hrl.training.checkpoint import Checkpoints
 from hrl.types import UserError
 from hrl.version import __version__
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -30,6 +38,9 @@ class RunConfig:
     """Environment steps between evaluations; 0 for none."""
     eval_episodes: int = 50
     """Episodes an evaluation."""
+    eval_max_steps: int | None = None
+    """Environment steps after which an evaluation episode is cut, and counts as truncated. Default: the environment's
+    own limit, or 1,000 where it has none."""
     eval_env: str | None = None
     """Evaluate during training on another environment id, as the real task behind a batched one."""
     save_freq: int = 50_000
@@ -54,7 +65,7 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise UserError where a value can't be meant."""
-        for name in ("total_steps", "eval_episodes", "log_freq"):
+        for name in ("total_steps", "eval_episodes", "eval_max_steps", "log_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
@@ -125,6 +136,32 @@ class RunFolder:
         }
         self._write(content)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from this run while it goes on. The system drops the lock with the process.
+
+        Raises UserError where another process has it.
+        """
+        if fcntl is None:  # on Windows there is no such lock
+            yield
+            return
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip()
+                raise UserError(
+                    f"The run in {self.path} is going on already, in process {owner or 'unknown'}; stop that first."
+                ) from error
+            except OSError:  # a disk that knows no locks
+                yield
+                return
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
     def prolong(self, total_steps: int) -> None:
         """Note that the run goes on to `total_steps`, and by which command."""
         content = self.read_config()
@@ -133,6 +170,7 @@ class RunFolder:
         self._write(content)
 
     def _write(self, content: dict[str, Any]) -> None:
+        content = {"sha256": _sum(content), **{key: x for key, x in content.items() if key != "sha256"}}
         beside = self.path / ".config.json.writing"
         beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
         beside.replace(self.path / "config.json")
@@ -141,11 +179,25 @@ class RunFolder:
         """What `write_config` wrote. Raises UserError where it is damaged."""
         try:
             content = json.loads((self.path / "config.json").read_text())
-            if not {"env", "run", "agent"} <= set(content["config"]) or not isinstance(content["algorithm"], str):
-                raise ValueError("a part of it is missing")
+            parts = [content["config"][part] for part in ("env", "run", "agent")]
+            if not isinstance(content["algorithm"], str) or not all(isinstance(part, dict) for part in parts):
+                raise ValueError("a part of it is missing or of the wrong kind")
             return content
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path / 'config.json'} is damaged: {error}.") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = str(error) if not isinstance(error, KeyError) else f"it has no {error}"
+            raise UserError(f"{self.path / 'config.json'} is damaged: {reason}.") from error
+
+    @property
+    def edited(self) -> bool:
+        """Whether config.json was changed by hand since it was written."""
+        content = self.read_config()
+        return content.get("sha256") != _sum(content)
+
+
+def _sum(content: dict[str, Any]) -> str:
+    """A checksum of a configuration, its own left out."""
+    plain = {key: x for key, x in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def as_json(config: Any) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import torch
 
 from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes
+from hrl.stopping import StopRequest
 from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.display import warn
 from hrl.training.evaluation import Evaluation, Policy, evaluate
 from hrl.training.run import RunConfig, RunFolder
 from hrl.types import BatchedEnv, UserError
@@ -38,8 +40,11 @@ class Session:
     """The agent of an earlier run, as it was left."""
     resume: Checkpoint | None = None
     processes: Processes = ALONE
-    begin: Callable[[], None] = lambda: None
-    """Called once the agent is built: makes the run folder and writes the resolved configuration into it."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """What asks the run to stop."""
+    begin: Callable[..., None] = lambda lines=(): None
+    """Called once the agent is built, with lines that say what was resolved: makes the run folder, writes the resolved
+    configuration into it, and prints the lines."""
     draw: Callable[[Evaluation], Any] | None = None
     judge: Callable[[int, dict[str, float]], bool] | None = None
     """(steps, scalars of an evaluation) -> whether to give the run up."""
@@ -49,15 +54,18 @@ class Session:
     _read: dict[Which, Checkpoint] = field(default_factory=dict)
 
     def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
-        """In environments of their own."""
+        """In environments of their own. A request to stop leaves it by Interrupted."""
         count = self.run.eval_episodes if episodes is None else episodes
-        return evaluate(policy, self.make_env, count, keep_paths=keep_paths)
+        with self.stop.interruptible():
+            return evaluate(policy, self.make_env, count, keep_paths=keep_paths, max_steps=self.run.eval_max_steps)
 
     def checkpoint(self, which: Which) -> Checkpoint:
         """The best or the last checkpoint of the run; read once."""
         if which not in self._read:
             checkpoints = Checkpoints(self.folder.checkpoints)
             self._read[which] = checkpoints.best() if which == "best" else checkpoints.last()
+            for sentence in checkpoints.warnings:
+                warn(sentence)
         return self._read[which]
 
 

@@ -1,28 +1,54 @@
-"""Videos: episodes of a policy as an mp4."""
+"""Videos: episodes of a policy as an mp4, written frame by frame."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
 
 from hrl.training.evaluation import MakeEvaluationEnv, Policy, evaluate
-from hrl.types import UserError
+from hrl.types import BatchedEnv, UserError
+
+FPS = 30
 
 
-def record(file: Path, policy: Policy, make: MakeEvaluationEnv, episodes: int = 3) -> None:
-    """Render the first evaluation episodes. Raises UserError where the environment does not render."""
+class _Recorder:
+    """Renders the environment before every step, and hands each frame to the encoder at once."""
+
+    def __init__(self, file: Path, episodes: int, progress: Progress) -> None:
+        self.writer: Any = imageio.get_writer(file, fps=FPS, macro_block_size=1)
+        self.progress, self.task = progress, progress.add_task("video", total=episodes)
+        self.frames = 0
+
+    def __call__(self, env: BatchedEnv, subgoals: Tensor | None, running: np.ndarray) -> None:
+        frame = np.asarray(env.render(subgoals)[0])
+        self.writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # encoders want even sizes
+        self.frames += 1
+        self.progress.update(self.task, completed=int(running[0]), description=f"video, {self.frames:,} frames")
+
+
+def record(file: Path, policy: Policy, make: MakeEvaluationEnv, episodes: int, max_steps: int | None = None) -> None:
+    """Render the first evaluation episodes. Raises UserError where the environment does not render.
+
+    Where it is interrupted, the file holds the frames so far.
+    """
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
-    frames: list[np.ndarray] = []
     try:
-        evaluate(policy, make, episodes, num_envs=1, watch=lambda env, mark: frames.append(env.render(mark)[0]))
-        # Encoders want even sizes.
-        cropped = [f[: f.shape[0] // 2 * 2, : f.shape[1] // 2 * 2] for f in frames]
-        imageio.mimwrite(file, cropped, fps=30, macro_block_size=1)  # type: ignore[arg-type]
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            recorder = _Recorder(file, episodes, progress)
+            try:
+                evaluate(policy, make, episodes, num_envs=1, watch=recorder, max_steps=max_steps)
+            finally:
+                recorder.writer.close()
     except Exception as error:
         raise UserError(
-            f"--video: this could not be rendered ({error}). MuJoCo needs a display, or MUJOCO_GL=egl or "
-            "MUJOCO_GL=osmesa with its library; other environments may need their own extra."
+            f"--video: this could not be rendered ({' '.join(str(error).split()) or type(error).__name__}). MuJoCo "
+            "needs a display, or MUJOCO_GL=egl or MUJOCO_GL=osmesa with its library; other environments may need "
+            "their own extra."
         ) from error

@@ -1,0 +1,127 @@
+"""The action boundary: from what agents decide to what an environment's action space asks for, and back.
+
+An agent decides a vector in [-1, 1] for a Box, a number from 0 for Discrete, one number from 0 an entry for
+MultiDiscrete and MultiBinary. The environment receives an element of its space, in its dtype and shape.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+
+class UnsupportedActions(Exception):
+    """An action space that no agent here can use; the message says which."""
+
+
+class ActionMap:
+    """The map between an agent's actions and those of one environment's space.
+
+    `limit` is the bound of entries of a Box that have none, `scale` the share of the range that is used, around its
+    middle. Raises UnsupportedActions for other spaces than Box, Discrete, MultiDiscrete and MultiBinary.
+    """
+
+    def __init__(self, space: gym.Space[Any], limit: float = 1.0, scale: float = 1.0) -> None:
+        self.space = space
+        self.continuous = isinstance(space, spaces.Box)
+        start = np.asarray(getattr(space, "start", 0))
+        self.start = start if start.any() else None
+        if isinstance(space, spaces.Box):
+            self._bound(space, limit, scale)
+        elif not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise UnsupportedActions(f"{type(space).__name__} actions")
+        if not int(np.prod(space.shape or (1,))):
+            raise UnsupportedActions(f"actions without entries ({space})")
+
+    def _bound(self, space: spaces.Box, limit: float, scale: float) -> None:
+        """The range that is used, in float64: half-ranges of float32's largest numbers would overflow."""
+        self.integer = space.dtype.kind in "iub"
+        low, high = (np.asarray(b, dtype=np.float64) for b in (space.low, space.high))
+        below, above = space.bounded_below & np.isfinite(low), space.bounded_above & np.isfinite(high)
+        # Where one side alone has a bound, the range has the same width as where none has.
+        self.low = np.where(below, low, np.where(above, high - 2 * limit, -limit)).ravel()
+        self.high = np.where(above, high, np.where(below, low + 2 * limit, limit)).ravel()
+        if self.integer:
+            self.low, self.high = np.ceil(self.low), np.floor(self.high)
+        self.centre, self.half = self.low / 2 + self.high / 2, (self.high / 2 - self.low / 2) * scale
+        if scale != 1:
+            self.low, self.high = self.centre - self.half, self.centre + self.half
+            if self.integer:
+                self.low, self.high = np.ceil(self.low), np.floor(self.high)
+        self._tensors: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Agents' actions [N, A] or [N] as the environment's [N, *shape], in its dtype."""
+        space: Any = self.space
+        if not self.continuous:
+            numbers = np.asarray(actions).reshape(-1, *(space.shape or ()))
+            return (numbers if self.start is None else numbers + self.start).astype(space.dtype)
+        unit = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+        if self.integer:  # every integer of the range has an equal share of [-1, 1]
+            count = self.high - self.low + 1
+            values = self.low + np.minimum(np.floor((unit + 1) / 2 * count), count - 1)
+        else:
+            values = np.clip(self.centre + unit * self.half, self.low, self.high)
+        shaped = values.reshape(-1, *space.shape)
+        if space.dtype.kind != "f":
+            return np.clip(shaped, space.low, space.high).astype(space.dtype)
+        return np.clip(shaped.astype(space.dtype), space.low, space.high)  # rounding may step over a bound
+
+    def to_env_tensor(self, actions: Tensor) -> Tensor:
+        """The same for an environment that takes tensors, without the host."""
+        space: Any = self.space
+        if not self.continuous:
+            numbers = actions.reshape(-1, *(space.shape or ()))
+            return numbers if self.start is None else numbers + torch.as_tensor(self.start, device=actions.device)
+        if actions.device not in self._tensors:
+            parts = (self.low, self.high, self.centre, self.half)
+            self._tensors[actions.device] = tuple(torch.as_tensor(x).to(actions.device).float() for x in parts)
+        low, high, centre, half = self._tensors[actions.device]
+        if self.integer:
+            count = high - low + 1
+            values = low + torch.minimum(((actions.clamp(-1, 1) + 1) / 2 * count).floor(), count - 1)
+        else:
+            values = torch.clamp(actions * half + centre, low, high)
+        return values.reshape(-1, *space.shape)
+
+    def from_env(self, actions: np.ndarray) -> np.ndarray:
+        """Environment's actions [N, *shape] as agents': [N, A] in [-1, 1], or numbers from 0."""
+        if not self.continuous:
+            return (np.asarray(actions) - (0 if self.start is None else self.start)).astype(np.int64)
+        values = np.asarray(actions, dtype=np.float64).reshape(len(actions), -1)
+        if self.integer:
+            return (values - self.low + 0.5) / (self.high - self.low + 1) * 2 - 1
+        # A bound that two ends share leaves nothing to decide.
+        return np.where(self.half > 0, (values - self.centre) / np.where(self.half > 0, self.half, 1), 0.0)
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Least and largest [A] entries of a Box's actions that are used, float32; [0] for other spaces."""
+        if not self.continuous:
+            return torch.empty(0), torch.empty(0)
+        return torch.as_tensor(self.low).float(), torch.as_tensor(self.high).float()
+
+    def agents_space(self) -> gym.Space[Any]:
+        """What agents decide in: a float32 Box of [-1, 1], or numbers from 0 in one dimension."""
+        space: Any = self.space
+        if isinstance(space, spaces.Box):
+            return spaces.Box(-1.0, 1.0, (len(self.low),), np.float32)
+        if isinstance(space, spaces.Discrete):
+            return spaces.Discrete(int(space.n))
+        if isinstance(space, spaces.MultiDiscrete):
+            return spaces.MultiDiscrete(space.nvec.ravel())
+        return spaces.MultiBinary(int(np.prod(space.shape)))
+
+
+class PlainActions(gym.ActionWrapper[Any, Any, Any]):
+    """An environment whose action space is the agents' own: for libraries with an action boundary of their own."""
+
+    def __init__(self, env: gym.Env[Any, Any], actions: ActionMap) -> None:
+        super().__init__(env)
+        self.actions, self.action_space = actions, actions.agents_space()
+
+    def action(self, action: Any) -> Any:
+        """As the environment's."""
+        return self.actions.to_env(np.asarray(action)[None])[0]

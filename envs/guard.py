@@ -1,0 +1,161 @@
+"""What an environment returns is checked here, once: every value has the form that the rest relies on."""
+
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from hrl.envs.flatten import Picked, leaves, usable
+
+SUCCESS_KEYS = ("is_success", "success")
+"""Where an environment reports success in `info`, in order of preference."""
+
+
+class EnvironmentFault(Exception):
+    """An environment broke its contract in the middle of a run; the sentence names environment and step."""
+
+
+class Guard(gym.Wrapper[Any, Any, Any, Any]):
+    """One environment with observations, rewards, flags and success in one form, and faults as one sentence.
+
+    Entries of the observation that no network here can use (text, sequences, graphs) are left out. Of `info`, the
+    success and the entries named in `keep` pass; the rest may come and go.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], index: int, keep: tuple[str, ...] = ()) -> None:
+        super().__init__(env)
+        self.index, self.steps, self.keep = index, 0, keep
+        self.observation_space = usable(env.observation_space) or env.observation_space
+        self.last_info: dict[str, Any] = {}
+        """As the environment returned it last."""
+        self._leaves = list(leaves(self.observation_space))
+        self._noted = False
+
+    def step(self, action: Any) -> Any:
+        """One step, counted."""
+        self.steps += 1
+        try:
+            answer = self.env.step(action)
+        except (Exception, SystemExit) as error:
+            raise EnvironmentFault(self._raised("step", error)) from error
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            raise EnvironmentFault(
+                self._says("step", "did not return (observation, reward, terminated, truncated, info)")
+            )
+        obs, reward, terminated, truncated, info = answer
+        return (
+            self._observation(obs, "step"),
+            float(self._number(reward, "a reward")),
+            bool(self._number(terminated, "a terminated flag")),
+            bool(self._number(truncated, "a truncated flag")),
+            self._info(info, "step"),
+        )
+
+    def reset(self, **kwargs: Any) -> Any:
+        """A new episode."""
+        try:
+            answer = self.env.reset(**kwargs)
+        except (Exception, SystemExit) as error:
+            raise EnvironmentFault(self._raised("reset", error)) from error
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise EnvironmentFault(self._says("reset", "did not return (observation, info)"))
+        obs, info = answer
+        self._info(info, "reset")
+        return self._observation(obs, "reset"), {}
+
+    def close(self) -> None:
+        """Close the environment. What it raises then is no reason to lose a run."""
+        try:
+            self.env.close()
+        except (Exception, SystemExit) as error:
+            print(f"warning: {self._raised('close', error)}", file=sys.stderr, flush=True)
+
+    # -- the parts -------------------------------------------------------------------------------------------
+
+    def _observation(self, obs: Any, call: str) -> Any:
+        for path, shape in self._leaves:
+            part = obs
+            try:
+                for key in path:
+                    part = part[key]
+                found = part.shape if isinstance(part, np.ndarray) else np.shape(part)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                where = "".join(f"[{key!r}]" for key in path)
+                raise EnvironmentFault(self._says(call, f"returned an observation without {where}")) from error
+            if found != shape:
+                where = "".join(f"[{key!r}]" for key in path)
+                raise EnvironmentFault(
+                    self._says(call, f"returned an observation{where} of shape {found}, not {shape} as its space says")
+                )
+        return self._pruned(obs, self.observation_space)
+
+    def _pruned(self, obs: Any, space: gym.Space[Any]) -> Any:
+        if isinstance(space, spaces.Dict):
+            return {key: self._pruned(obs[key], part) for key, part in space.spaces.items()}
+        if isinstance(space, Picked):
+            return tuple(self._pruned(obs[i], part) for i, part in zip(space.places, space.spaces, strict=True))
+        return obs
+
+    def _number(self, value: Any, name: str) -> Any:
+        """A number that may come as an array of one entry."""
+        if isinstance(value, float | bool):
+            return value
+        try:
+            array = np.asarray(value)
+            if array.size == 1 and array.dtype.kind in "fiub":
+                return array.item()
+        except (ValueError, TypeError):
+            pass
+        raise EnvironmentFault(self._says("step", f"returned {name} that is no single number: {_short(value)}"))
+
+    def _info(self, info: Any, call: str) -> dict[str, Any]:
+        if not isinstance(info, dict):
+            raise EnvironmentFault(self._says(call, f"returned an info that is no dictionary: {_short(info)}"))
+        self.last_info, kept = info, {}
+        for key in SUCCESS_KEYS:
+            if info.get(key) is not None:
+                kept["is_success"] = self._success(key, info[key], call)
+                break
+        for key in self.keep:
+            if key not in info and call == "step":
+                raise EnvironmentFault(self._says(call, f"returned an info without {key!r}, which --goal.info names"))
+            if key in info:
+                kept[key] = self._vector(info[key], key, call)
+        return kept
+
+    def _success(self, key: str, value: Any, call: str) -> bool:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            array = np.asarray(None)
+        if array.dtype.kind not in "fiub" or not array.size or not np.isfinite(array.astype(float)).all():
+            raise EnvironmentFault(self._says(call, f"reported a success that is no truth value: {_short(value)}"))
+        if array.size > 1 and not self.index and not self._noted:
+            self._noted = True
+            note = f"{self._name} reports info[{key!r}] of shape {array.shape}: a step is a success if all entries are."
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        return bool(array.all())
+
+    def _vector(self, value: Any, key: str, call: str) -> np.ndarray:
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise EnvironmentFault(self._says(call, f"returned info[{key!r}] that is no number: {value!r}")) from error
+        return array.ravel()
+
+    @property
+    def _name(self) -> str:
+        return self.spec.id if self.spec else type(self.env.unwrapped).__name__
+
+    def _says(self, call: str, what: str) -> str:
+        return f"Environment {self.index} of {self._name} {what}, in {call}() at its step {self.steps}."
+
+    def _raised(self, call: str, error: BaseException) -> str:
+        return self._says(call, f"raised {type(error).__name__} ({' '.join(str(error).split()) or 'no message'})")
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

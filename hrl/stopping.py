@@ -1,0 +1,118 @@
+"""Requests to stop: Ctrl-C, SIGTERM, and a terminal that closes.
+
+A request is obeyed within two seconds wherever the run is. The loops look at `signal` between two steps. Code that may
+take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, which a request leaves by
+`Interrupted`. A second request ends the process at once.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+GRACE = 1.0
+"""Seconds that a region which usually ends soon gets before it is interrupted."""
+
+
+class Interrupted(BaseException):
+    """A stop was requested inside an interruptible region. No `except Exception` of an environment catches it."""
+
+
+class StopRequest:
+    """Handles the signals while it is entered. Only the main thread can; elsewhere no request arrives."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        """The request, once there is one."""
+        self._grace: list[float] = []  # of the regions that are open, innermost last
+        self._before: dict[int, object] = {}
+        # On Ctrl-C under torchrun each process gets the signal twice: from the terminal and from torchrun.
+        self._repeated = int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        asking = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(HANGUP) is not signal.SIG_IGN:  # as under nohup
+            asking.append(HANGUP)
+        self._before = {number: signal.signal(number, self._ask) for number in asking}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self.signal is not None:
+            _alarm(0.0, signal.SIG_DFL)
+
+    def __bool__(self) -> bool:
+        """Whether a stop was requested."""
+        return self.signal is not None
+
+    @contextmanager
+    def interruptible(self, grace: float = 0.0) -> Iterator[None]:
+        """A region that a request leaves by Interrupted: at once, or after `grace` seconds."""
+        if self.signal is not None and not grace:
+            raise Interrupted
+        self._grace.append(grace)
+        try:
+            yield
+        finally:
+            self._grace.pop()
+
+    def outlast(self) -> None:
+        """Ignore SIGTERM from now on: torchrun sends it to the processes that are left when one has failed."""
+        self._before[signal.SIGTERM] = signal.SIG_IGN
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        for other in () if self._repeated else self._before:  # a shell passes on the hangup that it received itself
+            signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
+        if self._grace and not self._grace[-1]:
+            raise Interrupted
+        _alarm(GRACE, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        for other in self._before:  # from now on also under torchrun
+            signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
+        if self._grace:
+            raise Interrupted
+        _alarm(GRACE, self._interrupt)  # the run's own arithmetic is not cut off
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Leave the region by Interrupted after so many seconds (in the main thread; elsewhere it may take longer)."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    _alarm(seconds, leave)
+    try:
+        yield
+    finally:
+        _alarm(0.0, signal.SIG_DFL)
+
+
+def _alarm(seconds: float, handler: Any) -> None:
+    """Call the handler after so many seconds; 0 cancels."""
+    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def close_within(close: Callable[[], None], seconds: float = 1.0) -> str | None:
+    """Close an environment; the reason where it failed, or did not end in so many seconds."""
+    try:
+        with within(seconds):
+            close()
+    except Interrupted:
+        return f"it did not end within {seconds:g} s"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -1,0 +1,65 @@
+"""Whose code a run folder may run: none but the toolkit's, unless the user says so.
+
+A stored configuration can name modules: an algorithm or a projection of the user's own, an environment that a module
+registers. Importing a module runs its code, so names from a folder are imported only where the user trusts the folder
+or has named the module on the command line.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrl.types import UserError
+
+IMPORTED = ("projection",)
+"""Options of algorithms that name `module:function`."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What may be imported for a run folder."""
+
+    everything: bool = False
+    """Whatever the folder names (`--trust`)."""
+    modules: frozenset[str] = frozenset()
+    """Modules that the user named on this command line."""
+
+    def require(self, folder: Path, algorithm: str, config: Mapping[str, Any]) -> None:
+        """Let the modules that a run folder names be imported. Raises UserError where they are not trusted.
+
+        An environment's module that is loaded already runs no code when it is imported again.
+        """
+        for option, name in named_modules(algorithm, config):
+            loaded = option.startswith("env") and name in sys.modules
+            if not (self.everything or name in self.modules or loaded):
+                raise UserError(
+                    f"The run in {folder} names the module {name!r} ({option}), and importing it runs its code: add "
+                    "--trust if you trust this folder."
+                )
+            allow_own_modules()
+
+
+def named_modules(algorithm: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(option, module) of every name in a configuration that would be imported."""
+    env, run = config["env"], config["run"]
+    named = [("algorithm", algorithm), ("env", env.get("env")), ("env of evaluations", run.get("eval_env"))]
+    for option, name in [*named, *_imported(config["agent"])]:
+        if isinstance(name, str) and ":" in name:
+            yield option, name.rpartition(":")[0]
+
+
+def _imported(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            if key in IMPORTED:
+                yield f"{prefix}{key}", value
+            yield from _imported(value, f"{prefix}{key}.")
+
+
+def allow_own_modules() -> None:
+    """Let modules in the user's own folder be imported."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
