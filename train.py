@@ -16,7 +16,7 @@ import tyro
 from hrl.agents import AGENTS, HierarchyConfig, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
-from hrl.envs.make import make_single, unseen
+from hrl.envs.make import make_single
 from hrl.execution import keep_freed_memory
 from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes, join_processes
@@ -24,6 +24,7 @@ from hrl.stopping import Interrupted, StopRequest
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
 from hrl.training.display import tell, warn
+from hrl.training.hparams import comparable
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
 from hrl.training.session import Session, Which, pick_device
@@ -138,7 +139,7 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 def _with_trust(arguments: list[str]) -> tuple[list[str], Trust]:
     """The options with a value after a bare `--trust`, and what it means."""
     said = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
     return said, Trust(_peek(said, "--trust") == "True")
 
@@ -337,8 +338,6 @@ def make_session(
             return
         for line in lines:
             tell(line)
-        if names := unseen(env):
-            tell(f"Left out of the observation, since no network here reads it: {', '.join(names)}.")
         if run_config.eval_env:
             make(1, iter([0])).close()  # what is wrong with it is told before anything is trained
         if resume is None:
@@ -364,7 +363,7 @@ def make_session(
         stop=stop if stop is not None else StopRequest(),
         begin=begin,
         draw=trajectories,
-        hyperparameters=lambda: _flat({"algorithm": algorithm, **config()}),
+        hyperparameters=lambda: comparable(algorithm, config()),
     )
 
 

@@ -63,21 +63,20 @@ class HierarchyConfig(ABC):
             agent = self._begun(env, session)
             agent.join(session.processes)
             agent.execute(pick_execution(session.run.execution, session.device))
-        session.begin(self.describe(env.spec))
+        session.begin([*unseen(env.spec), *self.describe(env.spec)])
         return Training(agent, env, session).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint."""
-        env = session.make_env(1, None)
-        agent = self._seeded(env, session)
-        checkpoint = session.checkpoint(which)
+        env, checkpoint = session.make_env(1, None), session.checkpoint(which)
+        misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
+            agent = self._seeded(env, session)
             agent.load_networks(checkpoint.tensors)
+        except UserError as error:
+            raise UserError(f"{misfit}: {error}") from error
         except RuntimeError as error:
-            raise UserError(
-                f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}: "
-                "observations, goals or actions have other sizes."
-            ) from error
+            raise UserError(f"{misfit}: observations, goals or actions have other sizes.") from error
         return HierarchyPolicy(agent, env)
 
     def restored(self, session: Session) -> Hierarchy:
@@ -145,7 +144,7 @@ class RoundsConfig(ABC):
             if self.family:
                 require_task_family(env)
             learner = self.learner(env.spec, session)
-        session.begin()
+        session.begin(unseen(env.spec))
         return Rounds(learner, self.policy(learner), env, session).run()
 
     def load(self, session: Session, which: Which) -> Policy:
@@ -192,6 +191,13 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
     def policy(self, learner: MetaLearner) -> AdaptingPolicy:
         """What adapts, before it is adapted."""
         return AdaptingPolicy(learner)
+
+
+def unseen(spec: Spec) -> list[str]:
+    """A line that says what of the observation agents do not see, if there is any."""
+    if not spec.left_out:
+        return []
+    return [f"Left out of the observation, since no network here reads it: {', '.join(spec.left_out)}."]
 
 
 def require_task_family(env: BatchedEnv) -> None:

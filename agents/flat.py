@@ -67,7 +67,8 @@ class FlatConfig(LevelConfig, HierarchyConfig):
         if self.hindsight and task.task_reward is not None:
             task.require_goals("hindsight")
             ring = level.replay
-            level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, self.hindsight_strategy)]
+            told, strategy = spec.info_dim > 0, self.hindsight_strategy
+            level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, strategy, told)]
         return Hierarchy([level], setting.num_envs, device, setting.seed)
 
 

@@ -224,9 +224,8 @@ class HIROConfig(HierarchyConfig):
             relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, span, c.candidates))
         if c.hindsight:
             task.require_goals("high.hindsight")
-            relabels.append(
-                HindsightTask(task, high.replay, low.replay, c.hindsight, c.gamma, span, c.hindsight_strategy)
-            )
+            told, strategy = "info" in low.replay.fields, c.hindsight_strategy
+            relabels.append(HindsightTask(task, high.replay, low.replay, c.hindsight, c.gamma, span, strategy, told))
         if c.hindsight_actions:
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         if c.testing:

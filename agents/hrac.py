@@ -9,8 +9,8 @@ level's actor also lessens
 which is 0 for subgoals within k steps (hrl/adjacency.py). k is the period of the high level. The low level does not
 see where it is, only the way to the subgoal.
 
-The defaults are HIRO's with the constraint; `--preset published` has the paper's settings. Every option of HIRO is there. Unlike there, the constraint holds from the
-first fit on, not before, when ψ knows nothing yet.
+The defaults are HIRO's with the constraint; `--preset published` has the paper's settings. Unlike there, the constraint
+holds from the first fit on, not before, when ψ knows nothing yet.
 """
 
 import signal

@@ -17,6 +17,7 @@ from stable_baselines3.common.logger import Logger as SB3Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
+from hrl.agents.base import unseen
 from hrl.stopping import Interrupted, close_within
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.episodes import EpisodeCounter, Finished
@@ -88,7 +89,7 @@ class SB3Config:
             raise UserError("stable-baselines3's algorithms train in one process; start them without torchrun.")
         with session.stop.interruptible():
             model, bridge = self.make(session), session.make_env(1, None)
-        session.begin()
+        session.begin(unseen(bridge.spec))
         watch = Watch(session, SB3Policy(model, bridge))
         model.set_logger(SB3Logger(folder=None, output_formats=[]))
         try:

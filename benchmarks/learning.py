@@ -29,7 +29,7 @@ from running import RESULTS, ROOT, command, processor, side_by_side
 from hrl.training.logger import STEPS, read_columns
 from hrl.training.pictures import save_curves
 from hrl.training.run import RunFolder
-from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
+from hrl.training.statistics import Curve, student_interval
 
 EPISODES, LONG_EPISODES = 100, 50
 
@@ -150,8 +150,8 @@ def table(results: list[dict[str, Any]]) -> str:
         if rows:
             success, seconds = [r["success_rate_any"] for r in rows], sorted(r["train_seconds"] for r in rows)
             lines.append(
-                f"| {case.env} | {case.name} | {rows[0]['steps']:,} | {_iqm(success)} | "
-                f"{' '.join(f'{s:.2f}' for s in success)} | {_iqm([r['mean_reward'] for r in rows])} | "
+                f"| {case.env} | {case.name} | {rows[0]['steps']:,} | {_mean(success)} | "
+                f"{' '.join(f'{s:.2f}' for s in success)} | {_mean([r['mean_reward'] for r in rows])} | "
                 f"{seconds[len(seconds) // 2]:.0f} ({seconds[-1]:.0f}) | {max(r['date'] for r in rows)} |"
             )
     return "\n".join(lines)
@@ -179,14 +179,14 @@ def long_table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def long_curves(results: list[dict[str, Any]]) -> dict[str, list[Curve]]:
+def long_curves(results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve]]]:
     """The evaluations on the way of every long case, by task and agent."""
-    curves: dict[str, list[Curve]] = {}
+    curves: dict[str, dict[str, list[Curve]]] = {}
     for case in CASES:
         for row in rows_of(case, results) if case.long else []:
             curve = evaluations(case, row["seed"])
             if len(curve.steps):
-                curves.setdefault(f"{case.env} / {case.name}", []).append(curve)
+                curves.setdefault(case.env, {}).setdefault(case.name, []).append(curve)
     return curves
 
 
@@ -203,9 +203,10 @@ def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((r for r in results if _matches(r, case, r["seed"])), key=lambda r: r["seed"])
 
 
-def _iqm(values: list[float]) -> str:
-    low, high = bootstrap_interval(values)
-    return f"{float(interquartile_mean(values)):.2f} [{low:.2f}, {high:.2f}]"
+def _mean(values: list[float]) -> str:
+    """With Student's 95 % interval, from three runs on."""
+    interval = student_interval(values)
+    return f"{np.mean(values):.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
 if __name__ == "__main__":

@@ -55,11 +55,12 @@ def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
     return Probe(env, flat("observation"), flat("achieved_goal"), infos)
 
 
-def find_achieved(seen: Probe) -> tuple[int, ...] | None:
-    """The observation entries that are the achieved goal, where each is there exactly once and moves; else None."""
+def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, ...] | None:
+    """The entries of observations [P, D] that are the achieved goal [P, G], where each is there exactly once and moves;
+    else None."""
     indices = []
-    for column in seen.achieved.T:
-        same = np.flatnonzero((seen.observation == column[:, None]).all(0))
+    for column in achieved.T:
+        same = np.flatnonzero((observation == column[:, None]).all(0))
         if len(same) != 1 or np.ptp(column) == 0:
             return None
         indices.append(int(same[0]))

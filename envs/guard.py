@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from hrl.envs.flatten import Picked, leaves, usable
+from hrl.envs.flatten import Picked, leaves, left_out, usable
 
 SUCCESS_KEYS = ("is_success", "success")
 """Where an environment reports success in `info`, in order of preference."""
@@ -30,6 +30,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self.observation_space = usable(env.observation_space) or env.observation_space
         self.last_info: dict[str, Any] = {}
         """As the environment returned it last."""
+        self.left_out = tuple(left_out(env.observation_space))
+        """Entries of the observation that agents do not see, since no network here can use them."""
         self._leaves = list(leaves(self.observation_space))
         self._noted = False
 
@@ -153,7 +155,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         return f"Environment {self.index} of {self._name} {what}, in {call}() at its step {self.steps}."
 
     def _raised(self, call: str, error: BaseException) -> str:
-        return self._says(call, f"raised {type(error).__name__} ({' '.join(str(error).split()) or 'no message'})")
+        said = " ".join(str(error).split()) or "no message"
+        kind = type(error).__name__
+        return f"Environment {self.index} of {self._name} raised {kind} in {call}() at its step {self.steps}: {said}"
 
 
 def _short(value: Any) -> str:

@@ -26,7 +26,7 @@ from gymnasium.vector import AutoresetMode
 from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.bridge import Bridge
 from hrl.envs.delay import DelayedReward, DelayedRewards
-from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, left_out, usable
+from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, usable
 from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.guard import EnvironmentFault, Guard
 from hrl.envs.recall import Recall, Recalls
@@ -325,14 +325,9 @@ def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[An
     return space
 
 
-def unseen(config: EnvConfig) -> list[str]:
-    """Entries of the observation that agents do not see, since no network here can use them."""
-    if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
-        return []
-    env = _make_one(config, 0)
-    names = left_out(env.env.observation_space) if isinstance(env, Guard) else []
-    env.close()
-    return names
+def _first(env: Any, name: str, default: Any) -> Any:
+    """An attribute of a vector environment's first single one."""
+    return getattr(env.envs[0], name, default) if getattr(env, "envs", None) else default
 
 
 def _spec(
@@ -351,13 +346,14 @@ def _spec(
         "action_high": action_high,
         "max_episode_steps": config.env_kwargs.get("max_episode_steps", steps),
         "info": info,
+        "left_out": getattr(env, "left_out", None) or _first(env, "left_out", ()),
     }
     if not is_goal_space(space):
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
     seen = probe(_make_one(replace(config, reward_delay=0, recall=()), 0, info))
-    achieved = find_achieved(seen)
+    achieved = find_achieved(seen.observation, seen.achieved)
     if achieved is None:
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
         bounds = flat_bounds(space["achieved_goal"])

@@ -65,6 +65,8 @@ class Spec:
     """Entries of info that hindsight is to remember."""
     info_dim: int = 0
     """Numbers in them."""
+    left_out: tuple[str, ...] = ()
+    """Entries of the observation that agents do not see, since no network here can use them."""
 
     @property
     def continuous(self) -> bool:

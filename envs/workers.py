@@ -47,6 +47,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = example.observation_space, example.action_space
         self.metadata = {**example.metadata, "autoreset_mode": autoreset_mode}
         self.spec, self.render_mode = example.spec, example.render_mode
+        self.left_out = getattr(example, "left_out", ())
         example.close()
         self.num_envs = len(makers)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)

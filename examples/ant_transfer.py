@@ -56,7 +56,7 @@ def main() -> None:
         "over the trained low level": trained(f"{again} --low.load {first} --low.frozen True", o.out / "over"),
         "from nothing": trained(again, o.out / "nothing"),
     }
-    curves = {f"the mirrored maze / {name}": [success(run)] for name, run in runs.items()}
+    curves = {"the mirrored maze": {name: [success(run)] for name, run in runs.items()}}
     save_curves(curves, o.out / "curves.png", "success, evaluated")
     print(f"Pictures: {o.out / 'subgoals.png'}, {o.out / 'curves.png'}")
 

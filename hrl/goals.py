@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hrl.stopping import close_within
 from hrl.types import BatchedEnv, Spec, UserError
 
 
@@ -184,7 +185,7 @@ def _moving(
     """The declaration with those entries of the observation that move within `period` random steps."""
     everything = Select(torch.arange(spec.state_dim, device=device))
     moves = measure_bounds(measure(), everything, period, relative=True)
-    indices = (moves.high > LEAST_MOVE * 1.1).nonzero().flatten().tolist()
+    indices = (moves.high > 1.5 * LEAST_MOVE).nonzero().flatten().tolist()
     if not indices:
         raise UserError(
             f"Random steps move nothing of what {spec.env_id} observes, so that no subgoals can be found: declare them "
@@ -281,7 +282,7 @@ def measure_bounds(
         low, high = torch.minimum(low, seen.amin(0)), torch.maximum(high, seen.amax(0))
         restart = (step.terminated | step.truncated | ~step.active).unsqueeze(-1) | ((t + 1) % period == 0)
         start = torch.where(restart, project(step.obs.state), start)
-    env.close()
+    close_within(env.close)
     if relative:
         half = torch.maximum(high, -low).clamp_min(LEAST_MOVE) * 1.1
         return _Bounds(-half, half)

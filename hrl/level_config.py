@@ -66,8 +66,9 @@ class LevelConfig(LearnerConfig):
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, where a value cannot be meant."""
-        positive = {"lr", "actor_lr", "entropy", "batch_size", "replay", "every", "policy_delay", "tau", "tasks"}
+        positive = {"lr", "actor_lr", "batch_size", "replay", "every", "policy_delay", "tau", "tasks"}
         not_negative = {
+            "entropy",
             "updates",
             "warmup",
             "wait",

@@ -84,6 +84,10 @@ class Spec(Protocol):
     @property
     def max_episode_steps(self) -> int | None: ...
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Entries of the observation that agents do not see."""
+
+    @property
     def info_dim(self) -> int:
         """Numbers of a step's info that hindsight is to remember."""
 

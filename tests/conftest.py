@@ -35,9 +35,11 @@ def setting(env: Bridge, seed: int = 0) -> Setting:
 def small_hiro(period: int = 3, **high: object) -> HIROConfig:
     """A HIRO of few units that acts without exploration and does not learn by itself."""
     return HIROConfig(
-        low=Low(hidden=(8,), noise=(0.0,), replay=4000, batch_size=32, every=10**9),
-        high=High(hidden=(8,), noise=(0.0,), replay=4000, batch_size=32, every=10**9, period=period, gamma=0.9,
-                  reward_scale=1.0, **high),  # type: ignore[arg-type]
+        low=Low(hidden=(8,), noise=(0.0,), random=(0.0, 0.0), replay=4000, batch_size=32, every=10**9,
+                reward="distance", hindsight=0.0),
+        high=High(**{"hidden": (8,), "noise": (0.0,), "random": (0.0, 0.0), "replay": 4000, "batch_size": 32,
+                     "every": 10**9, "period": period, "gamma": 0.9, "reward_scale": 1.0, "reward_offset": 0.0,
+                     "hindsight": 0.0, "hindsight_actions": 0.0, "correction": True, **high}),  # type: ignore[arg-type]
         goal=GoalConfig(low=(-1.0,), high=(1.0,)),
         starts=0,
     )  # fmt: skip

@@ -29,10 +29,10 @@ def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
     return run_of(folder)
 
 
-def start(*arguments: str, processes: int = 1) -> "subprocess.Popen[str]":
-    """A training that goes on beside the test, and is stopped at its end if it has not ended."""
+def start(*arguments: str, processes: int = 1, script: str = "train.py") -> "subprocess.Popen[str]":
+    """A training (or another script) that goes on beside the test, and is stopped at its end if it has not ended."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "train.py"), *arguments]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / script), *arguments]
     started.append(subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},

@@ -1,6 +1,8 @@
 """Tiny Gymnasium environments whose every transition can be told by hand. Importing registers them."""
 
-from typing import Any
+import time
+from pathlib import Path
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -118,3 +120,134 @@ gym.register("Ledger-v0", Ledger)
 gym.register("GoalLine-v0", GoalLine, max_episode_steps=12)
 gym.register("Mixed-v0", Mixed, max_episode_steps=5)
 gym.register("Pixels-v0", Pixels)
+
+
+class Stuck(gym.Env[np.ndarray, np.ndarray]):
+    """Never ends by itself. At the `at`-th call of `where` it sleeps for ever, and leaves a file `marker` first."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, where: str = "", at: int = 1, marker: str = "", render_mode: str | None = None) -> None:
+        self.where, self.at, self.marker, self.calls, self.render_mode = where, at, marker, 0, render_mode
+        self._call("init")
+
+    def _call(self, name: str) -> None:
+        self.calls += name == self.where
+        if name == self.where and self.calls == self.at:
+            Path(self.marker).touch()
+            while True:
+                time.sleep(1000)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._call("reset")
+        return self._obs(), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        self._call("step")
+        return self._obs(), 0.0, False, False, {}
+
+    def render(self) -> np.ndarray:
+        self._call("render")
+        return np.zeros((16, 16, 3), np.uint8)
+
+    def close(self) -> None:
+        self._call("close")
+
+    def _obs(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
+
+
+gym.register("Stuck-v0", Stuck)
+
+
+class Drawn(gym.Env[Any, Any]):
+    """Observes and acts in spaces that a test sets, and keeps every action that is not of its space."""
+
+    observed: ClassVar[gym.Space[Any]] = spaces.Discrete(2)
+    acted: ClassVar[gym.Space[Any]] = spaces.Discrete(2)
+    wrong: ClassVar[list[Any]] = []
+
+    def __init__(self) -> None:
+        self.observation_space, self.action_space = Drawn.observed, Drawn.acted
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        if not self.action_space.contains(action):
+            Drawn.wrong.append(action)
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+
+class Said(gym.Env[np.ndarray, np.ndarray]):
+    """Returns what a test wants of it, from its `at`-th step on."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    says: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, at: int = 3) -> None:
+        self.at, self.steps = at, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        self.steps += 1
+        told = Said.says if self.steps >= self.at else {}
+        return (
+            told.get("obs", np.full(3, 0.1, np.float32)), told.get("reward", 1.0), told.get("terminated", False),
+            told.get("truncated", False), told.get("info", {}),
+        )  # fmt: skip
+
+
+class GoalForm(gym.Env[Any, np.ndarray]):
+    """A goal environment whose goals have a form of their own, which its reward insists on; it may read info."""
+
+    def __init__(self, shape: tuple[int, ...] = (2, 1), kind: str = "float32", reads_info: bool = False) -> None:
+        dtype = np.dtype(kind).type
+        goal = spaces.Box(-9, 9, tuple(shape), dtype)
+        self.reads_info, self.goal_space = reads_info, goal
+        self.observation_space = spaces.Dict(
+            observation=spaces.Box(-9.0, 9.0, (2,), np.float32), achieved_goal=goal, desired_goal=goal
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.x, self.t = np.zeros(self.goal_space.shape), 0
+        self.goal = self.np_random.integers(-3, 4, self.goal_space.shape).astype(self.goal_space.dtype)
+        return self._obs(), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        self.t += 1
+        self.x = np.clip(self.x + float(action[0]), -9, 9)
+        info = {"bonus": float(self.t)}
+        obs = self._obs()
+        reward = self.compute_reward(obs["achieved_goal"], self.goal, info)
+        return obs, float(reward), False, False, info | {"is_success": bool(reward >= 0)}
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> Any:
+        for goal in (achieved, desired):
+            assert goal.dtype == self.goal_space.dtype, goal.dtype
+            assert goal.shape[-len(self.goal_space.shape) :] == self.goal_space.shape, goal.shape
+        axes = tuple(range(-len(self.goal_space.shape), 0))
+        reward = (np.abs(achieved.astype(float) - desired) <= 0.5).all(axis=axes) - 1.0
+        return reward + (100 * np.asarray(info["bonus"]) if self.reads_info else 0.0)
+
+    def _obs(self) -> dict[str, np.ndarray]:
+        achieved = self.x.astype(self.goal_space.dtype)
+        seen = np.array([self.t / 10, self.x.ravel()[0]], np.float32)
+        return {"observation": seen, "achieved_goal": achieved, "desired_goal": self.goal.copy()}
+
+
+gym.register("Drawn-v0", Drawn, max_episode_steps=5)
+gym.register("Said-v0", Said, max_episode_steps=20)
+gym.register("GoalForm-v0", GoalForm, max_episode_steps=12)

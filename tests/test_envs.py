@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.flatten import flat_dim, flatten_batch
-from hrl.envs.goals import Probe, find_achieved
+from hrl.envs.goals import find_achieved
 from hrl.envs.make import make_single
 from hrl.envs.workers import WorkerEnv
 
@@ -102,9 +102,9 @@ def test_the_achieved_goal_is_found_in_the_observation_or_added_to_it():
 
 def test_an_achieved_goal_that_stands_in_two_places_or_never_moves_is_not_guessed():
     moving, still = np.arange(6.0)[:, None], np.zeros((6, 1))
-    assert find_achieved(Probe(np.hstack([still, moving]), moving)) == (1,)
-    assert find_achieved(Probe(np.hstack([moving, moving]), moving)) is None
-    assert find_achieved(Probe(np.hstack([still, moving]), still)) is None
+    assert find_achieved(np.hstack([still, moving]), moving) == (1,)
+    assert find_achieved(np.hstack([moving, moving]), moving) is None
+    assert find_achieved(np.hstack([still, moving]), still) is None
 
 
 def test_the_tasks_reward_is_the_environments_own_and_says_what_ends_an_episode():

@@ -19,7 +19,7 @@ from hrl.goals import GoalConfig
 from hrl.training.episodes import EpisodeCounter
 from hrl.training.evaluation import evaluate, interval
 from hrl.training.policy import HierarchyPolicy
-from hrl.training.statistics import Curve, bootstrap_interval, interquartile_mean
+from hrl.training.statistics import Band, Curve, bootstrap_interval, interquartile_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,14 +91,18 @@ def test_the_interquartile_mean_is_the_mean_of_the_middle_half():
     assert low < interquartile_mean(even) < high
 
 
-def test_curves_are_compared_where_all_runs_have_been():
+def test_curves_cover_the_whole_range_of_their_runs():
     curves = [
         Curve(np.array([0.0, 10.0]), np.array([0.0, 1.0])),
         Curve(np.array([2.0, 6.0]), np.array([1.0, 1.0])),
+        Curve(np.array([4.0]), np.array([0.7])),  # evaluated once
     ]
-    x, middle, low, high = Curve.band(curves, points=3)
-    assert x.tolist() == [2, 4, 6] and low.tolist() == pytest.approx([0.2, 0.4, 0.6]) and high.tolist() == [1, 1, 1]
-    assert middle.tolist() == pytest.approx([0.6, 0.7, 0.8])
+    band = Band.of(curves)
+    assert band.steps.tolist() == [0, 2, 4, 6, 10] and band.complete.tolist() == [False, False, True, False, False]
+    assert band.low.tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6, 1.0])
+    assert band.high.tolist() == pytest.approx([0.0, 1.0, 1.0, 1.0, 1.0])
+    assert band.middle[0] == 0 and band.middle[1] == pytest.approx(0.6)
+    assert band.middle[2] == pytest.approx(0.7)  # of .4, .7 and 1 the middle half
 
 
 def test_nothing_imports_upward():
@@ -143,7 +147,7 @@ def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):
     assert done.returncode == 0, done.stderr
     (run,) = (p.parent for p in tmp_path.rglob("config.json"))
     evaluated = subprocess.run(
-        [str(script.with_name("hrl-evaluate")), str(run), "--episodes", "1", "--json"],
+        [str(script.with_name("hrl-evaluate")), str(run), "--episodes", "1", "--json", "--trust"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr

@@ -23,18 +23,21 @@ def halves(state: torch.Tensor) -> torch.Tensor:
 def test_goal_environments_need_no_declaration():
     space = build("GoalLine-v0")
     assert space.project(torch.tensor([[7.0, 3.0]])).tolist() == [[3.0]]
-    # Bounds from the observation space [-9, 9], as a displacement.
-    assert (space.low.tolist(), space.high.tolist()) == ([-9.0], [9.0])
+    # Displacements are measured: ten steps of at most .5. Places have the observation space's bounds.
+    assert torch.equal(space.low, -space.high) and 1.0 < space.high[0] <= 10 * 0.5 * 1.1
     assert build("GoalLine-v0", relative=False).low.tolist() == [-9.0]
+    assert build("GoalLine-v0", bounds="space").high.tolist() == [9.0]
 
 
-def test_without_goals_the_whole_observation_is_one_and_bounds_are_measured():
+def test_without_goals_subgoals_are_what_moves_and_bounds_are_measured():
+    # Ledger observes its episode's number, which stands still within an episode, and the step.
     space = build("Ledger-v0", relative=False)
-    assert space.dim == 2
+    assert space.dim == 1 and space.project(torch.tensor([[3.0, 5.0]])).tolist() == [[5.0]]
     # 4 environments begin with episodes 0 to 3 and count on; no episode is longer than 7 steps.
-    assert space.low[1] == pytest.approx(-0.35) and space.high[1] == pytest.approx(7.35)
+    assert space.low[0] == pytest.approx(-0.35) and space.high[0] == pytest.approx(7.35)
     moving = build("Ledger-v0")
-    assert torch.equal(moving.low, -moving.high) and moving.high[1] == pytest.approx(7 * 1.1)
+    assert torch.equal(moving.low, -moving.high) and moving.high[0] == pytest.approx(7 * 1.1)
+    assert build("Ledger-v0", low=(-1.0,), high=(1.0,)).dim == 2  # where bounds are given, all of it
 
 
 def test_a_projection_may_be_a_function():

@@ -130,7 +130,7 @@ def test_what_is_remembered_of_an_episode_ends_with_it():
     state, flag = torch.zeros(2, 3), torch.tensor([False, True])
     _, memory, _ = actor.decide(Observation(state, torch.zeros(2, 0)), actor.start(2))
     obs = Observation(state, torch.zeros(2, 0))
-    step = Step(obs, obs, torch.zeros(2), ~flag & flag, flag, ~flag | flag, ~flag & flag, 2)
+    step = Step(obs, obs, torch.zeros(2), ~flag & flag, flag, ~flag | flag, ~flag & flag, 2, torch.zeros(2, 0))
     (target, _, elapsed, _), _ = actor.after(memory, step)
     assert torch.equal(target[0], memory[0][0]) and target[1] == 0 and elapsed.tolist() == [1, 2]
 

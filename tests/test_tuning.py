@@ -43,7 +43,8 @@ def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
             float(tuner._outer({**raw, name: raw[name] + s}, now, following, noise).detach()) for s in (0.1, -0.1)
         )
         slope = (ahead - behind) / 0.2
-        assert float(gradient[name]) == pytest.approx(slope, rel=0.05)
+        # The loss is of order 1 in float32, so that the slope is known to some 1e-7 / 0.2.
+        assert float(gradient[name]) == pytest.approx(slope, rel=0.05, abs=1e-6)
 
 
 def test_what_is_tuned_is_in_force():

@@ -1,8 +1,8 @@
 """Tuned hyperparameters per environment, one YAML file an algorithm.
 
-A file maps environment ids, or patterns of them, to option values; `default` holds for every environment and
-`debug` makes a run of seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file that `extends` another algorithm's adds to
-what is there.
+A file maps environment ids, or patterns of them, to option values; `default` holds for every environment, `debug` makes
+a run of seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file that
+`extends` another algorithm's adds to its entries.
 """
 
 from fnmatch import fnmatch

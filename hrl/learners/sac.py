@@ -33,7 +33,9 @@ class SAC(Learner):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.action_dim = action_dim
         self.learned = config.entropy is None
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(1.0 if config.entropy is None else config.entropy)))
+        alpha = 1.0 if config.entropy is None else config.entropy
+        # exp(-inf) = 0: without a bonus for entropy.
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha) if alpha > 0 else -math.inf))
         self.target_entropy = -float(action_dim)
         self.actor_optimiser = Adam(self.actor.parameters(), config.actor_lr or config.lr)
         self.critic_optimiser = Adam(self.critic.parameters(), config.lr)

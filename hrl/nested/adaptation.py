@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from hrl.functional import call
 from hrl.learners.policy_gradient import Trajectories, dice, score, surrogate
-from hrl.nested.inner import Descent
+from hrl.nested.inner import Descent, parameters
 from hrl.nested.optimisers import SGD
 from hrl.nested.trees import Tree, detached, tree_map
 
@@ -28,7 +28,7 @@ class Adaptation:
     ) -> None:
         self.policy, self.lr, self.first_order = policy, lr, first_order
         self.loss = dice if correction else score
-        named = {name: x.detach().clone() for name, x in policy.named_parameters()}
+        named = parameters(policy)
         self.initial: Params = {name: x for name, x in named.items() if adapts(name)}
         self.shared: Params = {name: x for name, x in named.items() if not adapts(name)}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hrl.nested.estimate import Estimate, OuterLoss
-from hrl.nested.inner import Inner, State
+from hrl.nested.inner import Inner, State, require_real
 from hrl.nested.trees import Ravel, Tree, detached, norm
 from hrl.nested.unrolled import detached_walk
 from hrl.types import UserError
@@ -31,6 +31,7 @@ class Evolution:
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
         """The state that follows is that of the unperturbed meta-parameters."""
+        require_real(meta, "meta-parameters")
         ravel, state, meta = Ravel(meta), state.detached(), detached(meta)
         centre = ravel.vector(meta)
         noise = self.noise.draw(self.pairs, centre)

@@ -3,7 +3,7 @@
 import torch
 
 from hrl.nested.estimate import Estimate, OuterLoss, refuse
-from hrl.nested.inner import Inner, State
+from hrl.nested.inner import Inner, State, require_real
 from hrl.nested.solvers import ConjugateGradient, Solver
 from hrl.nested.trees import Ravel, Tree, norm, pullback, tree_map
 from hrl.nested.unrolled import detached_walk
@@ -33,6 +33,7 @@ class Implicit:
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
         """Raises UserError where the theorem or the solver does not apply."""
+        require_real(meta, "meta-parameters")
         end = detached_walk(self.inner, state.detached(), meta, self.steps)
         (behind, direct), loss = torch.func.grad_and_value(outer, argnums=(0, 1))(end.params, meta)
         ravel = Ravel(end.params)
@@ -52,7 +53,14 @@ class Implicit:
         if self.solver.symmetric:
             metrics["curvature"] = solution.curvature
             gradient = refuse(
-                (solution.curvature <= 0) | (solution.asymmetry > ASYMMETRY),
+                ~(solution.residual <= self.solver.accept) & (solution.curvature > 0),
+                gradient,
+                "Conjugate gradients did not solve for the implicit gradient: more than "
+                f"{self.solver.accept:g} of the residual is left. Take more of their steps. Where the inner map is no "
+                "gradient step but contracts, use Implicit with Neumann.",
+            )
+            gradient = refuse(
+                ~(solution.curvature > 0) | (solution.asymmetry > ASYMMETRY),
                 gradient,
                 "Conjugate gradients need an inner loss that is positively curved where the inner optimisation "
                 "stopped; this one is not, or the inner map is no gradient step. Take more inner steps or use "
@@ -61,7 +69,7 @@ class Implicit:
         else:
             metrics["contraction"] = solution.contraction
             gradient = refuse(
-                solution.contraction >= 1,
+                ~(solution.contraction < 1),
                 gradient,
                 "The inner map does not contract where the inner optimisation stopped, so that Neumann's series "
                 "diverges. Take smaller inner steps, or use Unrolled or conjugate gradients.",

@@ -1,6 +1,7 @@
 """The inner optimisation: what it moves, and one step of it as a function of the meta-parameters."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -55,7 +56,8 @@ class Descent:
         self.optimiser: Optimiser = optimiser if optimiser is not None else SGD()
 
     def begin(self, params: Tree) -> State:
-        """Before the first step."""
+        """Before the first step. Raises UserError for parameters that no gradient can move."""
+        require_real(params, "inner parameters")
         return State(params, self.optimiser.begin(params), 0)
 
     def step(self, state: State, meta: Tree, first_order: bool = False) -> State:
@@ -73,6 +75,11 @@ class Descent:
                 "inner loss is least does not depend on it. Use Unrolled, or PES where many steps are needed."
             )
         lr: Any = self.optimiser.rate
+        if not bool(torch.as_tensor(lr).detach() > 0):
+            raise UserError(
+                f"An implicit gradient needs an inner learning rate above 0, not {float(lr):g}: under a rate of 0 "
+                "every point is a fixed point."
+            )
 
         def descend(params: Tree, meta: Tree, step: int) -> Tree:
             gradient = torch.func.grad(self.loss)(params, meta, step)
@@ -88,7 +95,8 @@ class Iteration:
         self.function = function
 
     def begin(self, params: Tree) -> State:
-        """Before the first application."""
+        """Before the first application. Raises UserError for values that no gradient can move."""
+        require_real(params, "inner values")
         return State(params, (), 0)
 
     def step(self, state: State, meta: Tree, first_order: bool = False) -> State:
@@ -105,5 +113,40 @@ class Iteration:
 
 
 def parameters(module: nn.Module) -> dict[str, Tensor]:
-    """A module's parameters by name, without history: what `torch.func.functional_call` takes."""
-    return {name: x.detach().clone() for name, x in module.named_parameters()}
+    """A module's trainable parameters by name, without history: what `torch.func.functional_call` takes.
+
+    Frozen ones (`requires_grad=False`) stay the module's own. Raises UserError for modules that are no function of
+    their parameters: with running statistics that each call changes, or with parameters that share memory.
+    """
+    require_functional(module)
+    return {name: x.detach().clone() for name, x in module.named_parameters() if x.requires_grad}
+
+
+def require_functional(module: nn.Module) -> None:
+    """Raise UserError where calling a module under other parameters would not do what it says."""
+    for name, part in module.named_modules():
+        if part.training and getattr(part, "track_running_stats", False):
+            raise UserError(
+                f"{name or 'The module'} ({type(part).__name__}) keeps running statistics, which every call changes: "
+                "put it into evaluation mode with eval(), or use GroupNorm or LayerNorm."
+            )
+    # Parameters may be neighbours in one storage, as a flat optimiser has them, but must not overlap.
+    places = sorted((x.data_ptr(), x.data_ptr() + x.nbytes, name) for name, x in module.named_parameters() if x.nbytes)
+    for (_, end, first), (begin, _, name) in pairwise(places):
+        if begin < end:
+            raise UserError(
+                f"The parameters {first} and {name} share memory, and would drift apart when they are moved one by "
+                "one: make them one nn.Parameter, or compute one from the other."
+            )
+
+
+def require_real(tree: Tree, name: str) -> None:
+    """Raise UserError where a leaf is no tensor of floating-point numbers."""
+    for path, leaf in torch.utils._pytree.tree_flatten_with_path(tree)[0]:
+        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+            kind = str(leaf.dtype).removeprefix("torch.") if isinstance(leaf, Tensor) else type(leaf).__name__
+            place = "".join(map(str, path))
+            raise UserError(
+                f"The {name}{place} must be floating-point tensors, which have gradients, not {kind}; keep other "
+                "values outside."
+            )

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+TINY = 1e-38
 Matvec = Callable[[Tensor], Tensor]
 
 
@@ -29,16 +30,22 @@ class Solver(Protocol):
 
     symmetric: bool
     """Whether it takes A for symmetric."""
+    accept: float
+    """Greatest residual of a solution; inf where the series says what it is worth."""
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution: ...
 
 
 @dataclass(frozen=True)
 class ConjugateGradient:
-    """Hestenes & Stiefel 1952, at most `steps`, until the residual is `tolerance` times what it was."""
+    """Hestenes & Stiefel 1952, at most `steps`, until the residual is `tolerance` times what it was.
+
+    A solution whose residual is above `accept` is none: A was not symmetric, or the steps were too few.
+    """
 
     steps: int = 20
     tolerance: float = 1e-10
+    accept: float = 0.1
     symmetric = True
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution:
@@ -67,6 +74,7 @@ class Neumann:
     """x = Σ_{k<terms} (I - A)^k b: right up to ρ^terms where I - A contracts with rate ρ."""
 
     terms: int = 20
+    accept = float("inf")
     symmetric = False
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution:
@@ -76,7 +84,8 @@ class Neumann:
             term = term - matvec(term)
             x = x + term
         rest = term - matvec(term)
-        contraction = rest.norm() / term.norm()
+        # Where nothing is left of b there is nothing to contract.
+        contraction = torch.where(term.norm() > 0, rest.norm() / term.norm().clamp_min(TINY), 0.0)
         nothing = torch.zeros_like(contraction)
         return Solution(x, _relative(rest, b), nothing + torch.inf, nothing, contraction)
 

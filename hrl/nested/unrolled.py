@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hrl.nested.estimate import Estimate, OuterLoss
-from hrl.nested.inner import Inner, State
+from hrl.nested.inner import Inner, State, require_real
 from hrl.nested.trees import Tree, detached, norm, pullback, tree_map
 from hrl.types import UserError
 
@@ -36,6 +36,7 @@ class Unrolled:
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
         """Exact for these `steps` from `state`, but for `last` and `first_order`."""
+        require_real(meta, "meta-parameters")
         begun = detached_walk(self.inner, state.detached(), meta, self.steps - self.last)
         loss, gradient, initial, end = self._through(outer, begun, meta)
         full = self.last == self.steps

@@ -72,6 +72,8 @@ class HindsightTask:
     gamma: float
     period: int
     strategy: Strategy = "future"
+    info: bool = False
+    """Whether the reward reads what the bottom level's ring remembers of each step's info."""
 
     @property
     def asks_host(self) -> bool:
@@ -116,7 +118,7 @@ class HindsightTask:
 
     def _told(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
         """What info said at each step, and at the last one again; nothing where it is not remembered."""
-        if "info" not in self.steps.fields:
+        if not self.info:
             return ()
         told = self.steps.get(following.later(-1), "info")  # a row holds what came of its action
         last = (t.length - 1).view(-1, 1, 1).expand(-1, 1, told.shape[-1])

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrl.stopping import close_within
+from hrl.training.display import warn
 from hrl.training.episodes import Episode, EpisodeCounter
 from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
 
@@ -141,7 +143,8 @@ def evaluate(
     try:
         return _Evaluating(policy, env, episodes, seed, keep_paths, max_steps).run(watch)
     finally:
-        env.close()
+        if reason := close_within(env.close):
+            warn(f"an evaluation's environments could not be closed: {reason}")
 
 
 class _Evaluating:

@@ -46,8 +46,7 @@ class Logger:
         """One entry of the HParams tab."""
         from torch.utils.tensorboard.summary import hparams
 
-        simple = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
-        for summary in hparams(simple, metrics):
+        for summary in hparams(values, metrics):
             self._tensorboard._get_file_writer().add_summary(summary)
         self._tensorboard.flush()
 

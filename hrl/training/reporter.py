@@ -49,7 +49,8 @@ class Reporter:
         self.logger = Logger(session.folder.path, steps if session.resume else None)
         self.display = Display(run.total_steps, steps, run.progress)
         if session.hyperparameters and not session.resume:
-            self.logger.hyperparameters(session.hyperparameters(), {"eval/success_rate": 0.0, "eval/mean_reward": 0.0})
+            judged = ("eval/success_rate", "eval/success_rate_final", "eval/mean_reward")
+            self.logger.hyperparameters(session.hyperparameters(), dict.fromkeys(judged, 0.0))
         if session.resume:
             self.load_state_dict(session.resume.numbers["reporter"])
         self._since, self._at = time.perf_counter(), steps

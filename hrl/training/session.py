@@ -49,7 +49,7 @@ class Session:
     judge: Callable[[int, dict[str, float]], bool] | None = None
     """(steps, scalars of an evaluation) -> whether to give the run up."""
     hyperparameters: Callable[[], dict[str, Any]] | None = None
-    """The resolved configuration, flat, for TensorBoard."""
+    """What TensorBoard's HParams tab compares runs by."""
 
     _read: dict[Which, Checkpoint] = field(default_factory=dict)
 

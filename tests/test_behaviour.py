@@ -1,0 +1,326 @@
+"""Behaviour that a small slip in the code would change, each seen to fail with that slip put in."""
+
+import pytest
+import torch
+from conftest import CPU, everything, roll, setting, small_hiro
+from gymnasium.vector import AutoresetMode
+from test_nested import f64
+from test_replay import fill, ring, transition
+
+from hrl.agents.base import Setting
+from hrl.commands import Subgoal, Task
+from hrl.envs import EnvConfig, make_env
+from hrl.goals import GoalSpace, Select, measure_bounds
+from hrl.hierarchy import Hierarchy
+from hrl.learners.adam import Adam
+from hrl.learners.base import Batch, LearnerConfig
+from hrl.learners.td3 import TD3
+from hrl.level import Level
+from hrl.level_config import LevelConfig
+from hrl.nested import SGD, ConjugateGradient, Guard, Implicit, Iteration
+from hrl.replay.hindsight import HindsightGoals, HindsightTask
+from hrl.replay.rewards import StepRewards
+from hrl.replay.ring import Replay, Rows
+from hrl.types import UserError
+
+# -- acting --------------------------------------------------------------------------------------------------
+
+
+def noisy_hiro(testing: float):
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
+    config = small_hiro(testing=testing)
+    config.low.noise = (0.5,)
+    return config.build(setting(env)), env
+
+
+def test_below_a_subgoal_under_test_nothing_explores_and_elsewhere_everything_does():
+    for testing in (1.0, 0.0):
+        agent, env = noisy_hiro(testing)
+        obs = env.reset(0)
+        actions = agent.act(obs)
+        low = agent.levels[0]
+        greedy = low.decide(obs.state, low.segment.target)
+        assert torch.equal(actions, greedy) == (testing == 1.0)
+        assert agent.levels[1].segment.tested.all() == (testing == 1.0)
+
+
+def stack(num_envs: int, testing: float = 0.0, early: bool = False) -> Hierarchy:
+    """Three levels on the ledger, of periods 2 and 4."""
+    one = torch.ones(2)
+    space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True, threshold=50.0 if early else 0.1)
+    torch.manual_seed(0)
+    config = LevelConfig(hidden=(8,), noise=(0.3,), gamma=0.9, replay=1000)
+    counters = ("first", "tested")
+    levels = [
+        Level("low", config, Subgoal(space, "sparse"), 1, 2, num_envs, CPU),
+        Level("middle", config, Subgoal(space, "distance"), 2, 2, num_envs, CPU, period=2, counters=counters),
+        Level("high", config, Task(0), 2, 2, num_envs, CPU, period=4, counters=counters),
+    ]
+    return Hierarchy(levels, num_envs, CPU, seed=0, testing=testing, early=early)
+
+
+def test_each_level_notes_its_own_tests():
+    """A subgoal of the middle level alone may be under test; one of the high level makes those below tests too."""
+    agent, env = stack(64, testing=0.5), make_env(EnvConfig("Ledger-v0", num_envs=64))
+    agent.act(env.reset(0))
+    middle, high = (level.segment.tested for level in agent.levels[1:])
+    assert (middle & ~high).any() and not (high & ~middle).any() and (~middle).any()
+
+
+def test_an_early_end_needs_a_step():
+    """Under NEXT_STEP a reset is no step: it ends no subgoal, though the new state would fulfil it."""
+    agent = stack(1, early=True)
+    env = make_env(EnvConfig("Ledger-v0", num_envs=1), autoreset=AutoresetMode.NEXT_STEP)
+    obs = env.reset(0)  # an episode of three steps
+    for expected in (True, True, True, False, True):
+        agent.act(obs)
+        step = env.step(torch.zeros(1, 1))
+        before = int(agent.levels[1].replay.cursor)
+        agent.observe(step)
+        assert bool(step.active) == expected
+        assert (int(agent.levels[1].replay.cursor) > before) == expected
+        obs = step.obs
+
+
+def test_no_update_before_every_environment_has_ended_a_segment():
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
+    config = small_hiro(period=5)
+    agent = config.build(Setting(env.spec, 4, CPU, 0, lambda: env))
+    assert [level.timescale.starts for level in agent.levels] == [4, 20]
+
+
+# -- memories ------------------------------------------------------------------------------------------------
+
+
+def test_a_row_of_an_ended_episode_is_not_in_the_one_that_runs():
+    replay = ring()
+    fill(replay, [3])
+    fill(replay, [2])
+    no, yes = torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    row = {"state": torch.tensor([9.0]), "action": torch.tensor([0.0])}
+    replay.write(row, row, {}, yes, no, no)  # an episode that still runs
+    rows = Rows(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 4, 7]))
+    assert replay.end(rows).tolist() == [3, 6, 8]
+
+
+def test_a_ring_may_hold_more_than_it_draws_from():
+    replay = Replay({"state": 1, "action": 1}, ("state",), (), 20, 1, CPU, held=60)
+    fill(replay, [5] * 8)  # 48 rows
+    rows = Rows(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 20, 47]))
+    assert replay.holds(rows).all() and len(replay) == 20
+    drawn = replay.draw(500, torch.Generator().manual_seed(0))
+    assert int(drawn.row.min()) >= 48 - 20 and replay.holds(drawn).all()
+    beyond = Rows(torch.tensor([0]), torch.tensor([48]))
+    assert not replay.holds(beyond).any()  # nothing was written there yet
+
+
+def test_the_low_ring_covers_every_decision_of_the_high_one():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    config = small_hiro(period=3)
+    config.low.replay, config.high.replay = 32, 400
+    agent = config.build(setting(env))
+    roll(agent, env, 700)
+    low, high = agent.levels
+    assert len(low.replay) == 32 and int(high.replay.cursor.min()) > 200 + 2
+    t = everything(agent, 1)
+    assert low.replay.holds(t.steps).all()
+    high.sample(64, agent.generator)
+    assert high.metrics.pop()["steps_in_reach"] == 1
+
+
+def test_what_has_left_the_low_ring_is_told_and_left_as_it_was():
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=1))
+    config = small_hiro(period=3, hindsight=1.0, correction=False)
+    agent = config.build(setting(env))
+    roll(agent, env, 60)
+    low, high = agent.levels
+    low.replay.forget()  # as if all of it had been written over
+    t = everything(agent, 1)
+    changed = high.relabels[0](t, torch.Generator().manual_seed(0))
+    assert torch.equal(changed.target, t.target) and torch.equal(changed.reward, t.reward)
+    high.sample(16, agent.generator)
+    assert high.metrics.pop()["steps_in_reach"] == 0
+
+
+class Steps:
+    """A ring whose row k holds the state k / 10 and the reward k."""
+
+    def holds(self, rows: Rows) -> torch.Tensor:
+        return torch.ones_like(rows.row, dtype=torch.bool)
+
+    def get(self, rows: Rows, name: str) -> torch.Tensor:
+        return rows.row.unsqueeze(-1) / (10 if name == "state" else 1)
+
+    def end(self, rows: Rows) -> torch.Tensor:
+        return rows.row + 1
+
+
+def near(achieved: torch.Tensor, desired: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    reached = (achieved - desired).abs().squeeze(-1) < 0.05
+    return reached.float(), reached
+
+
+def one_task(penalty: float = 0.0, **more: object) -> Task:
+    one = torch.ones(1)
+    task = Task(1, GoalSpace(Select(torch.tensor([0])), -one, one, relative=False), near, (0.0, 1.0), **more)  # type: ignore[arg-type]
+    task.penalty = penalty
+    return task
+
+
+def test_hindsight_on_the_task_relabels_the_next_states_goal_and_forgets_ends_by_the_old_one():
+    relabel = HindsightTask(one_task(), Steps(), Steps(), 1.0, gamma=0.5, period=3)  # type: ignore[arg-type]
+    # The episode ended at state 1.3, because that was the goal; another goal is not reached there.
+    t = transition(
+        rows=Rows(torch.tensor([0]), torch.tensor([30])), steps=Rows(torch.tensor([0]), torch.tensor([10])),
+        length=torch.tensor([3]), target=torch.tensor([[1.3]]), next_target=torch.tensor([[1.3]]),
+        next_state=torch.tensor([[1.3]]), terminated=torch.tensor([True]),
+    )  # fmt: skip
+    changed = relabel(t, torch.Generator().manual_seed(0))
+    assert torch.equal(changed.target, changed.next_target) and not torch.equal(changed.target, t.target)
+    assert not changed.terminated.any()
+    # An end that had nothing to do with the goal stays one.
+    fell = t.changed(target=torch.tensor([[8.0]]), next_target=torch.tensor([[8.0]]))
+    assert relabel(fell, torch.Generator().manual_seed(0)).terminated.all()
+
+
+def test_step_rewards_end_with_the_decision():
+    rewards = StepRewards(one_task(), Steps(), period=4)  # type: ignore[arg-type]
+    t = transition(steps=Rows(torch.tensor([0]), torch.tensor([10])), length=torch.tensor([3]))
+    assert rewards(t, torch.Generator()).rewards.tolist() == [[10, 11, 12, 0]]
+
+
+# -- values --------------------------------------------------------------------------------------------------
+
+
+def test_the_range_of_values_by_hand():
+    assert one_task(offset=-1.0).value_range(0.9) == pytest.approx((-10.0, 0.0))
+    assert one_task().value_range(0.9) == pytest.approx((0.0, 10.0))
+    assert one_task(penalty=25.0, offset=-1.0).value_range(0.9) == pytest.approx((-25.0, 0.0))
+    assert one_task(scale=2.0).value_range(0.5) == pytest.approx((0.0, 4.0))
+
+
+@pytest.mark.parametrize(("kind", "at_end"), [("sparse", -1 / 0.1), ("distance", -0.5 / 0.1), ("progress", 0.0)])
+def test_an_end_of_the_task_is_no_way_out_of_a_subgoals_reward(kind, at_end):
+    """Where the task ends the reward counts as if the agent stayed there for ever: r(s', s') / (1 - γ)."""
+    one = torch.ones(1)
+    command = Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative=False, threshold=0.1), kind)
+    level = Level("low", LevelConfig(hidden=(4,), gamma=0.9, replay=100), command, 1, 1, 1, CPU)
+    t = transition(
+        state=torch.tensor([[0.0]]), next_state=torch.tensor([[0.5]]), target=torch.tensor([[1.0]]),
+        next_target=torch.tensor([[1.0]]), action=torch.tensor([[0.0]]), length=torch.tensor([1]),
+    )  # fmt: skip
+    goes_on, ends = (level.batch(t.changed(terminated=torch.tensor([end]))) for end in (False, True))
+    assert float(ends.discount) == 0 and float(goes_on.discount) == pytest.approx(0.9)
+    assert float(ends.reward - goes_on.reward) == pytest.approx(0.9 * at_end, abs=1e-5)
+    reached = t.changed(next_state=torch.tensor([[1.0]]), terminated=torch.tensor([True]))
+    assert float(level.batch(reached).reward) == pytest.approx(1.0 if kind == "progress" else 0.0)
+
+
+def test_progress_is_the_distances_reward_but_for_what_standing_still_costs_also_where_the_task_ends():
+    """Σ γ^t progress = (1 - γ) Σ γ^t distance + d_0, each with what follows its end, for any way of any length."""
+    gamma, generator = 0.9, torch.Generator().manual_seed(0)
+    for steps in (1, 4, 9):
+        d = torch.rand(steps + 1, generator=generator)
+        weights = gamma ** torch.arange(steps)
+        progress = (weights * (d[:-1] - d[1:])).sum()
+        distance = (weights * -d[1:]).sum() + gamma**steps * -d[-1] / (1 - gamma)
+        assert float(progress) == pytest.approx(float((1 - gamma) * distance + d[0]), abs=1e-5)
+
+
+def test_a_target_action_stays_within_the_actions():
+    learner = TD3(2, 1, LearnerConfig(hidden=(4,), target_noise=10.0, noise_clip=5.0))
+    seen = []
+    learner.target_critic.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    batch = Batch(torch.randn(64, 2), torch.zeros(64, 1), torch.zeros(64), torch.randn(64, 2), torch.ones(64))
+    learner.target(batch, torch.randn(64, 1))
+    assert seen[0].abs().max() <= 1 and (seen[0].abs() == 1).any()
+
+
+def test_adam_is_torchs_adam():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    mine, other = Adam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
+    for k in range(1, 60):
+        x = torch.randn(8, 3) * (0.01 if k > 30 else 10)  # β₂ says how soon the scale is forgotten
+        mine.minimise(ours(x).square().mean())
+        other.zero_grad()
+        theirs(x).square().mean().backward()
+        other.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+# -- goal spaces ---------------------------------------------------------------------------------------------
+
+
+def test_measured_bounds_hold_what_moves_down_too():
+    class Falling:
+        """Moves by -1 a step; an episode is 100 steps."""
+
+        num_envs, spec = 1, type("Spec", (), {"action_dim": 1})
+
+        def __init__(self) -> None:
+            self.x = 0.0
+
+        def _obs(self):
+            return type("Obs", (), {"state": torch.tensor([[self.x]])})()
+
+        def reset(self, seed):
+            return self._obs()
+
+        def step(self, action):
+            self.x -= 1.0
+            no, yes = torch.tensor([False]), torch.tensor([True])
+            return type("Step", (), {"final": self._obs(), "obs": self._obs(), "active": yes, "terminated": no,
+                                     "truncated": no})()  # fmt: skip
+
+        def close(self) -> None: ...
+
+    bounds = measure_bounds(Falling(), Select(torch.tensor([0])), period=10, relative=True)  # type: ignore[arg-type]
+    assert bounds.high.tolist() == pytest.approx([11.0]) and bounds.low.tolist() == pytest.approx([-11.0])
+
+
+# -- nested --------------------------------------------------------------------------------------------------
+
+
+def test_a_guard_shortens_what_is_too_long_and_keeps_its_direction():
+    guard = Guard(limit=2.0)
+    short = guard.judge({"a": f64(3.0), "b": f64(4.0)})
+    assert short is not None and float(short["a"]) == pytest.approx(1.2) and float(short["b"]) == pytest.approx(1.6)
+    assert guard.judge({"a": f64(0.3)}) == {"a": f64(0.3)} and (guard.clipped, guard.skipped) == (1, 0)
+    assert guard.judge({"a": f64(float("nan"))}) is None and guard.judge({"a": f64(1e9)}) is None
+
+
+def test_conjugate_gradients_refuse_a_map_that_is_no_gradient_step():
+    """A rotation by 37 degrees beside a contraction: solvable, positively curved, and not symmetric."""
+    a = torch.tensor([[1.0, 0.75], [-0.75, 1.0]], dtype=torch.float64)
+    inner = Iteration(lambda w, lam, step: w - 0.5 * (a @ w - lam))
+    start = torch.linalg.solve(a, f64(1.0, 1.0))
+    with pytest.raises(UserError):
+        Implicit(inner, 0, ConjugateGradient(2, accept=float("inf")))(
+            lambda w, lam: (w * f64(1.0, 2.0)).sum(), inner.begin(start), f64(1.0, 1.0)
+        )
+    symmetric = Iteration(lambda w, lam, step: w - 0.5 * ((a @ a.T) @ w - lam))
+    start = torch.linalg.solve(a @ a.T, f64(1.0, 1.0))
+    estimate = Implicit(symmetric, 0, ConjugateGradient(2))(
+        lambda w, lam: (w * f64(1.0, 2.0)).sum(), symmetric.begin(start), f64(1.0, 1.0)
+    )
+    torch.testing.assert_close(estimate.gradient, torch.linalg.solve(a @ a.T, f64(1.0, 2.0)))
+
+
+def test_sgd_is_what_its_name_says():
+    weights, memory = SGD(0.5, momentum=0.5).step(f64(1.0), f64(2.0), f64(4.0), None)
+    assert float(weights) == 1 - 0.5 * (0.5 * 4 + 2) and float(memory) == 4
+
+
+def test_hindsight_goals_are_of_the_levels_own_episode():
+    replay = ring(num_envs=1)
+    fill(replay, [4, 4])
+    one = torch.ones(1)
+    command = Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative=False), "sparse")
+    relabel = HindsightGoals(command, replay, share=1.0)
+    rows = Rows(torch.zeros(200, dtype=torch.int64), torch.full((200,), 1))
+    t = transition(rows=rows, state=torch.ones(200, 1), target=torch.zeros(200, 1), next_target=torch.zeros(200, 1))
+    goals = relabel(t, torch.Generator().manual_seed(0)).target.flatten()
+    assert set(goals.tolist()) == {2.0, 3.0, 4.0}
