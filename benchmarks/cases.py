@@ -38,7 +38,14 @@ class Case:
         return f"{name}-{zlib.crc32(self.arguments.encode()):08x}"
 
 
+# What a user gets on an environment without a preset; point mazes have one, which is left out.
+DEFAULTS = "hiro --preset none --num-envs 8 --total-steps 60000"
+
 CASES = [
+    Case("defaults", "HIRO, defaults alone", "examples.custom_env:River-v0", "hiro", 3),
+    Case("defaults", "HIRO, defaults alone", UMAZE, DEFAULTS, 3),
+    Case("defaults", "HIRO, defaults alone", "FetchReach-v4", "hiro", 3),
+    Case("defaults", "HIRO, defaults alone", "panda_gym:PandaReach-v3", "hiro", 3),
     *(Case("hiro", "HIRO, our preset", env, "hiro --eval-freq 0 --save-freq 0", 5) for env in (UMAZE, MEDIUM, LARGE)),
     Case("sb3", "SB3 TD3 + HER", UMAZE, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
     Case("sb3", "SB3 TD3 + HER", MEDIUM, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
