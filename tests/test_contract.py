@@ -104,6 +104,7 @@ def test_an_environment_that_cannot_close_is_told(tmp_path, capfd, monkeypatch):
     def fail(self):
         raise RuntimeError("stuck")
 
+    Said.says = {}
     monkeypatch.setattr(Said, "close", fail, raising=False)
     arguments = ["sac", "--env", "tasks:Said-v0", "--preset", "debug", "--log-dir", str(tmp_path)]
     assert train.main(arguments) == 0

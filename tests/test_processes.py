@@ -42,11 +42,11 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
     assert first.wait(120) == 0, first.communicate()
     run = run_of(tmp_path)
     alone = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "--resume", str(run), "--total-steps", "1000"],
+        [sys.executable, str(ROOT / "train.py"), "--resume", str(run), "--total-steps", "1000", "--trust"],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
     )  # fmt: skip
     assert alone.returncode == 2 and "has 2 processes, not 1" in alone.stderr
-    onward = start("--resume", str(run), "--total-steps", "1000", processes=2)
+    onward = start("--resume", str(run), "--total-steps", "1000", "--trust", processes=2)
     _, err = onward.communicate(timeout=120)
     assert onward.returncode == 0, err
     assert same_state(run, together[0])
