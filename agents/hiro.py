@@ -121,7 +121,7 @@ class HIROConfig(HierarchyConfig):
         space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
         self.goal = space.declare(self.goal)
         self.low.blind = self.unseen_below(space, spec.state_dim)
-        task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset, device)
+        task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset or 0.0, device)
         task.penalty = self.high.penalty if self.high.testing else 0.0
         learned = self.low.reward == "learned"
         reward = "distance" if self.low.reward == "learned" else self.low.reward

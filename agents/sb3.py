@@ -101,7 +101,8 @@ class SB3Config:
             watch.save()  # what is there first
             raise
         finally:
-            reason = close_within(lambda: (model.env.close(), bridge.close()))  # type: ignore[union-attr,func-returns-value]
+            environments: Any = model.env
+            reason = close_within(environments.close) or close_within(bridge.close)
             if reason:
                 watch.reporter.display.say(f"warning: {bridge.spec.env_id} could not be closed: {reason}")
         watch.finish()

@@ -14,7 +14,7 @@ from hrl.envs.actions import ActionMap
 from hrl.envs.flatten import batched, flatten_batch, usable
 from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.guard import SUCCESS_KEYS, EnvironmentFault
-from hrl.envs.scene import Outline, outlines
+from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
 
 
@@ -132,10 +132,14 @@ class Bridge:
         return outlines(self.env, index)
 
     def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
-        """One frame [H, W, 3] an environment; those of ours show marks [N, G], such as subgoals."""
+        """One frame [H, W, 3] an environment, with marks [N, G], such as subgoals, where goals are places in its world:
+        in tasks of ours, and in goal environments that MuJoCo draws."""
         env: Any = self.env.unwrapped
         if hasattr(env, "marks"):
             env.marks = marks
+        elif marks is not None and self.goal_env and getattr(env, "envs", None):
+            for single, place in zip(env.envs, marks.tolist(), strict=True):
+                mark(single, place)
         frames: Any = self.env.render()
         return list(frames)
 

@@ -115,7 +115,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _info(self, info: Any, call: str) -> dict[str, Any]:
         if not isinstance(info, dict):
             raise EnvironmentFault(self._says(call, f"returned an info that is no dictionary: {_short(info)}"))
-        self.last_info, kept = info, {}
+        self.last_info = info
+        kept: dict[str, Any] = {}
         for key in SUCCESS_KEYS:
             if info.get(key) is not None:
                 kept["is_success"] = self._success(key, info[key], call)

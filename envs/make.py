@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import io
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -101,7 +102,7 @@ class EnvConfig:
 
 def find_id(env_id: str) -> str:
     """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
-    _register_robotics()
+    missing = _register_robotics()
     if not isinstance(env_id, str) or not env_id:
         raise EnvError(f"--env must be the id of an environment, not {env_id!r}.")
     module, _, name = env_id.rpartition(":")
@@ -112,7 +113,7 @@ def find_id(env_id: str) -> str:
             reason = f"{type(error).__name__}: {error}"
             raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
     if name not in gym.registry:
-        raise EnvError(f"There is no environment {name!r}.{_hint(name)}")
+        raise EnvError(f"There is no environment {name!r}.{missing or _hint(name)}")
     return name
 
 
@@ -148,13 +149,20 @@ def packages_with(name: str) -> list[str]:
     return sorted({p for p in found if p.isidentifier() and p != "gymnasium"})
 
 
-def _register_robotics() -> None:
-    """Register gymnasium-robotics' tasks, without the notice on hand tasks that its import prints."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        import gymnasium_robotics
+def _register_robotics() -> str:
+    """Register gymnasium-robotics' tasks, without the notice on hand tasks that its import prints; why that could not
+    be, as where MuJoCo finds no library to render with."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            import gymnasium_robotics
 
-        gym.register_envs(gymnasium_robotics)
+            gym.register_envs(gymnasium_robotics)
+    except Exception as error:  # whatever libraries of the system raise
+        backend = os.environ.get("MUJOCO_GL")
+        setting = f" MUJOCO_GL is {backend}: is its library installed?" if backend else ""
+        return f" MuJoCo's tasks are not there, since it cannot be imported ({error}).{setting}"
+    return ""
 
 
 def _check(config: EnvConfig) -> None:
@@ -207,6 +215,8 @@ def _made(config: EnvConfig) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).partition(" was raised from the environment creator")[0].split())
+        if os.environ.get("MUJOCO_GL") and isinstance(error, AttributeError | ImportError):
+            reason += f" (MUJOCO_GL is {os.environ['MUJOCO_GL']}: is its library installed?)"
         raise EnvError(
             f"{config.name} cannot be made with {config.env_kwargs or 'its defaults'}: {reason or type(error).__name__}"
         ) from error

@@ -1,8 +1,12 @@
-"""What a picture shows beside an agent: walls, gaps and blocks from above."""
+"""What a picture shows beside an agent: walls, gaps and blocks from above; marks in rendered frames."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
+import numpy as np
+
+ORANGE = np.array([1.0, 0.6, 0.1, 0.8])
 
 
 class Outline(NamedTuple):
@@ -31,3 +35,15 @@ def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outli
     walls = [(i, j) for i, row in enumerate(maze.maze_map) for j, cell in enumerate(row) if cell == 1]
     corners = [maze.cell_rowcol_to_xy(cell) - size / 2 for cell in walls]
     return [Outline(float(x), float(y), size, size, "wall") for x, y in corners]
+
+
+def mark(env: gym.Env[Any, Any], place: Sequence[float]) -> None:
+    """Show a sphere at a place (x, y) or (x, y, z) in the next frame of an environment that MuJoCo draws."""
+    inner: Any = env.unwrapped
+    holders = (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None))  # gymnasium-robotics' mazes
+    renderer = next((h.mujoco_renderer for h in holders if hasattr(h, "mujoco_renderer")), None)
+    if renderer is None or env.render_mode is None or len(place) not in (2, 3):
+        return
+    size = 0.02 * float(renderer.model.stat.extent)
+    viewer = renderer._get_viewer(env.render_mode)
+    viewer.add_marker(pos=np.array([*place, size][:3]), size=np.full(3, size), rgba=ORANGE, label="")

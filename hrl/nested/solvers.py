@@ -28,10 +28,13 @@ class Solution(NamedTuple):
 class Solver(Protocol):
     """Solves A x = b."""
 
-    symmetric: bool
-    """Whether it takes A for symmetric."""
-    accept: float
-    """Greatest residual of a solution; inf where the series says what it is worth."""
+    @property
+    def symmetric(self) -> bool:
+        """Whether it takes A for symmetric."""
+
+    @property
+    def accept(self) -> float:
+        """Greatest residual of a solution; inf where the series says what it is worth."""
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution: ...
 

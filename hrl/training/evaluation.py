@@ -1,7 +1,7 @@
 """Evaluation: a deterministic policy in environments of its own, on fixed episode seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Protocol
 
@@ -168,8 +168,8 @@ class _Evaluating:
         rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
         episodes = [self.finished[i] for i in range(self.episodes)]
         paths = list(self.paths.values())
-        drawn = {"bounds": goal_bounds(self.env.spec), "radius": self._radius(paths)} if paths else {}
-        return Evaluation(episodes, paths, rates, self.env.tells_success, self.cut, self.limit, **drawn)
+        result = Evaluation(episodes, paths, rates, self.env.tells_success, self.cut, self.limit)
+        return replace(result, bounds=goal_bounds(self.env.spec), radius=self._radius(paths)) if paths else result
 
     def _radius(self, paths: Sequence[Path]) -> float | None:
         goal = paths[0].goal

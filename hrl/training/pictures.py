@@ -61,7 +61,8 @@ def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None
         reached = ", reached" if evaluation.tells_success and episode.success_any else ""
         ax.set_title(f"{episode.length} steps{reached}", fontsize=8)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
+    wide = len(labels) if columns > 2 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=wide, fontsize=8, frameon=False)
     if title:
         figure.suptitle(title)
     return figure
