@@ -1,6 +1,7 @@
 """Long runs stay flat: resident memory over minutes of training, and the size of a 10M-step run's log.
 
 python benchmarks/endurance.py --minutes 10
+python benchmarks/endurance.py --minutes 10 --env PointMaze_Large-v3 --vectorization async
 """
 
 import json
@@ -25,6 +26,8 @@ class Options:
 
     minutes: float = 10.0
     env: str = "hrl/PointMaze_Large-v0"
+    vectorization: str = "auto"
+    """async for worker processes, whose memory counts too."""
 
 
 def main() -> None:
@@ -34,6 +37,7 @@ def main() -> None:
         command = [
             sys.executable, str(ROOT / "train.py"), "hiro", "--env", options.env, "--total-steps", str(LONG),
             "--log-dir", folder, "--threads", "1", "--progress", "False", "--eval-episodes", "10",
+            "--vectorization", options.vectorization,
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         started, memory = time.perf_counter(), {}
@@ -54,12 +58,14 @@ def main() -> None:
     print(f"memory after {max(memory)} min ÷ after 1 min: {last / first:.3f}; log of {LONG:,} steps: {whole:.1f} MB")
     result = {"megabytes": memory, "ratio": last / first, "log_megabytes": whole, "steps": steps}
     result |= {"env": options.env, "machine": processor(), "date": time.strftime("%Y-%m-%d")}
-    (RESULTS / "endurance.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = "endurance" if options.vectorization == "auto" else f"endurance-{options.vectorization}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def resident(process: int) -> float:
-    """Resident memory in MB."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    """Resident memory in MB of a process and its children."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    pages = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in (process, *children))
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 

@@ -31,8 +31,8 @@ CASES = {
     "famp": "--env hrl/Taxi-v0 --num-envs 1", "modac": "--env hrl/Taxi-v0 --num-envs 1",
 }  # fmt: skip
 """Name, of which the first word is the algorithm, and its arguments beside the debug preset."""
-LONGER = {"lirpg": 4, "maml": 4, "famp": 3, "modac": 3}
-"""Total steps, in times of the debug preset's, so that there is something to interrupt."""
+STEPS = {"lirpg": 16_000, "maml": 64_000, "famp": 96_000, "modac": 64_000}
+"""Total steps of those that learn in rounds of thousands; the others make 2,000. There are eight checkpoints."""
 
 
 @dataclass
@@ -83,8 +83,9 @@ def started(name: str, arguments: list[str]) -> "subprocess.Popen[bytes]":
 def first_arguments(name: str, folder: Path) -> list[str]:
     """The command that begins a run."""
     algorithm = name.split(",")[0]
-    steps = 1000 * LONGER.get(algorithm, 1)
-    common = f"--preset debug --threads 1 --progress False --total-steps {steps} --eval-freq 0 --save-freq 250"
+    steps = STEPS.get(algorithm, 2_000)
+    common = "--preset debug --threads 1 --progress False --eval-freq 0"
+    common += f" --total-steps {steps} --save-freq {steps // 8}"
     return [algorithm, *CASES[name].split(), *common.split(), "--log-dir", str(folder)]
 
 

@@ -42,13 +42,14 @@ class GoalConfig:
 
     def describe(self, spec: Spec) -> str:
         """The declaration in words, once its bounds are known."""
-        entries = ", ".join(map(str, self.indices))
-        of = f"{self.projection} of the observation" if self.projection else f"entries {entries} of the observation"
+        entries = f"{'entry' if len(self.indices) == 1 else 'entries'} {', '.join(map(str, self.indices))}"
+        of = f"{self.projection or entries} of the observation"
         if not self.projection and self.indices == spec.achieved:
             of = f"achieved_goal ({of})"
-        bounds = ", ".join(f"{low:.3g} to {high:.3g}" for low, high in zip(self.low, self.high, strict=True))
+        pairs = list(zip(self.low, self.high, strict=True))
+        bounds = ", ".join(f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}" for low, high in pairs)
         kind = "displacements" if self.relative else "places"
-        return f"{of}; subgoals are {kind} of {bounds}; reached within {self.threshold or 0:.3g}."
+        return f"{of}; subgoals are {kind} within {bounds}; one is reached within {self.threshold or 0:.3g}."
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""

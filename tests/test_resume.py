@@ -76,6 +76,27 @@ def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, t
     assert steps == sorted(steps) and steps[-1] == 1000
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "env", "steps"),
+    [
+        ("lirpg", "hrl/Track-v0", 10_000), ("maml", "hrl/Navigation-v0", 24_000), ("famp", "hrl/Taxi-v0", 50_000),
+        ("modac", "hrl/Taxi-v0", 36_000),
+    ],
+)  # fmt: skip
+def test_an_algorithm_of_rounds_that_was_killed_goes_on_exactly(algorithm, env, steps, tmp_path):
+    words = ["--env", env, "--num-envs", "1", "--total-steps", str(steps), "--save-freq", str(steps // 6)]
+    words += ["--eval-freq", "0"]
+    whole = trained(tmp_path / "whole", *words, algorithm=algorithm)
+    process = start(algorithm, *LINE, *words, "--log-dir", str(tmp_path / "killed"))
+    await_checkpoint(process, tmp_path / "killed")
+    process.kill()
+    process.communicate()
+    run = run_of(tmp_path / "killed")
+    assert Checkpoints(run / "checkpoints").steps < steps
+    assert train.main(["--resume", str(run), "--progress", "False"]) == 0
+    assert same_state(run, whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_leaves_with_a_message(number, tmp_path):
     process = start("hiro", *LINE, *ENDLESS, "--log-dir", str(tmp_path))

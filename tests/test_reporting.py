@@ -1,0 +1,251 @@
+"""What a run reports of itself, and how runs are compared."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, setting, small_hiro
+from hrl_scripts import evaluate, train
+from runs import trained
+from scipy import stats
+
+from hrl.envs import EnvConfig, make_env
+from hrl.training.episodes import Episode, EpisodeCounter, Finished, Recent
+from hrl.training.evaluation import Evaluation, Path, success_radius
+from hrl.training.evaluation import evaluate as evaluated
+from hrl.training.groups import Run, grouped
+from hrl.training.hparams import comparable
+from hrl.training.pictures import trajectory_figure
+from hrl.training.policy import HierarchyPolicy
+from hrl.training.statistics import student_interval
+from hrl.types import UserError
+
+
+def simulated(recent: Recent, steps: int, num_envs: int, cut_every: int = 0, seed: int = 0) -> list[float]:
+    """Success rates shown while episodes run of which half succeed after 5 steps and half fail after 50."""
+    generator = torch.Generator().manual_seed(seed)
+    length = torch.zeros(num_envs)
+    good = torch.rand(num_envs, generator=generator) < 0.5
+    counter, shown = EpisodeCounter(num_envs, CPU), []
+    yes = torch.ones(num_envs, dtype=torch.bool)
+    for t in range(1, steps + 1):
+        length += 1
+        done = length >= torch.where(good, 5, 50)
+        recent.add(counter.add(torch.zeros(num_envs), done & good, done, yes))
+        length[done] = 0
+        good = torch.where(done, torch.rand(num_envs, generator=generator) < 0.5, good)
+        if cut_every and t % cut_every == 0:
+            recent.cut()
+            counter.restart()
+            length.zero_()
+            good = torch.rand(num_envs, generator=generator) < 0.5
+        shown.append(recent.scalars().get("rollout/success_rate", float("nan")))
+    return shown
+
+
+def test_the_success_of_training_is_that_of_all_episodes_that_began():
+    """Counting what has finished would show 1.00 at first, since only the short and successful ones are over then."""
+    shown = np.array(simulated(Recent(CPU, limit=50), 400, 200))
+    assert np.isnan(shown[:49]).all()  # the first are waited for
+    later = shown[60:]
+    assert np.nanmax(later) < 0.65 and abs(np.nanmean(later) - 0.5) < 0.05
+
+
+def test_checkpoints_that_cut_episodes_do_not_raise_the_success():
+    """Each cut loses the long, failing episodes; those that began with them and succeeded must not count alone."""
+    shown = np.array(simulated(Recent(CPU, limit=50), 1200, 100, cut_every=120))
+    assert abs(np.nanmean(shown[130:]) - 0.5) < 0.06
+    nothing = np.array(simulated(Recent(CPU, limit=50), 300, 100, cut_every=40))
+    assert np.isnan(nothing).all()  # no episode has had its time
+
+
+def test_without_a_limit_the_longest_episode_says_how_long_to_wait():
+    shown = np.array(simulated(Recent(CPU), 2000, 200))
+    assert abs(np.nanmean(shown[1000:]) - 0.5) < 0.05
+
+
+def test_rounds_are_whole_and_a_resumed_window_is_the_same():
+    recent = Recent(CPU)
+    for k in range(3):
+        values = torch.tensor([[float(k), 10.0, 1.0, 1.0], [float(k), 20.0, 0.0, 0.0]])
+        recent.add_together(Finished(torch.ones(2, dtype=torch.bool), values))
+        assert recent.scalars()["rollout/success_rate"] == 0.5
+    assert recent.scalars()["rollout/ep_rew_mean"] == 1.0 and recent.scalars()["rollout/episodes"] == 6
+    one, other = Recent(CPU, limit=50), Recent(CPU, limit=50)
+    simulated(one, 300, 20)
+    one.cut()
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert torch.equal(one.sums, other.sums) and one.scalars() == other.scalars()
+    assert simulated(one, 100, 20, seed=1)[-1] == simulated(other, 100, 20, seed=1)[-1]
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 3, 5])
+def test_what_an_evaluation_measures_does_not_depend_on_how_many_environments_it_steps(num_envs):
+    make = lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds)  # noqa: E731
+    bridge = make(1, None)
+    agent = small_hiro().build(setting(bridge))
+    policy = HierarchyPolicy(agent)
+    alone, several = (evaluated(policy, make, 7, num_envs=n).summary() for n in (1, num_envs))
+    assert set(alone) == set(several) and "subgoal_reach_rate" in alone
+    for name, value in alone.items():
+        assert several[name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_environments_that_reset_themselves_are_cut_and_begun_anew():
+    """A batch cannot begin single episodes: one that was cut idles until all have, and nothing of it counts."""
+    make = lambda n, seeds: make_env(EnvConfig("hrl/PointMaze_UMaze-v0", num_envs=n), seeds=seeds)  # noqa: E731
+    bridge = make(1, None)
+    agent = small_hiro().build(setting(bridge))
+    result = evaluated(HierarchyPolicy(agent), make, 7, num_envs=3, max_steps=11)
+    assert [e.length for e in result.episodes] == [11] * 7 and result.cut == 7 and result.limit == 11
+
+
+def test_students_interval_is_the_textbooks_and_needs_three_runs():
+    values = [0.7, 0.9, 0.8, 1.0]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert student_interval(values) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert student_interval([0.9]) is None and student_interval([0.9, 0.8]) is None
+    for n in (3, 10, 31, 60):
+        x = np.random.default_rng(n).normal(size=n)
+        low, high = stats.t.interval(0.95, n - 1, np.mean(x), stats.sem(x))
+        assert student_interval(list(x)) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
+
+
+# -- groups --------------------------------------------------------------------------------------------------
+
+
+def run(seed: int, lr: float = 1e-3, algorithm: str = "hiro", label: str | None = None, env: str = "X-v0") -> Run:
+    settings = {"env": {"env": env}, "run": {"seed": seed}, "agent": {"low": {"lr": lr, "gamma": 0.9}}}
+    return Run(None, env, algorithm, settings, {}, label)  # type: ignore[arg-type]
+
+
+def test_runs_of_one_setting_are_one_group_and_others_are_named_by_what_differs():
+    groups = grouped([run(0), run(1), run(2, lr=0.5), run(0, algorithm="td3")])
+    assert {name: len(members) for (_, name), members in groups.items()} == {
+        "hiro, low.lr 0.001": 2, "hiro, low.lr 0.5": 1, "td3": 1,
+    }  # fmt: skip
+    assert list(grouped([run(0), run(1)])) == [("X-v0", "hiro")]
+    assert {name for _, name in grouped([run(0, label="A"), run(1, lr=2.0, label="A"), run(2, label="B")])} == {
+        "A",
+        "B",
+    }
+    assert {name for _, name in grouped([run(0), run(1, lr=2.0)], ["low.gamma"])} == {"hiro, low.gamma 0.9"}
+    assert len(grouped([run(0), run(0, env="Y-v0")])) == 2
+    with pytest.raises(UserError, match=r"--group-by low\.wings: none of these runs has that option"):
+        grouped([run(0)], ["low.wings"])
+
+
+def test_runs_are_compared_by_their_settings_on_the_command_line(finished, tmp_path, capsys):
+    other = trained(tmp_path / "other", "--low.lr", "0.01")
+    assert evaluate.main([str(finished), str(other), "--episodes", "2", "--plot", str(tmp_path / "x.png")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "low.lr 0.001" in out and "low.lr 0.01" in out and f"Written: {tmp_path / 'x.png'}" in out
+    assert "[" not in out.split("low.lr 0.001")[1].split("low.lr 0.01")[0]  # no interval of a single run
+    assert evaluate.main([str(finished), str(other), "--episodes", "2", "--json", "--label", "slow", "fast"]) == 0
+    assert [r["group"] for r in json.loads(capsys.readouterr().out)] == ["fast", "slow"]
+    for arguments, words in (
+        (["--label", "one"], "needs a name for each of the 2 runs"),
+        (["--label", "a", "b", "--group-by", "low.lr"], "give one of them"),
+    ):
+        assert evaluate.main([str(finished), str(other), *arguments]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_json_has_the_environments_arguments(tmp_path, capsys):
+    one = trained(tmp_path, "--env-kwargs", "apart=True", "--total-steps", "200", "--eval-freq", "0")
+    capsys.readouterr()
+    assert evaluate.main([str(one), "--episodes", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["env_kwargs"] == {"apart": True}
+
+
+def test_hyperparameters_have_the_same_columns_for_every_algorithm():
+    env, settings = {"env": "X-v0", "num_envs": 4}, {"seed": 1, "total_steps": 10}
+    agents = {
+        "hiro": {"low": {"lr": 0.1, "hidden": [8, 8]}, "high": {"lr": 0.2, "period": 5}}, "td3": {"lr": 0.3},
+        "maml": {"inner_lr": 0.1},
+    }  # fmt: skip
+    rows = {name: comparable(name, {"env": env, "run": settings, "agent": agent}) for name, agent in agents.items()}
+    assert len({tuple(row) for row in rows.values()}) == 1
+    assert rows["hiro"]["low: hidden layers"] == "8 x 8" and rows["hiro"]["high: period"] == 5
+    assert rows["td3"]["low: learning rate"] == 0.3 and rows["td3"]["high: learning rate"] == "-"
+
+
+# -- pictures ------------------------------------------------------------------------------------------------
+
+
+def walked(dims: int) -> Evaluation:
+    places = [np.arange(dims, dtype=float) + t for t in range(4)]
+    path = Path(places, [[places[3]], [places[3]], [places[2]]], None, [[], []])
+    return Evaluation([Episode(0, 0.0, 3, False, False)], [path], {})
+
+
+def test_trajectories_are_drawn_in_two_chosen_dimensions():
+    assert trajectory_figure(walked(3)) is None and trajectory_figure(walked(1)) is None
+    figure = trajectory_figure(walked(3), dims=(2, 0))
+    assert figure is not None
+    (ax,) = figure.axes
+    (start,) = (line for line in ax.get_lines() if line.get_label() == "start")
+    assert (float(start.get_xdata()[0]), float(start.get_ydata()[0])) == (2.0, 0.0)
+    assert len(ax.get_xticks()) > 1
+    assert trajectory_figure(walked(3), dims=(0, 3)) is None
+
+
+def test_the_picture_of_a_maze_shows_walls_and_the_radius_of_success(tmp_path):
+    make = lambda n, seeds: make_env(  # noqa: E731
+        EnvConfig("PointMaze_UMaze-v3", {"continuing_task": False}, num_envs=n), seeds=seeds
+    )
+    bridge = make(1, None)
+    agent = small_hiro().build(setting(bridge))
+    result = evaluated(HierarchyPolicy(agent), make, 2, keep_paths=2, max_steps=5)
+    assert result.radius == pytest.approx(0.45, abs=1e-3)
+    figure = trajectory_figure(result)
+    assert figure is not None
+    ax = figure.axes[0]
+    kinds = [type(patch).__name__ for patch in ax.patches]
+    assert kinds.count("Rectangle") > 10 and kinds.count("Circle") == 1
+    assert ax.get_xlim() == (-2.5, 2.5)  # the map's, not the path's
+
+
+def test_a_success_radius_is_found_where_the_reward_changes():
+    spec = make_env(EnvConfig("GoalLine-v0")).spec
+    assert success_radius(spec, torch.tensor([1.0])) == pytest.approx(0.25, abs=1e-4)
+    assert success_radius(make_env(EnvConfig("Ledger-v0")).spec, torch.zeros(0)) is None
+
+
+def test_a_picture_of_no_plane_is_refused_before_the_work(finished, tmp_path, capsys):
+    flat = trained(tmp_path / "flat", "--env", "Pendulum-v1", algorithm="sac")
+    capsys.readouterr()
+    for one, arguments, words in (
+        (finished, [], "this goal space has one dimension"), (flat, [], "this agent has none"),
+        (finished, ["--plot-dims", "0", "1"], "has dimensions 0 to 0"),
+        (finished, ["--plot-dims", "1", "1"], "must be two dimensions"),
+    ):  # fmt: skip
+        code = evaluate.main([str(one), "--episodes", "100000", "--plot", str(tmp_path / "x.png"), *arguments])
+        assert code == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_resolved_choices_are_printed(tmp_path, capsys):
+    trained(tmp_path, "--total-steps", "200")
+    out = capsys.readouterr().out
+    assert "Goal space: achieved_goal (entry 1 of the observation); subgoals are displacements within ±" in out
+    assert "Low level: td3, acts every step, sparse reward, hindsight 0.8." in out
+    assert "a subgoal every 10 steps, learns on (reward -1) x 0.1, hindsight 0.8" in out
+
+
+def test_the_papers_settings_are_a_preset():
+    _, _, agent, _ = train.resolved("hiro", ["--env", "PointMaze_Large-v3", "--preset", "published"])
+    assert agent.high.correction and agent.low.reward == "distance" and agent.low.hidden == (300, 300)
+    assert agent.high.action_l2 == 0 and not agent.goal.low  # nothing of what was tuned on the maze
+    env, _, hrac, _ = train.resolved("hrac", ["--env", "PointMaze_Large-v3", "--preset", "published"])
+    assert hrac.low.batch_size == 128 and hrac.low.gamma == 0.95 and hrac.high.correction
+    assert env.env_kwargs == {"continuing_task": False}  # the task is the same
+
+
+def test_an_id_of_an_installed_package_is_found(capsys):
+    if not shutil.which("python") or __import__("importlib").util.find_spec("highway_env") is None:
+        pytest.skip("needs highway-env")
+    assert train.main(["hiro", "--env", "parking-v0"]) == 2
+    assert "try --env highway_env:parking-v0" in capsys.readouterr().err
