@@ -24,7 +24,7 @@ from hrl.training.logger import STEPS, read_progress
 from hrl.training.pictures import Dims, save_curves, save_trajectories
 from hrl.training.run import RunConfig, RunFolder
 from hrl.training.session import Session
-from hrl.training.statistics import Curve, student_interval
+from hrl.training.statistics import RATE, Curve, student_interval
 from hrl.training.trust import Trust, allow_own_modules
 from hrl.training.video import record
 from hrl.types import UserError
@@ -272,7 +272,7 @@ def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:
         cells = []
         for key in present:
             values = [run.summary[key] for run in members if key in run.summary]
-            interval = student_interval(values)
+            interval = student_interval(values, *([RATE] if key.startswith("success") else []))
             mean = f"{float(np.mean(values)):.3f}" if values else ""
             cells.append(mean + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
         table.add_row(env, name, str(len(members)), *cells)

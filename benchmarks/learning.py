@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import tyro
 from cases import CASES, Case
-from running import RESULTS, ROOT, command, processor, side_by_side
+from running import RESULTS, ROOT, command, mean, processor, side_by_side
 
 from hrl.training.logger import STEPS, read_columns
 from hrl.training.pictures import save_curves
 from hrl.training.run import RunFolder
-from hrl.training.statistics import Curve, student_interval
+from hrl.training.statistics import Curve
 
 EPISODES, LONG_EPISODES = 100, 50
 
@@ -152,8 +152,8 @@ def table(results: list[dict[str, Any]]) -> str:
             success = [r["success_rate_any"] for r in rows if "success_rate_any" in r]  # some tasks report none
             seconds = sorted(r["train_seconds"] for r in rows)
             lines.append(
-                f"| {case.env} | {case.name} | {rows[0]['steps']:,} | {_mean(success) if success else ''} | "
-                f"{' '.join(f'{s:.2f}' for s in success)} | {_mean([r['mean_reward'] for r in rows])} | "
+                f"| {case.env} | {case.name} | {rows[0]['steps']:,} | {mean(success, rate=True) if success else ''} | "
+                f"{' '.join(f'{s:.2f}' for s in success)} | {mean([r['mean_reward'] for r in rows])} | "
                 f"{seconds[len(seconds) // 2]:.0f} ({seconds[-1]:.0f}) | {max(r['date'] for r in rows)} |"
             )
     return "\n".join(lines)
@@ -203,12 +203,6 @@ def evaluations(case: Case, seed: int) -> Curve:
 def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A case's results by seed."""
     return sorted((r for r in results if _matches(r, case, r["seed"])), key=lambda r: r["seed"])
-
-
-def _mean(values: list[float]) -> str:
-    """With Student's 95 % interval, from three runs on."""
-    interval = student_interval(values)
-    return f"{np.mean(values):.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What benchmarks of whole runs share: the user's commands, where results go, means with their intervals."""
 
 import json
+import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -10,20 +12,41 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hrl.training.statistics import RATE, student_interval
+
 Item = TypeVar("Item")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+running: "set[subprocess.Popen[str]]" = set()
+
+
 def command(script: str, *arguments: str, processes: int = 1) -> str:
     """Run one of the two command lines, in several processes if asked; what it printed."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
     launcher = (sys.executable, *(torchrun if processes > 1 else ()))
-    done = subprocess.run([*launcher, str(ROOT / script), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    process = subprocess.Popen(
+        [*launcher, str(ROOT / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    running.add(process)
+    out, err = process.communicate()
+    running.discard(process)
+    if process.returncode:
+        raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{out}\n{err}")
+    return out
+
+
+def _stop(number: int, frame: object) -> None:
+    """Pass a request to stop on to the runs, which save themselves, and leave."""
+    for process in list(running):
+        process.send_signal(signal.SIGTERM)
+    os._exit(128 + number)
+
+
+for _number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(_number, _stop)
 
 
 def side_by_side(
@@ -62,12 +85,8 @@ def processor() -> str:
     return platform.processor()
 
 
-def mean(values: list[float], digits: int = 2) -> str:
-    """With its 95 % interval by Student's t, where there are several."""
-    centre, n = statistics.mean(values), len(values)
-    if n == 1:
-        return f"{centre:.{digits}f}"
-    from scipy.stats import t as student  # here, since the speed table runs where there is no scipy
-
-    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
-    return f"{centre:.{digits}f} [{centre - half:.{digits}f}, {centre + half:.{digits}f}]"
+def mean(values: list[float], digits: int = 2, rate: bool = False) -> str:
+    """With its 95 % interval by Student's t, from three values on; a rate's lies within 0 and 1."""
+    interval = student_interval(values, *([RATE] if rate else []))
+    centre = f"{statistics.mean(values):.{digits}f}"
+    return f"{centre} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else centre

@@ -3,10 +3,12 @@
 Importing this module registers it. Three commands, from the folder of this file, check, train and evaluate it:
 
     python custom_env.py
-    hrl-train hiro --env custom_env:River-v0 --num-envs 8 --goal.indices 0 1 --goal.low -2 --goal.high 2 \\
-        --high.hindsight-actions 0.5 --low.hindsight 0.8 --low.hindsight-horizon 10 --low.every 4 --high.every 8 \\
-        --low.actor-lr 1e-3 --high.actor-lr 1e-3 --starts 2000 --total-steps 50000
-    hrl-evaluate runs/custom_env-River-v0/hiro/* --plot river.png
+    hrl-train hiro --env custom_env:River-v0
+    hrl-evaluate runs/custom_env-River-v0/hiro/* --trust --plot river.png --plot-dims 0 1
+
+Nothing is declared: the run prints that subgoals are displacements of x, y, vx and vy, which random steps move (the
+pier stands still). Expect success of 1.00 from 30,000 steps on, after about four minutes on one core. Declared by hand,
+the goal space would be `--goal.indices 0 1 --goal.low -2 --goal.high 2`.
 """
 
 from typing import Any

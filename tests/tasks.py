@@ -248,6 +248,11 @@ class GoalForm(gym.Env[Any, np.ndarray]):
         return {"observation": seen, "achieved_goal": achieved, "desired_goal": self.goal.copy()}
 
 
+def gives_a_class() -> type:
+    """A factory that forgets to make an object."""
+    return GoalForm
+
+
 gym.register("Drawn-v0", Drawn, max_episode_steps=5)
 gym.register("Said-v0", Said, max_episode_steps=20)
 gym.register("GoalForm-v0", GoalForm, max_episode_steps=12)

@@ -1,5 +1,6 @@
 """What an environment returns is checked once, at the bridge; goals keep their form."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from conftest import roll, setting, small_hiro
 from hrl_scripts import train
-from runs import run_of
+from runs import ROOT, run_of
 from tasks import Said
 
 from hrl.agents.flat import FlatTD3
@@ -109,6 +110,17 @@ def test_an_environment_that_cannot_close_is_told(tmp_path, capfd, monkeypatch):
     arguments = ["sac", "--env", "tasks:Said-v0", "--preset", "debug", "--log-dir", str(tmp_path)]
     assert train.main(arguments) == 0
     assert "raised RuntimeError in close()" in capfd.readouterr().err
+
+
+def test_a_missing_library_of_mujocos_is_told_in_a_sentence(tmp_path):
+    """MUJOCO_GL=osmesa without OSMesa: MuJoCo cannot be imported at all."""
+    (tmp_path / "mujoco.py").write_text("raise AttributeError(\"'NoneType' object has no attribute 'glGetError'\")\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MUJOCO_GL": "osmesa"}
+    for env, words in (("PointMaze_UMaze-v3", "MuJoCo's tasks are not there"), ("hrl/AntMaze-v0", "cannot be made")):
+        command = [sys.executable, str(ROOT / "train.py"), "td3", "--env", env, "--log-dir", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert words in done.stderr and "MUJOCO_GL is osmesa: is its library installed?" in done.stderr
 
 
 # -- goals ---------------------------------------------------------------------------------------------------

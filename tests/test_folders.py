@@ -343,6 +343,7 @@ def test_a_checkpoint_folder_that_is_none_says_so(tmp_path):
 
 
 def test_an_algorithm_must_be_an_object(tmp_path, capsys):
-    assert train.main(["tasks:Ledger", "--env", "X"]) == 2
-    assert "is no algorithm" in capsys.readouterr().err
+    for name in ("tasks:Ledger", "tasks:gives_a_class"):
+        assert train.main([name, "--env", "X"]) == 2
+        assert "is no algorithm" in capsys.readouterr().err
     assert trained(tmp_path, "--total-steps", "100")

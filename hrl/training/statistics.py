@@ -29,14 +29,16 @@ def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int = -1) -> 
     return np.average(x, axis=axis, weights=weight)
 
 
-def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of runs; None for fewer than three."""
+def student_interval(
+    values: Sequence[float], limits: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float] | None:
+    """95 % interval of the mean of runs, within what a mean can be; None for fewer than three."""
     x = np.asarray(values, dtype=float)
     if len(x) < LEAST_RUNS:
         return None
     factor = STUDENT[len(x) - 3] if len(x) - 3 < len(STUDENT) else 1.96
     half = factor * x.std(ddof=1) / np.sqrt(len(x))
-    return float(x.mean() - half), float(x.mean() + half)
+    return float(max(x.mean() - half, limits[0])), float(min(x.mean() + half, limits[1]))
 
 
 def bootstrap_interval(values: Sequence[float], samples: int = 5000, seed: int = 0) -> tuple[float, float]:
@@ -45,6 +47,10 @@ def bootstrap_interval(values: Sequence[float], samples: int = 5000, seed: int =
     drawn = np.random.default_rng(seed).choice(x, (samples, len(x)))
     low, high = np.percentile(interquartile_mean(drawn), [2.5, 97.5])
     return float(low), float(high)
+
+
+RATE = (0.0, 1.0)
+"""Limits of a success rate."""
 
 
 @dataclass
