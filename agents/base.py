@@ -16,10 +16,11 @@ from hrl.succession import take_over
 from hrl.training.adapting import MetaLearner, MetaSettings
 from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.evaluation import Policy
-from hrl.training.loop import Training
 from hrl.training.policy import HierarchyPolicy
-from hrl.training.rounds import Rounds
+from hrl.training.rounds import RoundsTrainee
 from hrl.training.session import Session, Which
+from hrl.training.stepping import HierarchyTrainee
+from hrl.training.trainer import Trainer
 from hrl.types import BatchedEnv, Spec, UserError
 
 
@@ -64,7 +65,7 @@ class HierarchyConfig(ABC):
             agent.join(session.processes)
             agent.execute(pick_execution(session.run.execution, session.device))
         session.begin([*unseen(env.spec), *self.describe(env.spec)])
-        return Training(agent, env, session).run()
+        return Trainer(HierarchyTrainee(agent, env, session), session).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint."""
@@ -145,7 +146,7 @@ class RoundsConfig(ABC):
                 require_task_family(env)
             learner = self.learner(env.spec, session)
         session.begin(unseen(env.spec))
-        return Rounds(learner, self.policy(learner), env, session).run()
+        return Trainer(RoundsTrainee(learner, self.policy(learner), env, session), session).run()
 
     def load(self, session: Session, which: Which) -> Policy:
         """The policy of a checkpoint."""

@@ -1,8 +1,7 @@
 """stable-baselines3's algorithms as baselines: same command, run folder, tags and evaluation as ours."""
 
-import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -18,12 +17,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from hrl.agents.base import unseen
-from hrl.stopping import Interrupted, close_within
-from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.checkpoint import Checkpoint
 from hrl.training.episodes import EpisodeCounter, Finished
-from hrl.training.reporter import Reporter
 from hrl.training.session import Session, Which
+from hrl.training.trainer import Trainer
 from hrl.types import BatchedEnv, Observation, Step, UserError
+
+ROUND = 16
+"""Steps of every environment in a round of an off-policy algorithm."""
 
 
 @dataclass
@@ -80,7 +81,7 @@ class SB3Config:
             raise UserError(f"stable-baselines3 refuses this: {error}") from error
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Run the algorithm's own loop, with our logging, evaluation and checkpoints."""
+        """Train by the algorithm's own `learn`, with our logging, evaluation and checkpoints."""
         if session.resume is not None:
             raise UserError(
                 "stable-baselines3's algorithms cannot be resumed exactly; start a new run with more --total-steps."
@@ -90,23 +91,7 @@ class SB3Config:
         with session.stop.interruptible():
             model, bridge = self.make(session), session.make_env(1, None)
         session.begin(unseen(bridge.spec))
-        watch = Watch(session, SB3Policy(model, bridge))
-        model.set_logger(SB3Logger(folder=None, output_formats=[]))
-        try:
-            with watch.reporter.display, session.stop.interruptible():
-                model.learn(session.run.total_steps, callback=watch)
-        except Interrupted:
-            pass
-        except Exception:
-            watch.save()  # what is there first
-            raise
-        finally:
-            environments: Any = model.env
-            reason = close_within(environments.close) or close_within(bridge.close)
-            if reason:
-                watch.reporter.display.say(f"warning: {bridge.spec.env_id} could not be closed: {reason}")
-        watch.finish()
-        return session.stop.signal
+        return Trainer(SB3Trainee(model, bridge, session), session).run()
 
     def load(self, session: Session, which: Which) -> "SB3Policy":
         """The policy of a checkpoint."""
@@ -209,66 +194,100 @@ class SB3PPO(SB3Config):
         return {"n_steps": self.n_steps}
 
 
+class SB3Trainee:
+    """A model of stable-baselines3 in training: a round is one call of its own `learn`."""
+
+    together, whole = False, True
+
+    def __init__(self, model: BaseAlgorithm, env: BatchedEnv, session: Session) -> None:
+        self.model, self.env, self.session = model, env, session
+        self.policy = SB3Policy(model, env)
+        self.warnings: list[str] = []
+        self.watch = Watch(session.num_envs, session.device)
+        model.set_logger(SB3Logger(folder=None, output_formats=[]))
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self.model.num_timesteps
+
+    @property
+    def name(self) -> str:
+        """The environment's id."""
+        return self.env.spec.env_id
+
+    @property
+    def time_limit(self) -> int | None:
+        """Longest episode, in environment steps."""
+        return self.env.spec.max_episode_steps
+
+    @property
+    def tells_success(self) -> bool:
+        """Whether the environment has reported success so far."""
+        return self.watch.tells_success
+
+    def begin(self) -> None:
+        """The model goes on where it was: its checkpoints are no exact ones, and end no episode."""
+
+    def round(self, total_steps: int) -> Sequence[Finished]:
+        """A few steps of an off-policy algorithm, or one rollout and what is learned from it."""
+        self.watch.ended.clear()
+        steps = min(ROUND * self.session.num_envs, total_steps - self.steps)
+        with self.session.stop.interruptible():
+            self.model.learn(steps, callback=self.watch, reset_num_timesteps=False)
+        return self.watch.ended
+
+    def metrics(self) -> dict[str, float]:
+        """What the model's own logger holds."""
+        values = self.model.logger.name_to_value.items()
+        return {f"policy/{n.removeprefix('train/')}": float(v) for n, v in values if n.startswith("train/")}
+
+    def cut(self) -> None:
+        """Nothing: its episodes go on."""
+
+    def networks(self) -> dict[str, Tensor]:
+        """The policy's weights."""
+        return dict(self.model.policy.state_dict())
+
+    def state(self) -> Checkpoint:
+        """The policy's weights."""
+        return Checkpoint(self.networks(), {})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Refused before: no exact continuation is possible."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the environments."""
+        environments: Any = self.model.env
+        environments.close()
+        self.env.close()
+
+
 class Watch(BaseCallback):
-    """Our reporter and checkpoints inside stable-baselines3's loop."""
+    """Counts the episodes that end in stable-baselines3's loop."""
 
-    def __init__(self, session: Session, policy: "SB3Policy") -> None:
+    def __init__(self, num_envs: int, device: torch.device) -> None:
         super().__init__()
-        self.session, self.policy = session, policy
-        self.reporter = Reporter(session, 0, policy.env.spec.max_episode_steps)
-        self.checkpoints = Checkpoints(session.folder.checkpoints)
-
-    def _on_training_start(self) -> None:
-        self.counter = EpisodeCounter(self.training_env.num_envs, self.session.device)
+        self.device, self.counter = device, EpisodeCounter(num_envs, device)
+        self.ended: list[Finished] = []
+        """Of the steps of this round."""
+        self.tells_success = False
 
     def _on_step(self) -> bool:
-        steps, report = self.num_timesteps, self.reporter
-        report.recent.add(self._finished(self.locals["rewards"], self.locals["dones"], self.locals["infos"]))
-        if report.log_due(steps):
-            report.log(steps, self._metrics())
-        if report.eval_due(steps):
-            self._evaluate()
-        if report.save_due(steps):
-            self.save()
-        return not self.session.stop
-
-    def _finished(self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> Finished:
-        observations = self.locals["new_obs"]
+        observations, rewards = self.locals["new_obs"], self.locals["rewards"]
         for values in (*(observations.values() if isinstance(observations, dict) else [observations]), rewards):
             if not np.isfinite(values).all():
                 raise UserError(
                     f"An observation or reward is NaN or infinite at environment step {self.num_timesteps}."
                 )
-        self.reporter.tells_success |= any("is_success" in i for i in infos)
-        success = [bool(i.get("is_success", False)) for i in infos]
-        on_device = partial(torch.as_tensor, device=self.session.device)
-        done = on_device(dones, dtype=torch.bool)
-        reward = on_device(rewards, dtype=torch.float32)
-        return self.counter.add(reward, on_device(success), done, torch.ones_like(done))
-
-    def _metrics(self) -> dict[str, float]:
-        values = self.model.logger.name_to_value.items()
-        return {f"policy/{n.removeprefix('train/')}": float(v) for n, v in values if n.startswith("train/")}
-
-    def _evaluate(self) -> None:
-        if self.reporter.evaluate(self.num_timesteps, self.policy):
-            self.checkpoints.save_best(self._checkpoint())
-
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(dict(self.model.policy.state_dict()), {"steps": self.num_timesteps})
-
-    def save(self) -> None:
-        """A checkpoint: the policy's weights."""
-        self.checkpoints.save(self._checkpoint())
-
-    def finish(self) -> None:
-        """The last evaluation and checkpoint."""
-        self.reporter.log(self.num_timesteps, self._metrics())
-        if self.session.run.eval_freq and not self.session.stop:
-            with contextlib.suppress(Interrupted):
-                self._evaluate()
-        self.save()
-        self.reporter.logger.close()
+        infos: list[dict[str, Any]] = self.locals["infos"]
+        self.tells_success |= any("is_success" in i for i in infos)
+        success = torch.tensor([bool(i.get("is_success", False)) for i in infos], device=self.device)
+        done = torch.as_tensor(self.locals["dones"], dtype=torch.bool, device=self.device)
+        reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
+        self.ended.append(self.counter.add(reward, success, done, torch.ones_like(done)))
+        return True
 
 
 class SB3Policy:

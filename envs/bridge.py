@@ -107,6 +107,7 @@ class Bridge:
     def verify(self) -> None:
         """Raise EnvironmentFault for what `step` could not tell without waiting for the device."""
         if bool(self._fault):
+            self._fault.zero_()
             raise EnvironmentFault(
                 f"{self.spec.env_id} gave an observation, goal or reward that is NaN or infinite "
                 f"before environment step {self.steps}."

@@ -1,17 +1,13 @@
-"""The loop of an agent that learns in rounds: logging, evaluation and checkpoints on the count of steps."""
+"""An algorithm that learns in rounds of whole episodes, side by side (MAML, FAMP, LIRPG, MODAC), in training."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from hrl.stopping import Interrupted, close_within
-from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.checkpoint import Checkpoint
 from hrl.training.episodes import Finished
 from hrl.training.evaluation import Policy
-from hrl.training.reporter import Reporter
 from hrl.training.session import Session
 from hrl.types import BatchedEnv
 
@@ -46,83 +42,74 @@ class RoundLearner(Protocol):
         """Take over what `counters` gave."""
 
 
-class Rounds:
-    """One run. A round begins every episode anew, so a checkpoint between two rounds is exact."""
+class RoundsTrainee:
+    """A round begins every episode anew, so a checkpoint between two rounds is exact. A round that is interrupted, or
+    in which something fails, is undone."""
+
+    together = whole = True
 
     def __init__(self, learner: RoundLearner, policy: Policy, env: BatchedEnv, session: Session) -> None:
         self.learner, self.policy, self.env, self.session = learner, policy, env, session
-        self.checkpoints = Checkpoints(session.folder.checkpoints)
-        self.saved_at: int | None = None
-        self.reporter = Reporter(session, self._restore(session.resume) if session.resume else 0)
+        self.warnings: list[str] = []
 
-    def _restore(self, checkpoint: Checkpoint) -> int:
-        self.learner.load_tensors(checkpoint.tensors)
-        self.learner.load_counters(checkpoint.numbers["agent"])
-        self.saved_at = checkpoint.steps
-        return checkpoint.steps
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self.learner.steps
 
-    def run(self) -> signal.Signals | None:
-        """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
-        try:
-            with self.reporter.display:
-                self._train()
-        finally:
-            self.reporter.close()
-            if reason := close_within(self.env.close):
-                self.reporter.display.say(f"warning: {self.env.spec.env_id} could not be closed: {reason}")
-        return self.session.stop.signal
+    @property
+    def name(self) -> str:
+        """The environment's id."""
+        return self.env.spec.env_id
 
-    def _train(self) -> None:
-        learner, report, run, stop = self.learner, self.reporter, self.session.run, self.session.stop
-        while learner.steps < run.total_steps and not stop and not report.given_up:
-            try:
-                with self._whole(), stop.interruptible():
-                    ended = learner.round(self.env, learner.steps / run.total_steps)
-            except Interrupted:
-                break
-            report.tells_success |= self.env.tells_success
-            report.recent.add_together(ended)
-            if report.log_due(learner.steps):
-                report.log(learner.steps, learner.metrics)
-            if report.eval_due(learner.steps):
-                self._evaluate()
-            if report.save_due(learner.steps) and learner.steps < run.total_steps:
-                self._save()
-        if run.eval_freq and learner.steps >= run.total_steps and not stop:
-            self._evaluate()
-        if self.saved_at != learner.steps:
-            self._save()
+    @property
+    def time_limit(self) -> int | None:
+        """Rounds are whole: no episode outlasts its own."""
+        return None
 
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """A round is made whole or not at all: one that is interrupted, or in which an environment fails, is undone.
-        Where it fails, what is there is saved first."""
+    @property
+    def tells_success(self) -> bool:
+        """Whether the environment has reported success so far."""
+        return self.env.tells_success
+
+    def begin(self) -> None:
+        """Each round begins its own episodes."""
+
+    def round(self, total_steps: int) -> Sequence[Finished]:
+        """Collect, and learn."""
         learner = self.learner
         before = {name: x.clone() for name, x in learner.tensors().items()}
         counters = learner.counters()
         try:
-            yield
-        except BaseException as error:
+            with self.session.stop.interruptible():
+                return [learner.round(self.env, learner.steps / total_steps)]
+        except BaseException:
             learner.load_tensors(before)
             learner.load_counters(counters)
-            if isinstance(error, Exception) and self.saved_at != learner.steps:
-                self._save()
             raise
 
-    def _evaluate(self) -> None:
-        try:
-            best = self.reporter.evaluate(self.learner.steps, self.policy)
-        except Interrupted:
-            return  # the loop sees the request
-        if best:
-            self.checkpoints.save_best(Checkpoint(self.learner.network_tensors(), self._numbers()))
+    def metrics(self) -> dict[str, float]:
+        """Of the last round."""
+        return self.learner.metrics
 
-    def _save(self) -> None:
-        self.reporter.log(self.learner.steps, self.learner.metrics)
+    def cut(self) -> None:
+        """Forget what a checkpoint does not hold."""
         self.learner.cut()
-        self.checkpoints.save(Checkpoint(self.learner.tensors(), self._numbers()))
-        self.saved_at = self.learner.steps
 
-    def _numbers(self) -> dict[str, Any]:
-        learner = self.learner
-        return {"steps": learner.steps, "agent": learner.counters(), "reporter": self.reporter.state_dict()}
+    def networks(self) -> dict[str, Tensor]:
+        """What is learned, enough to act."""
+        return self.learner.network_tensors()
+
+    def state(self) -> Checkpoint:
+        """Everything that the rounds to come depend on."""
+        return Checkpoint(self.learner.tensors(), {"agent": self.learner.counters()})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put the learner where the checkpoint was taken."""
+        with self.session.fitting():
+            self.learner.load_tensors(checkpoint.tensors)
+            self.learner.load_counters(checkpoint.numbers["agent"])
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()

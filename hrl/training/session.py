@@ -1,6 +1,7 @@
 """What a run needs of the world, put together by the command lines and handed to an algorithm."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,17 @@ class Session:
         count = self.run.eval_episodes if episodes is None else episodes
         with self.stop.interruptible():
             return evaluate(policy, self.make_env, count, keep_paths=keep_paths, max_steps=self.run.eval_max_steps)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Turn what loading a checkpoint into other sizes raises into one sentence."""
+        try:
+            yield
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"The checkpoint in {self.folder.path} does not fit the configuration there; was config.json changed? "
+                "A run goes on only as it was begun."
+            ) from error
 
     def checkpoint(self, which: Which) -> Checkpoint:
         """The best or the last checkpoint of the run; read once."""

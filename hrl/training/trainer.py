@@ -1,0 +1,195 @@
+"""The trainer: one loop for everything that learns. Logging, evaluation, checkpoints and stopping, on the count of
+environment steps. A trainee says what one round is: a step of every environment, a batch of episodes, a rollout.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from hrl.processes import lost_connection
+from hrl.stopping import Interrupted, close_within
+from hrl.training.checkpoint import Checkpoint, Checkpoints
+from hrl.training.episodes import Finished
+from hrl.training.evaluation import Policy
+from hrl.training.reporter import Bystander, Reporter
+from hrl.training.session import Session
+from hrl.types import UserError
+
+
+class Trainee(Protocol):
+    """An algorithm at work on its environments."""
+
+    steps: int
+    """Environment steps so far, of all processes."""
+    whole: bool
+    """Whether its state is one that a run can go on from: not in the middle of an update."""
+    together: bool
+    """Whether the episodes of a round begin together, and all end in it."""
+    warnings: list[str]
+    """Sentences for the user that were not printed yet; the trainer takes them out."""
+
+    @property
+    def policy(self) -> Policy:
+        """What acts by what is learned so far."""
+
+    @property
+    def name(self) -> str:
+        """The environment's id."""
+
+    @property
+    def time_limit(self) -> int | None:
+        """Longest episode, in environment steps."""
+
+    @property
+    def tells_success(self) -> bool:
+        """Whether the environment has reported success so far."""
+
+    def begin(self) -> None:
+        """Begin an episode in every environment: at the start, and after each checkpoint."""
+
+    def round(self, total_steps: int) -> Sequence[Finished]:
+        """One round of a run of `total_steps`; the episodes that ended, by step of all environments. A request to stop
+        leaves it by Interrupted."""
+
+    def metrics(self) -> dict[str, float]:
+        """Scalars since the last call, by tag. Raises for faults that a round could not tell without waiting."""
+
+    def cut(self) -> None:
+        """End every episode, so that nothing is lost that a checkpoint does not hold."""
+
+    def networks(self) -> dict[str, Tensor]:
+        """Enough to act."""
+
+    def state(self) -> Checkpoint:
+        """Enough to go on; `numbers` without the steps. Called by all processes alike."""
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's state. Raises UserError where it does not fit."""
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+class Trainer:
+    """One run: everything between the first step and the last checkpoint."""
+
+    def __init__(self, trainee: Trainee, session: Session) -> None:
+        self.trainee, self.session = trainee, session
+        self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
+        self.checkpoints = Checkpoints(session.folder.checkpoints)
+        self.saved_at: int | None = None
+        steps = 0
+        if session.resume is not None:
+            trainee.restore(session.resume)
+            self.saved_at = steps = session.resume.steps
+        kind = Reporter if self.processes.first else Bystander
+        self.reporter = kind(session, steps, trainee.time_limit)
+
+    def run(self) -> signal.Signals | None:
+        """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
+        try:
+            with self.reporter.display, self._with_others():
+                self._train()
+        finally:
+            self.reporter.close()
+            if reason := close_within(self.trainee.close):
+                self.reporter.display.say(f"warning: {self.trainee.name} could not be closed: {reason}")
+        return self.stop.signal
+
+    def _train(self) -> None:
+        trainee, report, total = self.trainee, self.reporter, self.run_config.total_steps
+        with self._saved_on_failure():
+            self._begin()
+            while trainee.steps < total and not self.processes.any(bool(self.stop) or report.given_up):
+                if not self._round(total):
+                    break
+                if report.log_due(trainee.steps):
+                    self._log()
+                if report.eval_due(trainee.steps):
+                    self._evaluate()
+                if report.save_due(trainee.steps) and trainee.steps < total:
+                    self._save()
+                    self._begin()
+            if self.run_config.eval_freq and trainee.steps >= total and not self.stop:
+                self._evaluate()
+        if self.saved_at != trainee.steps:
+            self._save()
+
+    def _begin(self) -> None:
+        """Interrupted before the first step, a run has its first state to save."""
+        try:
+            self.trainee.begin()
+        except Interrupted:
+            return  # the loop sees the request
+
+    def _round(self, total: int) -> bool:
+        """One round; False where a request to stop interrupted it."""
+        try:
+            ended = self.trainee.round(total)
+        except Interrupted:
+            if self.processes.size > 1:  # all of them save together, and this one's environments do not answer
+                raise UserError(
+                    f"The environments of process {self.processes.rank} did not answer when the run was to stop. Its "
+                    f"last checkpoint, at {self.saved_at or 0:,} steps, is whole."
+                ) from None
+            return False
+        recent = self.reporter.recent
+        for finished in ended:
+            (recent.add_together if self.trainee.together else recent.add)(finished)
+        self.reporter.tells_success |= self.trainee.tells_success
+        return True
+
+    def _log(self) -> None:
+        metrics = self.trainee.metrics()
+        self.reporter.warn(self.trainee.warnings)
+        self.reporter.log(self.trainee.steps, metrics)
+
+    def _evaluate(self) -> None:
+        try:
+            best = self.reporter.evaluate(self.trainee.steps, self.trainee.policy)
+        except Interrupted:
+            return  # the loop sees the request
+        if best:
+            self.checkpoints.save_best(Checkpoint(self.trainee.networks(), self._numbers({})))
+
+    def _save(self) -> None:
+        """A checkpoint ends every episode, in the running process too: a resumed run equals one that went on."""
+        self._log()
+        self.trainee.cut()
+        self.reporter.recent.cut()
+        state = self.trainee.state()
+        if self.processes.first:
+            self.checkpoints.save(Checkpoint(state.tensors, self._numbers(state.numbers)))
+        self.saved_at = self.trainee.steps
+
+    def _numbers(self, more: dict[str, Any]) -> dict[str, Any]:
+        own = {"steps": self.trainee.steps, "processes": self.processes.size, "reporter": self.reporter.state_dict()}
+        return own | more
+
+    @contextmanager
+    def _saved_on_failure(self) -> Iterator[None]:
+        """Where something fails, what is there is saved first; then its own sentence is printed."""
+        try:
+            yield
+        except Exception:
+            # With other processes a checkpoint takes all of them.
+            if self.trainee.whole and self.trainee.steps not in (0, self.saved_at) and self.processes.size == 1:
+                self._save()
+            raise
+
+    @contextmanager
+    def _with_others(self) -> Iterator[None]:
+        """Where another process of the run dies, its replay is lost with it: what is whole is the last checkpoint."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.processes.size == 1 or not lost_connection(error):
+                raise
+            self.stop.outlast()
+            at = self.saved_at
+            whole = f"its last checkpoint, at {at:,} steps, is whole" if at else "no checkpoint yet"
+            place = f"{self.trainee.steps:,} steps. {self.session.folder.path}"
+            raise UserError(f"A process of this run died at {place}: {whole}.") from error
