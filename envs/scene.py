@@ -40,7 +40,8 @@ def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outli
 def mark(env: gym.Env[Any, Any], place: Sequence[float]) -> None:
     """Show a sphere at a place (x, y) or (x, y, z) in the next frame of an environment that MuJoCo draws."""
     inner: Any = env.unwrapped
-    holders = (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None))  # gymnasium-robotics' mazes
+    # gymnasium-robotics' mazes hold an environment that is drawn.
+    holders: tuple[Any, ...] = (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None))
     renderer = next((h.mujoco_renderer for h in holders if hasattr(h, "mujoco_renderer")), None)
     if renderer is None or env.render_mode is None or len(place) not in (2, 3):
         return

@@ -22,14 +22,16 @@ from hrl.types import UserError
 class Trainee(Protocol):
     """An algorithm at work on its environments."""
 
-    steps: int
-    """Environment steps so far, of all processes."""
     whole: bool
     """Whether its state is one that a run can go on from: not in the middle of an update."""
     together: bool
     """Whether the episodes of a round begin together, and all end in it."""
     warnings: list[str]
     """Sentences for the user that were not printed yet; the trainer takes them out."""
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far, of all processes."""
 
     @property
     def policy(self) -> Policy:
