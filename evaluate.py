@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from hrl_scripts.train import make_session, stored, told
+from hrl_scripts.train import make_session, run_cli, stored
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault
@@ -45,7 +46,7 @@ class Options:
     """Run folders."""
     episodes: int | None = None
     """Episodes a run. Default: 100; of a video the first 3."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, tyro.conf.arg(aliases=["--eval-max-steps"])] = None
     """Environment steps after which an episode is cut. Default: the environment's own limit, or 1,000."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint: the last, or the best by the evaluations during training."""
@@ -74,7 +75,8 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
-    return told(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
+    command = lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop)  # noqa: E731
+    return run_cli(command, left="files hold what was written so far")
 
 
 def run(arguments: list[str], stop: StopRequest) -> int:
@@ -140,7 +142,9 @@ class Loaded:
         policy = agent.load(session, options.checkpoint)
         if options.task is not None:
             if not hasattr(policy, "recall"):
-                raise UserError(f"--task is for levels that learn one task after another, which {algorithm} has not.")
+                raise UserError(
+                    f"--task is for levels that learn one task after another, which {algorithm} does not have."
+                )
             policy.recall(options.task)
         settings = folder.read_config()["config"]
         return cls(path, algorithm, trained_on, env, config, settings, session, policy)
@@ -172,7 +176,7 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
     if options.video:
         episodes = options.episodes or VIDEO_EPISODES
         limit = loaded.config.eval_max_steps
-        record(options.video, loaded.policy, loaded.session.make_rendering, episodes, limit)
+        record(options.video, loaded.policy, loaded.session.make_rendering, episodes, limit, loaded.session.faults)
         written.append(options.video)
     for file in written:
         print(f"Written: {file}", file=sys.stderr if options.json else sys.stdout)
@@ -275,7 +279,7 @@ def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:
             interval = student_interval(values, *([RATE] if key.startswith("success") else []))
             mean = f"{float(np.mean(values)):.3f}" if values else ""
             cells.append(mean + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
-        table.add_row(env, name, str(len(members)), *cells)
+        table.add_row(escape(env), escape(name), str(len(members)), *cells)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

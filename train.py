@@ -20,21 +20,23 @@ from hrl.envs.make import make_single
 from hrl.execution import keep_freed_memory
 from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes, join_processes
-from hrl.stopping import Interrupted, StopRequest
+from hrl.stopping import GRACE, Interrupted, StopRequest
 from hrl.training.checkpoint import Checkpoint, Checkpoints
 from hrl.training.config import updated
-from hrl.training.display import tell, warn
+from hrl.training.display import print_line, warn
 from hrl.training.hparams import comparable
 from hrl.training.pictures import trajectories
 from hrl.training.run import RunConfig, RunFolder, as_json
 from hrl.training.session import Session, Which, pick_device
-from hrl.training.sweep import Judge, Sweep, SweepConfig
+from hrl.training.sweep import GiveUp, Sweep, SweepConfig
 from hrl.training.trust import Trust, allow_own_modules, named_modules
 from hrl.types import UserError
 
 PRESET = "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file."
 TRUST = "Import the modules that run folders named here (--low.load) name themselves: they run code."
 NO_TRUST = Trust()
+FAULTS = (UserError, EnvError, EnvironmentFault)
+"""Exceptions that are told in one sentence."""
 SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/training/sweep.py)."
 
 
@@ -56,20 +58,21 @@ class Resume:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code. What the user can mend is told in one sentence, with code 2."""
-    return told(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
+    return run_cli(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
 
 
-def told(command: Callable[[StopRequest], int]) -> int:
-    """Run a command line; print a UserError's sentence instead of its traceback."""
+def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothing to save") -> int:
+    """Run a command line; print a UserError's sentence instead of its traceback. `left` says what a request to stop
+    leaves behind where the command itself does not."""
     stop = StopRequest()
     try:
         with stop:
             return command(stop)
     except Interrupted:
         assert stop.signal is not None
-        print(f"Stopped by {stop.signal.name}; there was nothing to save.", file=sys.stderr)
+        print(f"Stopped by {stop.signal.name}; {left}.", file=sys.stderr)
         return 128 + stop.signal
-    except (UserError, EnvError, EnvironmentFault) as error:
+    except FAULTS as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -105,9 +108,9 @@ def run(arguments: list[str], stop: StopRequest) -> int:
         onward = (
             f" Go on with: python train.py --resume {folder}{trusted}" if getattr(config, "resumable", True) else ""
         )
-        tell(f"Stopped by {stopped.name}; saved.{onward}")
+        print_line(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
-    tell(f"Done. Evaluate with: python evaluate.py {folder}{trusted}")
+    print_line(f"Done. Evaluate with: python evaluate.py {folder}{trusted}")
     return 0
 
 
@@ -124,11 +127,11 @@ def usage() -> str:
 
 def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: contextlib.ExitStack) -> tuple[Session, Any]:
     """A new run from an algorithm's name and options."""
-    arguments, trust = _with_trust(arguments)
+    arguments, trust = _with_trust(algorithm, arguments)
     env, run_config, agent, values = resolved(algorithm, arguments)
     processes = join_processes()
     if values and processes.first:
-        tell("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()))
+        print_line("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()))
     folder = RunFolder.new(run_config.log_dir, env.env, algorithm, run_config.seed)
     session = make_session(
         algorithm, env, run_config, agent, folder, processes=processes, stop=stop, trust=trust, held=held
@@ -136,22 +139,25 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
     return session, agent
 
 
-def _with_trust(arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options with a value after a bare `--trust`, and what it means."""
+def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
+    """The options with a value after a bare `--trust`, and what may be imported: that, and what is named here."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
-    return said, Trust(_peek(said, "--trust") == "True")
+    named = [_peek(said, option) or "" for option in ("--env", "--eval-env", "--goal.projection")]
+    modules = {name.rpartition(":")[0] for name in (algorithm, *named)} - {""}
+    return said, Trust(_peek(said, "--trust") == "True", frozenset(modules))
 
 
 def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     """Search hyperparameters by runs of the same command; whether it came to its end."""
+    arguments, trust = _with_trust(algorithm, arguments)
     path = Path(_peek(arguments, "--sweep") or "")
     sweep, parts = SweepConfig.read(path), resolved(algorithm, arguments)[:3]
     env, run_config, _ = parts
     folder = run_config.log_dir / "sweeps" / path.stem
 
-    def train_one(values: dict[str, Any], seed: int, judge: Judge) -> bool:
+    def train_one(values: dict[str, Any], seed: int, judge: GiveUp) -> bool:
         one_env, one_run, agent = _apply(parts, values, str(path))
         one_run = replace(one_run, seed=run_config.seed + seed, log_dir=folder / "runs", progress=False)
         where = RunFolder.new(one_run.log_dir, one_env.env, algorithm, one_run.seed)
@@ -160,7 +166,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
             (folder / "output.log").open("a") as log,
             contextlib.redirect_stdout(log),
         ):
-            session = make_session(algorithm, one_env, one_run, agent, where, stop=stop, held=held)
+            session = make_session(algorithm, one_env, one_run, agent, where, stop=stop, trust=trust, held=held)
             session.judge = judge
             return agent.train(session) is None
 
@@ -252,7 +258,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
     if others or not arguments[0].startswith("--"):
         wrong = others[0].split("=")[0] if others else arguments[0]
         raise UserError(
-            f"{wrong} cannot be given with --resume: a run goes on as it was begun, save for --total-steps."
+            f"{wrong} cannot be given with --resume: a run goes on as it was begun, except for --total-steps."
         )
     options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagCreatePairsOff,))
     folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
@@ -318,6 +324,7 @@ def make_session(
     device = pick_device(run_config.device, processes)
     config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
 
+    stop = stop if stop is not None else StopRequest()
     trained_on: list[tuple[int, ...]] = []
     remembered = getattr(getattr(agent, "goal", None), "info", ())
 
@@ -325,7 +332,7 @@ def make_session(
         chosen = env if count is None else replace(env, num_envs=count, vectorization="auto")
         if seeds is not None and run_config.eval_env:
             chosen = replace(chosen, env=run_config.eval_env)
-        made = make_env(chosen, device, seeds, info=remembered, **overrides)
+        made = make_env(chosen, device, seeds, info=remembered, region=partial(stop.interruptible, GRACE), **overrides)
         sizes = made.spec.state_dim, made.spec.goal_dim, made.spec.action_dim
         if chosen.env == env.env:
             trained_on.append(sizes)
@@ -337,7 +344,7 @@ def make_session(
         if not processes.first:
             return
         for line in lines:
-            tell(line)
+            print_line(line)
         if run_config.eval_env:
             make(1, iter([0])).close()  # what is wrong with it is told before anything is trained
         if resume is None:
@@ -347,7 +354,7 @@ def make_session(
             folder.write_config(algorithm, config())
         else:
             folder.prolong(run_config.total_steps)
-        tell(f"Run folder: {folder.path}")
+        print_line(f"Run folder: {folder.path}")
 
     return Session(
         run=run_config,
@@ -360,7 +367,8 @@ def make_session(
         earlier=partial(earlier_agent, run_config, processes, trust),
         resume=resume,
         processes=processes,
-        stop=stop if stop is not None else StopRequest(),
+        stop=stop,
+        faults=FAULTS,
         begin=begin,
         draw=trajectories,
         hyperparameters=lambda: comparable(algorithm, config()),

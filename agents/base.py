@@ -12,7 +12,6 @@ from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.level_config import LevelConfig
 from hrl.nested.adaptation import Adaptation
-from hrl.succession import take_over
 from hrl.training.adapting import MetaLearner, MetaSettings
 from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.evaluation import Policy
@@ -22,6 +21,7 @@ from hrl.training.session import Session, Which
 from hrl.training.stepping import HierarchyTrainee
 from hrl.training.trainer import Trainer
 from hrl.types import BatchedEnv, Spec, UserError
+from hrl.warm_start import warm_start
 
 
 class AgentConfig(Protocol):
@@ -44,6 +44,8 @@ class Setting:
     seed: int
     measure: Callable[[], BatchedEnv]
     """Makes environments of their own, for goal bounds that are measured."""
+    total_steps: int | None = None
+    """Environment steps that the agent will learn for, of all processes; 0 to act alone. None: not known."""
 
 
 class HierarchyConfig(ABC):
@@ -64,15 +66,15 @@ class HierarchyConfig(ABC):
             agent = self._begun(env, session)
             agent.join(session.processes)
             agent.execute(pick_execution(session.run.execution, session.device))
-        session.begin([*unseen(env.spec), *self.describe(env.spec)])
-        return Trainer(HierarchyTrainee(agent, env, session), session).run()
+        lines = [*unseen(env.spec), *self.describe(env.spec)]
+        return Trainer(HierarchyTrainee(agent, env, session), session, lines).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint."""
         env, checkpoint = session.make_env(1, None), session.checkpoint(which)
         misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
-            agent = self._seeded(env, session)
+            agent = self._seeded(env, session, total_steps=0)
             agent.load_networks(checkpoint.tensors)
         except UserError as error:
             raise UserError(f"{misfit}: {error}") from error
@@ -99,13 +101,14 @@ class HierarchyConfig(ABC):
         earlier = {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
         agent = self._seeded(env, session)
         if earlier:
-            take_over(agent, earlier)
+            warm_start(agent, earlier)
         return agent
 
-    def _seeded(self, env: BatchedEnv, session: Session) -> Hierarchy:
+    def _seeded(self, env: BatchedEnv, session: Session, total_steps: int | None = None) -> Hierarchy:
         torch.manual_seed(session.run.seed)
         measure = lambda: session.make_env(8, None)  # noqa: E731
-        return self.build(Setting(env.spec, env.num_envs, session.device, session.run.seed, measure))
+        total = session.run.total_steps if total_steps is None else total_steps
+        return self.build(Setting(env.spec, env.num_envs, session.device, session.run.seed, measure, total))
 
 
 @dataclass
@@ -145,8 +148,8 @@ class RoundsConfig(ABC):
             if self.family:
                 require_task_family(env)
             learner = self.learner(env.spec, session)
-        session.begin(unseen(env.spec))
-        return Trainer(RoundsTrainee(learner, self.policy(learner), env, session), session).run()
+        trainee = RoundsTrainee(learner, self.policy(learner), env, session)
+        return Trainer(trainee, session, unseen(env.spec)).run()
 
     def load(self, session: Session, which: Which) -> Policy:
         """The policy of a checkpoint."""

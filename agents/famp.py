@@ -18,7 +18,7 @@ import torch
 from hrl.agents.base import AdaptingConfig
 from hrl.learners.policy_gradient import Credit
 from hrl.nested.adaptation import Adaptation
-from hrl.policies import Options, numbered
+from hrl.policies import Options, num_actions
 from hrl.types import Spec, UserError
 
 
@@ -79,6 +79,6 @@ class FAMPConfig(AdaptingConfig):
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
         """The controller adapts."""
         inputs = spec.state_dim + spec.goal_dim
-        policy = Options(inputs, numbered(spec), self.options, self.hidden).to(device)
+        policy = Options(inputs, num_actions(spec), self.options, self.hidden).to(device)
         high = lambda name: name.startswith("high.")  # noqa: E731
         return Adaptation(policy, high, self.inner_lr, self.first_order, self.correction)

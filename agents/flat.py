@@ -58,6 +58,7 @@ class FlatConfig(LevelConfig, HierarchyConfig):
             device,
             starts=self.starts,
             info_dim=spec.info_dim,
+            acts_only=setting.total_steps == 0,
         )
         tune([level], self.tune, self.tuning)
         if self.reward == "learned":

@@ -79,7 +79,8 @@ class High(LevelConfig):
     """Factor on the task's reward (published: .1)."""
     reward_offset: float | None = None
     """Added to the task's reward of every step before scaling. Default: what makes the greatest reward 0 where a goal
-    pays one of two rewards, so that every step until then costs; else 0 (published)."""
+    pays one of two rewards, so that every step until then costs; else 0 (published). Where an episode can end without
+    the goal, as by a fall, give 0: an end would stop the costs."""
     correction: bool = False
     """Restate old subgoals for today's low level (published: True; off-policy correction, section 3.3)."""
     candidates: int = 10
@@ -129,12 +130,13 @@ class HIROConfig(HierarchyConfig):
         low = Level(
             "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
             starts=self.starts, stores_reward=learned or "high.gamma" in self.tune, held=self.steps_held(setting),
-            info_dim=spec.info_dim,
+            info_dim=spec.info_dim, acts_only=setting.total_steps == 0,
         )  # fmt: skip
         counters = ("first", "tested") if self.high.testing else ("first",)
         high = Level(
             "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
             period=self.high.period, starts=self.starts, counters=counters, steps=low.replay,
+            acts_only=setting.total_steps == 0,
         )  # fmt: skip
         low.relabels = self.low_relabels(low, subgoal)
         span = min(self.high.period, spec.max_episode_steps or self.high.period)
@@ -185,8 +187,6 @@ class HIROConfig(HierarchyConfig):
             raise UserError(
                 "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
             )
-        if self.low.gamma == 1:
-            raise UserError("low.gamma must be below 1: where the task ends, a subgoal's reward counts for ever.")
         if not self.low.reward_scale > 0:
             raise UserError(f"low.reward_scale must be positive, not {self.low.reward_scale}.")
         if self.high.candidates < 3:
@@ -204,8 +204,13 @@ class HIROConfig(HierarchyConfig):
 
     def steps_held(self, setting: Setting) -> int:
         """Environment steps that the low level's ring must hold, so that every decision in the high level's can be
-        corrected, and paid again: a period each. The low level itself learns from the last `low.replay` of them."""
+        corrected, and paid again: a period each. The low level itself learns from the last `low.replay` of them, which
+        are all of a run that is no longer."""
         read = self.high.correction or self.high.hindsight or "high.gamma" in self.tune
+        if (
+            setting.total_steps is not None and setting.total_steps <= self.low.replay // 2
+        ):  # ends of episodes take rows
+            return 0
         decisions = max(self.high.replay // setting.num_envs, 16) + 2
         return decisions * self.high.period * setting.num_envs if read else 0
 

@@ -18,7 +18,7 @@ from hrl.agents.base import AdaptingConfig, require_continuous
 from hrl.commands import Subgoal
 from hrl.goals import GoalConfig, build_goal_space
 from hrl.nested.adaptation import Adaptation
-from hrl.policies import Options, Subgoals, numbered, policy_for
+from hrl.policies import Options, Subgoals, num_actions, policy_for
 from hrl.types import BatchedEnv, Spec, UserError
 
 
@@ -65,7 +65,7 @@ class MAMLConfig(AdaptingConfig):
     def _policy(self, spec: Spec, device: torch.device) -> nn.Module:
         inputs = spec.state_dim + spec.goal_dim
         if self.options:
-            return Options(inputs, numbered(spec), self.options, self.hidden)
+            return Options(inputs, num_actions(spec), self.options, self.hidden)
         if self.subgoals:
             require_continuous(spec, "A level that is shown subgoals")
             space = build_goal_space(self.goal, spec, self.subgoals, _no_measure, device)

@@ -18,7 +18,7 @@ import torch
 from hrl.agents.base import RoundsConfig
 from hrl.learners.policy_gradient import Credit
 from hrl.nested.adaptation import Adaptation
-from hrl.policies import Options, numbered
+from hrl.policies import Options, num_actions
 from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.discovery import Discovery
 from hrl.training.session import Session
@@ -116,7 +116,7 @@ class MODACConfig(RoundsConfig):
         """Managers adapt; options and what they are for are shared."""
         torch.manual_seed(session.run.seed)
         inputs = spec.state_dim + spec.goal_dim
-        policy = Options(inputs, numbered(spec), self.options, self.hidden, self.primitives).to(session.device)
+        policy = Options(inputs, num_actions(spec), self.options, self.hidden, self.primitives).to(session.device)
         adaptation = Adaptation(policy, lambda name: name.startswith("high."), self.inner_lr)
         return Discovery(self, adaptation, spec, session.device, session.run.seed)
 

@@ -90,8 +90,7 @@ class SB3Config:
             raise UserError("stable-baselines3's algorithms train in one process; start them without torchrun.")
         with session.stop.interruptible():
             model, bridge = self.make(session), session.make_env(1, None)
-        session.begin(unseen(bridge.spec))
-        return Trainer(SB3Trainee(model, bridge, session), session).run()
+        return Trainer(SB3Trainee(model, bridge, session), session, unseen(bridge.spec)).run()
 
     def load(self, session: Session, which: Which) -> "SB3Policy":
         """The policy of a checkpoint."""
@@ -232,6 +231,7 @@ class SB3Trainee:
     def round(self, total_steps: int) -> Sequence[Finished]:
         """A few steps of an off-policy algorithm, or one rollout and what is learned from it."""
         self.watch.ended.clear()
+        self.watch.total_steps = total_steps
         steps = min(ROUND * self.session.num_envs, total_steps - self.steps)
         with self.session.stop.interruptible():
             self.model.learn(steps, callback=self.watch, reset_num_timesteps=False)
@@ -260,8 +260,10 @@ class SB3Trainee:
     def close(self) -> None:
         """Close the environments."""
         environments: Any = self.model.env
-        environments.close()
-        self.env.close()
+        try:
+            environments.close()
+        finally:
+            self.env.close()
 
 
 class Watch(BaseCallback):
@@ -273,6 +275,10 @@ class Watch(BaseCallback):
         self.ended: list[Finished] = []
         """Of the steps of this round."""
         self.tells_success = False
+        self.total_steps = 0
+
+    def _on_training_start(self) -> None:
+        self.model._total_timesteps = self.total_steps  # schedules run over the whole run, not over this round
 
     def _on_step(self) -> bool:
         observations, rewards = self.locals["new_obs"], self.locals["rewards"]
@@ -295,6 +301,9 @@ class SB3Policy:
 
     def __init__(self, model: BaseAlgorithm, env: BatchedEnv) -> None:
         self.model, self.env, self.spec = model, env, env.spec
+        assert model.env is not None
+        single: Any = model.env.unwrapped
+        self.plain = bool(single.envs[0].has_wrapper_attr("plain_actions"))
 
     def start(self, num_envs: int) -> None:
         """It remembers nothing."""
@@ -302,7 +311,7 @@ class SB3Policy:
     def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
         """Deterministic actions: vectors in [-1, 1], or numbers for discrete actions."""
         actions, _ = self.predict(self._raw(obs))
-        if self.model.action_space == self.spec.action_space:  # else the model decides as our agents do
+        if not self.plain:  # else the model decides as our agents do
             actions = self.env.from_action(actions)
         decided = torch.as_tensor(actions)
         return decided.float() if self.spec.continuous else decided, None, []

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from running import RESULTS, ROOT, processor
+from running import RESULTS, ROOT, processor, running
 
 LONG = 10_000_000
 """Environment steps of the run that is asked for; it is stopped long before."""
@@ -40,6 +40,7 @@ def main() -> None:
             "--vectorization", options.vectorization,
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        running.add(process)
         started, memory = time.perf_counter(), {}
         minute = 1
         while (now := (time.perf_counter() - started) / 60) < options.minutes + 0.1:

@@ -16,10 +16,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
-from running import RESULTS, ROOT, processor
+from running import RESULTS, ROOT, processor, running
 from safetensors.numpy import load_file
 
 from hrl.training.checkpoint import Checkpoints
@@ -70,14 +71,16 @@ def main() -> None:
     (RESULTS / "killing.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def started(name: str, arguments: list[str]) -> "subprocess.Popen[bytes]":
+def started(name: str, arguments: list[str]) -> "subprocess.Popen[Any]":
     """One process of the run, or torchrun with two."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "torchrun" in name else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *launcher, str(ROOT / "train.py"), *arguments], env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    running.add(process)
+    return process
 
 
 def first_arguments(name: str, folder: Path) -> list[str]:

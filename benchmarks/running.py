@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-running: "set[subprocess.Popen[str]]" = set()
+running: "set[subprocess.Popen[Any]]" = set()
+"""Runs that a request to stop is passed on to."""
 
 
 def command(script: str, *arguments: str, processes: int = 1) -> str:
@@ -40,7 +41,7 @@ def command(script: str, *arguments: str, processes: int = 1) -> str:
 
 def _stop(number: int, frame: object) -> None:
     """Pass a request to stop on to the runs, which save themselves, and leave."""
-    for process in list(running):
+    for process in [p for p in running if p.poll() is None]:
         process.send_signal(signal.SIGTERM)
     os._exit(128 + number)
 

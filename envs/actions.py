@@ -49,8 +49,10 @@ class ActionMap:
         self.centre, self.half = self.low / 2 + self.high / 2, (self.high / 2 - self.low / 2) * scale
         if scale != 1:
             self.low, self.high = self.centre - self.half, self.centre + self.half
-            if self.integer:
-                self.low, self.high = np.ceil(self.low), np.floor(self.high)
+            if self.integer:  # one integer at least: the middle
+                low, high = np.ceil(self.low), np.floor(self.high)
+                self.low = np.where(low <= high, low, np.floor(self.centre))
+                self.high = np.where(low <= high, high, np.floor(self.centre))
         self._tensors: dict[torch.device, tuple[Tensor, ...]] = {}
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
@@ -66,8 +68,12 @@ class ActionMap:
         else:
             values = np.clip(self.centre + unit * self.half, self.low, self.high)
         shaped = values.reshape(-1, *space.shape)
-        if space.dtype.kind != "f":
-            return np.clip(shaped, space.low, space.high).astype(space.dtype)
+        if space.dtype.kind in "iu":
+            kind = np.iinfo(space.dtype)
+            top = float(kind.max) if int(float(kind.max)) <= kind.max else np.nextafter(float(kind.max), 0)
+            return np.clip(np.clip(shaped, kind.min, top).astype(space.dtype), space.low, space.high)
+        if space.dtype.kind == "b":
+            return shaped > 0.5
         return np.clip(shaped.astype(space.dtype), space.low, space.high)  # rounding may step over a bound
 
     def to_env_tensor(self, actions: Tensor) -> Tensor:
@@ -85,7 +91,7 @@ class ActionMap:
             values = low + torch.minimum(((actions.clamp(-1, 1) + 1) / 2 * count).floor(), count - 1)
         else:
             values = torch.clamp(actions * half + centre, low, high)
-        return values.reshape(-1, *space.shape)
+        return (values.long() if self.integer else values).reshape(-1, *space.shape)
 
     def from_env(self, actions: np.ndarray) -> np.ndarray:
         """Environment's actions [N, *shape] as agents': [N, A] in [-1, 1], or numbers from 0."""
@@ -117,6 +123,9 @@ class ActionMap:
 
 class PlainActions(gym.ActionWrapper[Any, Any, Any]):
     """An environment whose action space is the agents' own: for libraries with an action boundary of their own."""
+
+    plain_actions = True
+    """What tells models that decide here from those that decide in the environment's own space."""
 
     def __init__(self, env: gym.Env[Any, Any], actions: ActionMap) -> None:
         super().__init__(env)

@@ -275,7 +275,7 @@ class Bridge:
             ) from error
         except EnvironmentFault:
             raise
-        except Exception as error:  # of a vector environment of the user's own
+        except (Exception, SystemExit) as error:  # of a vector environment of the user's own
             raise EnvironmentFault(
                 f"{self.spec.env_id} raised {type(error).__name__} at environment step {self.steps}: "
                 f"{' '.join(str(error).split())}"
@@ -306,4 +306,4 @@ def _first(raw: Any) -> Any:
 
 
 def _width(space: gym.Space[Any]) -> int:
-    return int(np.prod(space.shape or (0,)))
+    return int(np.prod(space.shape or ()))

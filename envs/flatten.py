@@ -103,13 +103,12 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
             # A copy: vector environments write their next observations over these.
             return _sent(torch.from_numpy(np.array(batch, dtype=np.float32)), device).reshape(len(batch), -1)
         case spaces.Discrete():
-            index = torch.as_tensor(batch, device=device).long() - int(space.start)
+            index = _numbers(batch, device) - int(space.start)
+            _check_numbers(batch, space.start, space.n)
             return torch.nn.functional.one_hot(index, int(space.n)).float()
         case spaces.MultiDiscrete():
-            index = (
-                torch.as_tensor(batch, device=device).long().flatten(1)
-                - torch.as_tensor(space.start, device=device).flatten()
-            )
+            _check_numbers(batch, space.start, space.nvec)
+            index = _numbers(batch, device).flatten(1) - torch.as_tensor(space.start, device=device).flatten()
             sizes = space.nvec.flatten()
             hot = [torch.nn.functional.one_hot(index[:, i], int(n)).float() for i, n in enumerate(sizes)]
             return torch.cat(hot, -1)
@@ -142,6 +141,18 @@ def batched(observations: list[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(batched(list(column)) for column in zip(*observations, strict=True))
     return np.stack([np.asarray(o) for o in observations])
+
+
+def _numbers(batch: Any, device: torch.device) -> Tensor:
+    return torch.as_tensor(batch, device=device).long()
+
+
+def _check_numbers(batch: Any, start: Any, count: Any) -> None:
+    """Raise ValueError for numbers outside their space. On a GPU PyTorch itself would not look."""
+    if not isinstance(batch, Tensor):
+        index = np.asarray(batch) - start
+        if ((index < 0) | (index >= count)).any():
+            raise ValueError(f"a number outside its space: {np.asarray(batch).tolist()}")
 
 
 def _sent(host: Tensor, device: torch.device) -> Tensor:

@@ -1,5 +1,7 @@
 """What a goal environment says of itself: where the achieved goal stands in the observation, and its reward."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
+
+from hrl.envs.guard import EnvironmentFault
 
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
 
@@ -79,11 +83,17 @@ class GoalReward:
     asks_host = True
     """It is the host that computes it."""
 
-    def __init__(self, seen: Probe, info: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, seen: Probe, info: tuple[str, ...] = (), region: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """`region` is entered around each call of the environment's code: it may be left from outside."""
         self.env: Any = seen.env.unwrapped
+        self.region = region
+        self.name = seen.env.spec.id if seen.env.spec else type(self.env).__name__
         space: Any = seen.env.observation_space
         self.spaces = space["achieved_goal"], space["desired_goal"]
-        self.sizes = {key: int(np.size(seen.infos[0][key])) for key in info}
+        self.forms = {key: np.asarray(seen.infos[0][key]) for key in info}
+        self.sizes = {key: form.size for key, form in self.forms.items()}
         self.fault: str | None = None
         """Why rewards cannot be computed again, if they cannot."""
         self.range: tuple[float, float] | None = None
@@ -105,7 +115,9 @@ class GoalReward:
         goal = seen.achieved[:1]
         scales = np.logspace(-3, 2, 24)[:, None, None]
         noise = np.random.default_rng(0).standard_normal((24, *seen.achieved.shape))
-        wanted, there = seen.achieved + scales * noise, np.broadcast_to(seen.achieved, noise.shape)
+        low, high = (np.ravel(bound) for bound in _bounds(self.spaces[1]))
+        wanted = np.clip(seen.achieved + scales * noise, low, high)
+        there = np.broadcast_to(seen.achieved, noise.shape)
         info = np.broadcast_to(told, (24, *told.shape))
         rewards = self._rewards(*(x.reshape(24 * len(told), x.shape[-1]) for x in (there, wanted, info)))
         self.hit = float(self._rewards(goal, goal, told[:1])[0])
@@ -113,52 +125,55 @@ class GoalReward:
         self.range = (min(values), max(values)) if len(values) <= 2 else None
         terminates = getattr(self.env, "compute_terminated", None)
         if self.range is not None and terminates is not None:
-            reached = [self._shaped(goal[0], space) for space in self.spaces]
+            reached = [shaped(goal[0], space) for space in self.spaces]
             self.ends = bool(np.all(terminates(*reached, self._info(told[0]))))
 
     def _why(self, seen: Probe, error: Exception) -> str:
-        name = seen.env.spec.id if seen.env.spec else type(self.env).__name__
         said = f"{type(error).__name__}: {error}"
+        fails = f"compute_reward of {self.name} fails ({said}), so hindsight cannot compute rewards again."
+        pair = [shaped(seen.achieved[0], space) for space in self.spaces]
+        try:  # with the info that hindsight has
+            self.env.compute_reward(*pair, self._info(self._stacked(seen.infos)[0]))
+            return fails
+        except Exception as first:
+            error = first
         try:  # with the whole info that a step gave
-            pair = [self._shaped(seen.achieved[0], space) for space in self.spaces]
             self.env.compute_reward(*pair, seen.infos[0])
         except Exception:
-            return f"compute_reward of {name} fails ({said}), so hindsight cannot compute rewards again."
+            return fails
         missing = error.args[0] if isinstance(error, KeyError) and error.args else "KEY"
         return (
-            f"compute_reward of {name} reads info ({said}), which hindsight does not have when it relabels: store the "
-            f"entry with --goal.info {missing}, or switch hindsight off."
+            f"compute_reward of {self.name} reads info ({said}), which hindsight does not have when it relabels: store "
+            f"the entry with --goal.info {missing}, or switch hindsight off."
         )
 
     def _takes_batches(self, seen: Probe, told: np.ndarray) -> bool:
         """Whether `compute_reward` takes many goals at once, as hindsight wants it to; else it is called for each."""
         try:
-            goals = [self._shaped(seen.achieved, space) for space in self.spaces]
+            goals = [shaped(seen.achieved, space) for space in self.spaces]
             rewards = self.env.compute_reward(*goals, self._info(told))
             alone = [self._one(*row) for row in zip(seen.achieved, seen.achieved, told, strict=True)]
             return np.shape(rewards) == (len(seen.achieved),) and bool(np.allclose(rewards, alone))
         except Exception:
             return False
 
-    def _shaped(self, goals: np.ndarray, space: Any) -> np.ndarray:
-        """Goals [..., G] in the shape and dtype of their space."""
-        shaped = goals.reshape(*goals.shape[:-1], *space.shape)
-        return shaped.astype(space.dtype) if space.dtype.kind == "f" else np.rint(shaped).astype(space.dtype)
-
     def _info(self, told: np.ndarray) -> dict[str, Any]:
         """The named entries [..., K] as an info."""
         ends = np.cumsum(list(self.sizes.values()))
         parts = {key: told[..., end - self.sizes[key] : end] for key, end in zip(self.sizes, ends, strict=True)}
-        return {key: x[..., 0] if self.sizes[key] == 1 else x for key, x in parts.items()}
+        return {
+            key: x.reshape((*x.shape[:-1], *self.forms[key].shape)).astype(self.forms[key].dtype)
+            for key, x in parts.items()
+        }
 
     def _one(self, achieved: np.ndarray, desired: np.ndarray, told: np.ndarray) -> float:
-        pair = (self._shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
+        pair = (shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
         return float(np.asarray(self.env.compute_reward(*pair, self._info(told))).item())
 
     def _rewards(self, achieved: np.ndarray, desired: np.ndarray, told: np.ndarray) -> np.ndarray:
         """[B] of goals [B, G] and info [B, K]."""
         if self.batched:
-            goals = (self._shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
+            goals = (shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
             return np.asarray(self.env.compute_reward(*goals, self._info(told)), dtype=np.float64)
         return np.array([self._one(*row) for row in zip(achieved, desired, told, strict=True)])
 
@@ -167,5 +182,49 @@ class GoalReward:
         told = achieved.new_zeros(*achieved.shape[:-1], 0) if info is None else info
         count = achieved[..., 0].numel()
         flat = [x.reshape(count, x.shape[-1]).double().cpu().numpy() for x in (achieved, desired, told)]
-        reward = torch.as_tensor(self._rewards(*flat)).reshape(achieved.shape[:-1]).to(achieved.device)
+        try:
+            with self.region():
+                rewards = self._rewards(*flat)
+        except (Exception, SystemExit) as error:
+            raise EnvironmentFault(f"compute_reward of {self.name} raised {type(error).__name__}: {error}") from error
+        if not np.isfinite(rewards).all():
+            raise EnvironmentFault(f"compute_reward of {self.name} gave a reward that is NaN or infinite.")
+        reward = torch.as_tensor(rewards).reshape(achieved.shape[:-1]).to(achieved.device)
         return reward.float(), (reward == self.hit) & self.ends
+
+
+def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest goals, float64."""
+    if isinstance(space, spaces.Box):
+        return np.asarray(space.low, dtype=np.float64), np.asarray(space.high, dtype=np.float64)
+    return np.zeros(space.shape), np.ones(space.shape)
+
+
+def shaped(goals: np.ndarray, space: Any) -> np.ndarray:
+    """Flattened goals [..., G] in the shape and dtype of their space."""
+    formed = goals.reshape(*goals.shape[:-1], *space.shape)
+    return formed.astype(space.dtype) if space.dtype.kind == "f" else np.rint(formed).astype(space.dtype)
+
+
+class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
+    """A goal environment whose observation and goals are float32 vectors, for libraries that take no other."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space: Any = env.observation_space
+        self.forms: dict[str, Any] = space.spaces
+        flat: dict[str, gym.Space[Any]] = {}
+        for key, space in self.forms.items():
+            low, high = (np.ravel(bound).astype(np.float32) for bound in _bounds(space))
+            flat[key] = spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = spaces.Dict(flat)
+
+    def observation(self, observation: Any) -> Any:
+        """Each part [G]."""
+        return {key: np.ravel(np.asarray(x, dtype=np.float32)) for key, x in observation.items()}
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """The environment's own, of goals in their shape and dtype."""
+        inner: Any = self.env.unwrapped
+        achieved = shaped(achieved_goal, self.forms["achieved_goal"])
+        return inner.compute_reward(achieved, shaped(desired_goal, self.forms["desired_goal"]), info)

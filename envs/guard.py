@@ -108,7 +108,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             array = np.asarray(value)
             if array.size == 1 and array.dtype.kind in "fiub":
                 return array.item()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RuntimeError):
             pass
         raise EnvironmentFault(self._says("step", f"returned {name} that is no single number: {_short(value)}"))
 
@@ -131,7 +131,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _success(self, key: str, value: Any, call: str) -> bool:
         try:
             array = np.asarray(value)
-        except ValueError:
+        except (ValueError, TypeError, RuntimeError):
             array = np.asarray(None)
         if array.dtype.kind not in "fiub" or not array.size or not np.isfinite(array.astype(float)).all():
             raise EnvironmentFault(self._says(call, f"reported a success that is no truth value: {_short(value)}"))
@@ -144,8 +144,12 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _vector(self, value: Any, key: str, call: str) -> np.ndarray:
         try:
             array = np.asarray(value, dtype=np.float64)
-        except (ValueError, TypeError) as error:
-            raise EnvironmentFault(self._says(call, f"returned info[{key!r}] that is no number: {value!r}")) from error
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise EnvironmentFault(
+                self._says(call, f"returned info[{key!r}] that is no number: {_short(value)}")
+            ) from error
+        if not np.isfinite(array).all():
+            raise EnvironmentFault(self._says(call, f"returned info[{key!r}] that is NaN or infinite"))
         return array.ravel()
 
     @property

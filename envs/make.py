@@ -9,7 +9,7 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.bridge import Bridge
 from hrl.envs.delay import DelayedReward, DelayedRewards
 from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, usable
-from hrl.envs.goals import GoalReward, find_achieved, is_goal_space, observation_part, probe
+from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.guard import EnvironmentFault, Guard
 from hrl.envs.recall import Recall, Recalls
 from hrl.envs.spec import Spec
@@ -109,7 +109,7 @@ def find_id(env_id: str) -> str:
     if module:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a user's module raises
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
             reason = f"{type(error).__name__}: {error}"
             raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
     if name not in gym.registry:
@@ -188,10 +188,11 @@ def make_env(
     seeds: Iterator[int] | None = None,
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
     info: tuple[str, ...] = (),
+    region: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     **overrides: Any,
 ) -> Bridge:
     """The environments as batched tensors. With `seeds`, every episode is begun with the next of them; `info` names
-    what of each step's info hindsight is to remember.
+    the entries of info that hindsight remembers. `region` is entered where the environment's reward is asked again.
 
     Raises EnvError where the environment can't be made or its observations or actions can't be used.
     """
@@ -201,7 +202,7 @@ def make_env(
     with _made(config):
         env = _make_vector(config, mode, torch.device(device), info)
         actions = _action_map(config, env.single_action_space)
-        spec = _spec(config, env, actions, info)
+        spec = _spec(config, env, actions, info, region)
     own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
     return Bridge(env, spec, torch.device(device), None if own_mode else seeds, actions)
 
@@ -242,7 +243,9 @@ def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
         env = _make_one(config, index)
         actions = _action_map(config, env.action_space)
         _require_usable(config, env.observation_space)
-    if not _is_vector(env.observation_space):
+    if is_goal_space(env.observation_space):
+        env = VectorGoals(env)
+    elif not _is_vector(env.observation_space):
         env = FlatObservation(env)
     space = env.action_space
     if not _is_plain(space):
@@ -255,10 +258,7 @@ def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
 
 
 def _is_vector(space: gym.Space[Any]) -> bool:
-    """Whether other libraries can take these observations as they are: vectors, with goals or without."""
-    if is_goal_space(space):
-        assert isinstance(space, spaces.Dict)
-        return all(_is_vector(part) for part in space.spaces.values())
+    """Whether other libraries take these observations as they are."""
     return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
 
 
@@ -341,20 +341,24 @@ def _first(env: Any, name: str, default: Any) -> Any:
 
 
 def _spec(
-    config: EnvConfig, env: gym.vector.VectorEnv[Any, Any, Any], actions: ActionMap, info: tuple[str, ...]
+    config: EnvConfig,
+    env: gym.vector.VectorEnv[Any, Any, Any],
+    actions: ActionMap,
+    info: tuple[str, ...],
+    region: Callable[[], contextlib.AbstractContextManager[None]],
 ) -> Spec:
     name = config.name
     space = _require_usable(config, env.single_observation_space)
     low, high = flat_bounds(observation_part(space))
     action_low, action_high = actions.bounds()
-    steps = gym.registry[name].max_episode_steps
+    limit = config.env_kwargs.get("max_episode_steps", gym.registry[name].max_episode_steps)
     common: dict[str, Any] = {
         "env_id": name,
         "observation_space": space,
         "action_space": env.single_action_space,
         "action_low": action_low,
         "action_high": action_high,
-        "max_episode_steps": config.env_kwargs.get("max_episode_steps", steps),
+        "max_episode_steps": limit if limit is not None and limit > 0 else None,  # -1 is Gymnasium's for none
         "info": info,
         "left_out": getattr(env, "left_out", None) or _first(env, "left_out", ()),
     }
@@ -369,7 +373,7 @@ def _spec(
         bounds = flat_bounds(space["achieved_goal"])
         low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
     # A vector environment may give its task's reward on tensors; else the single one's own code is asked.
-    reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info)
+    reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info, region)
     return Spec(
         state_dim=len(low),
         goal_dim=flat_dim(space["desired_goal"]),

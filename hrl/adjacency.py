@@ -10,6 +10,7 @@ through which the actor that sets subgoals is held to such as are adjacent to wh
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from hrl.commands import Subgoal
 from hrl.learners import Metrics
-from hrl.learners.adam import Adam
+from hrl.learners.adam import FlatAdam
 from hrl.level import Level, under
 from hrl.networks import mlp
 from hrl.replay.ring import Replay, Rows
@@ -144,7 +145,7 @@ class Adjacency:
         self.matrix = AdjacencyMatrix(command.dim, k, config.cell, config.limit, walked.device)
         with walked.device:
             self.net = mlp(command.dim, config.hidden, config.embedding)
-        self.optimiser = Adam(self.net.parameters(), config.lr)
+        self.optimiser = FlatAdam(self.net.parameters(), config.lr)
         self.weight = torch.zeros((), device=walked.device)  # none before the first fit
         self.read = torch.zeros_like(walked.cursor)
         self.pause = max(config.every // LOOKS, walked.num_envs)
@@ -163,14 +164,14 @@ class Adjacency:
 
     # -- keeping up ------------------------------------------------------------------------------------------
 
-    def keep_up(self, steps: int, generator: torch.Generator) -> Metrics:
+    def keep_up(self, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> Metrics:
         """Now and then look at what was walked since; and fit, where that is due. Waits for the device then."""
         if steps - self.at < self.pause:
             return {}
         fit = steps // self.config.every > self.at // self.config.every
         self.at = steps
         self.look()
-        loss = {"adjacency_loss": self.fit(generator)} if fit else {}
+        loss = {"adjacency_loss": self.fit(generator, in_haste)} if fit else {}
         return loss | self.measure()
 
     def look(self) -> None:
@@ -184,11 +185,13 @@ class Adjacency:
         self.matrix.add(self.command.project(ring.get(rows, "state")), ahead)
         self.read.copy_(ring.cursor)
 
-    def fit(self, generator: torch.Generator) -> Tensor:
+    def fit(self, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> Tensor:
         """Gradient updates of ψ on all pairs of drawn cells; the mean loss [()]. From then on it constrains."""
         config, cells = self.config, self.matrix.cells.float()
         total = torch.zeros_like(self.weight)
         for _ in range(config.updates):
+            if in_haste():
+                break
             drawn = torch.randperm(len(cells), generator=generator, device=cells.device)[: config.batch_size]
             adjacent = self.matrix.adjacent[drawn.unsqueeze(-1), drawn]
             loss = contrastive(self.net(cells[drawn]), adjacent, config.near, config.far)

@@ -13,7 +13,7 @@ from hrl.types import Step
 
 
 @dataclass(frozen=True)
-class Held:
+class ActiveCommand:
     """The decision of one upper level that is in force in each of N environments."""
 
     target: Tensor
@@ -22,11 +22,11 @@ class Held:
     """[N] environment steps since, int64; FRESH where nothing is in force."""
 
     @classmethod
-    def nothing(cls, num_envs: int, dim: int, device: torch.device) -> "Held":
+    def nothing(cls, num_envs: int, dim: int, device: torch.device) -> "ActiveCommand":
         """Nothing in force: every environment is due."""
         return cls(torch.zeros(num_envs, dim, device=device), torch.full((num_envs,), FRESH, device=device))
 
-    def assign(self, other: "Held") -> None:
+    def assign(self, other: "ActiveCommand") -> None:
         """Take over what another holds, in place."""
         for field in fields(self):
             getattr(self, field.name).copy_(getattr(other, field.name))
@@ -35,23 +35,23 @@ class Held:
         """Where [N] a new decision is to be taken."""
         return self.elapsed >= period
 
-    def renewed(self, due: Tensor, target: Tensor) -> "Held":
+    def renewed(self, due: Tensor, target: Tensor) -> "ActiveCommand":
         """With new targets where due."""
-        return Held(torch.where(due.unsqueeze(-1), target, self.target), self.elapsed.masked_fill(due, 0))
+        return ActiveCommand(torch.where(due.unsqueeze(-1), target, self.target), self.elapsed.masked_fill(due, 0))
 
-    def ticked(self, active: Tensor) -> "Held":
+    def ticked(self, active: Tensor) -> "ActiveCommand":
         """One environment step later. An environment that only reset has nothing in force."""
-        return Held(self.target, torch.where(active, self.elapsed + 1, FRESH))
+        return ActiveCommand(self.target, torch.where(active, self.elapsed + 1, FRESH))
 
-    def dropped(self, where: Tensor) -> "Held":
+    def dropped(self, where: Tensor) -> "ActiveCommand":
         """With nothing in force where [N] its segment ended."""
-        return Held(self.target, self.elapsed.masked_fill(where, FRESH))
+        return ActiveCommand(self.target, self.elapsed.masked_fill(where, FRESH))
 
 
 FRESH = 1 << 40
 
 
-class Outcome(NamedTuple):
+class Transition(NamedTuple):
     """What came of an action in each of N environments."""
 
     state: Tensor
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
     """[N, K] entries of info that hindsight is to remember."""
 
     @classmethod
-    def of(cls, step: Step) -> "Outcome":
+    def of(cls, step: Step) -> "Transition":
         """The part of a step that is learned from."""
         final = step.final
         return cls(final.state, final.goal, step.reward, step.terminated, step.truncated, step.active, step.info)

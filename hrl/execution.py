@@ -26,7 +26,7 @@ WARM_UP = 3
 """Calls that run eagerly before a capture, so that libraries and optimisers have made what they keep."""
 
 
-def nowhere(mask: Tensor) -> bool:
+def none_true(mask: Tensor) -> bool:
     """Whether a mask is false everywhere, so that work can be left out: asked on a CPU, where asking is free.
 
     On a GPU the answer is no, since it would make the host wait, and what is left to do changes nothing there.

@@ -162,7 +162,7 @@ def build_goal_space(
     steps move. Raises UserError where the declaration does not fit the environment.
     """
     config.check()
-    if config == GoalConfig(relative=config.relative) and not spec.achieved:
+    if not (config.indices or config.projection or config.low or config.high or spec.achieved):
         config = _moving(config, spec, period, measure, device)
     project = _projection(config, spec, device)
     dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]
@@ -189,7 +189,7 @@ def _moving(
     indices = (moves.high > 1.5 * LEAST_MOVE).nonzero().flatten().tolist()
     if not indices:
         raise UserError(
-            f"Random steps move nothing of what {spec.env_id} observes, so that no subgoals can be found: declare them "
+            f"Random steps move nothing of what {spec.env_id} observes, so no subgoals can be found: declare them "
             "with --goal.indices, --goal.low and --goal.high."
         )
     return replace(config, indices=tuple(indices))
@@ -214,7 +214,7 @@ def load_projection(path: str, spec: Spec, device: torch.device) -> Callable[[Te
     try:
         project = getattr(importlib.import_module(module), name)
         goal = project(torch.zeros(2, spec.state_dim, device=device))
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise UserError(
             f"goal.projection {path!r} cannot be used ({type(error).__name__}: {error}); it must read "
             "module:function, and map states [..., D] to goals [..., G]."

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hrl.clock import FRESH, Held, Outcome
+from hrl.clock import FRESH, ActiveCommand, Transition
 from hrl.commands import Subgoal
-from hrl.execution import Execution, nowhere
+from hrl.execution import Execution, none_true
 from hrl.level import Level, under
 from hrl.processes import ALONE, Processes
 from hrl.types import Observation, Step
@@ -23,10 +23,10 @@ from hrl.types import Observation, Step
 RANK_SEED = 104_729
 """What sets the random states of two processes of a run apart."""
 
-Manner = Literal["greedy", "noisy", "exploring"]
+ActionMode = Literal["greedy", "noisy", "exploring"]
 """As policies say; with their noise; or with random decisions and tests too, which the training environments alone
 have."""
-Memory = list[Held]
+Memory = list[ActiveCommand]
 """What every upper level has in force, lowest first. All that acting remembers from step to step."""
 
 
@@ -64,7 +64,7 @@ class Hierarchy:
         self.steps = 0
         self.processes = ALONE
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.memory: Memory = self.nothing_held(num_envs)
+        self.memory: Memory = self.initial_state(num_envs)
 
     def join(self, processes: Processes) -> None:
         """Learn together with the same hierarchy in other processes. Call it before `execute`."""
@@ -87,12 +87,12 @@ class Hierarchy:
 
     # -- acting ----------------------------------------------------------------------------------------------
 
-    def nothing_held(self, num_envs: int) -> Memory:
+    def initial_state(self, num_envs: int) -> Memory:
         """The memory at the beginning: every level is due."""
-        return [Held.nothing(num_envs, below.command.dim, self.device) for below in self.levels[:-1]]
+        return [ActiveCommand.nothing(num_envs, below.command.dim, self.device) for below in self.levels[:-1]]
 
     @torch.inference_mode()
-    def decide(self, obs: Observation, memory: Memory, how: Manner) -> Decisions:
+    def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
         """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
@@ -105,7 +105,7 @@ class Hierarchy:
             level, command = self.levels[i], self._subgoal(i)
             above = above | memory[i - 1].due(level.period)
             action = level.segment.action
-            if not nowhere(above):
+            if not none_true(above):
                 action = self._decision(level, state, targets[0], above, greedy, how)
                 renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, action))
             if how == "exploring" and self.testing:
@@ -117,7 +117,7 @@ class Hierarchy:
         return Decisions(actions, targets, due, [greedy, *tests], renewed)
 
     def _decision(
-        self, level: Level, state: Tensor, target: Tensor, due: Tensor, greedy: Tensor, how: Manner
+        self, level: Level, state: Tensor, target: Tensor, due: Tensor, greedy: Tensor, how: ActionMode
     ) -> Tensor:
         if how == "greedy":
             return level.decide(state, target)
@@ -136,7 +136,7 @@ class Hierarchy:
         first = bottom.replay.cursor
         bottom.segment.begin(obs.state, d.targets[0], d.actions[0], first, d.tests[0])
         for i, (level, due) in enumerate(zip(upper, d.due, strict=True)):
-            if not nowhere(due):
+            if not none_true(due):
                 level.segment.open(due, obs.state, d.targets[i + 1], d.actions[i + 1], first, d.tests[i + 1])
                 self.memory[i].assign(d.memory[i])
         return d.actions[0]
@@ -153,11 +153,11 @@ class Hierarchy:
 
     def observe(self, step: Step) -> None:
         """From the bottom up: pay rewards, tick clocks, and hand segments that ended to their level's replay."""
-        self._observe(Outcome.of(step))
+        self._observe(Transition.of(step))
         self.steps += step.taken * self.processes.size
 
     @torch.inference_mode()
-    def _observe(self, outcome: Outcome) -> None:
+    def _observe(self, outcome: Transition) -> None:
         ended = self._ended(self.memory, outcome)
         for i, level in enumerate(self.levels):
             if level.stores_reward:
@@ -168,7 +168,7 @@ class Hierarchy:
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:
                 self._store(level, 1, outcome, ended[i])
-            elif not nowhere(ended[i]):
+            elif not none_true(ended[i]):
                 self._measure_reach(i, outcome, ended[i])
                 self._store(level, self.memory[i - 1].elapsed + 1, outcome, ended[i])
         for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
@@ -176,13 +176,13 @@ class Hierarchy:
 
     def after(self, memory: Memory, step: Step) -> Memory:
         """What is in force after a step: clocks tick, and segments that ended are forgotten."""
-        outcome = Outcome.of(step)
+        outcome = Transition.of(step)
         return self._ticked(memory, outcome, self._ended(memory, outcome))
 
-    def _ticked(self, memory: Memory, outcome: Outcome, ended: list[Tensor]) -> Memory:
+    def _ticked(self, memory: Memory, outcome: Transition, ended: list[Tensor]) -> Memory:
         return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
 
-    def _ended(self, memory: Memory, outcome: Outcome) -> list[Tensor]:
+    def _ended(self, memory: Memory, outcome: Transition) -> list[Tensor]:
         """Where [N] each level's segment ends with this step: its period, the episode, or the level above."""
         ended: list[Tensor] = []
         above = outcome.done & outcome.active
@@ -194,14 +194,14 @@ class Hierarchy:
             ended.insert(0, above)
         return [outcome.active, *ended]
 
-    def _measure_reach(self, i: int, outcome: Outcome, ended: Tensor) -> None:
+    def _measure_reach(self, i: int, outcome: Transition, ended: Tensor) -> None:
         """How near the level below came to the subgoals of level i that ended."""
         command, metrics = self._subgoal(i), self.levels[i - 1].metrics
         distance = command.distance(outcome.state, self.memory[i - 1].target)
         metrics.add_where("subgoal_distance", distance, ended)
         metrics.add_where("subgoal_reached", (distance <= command.space.threshold).float(), ended)
 
-    def _store(self, level: Level, length: Tensor | int, outcome: Outcome, ended: Tensor) -> None:
+    def _store(self, level: Level, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
         """Write the open segment; where it ended [N] it becomes a transition, `length` [N] environment steps long."""
         segment = level.segment
         row = {name: getattr(segment, name) for name in ("state", "target", "action", "reward")}
@@ -242,7 +242,7 @@ class Hierarchy:
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         nothing = torch.zeros(self.num_envs, device=self.device)
         info = torch.zeros(self.num_envs, 0, device=self.device)
-        outcome = Outcome(obs.state, obs.goal, nothing, ~always, always, always, info)
+        outcome = Transition(obs.state, obs.goal, nothing, ~always, always, always, info)
         for level, held in zip(self.levels[1:], self.memory, strict=True):
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
             # Where no segment is open, the open row is the last observation of the one before: it stays.
@@ -258,7 +258,7 @@ class Hierarchy:
         """Forget what is in force: every level is due."""
         for level in self.levels:
             level.exploration.restart()
-        for held, nothing in zip(self.memory, self.nothing_held(self.num_envs), strict=True):
+        for held, nothing in zip(self.memory, self.initial_state(self.num_envs), strict=True):
             held.assign(nothing)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from hrl.commands import Command
 from hrl.execution import Execution
 from hrl.exploration import Exploration
 from hrl.learners import LEARNERS, Batch, Metrics
-from hrl.learners.adam import Adam
+from hrl.learners.adam import FlatAdam
 from hrl.learners.protection import Protection, protect
 from hrl.level_config import LevelConfig
 from hrl.metrics import Means
@@ -37,7 +37,7 @@ class Tuner(Protocol):
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
         """Move it by how the update of this number, on `now`, would do on `following`."""
 
-    def optimisers(self) -> list[Adam]:
+    def optimisers(self) -> list[FlatAdam]:
         """Those whose gradients are averaged over the processes of a run."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ class Model(Protocol):
     It runs as it is written, outside of what is compiled or captured; what updates read of it changes in place.
     """
 
-    def keep_up(self, steps: int, generator: torch.Generator) -> Metrics:
+    def keep_up(self, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> Metrics:
         """Called before a level's updates, after `steps` environment steps: nothing to do most of the time."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -82,9 +82,13 @@ class Level:
         steps: Replay | None = None,
         held: int = 0,
         info_dim: int = 0,
+        acts_only: bool = False,
     ) -> None:
         """`steps` is the ring of environment steps that the level's decisions are made of, `held` the number of rows
-        that the level's own ring holds for levels above, `info_dim` the width of the info it remembers."""
+        that the level's own ring holds for levels above, `info_dim` the width of the info it remembers. A level that
+        acts only has hardly a ring."""
+        if not command.extrinsic and config.gamma == 1:
+            raise UserError(f"{name}.gamma must be below 1: where the task ends, a subgoal's reward counts for ever.")
         self.stores_reward = stores_reward or command.extrinsic
         self.name, self.config, self.command, self.period = name, config, command, period
         self.batch_size = config.batch_size  # this process's share of a batch
@@ -102,7 +106,8 @@ class Level:
         self.timescale = Timescale(config.every, config.updates, config.schedule, config.warmup, starts)
         self.start_after(num_envs)
         self.steps = steps
-        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters, held, info_dim)
+        capacity = 1 if acts_only else config.replay
+        self.replay = self._make_replay(state_dim, action_dim, num_envs, device, counters, capacity, held, info_dim)
         self.segment = Segment.empty(num_envs, state_dim, command.dim, action_dim, device)
         self.exploration = Exploration(config, num_envs, action_dim, device)
         self.relabels: list[Relabel] = []
@@ -126,6 +131,7 @@ class Level:
         num_envs: int,
         device: torch.device,
         counters: tuple[str, ...],
+        capacity: int,
         held: int,
         info_dim: int,
     ) -> Replay:
@@ -136,10 +142,9 @@ class Level:
             fields["info"] = info_dim
         following = ("state", "target") if self.command.extrinsic else ("state",)
         try:
-            return Replay(fields, following, counters, self.config.replay, num_envs, device, held)
+            return Replay(fields, following, counters, capacity, num_envs, device, held)
         except RuntimeError as error:
-            size = max(self.config.replay, held)
-            raise UserError(f"A replay of {size:,} transitions does not fit into memory.") from error
+            raise UserError(f"A replay of {max(capacity, held):,} transitions does not fit into memory.") from error
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -193,7 +198,7 @@ class Level:
         if self.done_at(steps):
             return
         for model in self.models:
-            self.metrics.add(model.keep_up(steps, generator))
+            self.metrics.add(model.keep_up(steps, generator, in_haste))
         self.rehearse(due, generator, self.progress(steps, total), in_haste)
 
     def wander(self, steps: int) -> None:
@@ -283,7 +288,7 @@ class Level:
         else:
             reward = self.command.reward(t.state, t.next_state, t.target)
             staying = self.command.reward(t.next_state, t.next_state, t.target) / (1 - gamma**self.period)
-            reward = reward + t.terminated * gamma**t.length * staying
+            reward = reward + torch.where(t.terminated, gamma**t.length * staying, 0.0)
         shaping = shaping if shaping is not None else self.shaping
         if shaping is not None and not outer:
             reward = reward + shaping(inputs, t.action)

@@ -100,6 +100,6 @@ class TwinCritic(nn.Module):
 
 
 @torch.no_grad()
-def track(target: nn.Module, source: nn.Module, tau: float) -> None:
+def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Polyak averaging: θ' ← (1 - τ) θ' + τ θ."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

@@ -1,8 +1,8 @@
 """Requests to stop: Ctrl-C, SIGTERM, and a terminal that closes.
 
-A request is obeyed within two seconds wherever the run is. The loops look at `signal` between two steps. Code that may
-take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, which a request leaves by
-`Interrupted`. A second request ends the process at once.
+A request stops a run within two seconds wherever it is; then the run saves itself. The loops look at `signal` between
+two steps. Code that may take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, which
+a request leaves by `Interrupted`. A second request ends the process at once.
 """
 
 import os
@@ -72,30 +72,38 @@ class StopRequest:
         self.signal = signal.Signals(number)
         for other in () if self._repeated else self._before:  # a shell passes on the hangup that it received itself
             signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
+        _alarm(GRACE, self._interrupt)  # again, where an environment swallows the first
         if self._grace and not self._grace[-1]:
             raise Interrupted
-        _alarm(GRACE, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         for other in self._before:  # from now on also under torchrun
             signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
-        if self._grace:
+        _alarm(GRACE, self._interrupt)
+        if self._grace:  # the run's own arithmetic is not cut off
             raise Interrupted
-        _alarm(GRACE, self._interrupt)  # the run's own arithmetic is not cut off
+
+
+class TimedOut(BaseException):
+    """A region took longer than it was given."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Leave the region by Interrupted after so many seconds (in the main thread; elsewhere it may take longer)."""
+    """Leave the region by TimedOut after so many seconds (in the main thread; elsewhere it may take longer)."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        raise TimedOut
 
+    before, (left, _) = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
     _alarm(seconds, leave)
     try:
         yield
     finally:
-        _alarm(0.0, signal.SIG_DFL)
+        _alarm(max(left, 0.01) if left else 0.0, before)
 
 
 def _alarm(seconds: float, handler: Any) -> None:
@@ -111,7 +119,7 @@ def close_within(close: Callable[[], None], seconds: float = 1.0) -> str | None:
     try:
         with within(seconds):
             close()
-    except Interrupted:
+    except TimedOut:
         return f"it did not end within {seconds:g} s"
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -29,13 +29,15 @@ def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
     return run_of(folder)
 
 
-def start(*arguments: str, processes: int = 1, script: str = "train.py") -> "subprocess.Popen[str]":
+def start(
+    *arguments: str, processes: int = 1, script: str = "train.py", path: Path = ROOT / "tests"
+) -> "subprocess.Popen[str]":
     """A training (or another script) that goes on beside the test, and is stopped at its end if it has not ended."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / script), *arguments]
     started.append(subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # as in a terminal, also under nohup
     ))  # fmt: skip
     return started[-1]

@@ -66,7 +66,7 @@ def test_generalised_advantages_by_hand():
 def test_advantages_are_normalised_over_what_counts():
     keep = torch.ones(1, 10, 3)
     keep[:, 4:, 0] = 0
-    data = Trajectories.judged(
+    data = Trajectories.with_advantages(
         torch.randn(1, 10, 3, 2), torch.zeros(1, 10, 3, 1), torch.randn(1, 10, 3), keep, keep, Credit(0.9)
     )
     assert float(data.mean(data.advantage)) == pytest.approx(0, abs=1e-5)
@@ -132,7 +132,7 @@ def test_a_step_of_adaptation_is_the_policy_gradients():
 
 def test_before_the_outer_step_the_divergence_is_nothing_and_first_order_is_another_gradient():
     torch.manual_seed(0)
-    data = Trajectories.judged(
+    data = Trajectories.with_advantages(
         torch.randn(3, 6, 4, 2),
         torch.randn(3, 6, 4, 1),
         torch.randn(3, 6, 4),

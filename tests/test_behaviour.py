@@ -12,7 +12,7 @@ from hrl.commands import Subgoal, Task
 from hrl.envs import EnvConfig, make_env
 from hrl.goals import GoalSpace, Select, measure_bounds
 from hrl.hierarchy import Hierarchy
-from hrl.learners.adam import Adam
+from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, LearnerConfig
 from hrl.learners.td3 import TD3
 from hrl.level import Level
@@ -112,6 +112,33 @@ def test_a_ring_may_hold_more_than_it_draws_from():
     assert int(drawn.row.min()) >= 48 - 20 and replay.holds(drawn).all()
     beyond = Rows(torch.tensor([0]), torch.tensor([48]))
     assert not replay.holds(beyond).any()  # nothing was written there yet
+
+
+@pytest.mark.parametrize(("before", "after"), [(20, 60), (60, 20), (20, 20)])
+@pytest.mark.parametrize("lengths", [[3, 4], [5] * 6])
+def test_a_ring_goes_on_in_one_of_another_length(before, after, lengths):
+    old, new = (Replay({"state": 1, "action": 1}, ("state",), (), size, 2, CPU) for size in (2 * before, 2 * after))
+    fill(old, lengths, terminated=True)
+    new.load_state_dict({name: x.clone() for name, x in old.state_dict().items()})
+    fill(old, [2, 3])
+    fill(new, [2, 3])
+    kept = min(len(old), len(new)) // 2 - 1
+    env, back = torch.meshgrid(torch.arange(2), torch.arange(1, kept), indexing="ij")
+    rows = Rows(env.flatten(), (old.cursor[env] - back).flatten())
+    for read in (lambda r: r.get(rows, "state"), lambda r: r.end(rows), lambda r: r.terminated(rows)):
+        assert torch.equal(read(old), read(new))
+    assert torch.equal(old.cursor, new.cursor)
+
+
+def test_a_run_that_is_short_and_an_agent_that_acts_hold_no_more_than_they_need():
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
+    config = small_hiro(period=10, hindsight=0.5)
+    config.low.replay, config.high.replay = 4000, 4000
+    sizes = {}
+    for total in (1000, 100_000, 0):
+        agent = config.build(Setting(env.spec, 2, CPU, 0, lambda: env, total))
+        sizes[total] = agent.levels[0].replay.length * 2
+    assert sizes[0] < 100 < sizes[1000] < 4100 and sizes[100_000] >= 40_000
 
 
 def test_the_low_ring_covers_every_decision_of_the_high_one():
@@ -240,7 +267,7 @@ def test_adam_is_torchs_adam():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    mine, other = Adam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
+    mine, other = FlatAdam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
     for k in range(1, 60):
         x = torch.randn(8, 3) * (0.01 if k > 30 else 10)  # β₂ says how soon the scale is forgotten
         mine.minimise(ours(x).square().mean())

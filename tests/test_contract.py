@@ -168,6 +168,31 @@ def test_hindsight_pays_by_the_info_that_was_stored(period):
     assert (changed.target != plain.target).any()
 
 
+def test_a_reward_that_knows_its_goals_alone_is_asked_for_no_others(tmp_path, capsys):
+    """compute_reward looks goals up in a table: a goal outside the space would be an IndexError."""
+    (tmp_path / "table.py").write_text(
+        "import numpy as np, gymnasium as gym\nfrom gymnasium import spaces\nfrom tasks import GoalLine\n"
+        "class Table(GoalLine):\n    table = np.arange(20)\n    def compute_reward(self, achieved, desired, info):\n"
+        "        near = np.linalg.norm(achieved - desired, axis=-1) <= 0.25\n"
+        "        self.table[np.rint(desired + 9).astype(int)]\n        return near.astype(float)\n"
+        "gym.register('Table-v0', Table, max_episode_steps=12)\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        env = make_env(EnvConfig("table:Table-v0"))
+        assert env.spec.task_reward.fault is None and env.spec.reward_range == (0, 1)
+        fails = torch.full((1, 1), 1e6)
+        with pytest.raises(EnvironmentFault, match="compute_reward of Table-v0 raised IndexError"):
+            env.spec.task_reward(fails, fails)
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_no_limit_of_steps_is_none():
+    env = make_env(EnvConfig("Pendulum-v1", {"max_episode_steps": -1}))
+    assert env.spec.max_episode_steps is None
+
+
 # -- worker processes ----------------------------------------------------------------------------------------
 
 SCRIPT = """

@@ -279,6 +279,8 @@ STRANGER = "import os, pathlib\npathlib.Path(os.environ['MARK']).write_text('her
 @pytest.mark.parametrize(
     "change",
     [
+        # A module that is loaded already needs no trust, and must not open the folder to others.
+        put("config", "env", "env", value="gymnasium:CartPole-v1"),
         put("algorithm", value="stranger:f"), put("algorithm", value="stranger.evil:f"),
         put("config", "env", "env", value="stranger:Id-v0"), put("config", "run", "eval_env", value="stranger:Id-v0"),
         put("config", "agent", "goal", "projection", value="stranger:f"),
@@ -288,7 +290,16 @@ def test_a_strangers_folder_runs_no_code(change, beside, copied, tmp_path):
     edit(CONFIG, change)(copied)
     mark, package = tmp_path / "mark", tmp_path if beside else copied
     (package / "stranger.py").write_text(STRANGER)
-    for name in ("yaml", "torch", "tasks", "optuna", "sitecustomize", "matplotlib"):  # what is imported on the way
+    for name in (
+        "yaml",
+        "torch",
+        "tasks",
+        "optuna",
+        "gymnasium_robotics",
+        "mujoco",
+        "matplotlib",
+        "pygame",
+    ):  # what is imported on the way
         (package / f"{name}.py").write_text(STRANGER)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"MARK": str(mark)}
     for command in (
@@ -300,7 +311,9 @@ def test_a_strangers_folder_runs_no_code(change, beside, copied, tmp_path):
             text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 2 and not mark.exists(), done.stderr
-        assert "add --trust if you trust this folder" in done.stderr and "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
+        if "gymnasium:" not in (copied / CONFIG).read_text():
+            assert "add --trust if you trust this folder" in done.stderr
 
 
 def test_a_module_is_imported_where_it_is_trusted(copied, tmp_path, capsys, monkeypatch):
@@ -320,6 +333,57 @@ def test_a_levels_earlier_run_is_not_trusted_either(copied, tmp_path, capsys):
     arguments = ["hiro", *LINE, "--low.load", str(copied), "--log-dir", str(tmp_path / "runs")]
     assert train.main(arguments) == 2
     assert "add --trust" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [".lock", ".config.json.writing", "progress.writing", "progress.csv", "checkpoints"])
+def test_a_folder_with_links_is_refused(name, copied, tmp_path, capsys):
+    """A link would be written through, to wherever the stranger wants."""
+    target = tmp_path / "profile"
+    target.write_text("mine")
+    if (copied / name).exists():
+        (copied / name).rename(tmp_path / "aside")
+    (copied / name).symlink_to(target)
+    assert train.main(["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]) == 2
+    assert "holds links to elsewhere" in capsys.readouterr().err and target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [None, {}, {"recent": None}, {"recent": {"buckets": [[99999, 1, 1, 1, 1]]}}, "x"])
+def test_a_checkpoint_whose_statistics_fit_nothing_is_told(value, copied, capsys):
+    import hashlib
+
+    for folder in (NEWEST, OLDER):
+        numbers = json.loads((copied / folder / NUMBERS).read_text())
+        if isinstance(value, dict) and value:
+            for key, x in value.items():
+                numbers["reporter"][key] = numbers["reporter"][key] | x if x else x
+        else:
+            numbers["reporter"] = value
+        text_of = json.dumps(numbers)
+        (copied / folder / NUMBERS).write_text(text_of)
+        edit(f"{folder}/{MANIFEST}", put("sha256", NUMBERS, value=hashlib.sha256(text_of.encode()).hexdigest()))(copied)
+    before = (copied / CONFIG).read_text()
+    assert train.main(["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]) == 2
+    assert "does not fit the configuration" in capsys.readouterr().err and (copied / CONFIG).read_text() == before
+
+
+def test_modules_that_are_named_here_are_trusted_here(copied, tmp_path, capsys, monkeypatch):
+    """--low.load of a run of an environment that this command names itself."""
+    (tmp_path / "mine_named.py").write_text("import tasks\n")
+    edit(CONFIG, put("config", "env", "env", value="mine_named:GoalLine-v0"))(copied)
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "hiro",
+        "--env",
+        "mine_named:GoalLine-v0",
+        *LINE[2:],
+        "--low.load",
+        str(copied),
+        "--low.frozen",
+        "True",
+    ]
+    assert train.main([*arguments, "--total-steps", "300", "--log-dir", str(tmp_path / "runs")]) == 0, (
+        capsys.readouterr()
+    )
 
 
 # -- two processes -------------------------------------------------------------------------------------------

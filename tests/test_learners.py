@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hrl.learners import SAC, TD3, Batch, LearnerConfig
-from hrl.learners.base import cautious
-from hrl.networks import TwinCritic, track
+from hrl.learners.base import combine_twin_q
+from hrl.networks import TwinCritic, polyak_update
 from hrl.timescale import Timescale
 
 
@@ -56,7 +56,7 @@ def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transi
 def test_what_is_bootstrapped_lies_between_the_twins_mean_and_the_lesser():
     twins = torch.tensor([[1.0, -3.0], [2.0, -7.0]])
     for pessimism, told in ((1.0, [1.0, -7.0]), (0.5, [1.25, -6.0]), (0.0, [1.5, -5.0])):
-        assert cautious(twins, pessimism).tolist() == told
+        assert combine_twin_q(twins, pessimism).tolist() == told
 
 
 @pytest.mark.parametrize("kind", [TD3, SAC])
@@ -140,7 +140,7 @@ def test_sacs_temperature_rises_while_the_entropy_is_below_its_target():
 def test_tracking_is_polyaks():
     a, b = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     expected = 0.9 * a.weight.detach() + 0.1 * b.weight.detach()
-    track(a, b, 0.1)
+    polyak_update(a, b, 0.1)
     assert torch.allclose(a.weight, expected)
 
 

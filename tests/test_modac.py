@@ -13,7 +13,7 @@ from hrl.envs import EnvConfig, make_env
 from hrl.learners.policy_gradient import discounted, option_advantages
 from hrl.nested.adaptation import Adaptation
 from hrl.nested.inner import State
-from hrl.nested.optimisers import Adam
+from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.reward import OptionReward
 from hrl.nested.trees import tree_map
 from hrl.policies import Options
@@ -103,7 +103,7 @@ def test_what_options_are_for_is_taught_by_the_return_through_their_update(part,
         tree_map(double, x) for x in (learner.own, learner.eta, learner.options, learner.pace)
     )
     learner.value.double()
-    learner.rule = Adam(0.1)  # through its scale too, so that differences see all there is
+    learner.rule = FunctionalAdam(0.1)  # through its scale too, so that differences see all there is
     inner, state = learner._inner(before, 0.05), State(learner.options, learner.pace, 0)
     with torch.no_grad():
         credit = learner.credit(learner.eta, before)

@@ -93,6 +93,12 @@ def test_an_outer_loss_that_stands_still_has_a_gradient_of_zero():
     assert batched.tolist() == [[0, 0, 0]] * 2
 
 
+def test_a_series_that_is_no_number_is_refused():
+    inner = Iteration(lambda w, lam, step: w * float("nan") + lam)
+    with pytest.raises(UserError, match="does not contract"):
+        Implicit(inner, 0, Neumann(5))(lambda w, lam: w.sum(), inner.begin(torch.ones(2)), torch.ones(2))
+
+
 def test_a_rate_of_zero_is_told_as_what_it_is():
     with pytest.raises(UserError, match="learning rate above 0, not 0"):
         Implicit(Descent(lambda w, lam, step: (w - lam).square().sum(), SGD(0.0)), 5)

@@ -7,10 +7,10 @@ from torch.func import functional_call
 
 from hrl.nested import (
     SGD,
-    Adam,
     ConjugateGradient,
     Descent,
     FiniteDifference,
+    FunctionalAdam,
     Implicit,
     Iteration,
     Neumann,
@@ -112,7 +112,7 @@ def test_a_batch_of_tasks_is_each_task():
         start = estimator.begin({"w": f64(0.2)})
         return estimator(lambda p, lam: (p["w"] - target).square(), start, f64(LAM)).gradient
 
-    inner = Descent(lambda p, lam, step: 0.5 * A * (p["w"] - lam).square(), Adam(0.1))
+    inner = Descent(lambda p, lam, step: 0.5 * A * (p["w"] - lam).square(), FunctionalAdam(0.1))
     still = Descent(lambda p, lam, step: 0.5 * A * (p["w"] - lam).square(), SGD(0.1))
     for estimator in (Unrolled(inner, 4), Unrolled(inner, 4, recompute=True), Implicit(still, 100)):
         together = torch.func.vmap(lambda t, e=estimator: of_task(t, e))(targets)
@@ -223,7 +223,7 @@ def test_the_whole_horizon_finds_a_schedule_far_better_than_greedy():
 PAIRS = [
     (SGD(0.1), lambda p: torch.optim.SGD(p, 0.1)),
     (SGD(0.1, momentum=0.9), lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)),
-    (Adam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
+    (FunctionalAdam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
     (RMSprop(0.05), lambda p: torch.optim.RMSprop(p, 0.05)),
 ]
 
@@ -246,14 +246,14 @@ def test_optimisers_take_torchs_steps_on_a_modules_parameters(ours, theirs):
 
 
 def test_an_entry_without_gradient_has_a_derivative_under_adam():
-    inner = Descent(lambda w, lam, step: (w[0] - lam).square() + 0 * w[1], Adam(0.1))
+    inner = Descent(lambda w, lam, step: (w[0] - lam).square() + 0 * w[1], FunctionalAdam(0.1))
     estimator = Unrolled(inner, 3)
     estimate = estimator(lambda w, lam: w.sum(), estimator.begin(f64(0.0, 0.0)), f64(1.0))
     assert bool(estimate.gradient.isfinite()) and bool(estimate.initial.isfinite().all())
 
 
 @pytest.mark.parametrize(
-    "optimiser", [SGD(lambda m: m.exp(), 0.5), Adam(lambda m: m.exp()), RMSprop(lambda m: m.exp())]
+    "optimiser", [SGD(lambda m: m.exp(), 0.5), FunctionalAdam(lambda m: m.exp()), RMSprop(lambda m: m.exp())]
 )
 def test_a_learning_rate_has_its_gradient(optimiser):
     inner = Descent(lambda w, log_lr, step: (w - 1).square().sum() * (1 + 0.1 * step), optimiser)

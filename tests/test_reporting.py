@@ -102,11 +102,37 @@ def test_environments_that_reset_themselves_are_cut_and_begun_anew():
     assert [e.length for e in result.episodes] == [11] * 7 and result.cut == 7 and result.limit == 11
 
 
+def test_episodes_have_their_own_seeds_also_where_one_is_cut_as_another_ends():
+    """Ledger's episodes begin with number seed % 100, of 3, 7, 5 and 1 steps; the limit cuts those of 7 and of 5."""
+    make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), seeds=seeds)  # noqa: E731
+    agent = small_hiro().build(setting(make(1, None)))
+    for num_envs in (1, 2, 3):
+        result = evaluated(HierarchyPolicy(agent), make, 8, seed=100, num_envs=num_envs, max_steps=4)
+        assert [e.length for e in result.episodes] == [3, 4, 4, 1, 3, 4, 4, 1], num_envs
+
+
+def test_a_step_that_only_resets_measures_no_subgoal():
+    from gymnasium.vector import AutoresetMode
+
+    make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), autoreset=AutoresetMode.NEXT_STEP)  # noqa: E731
+    bridge = make(1, None)
+    policy = HierarchyPolicy(small_hiro(period=3).build(setting(bridge)), bridge)
+    obs, memory, counted = bridge.reset(0), policy.start(1), []
+    for _ in range(12):  # episodes of 3 and of 7 steps, and a reset between them
+        actions, memory, _ = policy.decide(obs, memory)
+        step = bridge.step(actions)
+        memory, pairs = policy.after(memory, step)
+        counted.append(bool(pairs["subgoal_reach_rate"][1].any()))
+        obs = step.obs
+    assert counted == [False, False, True, False, False, False, True, False, False, True, True, False]
+
+
 def test_students_interval_is_the_textbooks_and_needs_three_runs():
     values = [0.7, 0.9, 0.8, 1.0]
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert student_interval(values) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
     assert student_interval([0.9]) is None and student_interval([0.9, 0.8]) is None
+    assert student_interval([1.0, 1.0, 1.0]) is None  # a spread that was not seen
     for n in (3, 10, 31, 60):
         x = np.random.default_rng(n).normal(size=n)
         low, high = stats.t.interval(0.95, n - 1, np.mean(x), stats.sem(x))

@@ -69,7 +69,7 @@ fixtures = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=fixtures)
-@given(nested, plain, st.sampled_from(ALGORITHMS))
+@given(nested, nested, st.sampled_from(ALGORITHMS))
 @example(spaces.Dict(a=spaces.Box(0, 1, ()), mission=spaces.Text(5)), spaces.Discrete(3, start=-1), "sb3-ppo")
 @example(spaces.Dict(a=spaces.Box(0, 1, ()), mission=spaces.Text(5)), spaces.Box(0, 3, (2,), np.int32), "hiro")
 @example(spaces.Tuple([spaces.Text(5), spaces.Box(0, 1, (2,))]), spaces.Discrete(3, start=-1), "sb3-dqn")
@@ -80,7 +80,7 @@ def test_any_space_trains_or_is_refused_with_a_sentence(tmp_path, capfd, observe
 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=fixtures)
-@given(nested, plain, st.sampled_from(ALGORITHMS))
+@given(nested, nested, st.sampled_from(ALGORITHMS))
 def test_many_spaces_train_or_are_refused_with_a_sentence(tmp_path, capfd, observed, acted, algorithm):
     tried(observed, acted, algorithm, tmp_path, capfd)
 
@@ -145,6 +145,40 @@ def test_actions_have_their_spaces_shape_and_dtype():
         for _ in range(20):
             given = actions.to_env(np.asarray(plain.sample())[None])[0]
             assert space.contains(given), (space, given)
+
+
+def test_the_largest_integers_and_a_narrow_share_of_few_are_still_actions():
+    for kind in (np.int64, np.uint64):
+        space = spaces.Box(np.iinfo(kind).min, np.iinfo(kind).max, (1,), kind)
+        given = ActionMap(space).to_env(np.array([[-1.0], [0.0], [0.999], [1.0]]))
+        assert given.dtype == kind and all(space.contains(x) for x in given)
+        assert (np.diff(given.astype(float), axis=0) > 0)[:2].all()
+    narrow = ActionMap(spaces.Box(0, 1, (1,), np.int64), scale=0.2)
+    assert np.unique(narrow.to_env(np.linspace(-1, 1, 9)[:, None])).size == 1
+    assert np.isfinite(narrow.from_env(np.array([[0]]))).all()
+
+
+def test_stable_baselines3s_actions_are_the_same_in_training_and_evaluation(tmp_path):
+    from hrl_scripts.train import load_policy
+    from runs import trained
+
+    for scale in ("1.0", "0.2"):
+        run = trained(
+            tmp_path / scale, "--env", "Pendulum-v1", "--action-scale", scale, "--eval-freq", "0", "--total-steps",
+            "300", algorithm="sb3-sac",
+        )  # fmt: skip
+        policy = load_policy(run)
+        obs = policy.env.reset(0)
+        native, _ = policy.predict(obs.state.numpy())
+        decided, _, _ = policy.decide(obs, None)
+        np.testing.assert_allclose(policy.env.to_action(decided.numpy()), native, atol=1e-5)
+        assert np.abs(native).max() <= 2.0 * float(scale) + 1e-5
+
+
+@pytest.mark.parametrize("form", [["shape=[2,1]"], ["shape=[2]", "kind=int64"]])
+def test_stable_baselines3_has_hindsight_on_goals_of_any_form(form, tmp_path, capsys):
+    arguments = ["sb3-sac", "--env", "tasks:GoalForm-v0", "--env-kwargs", *form, "--preset", "debug", "--log-dir"]
+    assert train.main([*arguments, str(tmp_path), "--total-steps", "300"]) == 0, capsys.readouterr().err
 
 
 def test_other_libraries_decide_in_a_plain_space():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hrl_scripts import evaluate, train
-from runs import run_of, start
+from runs import ENDLESS, LINE, run_of, start
 
 from hrl.stopping import Interrupted, StopRequest, close_within
 from hrl.training.checkpoint import Checkpoints
@@ -203,3 +203,58 @@ def test_evaluation_episodes_are_cut_at_the_limit_and_that_is_told(tmp_path, cap
     assert evaluate.main([str(run), "--episodes", "3", "--max-steps", "7"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "3 of 3 episodes were cut after 7 steps" in out and "reports no success" in out and "7.000" in out
+
+
+def test_an_environment_that_swallows_the_first_request_is_left_by_the_next():
+    swallowed = []
+
+    def deaf() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            swallowed.append(1)
+        time.sleep(30)
+
+    began = time.monotonic()
+    with StopRequest() as stop, pytest.raises(Interrupted), stop.interruptible():
+        deaf()
+    assert swallowed and time.monotonic() - began < SECONDS + LOADED
+
+
+def test_a_request_while_an_environment_closes_is_no_time_out():
+    with StopRequest() as stop, pytest.raises(Interrupted), stop.interruptible():
+        close_within(lambda: signal.raise_signal(signal.SIGTERM), 5.0)
+    assert stop.signal == signal.SIGTERM
+
+
+def test_an_evaluation_environment_that_is_never_made_is_left(tmp_path):
+    marker = tmp_path / "asleep"
+    (tmp_path / "slow.py").write_text(
+        "import time, pathlib, gymnasium as gym\nfrom tasks import GoalLine\n"
+        f"class Slow(GoalLine):\n    def __init__(self):\n        pathlib.Path({str(marker)!r}).touch()\n"
+        "        time.sleep(1000)\ngym.register('Slow-v0', Slow)\n"
+    )
+    arguments = [*LINE, "--eval-env", "slow:Slow-v0", "--log-dir", str(tmp_path / "runs")]
+    process = start("hiro", *arguments, path=tmp_path)
+    seconds, _, err = stopped(process, marker)
+    assert seconds < SECONDS + LOADED and process.returncode == 143 and "nothing to save" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_reward_that_is_never_computed_is_left(tmp_path):
+    """Hindsight asks the environment's own code in the middle of learning."""
+    marker = tmp_path / "asleep"
+    (tmp_path / "slow.py").write_text(
+        "import time, pathlib, gymnasium as gym\nfrom tasks import GoalLine\n"
+        "class Slow(GoalLine):\n    asked = 0\n    def compute_reward(self, achieved, desired, info):\n"
+        "        Slow.asked += len(achieved) > 10\n"
+        f"        if Slow.asked > 20:\n            pathlib.Path({str(marker)!r}).touch()\n"
+        "            time.sleep(1000)\n"
+        "        return super().compute_reward(achieved, desired, info)\n"
+        "gym.register('Slow-v0', Slow, max_episode_steps=12)\n"
+    )
+    arguments = ["--env", "slow:Slow-v0", *LINE[2:], *ENDLESS, "--log-dir", str(tmp_path / "runs")]
+    process = start("td3", *arguments, path=tmp_path)
+    seconds, out, err = stopped(process, marker)
+    assert seconds < SECONDS + LOADED and process.returncode == 143 and "saved" in out and "Traceback" not in err
+    assert Checkpoints(run_of(tmp_path / "runs") / "checkpoints").last().steps > 200

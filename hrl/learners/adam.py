@@ -33,7 +33,7 @@ def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-class Adam:
+class FlatAdam:
     """Minimises losses over its parameters. The learning rate is a tensor, so that captured graphs see it change."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:

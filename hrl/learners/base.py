@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hrl.learners.adam import Adam
+from hrl.learners.adam import FlatAdam
 from hrl.networks import TaskLinear
 
 Metrics = dict[str, Tensor]
@@ -77,7 +77,7 @@ def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
     return loss.mean(-1).sum()
 
 
-def cautious(q: Tensor, pessimism: float) -> Tensor:
+def combine_twin_q(q: Tensor, pessimism: float) -> Tensor:
     """One value [B] of twins q [2, B]: the lesser (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
     return q.amin(0) if pessimism == 1 else torch.lerp(q.mean(0), q.amin(0), pessimism)
 
@@ -140,9 +140,9 @@ class Learner(nn.Module, ABC):
         """The actor's loss [()] at these actions [B, A], and what the constraint adds to it."""
         return loss if self.constraint is None else loss + self.constraint(inputs, action).mean()
 
-    def optimisers(self) -> dict[str, Adam]:
+    def optimisers(self) -> dict[str, FlatAdam]:
         """By attribute name."""
-        return {name: x for name, x in vars(self).items() if isinstance(x, Adam)}
+        return {name: x for name, x in vars(self).items() if isinstance(x, FlatAdam)}
 
     def set_learning_rate(self, factor: float) -> None:
         """Scale every learning rate from its configured value."""

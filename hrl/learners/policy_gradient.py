@@ -49,7 +49,7 @@ class Trajectories(NamedTuple):
     """[..., T, E] what the policy remembered after each step; a tree of tensors."""
 
     @classmethod
-    def judged(
+    def with_advantages(
         cls,
         state: Tensor,
         action: Tensor,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from hrl.functional import call
-from hrl.learners.adam import Adam, views
+from hrl.learners.adam import FlatAdam, views
 from hrl.learners.base import Learner
 from hrl.networks import TaskLinear
 from hrl.types import UserError
@@ -71,7 +71,7 @@ class Protection(nn.Module):
         self.learner: Learner
         self.__dict__["learner"] = learner
         self.config = config
-        self.optimiser: Adam = cast(Any, learner).actor_optimiser
+        self.optimiser: FlatAdam = cast(Any, learner).actor_optimiser
         self.optimiser.guard = self.guard
         device = self.optimiser.flat.device
         self.register_buffer("sealed", torch.tensor(learner.task, dtype=torch.int64, device=device))
@@ -138,7 +138,7 @@ class EWC(Anchored):
         return fisher(self.learner, self.optimiser, material.inputs(self.config.samples)).clamp_min(LEAST_IMPORTANCE)
 
 
-def fisher(learner: Learner, optimiser: Adam, inputs: Tensor) -> Tensor:
+def fisher(learner: Learner, optimiser: FlatAdam, inputs: Tensor) -> Tensor:
     """The diagonal Fisher information of the actor's Gaussian N(μ, σ): E Σ_a [(∂μ_a)² + 2 (∂σ_a)²] / σ_a².
 
     Laid out as the optimiser's parameters; inputs are [B, I].

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from hrl.learners.adam import Adam
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, cautious, regression
-from hrl.networks import TwinCritic, mlp, track
+from hrl.learners.adam import FlatAdam
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, combine_twin_q, regression
+from hrl.networks import TwinCritic, mlp, polyak_update
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -37,9 +37,9 @@ class SAC(Learner):
         # exp(-inf) = 0: without a bonus for entropy.
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha) if alpha > 0 else -math.inf))
         self.target_entropy = -float(action_dim)
-        self.actor_optimiser = Adam(self.actor.parameters(), config.actor_lr or config.lr)
-        self.critic_optimiser = Adam(self.critic.parameters(), config.lr)
-        self.alpha_optimiser = Adam([self.log_alpha], config.lr)
+        self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_lr or config.lr)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.lr)
+        self.alpha_optimiser = FlatAdam([self.log_alpha], config.lr)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -81,7 +81,7 @@ class SAC(Learner):
         shape, device = (2, *batch.action.shape), batch.action.device
         first, second = torch.randn(shape, generator=generator, device=device)
         metrics = self.update_critic(batch, first) | self.update_actor_and_temperature(batch, second)
-        track(self.target_critic, self.critic, self.config.tau)
+        polyak_update(self.target_critic, self.critic, self.config.tau)
         return metrics
 
     def update_critic(self, batch: Batch, noise: Tensor) -> Metrics:
@@ -106,7 +106,7 @@ class SAC(Learner):
         """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s'), or less pessimistic."""
         with torch.no_grad():
             next_action, log_prob = self.sample(batch.next_inputs, noise)
-            next_value = cautious(self.target_critic(batch.next_inputs, next_action), self.config.pessimism)
+            next_value = combine_twin_q(self.target_critic(batch.next_inputs, next_action), self.config.pessimism)
         return batch.reward + batch.discount * (next_value - self.log_alpha.exp() * log_prob)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +117,6 @@ class SAC(Learner):
     def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), or less pessimistic, and the constraint; log π [B]."""
         action, log_prob = self.sample(batch.inputs, noise)
-        value = cautious(self.critic(batch.inputs, action), self.config.pessimism)
+        value = combine_twin_q(self.critic(batch.inputs, action), self.config.pessimism)
         loss = (alpha * log_prob - value).mean()
         return self.constrained(loss, batch.inputs, action), log_prob.detach()

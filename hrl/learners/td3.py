@@ -5,9 +5,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from hrl.learners.adam import Adam
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, cautious, regression
-from hrl.networks import TwinCritic, mlp, track
+from hrl.learners.adam import FlatAdam
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, combine_twin_q, regression
+from hrl.networks import TwinCritic, mlp, polyak_update
 
 
 class TD3(Learner):
@@ -28,8 +28,8 @@ class TD3(Learner):
         self.critic = TwinCritic(input_dim, action_dim, config.hidden, config.layer_norm)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.actor_optimiser = Adam(self.actor.parameters(), config.actor_lr or config.lr)
-        self.critic_optimiser = Adam(self.critic.parameters(), config.lr)
+        self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_lr or config.lr)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.lr)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -50,8 +50,8 @@ class TD3(Learner):
         metrics = self.update_critic(batch, generator)
         if (number + 1) % self.config.policy_delay == 0:
             metrics |= self.update_actor(batch)
-            track(self.target_critic, self.critic, self.config.tau)
-            track(self.target_actor, self.actor, self.config.tau)
+            polyak_update(self.target_critic, self.critic, self.config.tau)
+            polyak_update(self.target_actor, self.actor, self.config.tau)
         return metrics
 
     def update_critic(self, batch: Batch, generator: torch.Generator) -> Metrics:
@@ -81,7 +81,7 @@ class TD3(Learner):
         with torch.no_grad():
             smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
             next_action = (self.target_actor(batch.next_inputs).tanh() + smoothing).clamp(-1.0, 1.0)
-            next_value = cautious(self.target_critic(batch.next_inputs, next_action), c.pessimism)
+            next_value = combine_twin_q(self.target_critic(batch.next_inputs, next_action), c.pessimism)
         return self.bound(batch.reward + batch.discount * next_value)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:

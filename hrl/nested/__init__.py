@@ -10,7 +10,7 @@ from hrl.nested.estimate import Estimate, Estimator, OuterLoss
 from hrl.nested.evolution import PES, Evolution
 from hrl.nested.implicit import Implicit
 from hrl.nested.inner import Descent, Inner, Iteration, State, parameters
-from hrl.nested.optimisers import SGD, Adam, RMSprop
+from hrl.nested.optimisers import SGD, FunctionalAdam, RMSprop
 from hrl.nested.outer import FiniteDifference, Guard, Longer, Outer
 from hrl.nested.solvers import ConjugateGradient, Neumann
 from hrl.nested.unrolled import Unrolled
@@ -18,13 +18,13 @@ from hrl.nested.unrolled import Unrolled
 __all__ = [
     "PES",
     "SGD",
-    "Adam",
     "ConjugateGradient",
     "Descent",
     "Estimate",
     "Estimator",
     "Evolution",
     "FiniteDifference",
+    "FunctionalAdam",
     "Guard",
     "Implicit",
     "Inner",

@@ -88,7 +88,7 @@ class RMSprop(_Base):
 
 
 @dataclass(frozen=True)
-class Adam(_Base):
+class FunctionalAdam(_Base):
     """w ← w - η m̂ / (√v̂ + ε), Kingma & Ba 2015. `through_scale` False takes √v̂ as a constant (as LIRPG does)."""
 
     lr: Hyper = 1e-3

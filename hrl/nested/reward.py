@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hrl.learners import Metrics
-from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.adam import FlatAdam
 from hrl.level import Level
-from hrl.nested.trial import Judge, Params, Trial, follow, trust
+from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.networks import mlp
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
@@ -100,7 +100,7 @@ class LearnedReward:
         with level.gamma.device:
             self.net = IntrinsicReward(inputs + level.command.input_dim, action, config.scale, config.hidden)
         self.optimiser = FlatAdam(self.net.parameters(), config.lr)
-        self.trial, self.judge = Trial(level), Judge(level, config.gamma, config.horizon)
+        self.trial, self.judge = DifferentiableUpdate(level), OuterCritic(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)
         level.shaping, level.judged_by_task = self.reward, True
         self.learner = cast(Any, level.learner)

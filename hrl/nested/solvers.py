@@ -88,7 +88,7 @@ class Neumann:
             x = x + term
         rest = term - matvec(term)
         # Where nothing is left of b there is nothing to contract.
-        contraction = torch.where(term.norm() > 0, rest.norm() / term.norm().clamp_min(TINY), 0.0)
+        contraction = torch.where(term.norm() == 0, 0.0, rest.norm() / term.norm().clamp_min(TINY))
         nothing = torch.zeros_like(contraction)
         return Solution(x, _relative(rest, b), nothing + torch.inf, nothing, contraction)
 

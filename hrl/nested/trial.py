@@ -7,22 +7,21 @@ import torch
 from torch import Tensor
 
 from hrl.functional import call
-from hrl.learners.adam import Adam as FlatAdam
-from hrl.learners.adam import views
+from hrl.learners.adam import FlatAdam, views
 from hrl.learners.base import Batch, Metrics, regression
 from hrl.level import Level
 from hrl.nested.inner import Descent, State
-from hrl.nested.optimisers import Adam, Hyper
+from hrl.nested.optimisers import FunctionalAdam, Hyper
 from hrl.nested.outer import slope_error
 from hrl.nested.trees import cosine
-from hrl.networks import TwinCritic, track
+from hrl.networks import TwinCritic, polyak_update
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
 
 Params = dict[str, Tensor]
 
 
-class Trial:
+class DifferentiableUpdate:
     """What a learner's critic and actor would be after an update, differentiable in batch, rates and temperature."""
 
     through_scale = False
@@ -53,7 +52,7 @@ class Trial:
         self, part: str, state: State, batch: Batch, noise: Tensor, rates: dict[str, Hyper], held: Params
     ) -> State:
         rate = rates.get(part, getattr(self.learner, f"{part}_optimiser").lr)
-        rule = Adam(rate, through_scale=self.through_scale)
+        rule = FunctionalAdam(rate, through_scale=self.through_scale)
         inner = Descent(lambda p, held, step: self.call(f"{part}_objective", held | p, batch, noise), rule)
         return inner.step(state, held)
 
@@ -73,7 +72,7 @@ class Trial:
         return call(self.learner, method, params, *arguments)
 
 
-class Judge:
+class OuterCritic:
     """A value head of the outer level's own: the current policy's value by the outer reward and discount."""
 
     def __init__(self, level: Level, gamma: float, horizon: int = 1) -> None:
@@ -102,7 +101,7 @@ class Judge:
             action = self.level.learner.act(batch.next_inputs, None)
             target = batch.reward + batch.discount * self.slow(batch.next_inputs, action).amin(0)
         self.optimiser.minimise(regression(self.value(batch.inputs, batch.action), target, False))
-        track(self.slow, self.value, self.level.config.tau)
+        polyak_update(self.slow, self.value, self.level.config.tau)
 
     def _long(self, size: int, generator: torch.Generator) -> Batch:
         """`horizon` steps on from drawn places: Σ γ^i r_i, and the value at the end or where the episode ends.

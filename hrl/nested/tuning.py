@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from hrl.learners import Metrics
-from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.adam import FlatAdam
 from hrl.level import Level
 from hrl.nested.optimisers import Hyper
-from hrl.nested.trial import Judge, Params, Trial, follow, trust
+from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.replay.rewards import StepRewards
 from hrl.replay.transitions import Transitions
 from hrl.types import UserError
@@ -51,7 +51,7 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
-class Knob:
+class TunedParameter:
     """One hyperparameter as an unbounded number."""
 
     name: str
@@ -93,6 +93,8 @@ def tune(levels: Sequence[Level], names: Sequence[str], config: TuneConfig) -> N
         if knobs := chosen.get(level.name):
             if "entropy" in knobs and not hasattr(level.learner, "log_alpha"):
                 raise UserError(f"--tune {level.name}.entropy: only SAC has a temperature; set its learner to sac.")
+            if "entropy" in knobs and level.config.entropy == 0:
+                raise UserError(f"--tune {level.name}.entropy starts from a temperature above 0, not from 0.")
             if "gamma" in knobs and level.period > 1 and not any(isinstance(r, StepRewards) for r in level.relabels):
                 raise UserError(f"--tune {level.name}.gamma: this level stores the rewards of its steps discounted.")
             if "gamma" in knobs and not 0 < level.config.gamma < 1:
@@ -108,7 +110,7 @@ class Tuning:
     def __init__(self, level: Level, knobs: Sequence[str], config: TuneConfig) -> None:
         self.level, self.config = level, config
         self.learner = cast(Any, level.learner)
-        self.knobs = [Knob(name) for name in dict.fromkeys(knobs)]
+        self.knobs = [TunedParameter(name) for name in dict.fromkeys(knobs)]
         self.raw = [nn.Parameter(level.gamma.new_tensor(knob.raw(level))) for knob in self.knobs]
         self.optimiser = FlatAdam(self.raw, config.lr)
         self.bounds = [knob.bounds(float(x.detach())) for knob, x in zip(self.knobs, self.raw, strict=True)]
@@ -119,7 +121,7 @@ class Tuning:
             if "gamma" in knobs
             else level.config.gamma
         )
-        self.trial, self.judge = Trial(level), Judge(level, reference)
+        self.trial, self.judge = DifferentiableUpdate(level), OuterCritic(level, reference)
         self.ratio = (level.config.actor_lr or level.config.lr) / level.config.lr
         self.skipped = torch.zeros_like(level.gamma)
         if "entropy" in knobs:
@@ -147,7 +149,7 @@ class Tuning:
 
     def _outer(self, raw: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
         """How good critic and actor are on the next batch after trial updates on this one."""
-        values = {name: Knob(name).value(x) for name, x in raw.items()}
+        values = {name: TunedParameter(name).value(x) for name, x in raw.items()}
         extra = {"log_alpha": values["entropy"].log()} if "entropy" in values else {}
         rates: dict[str, Hyper] = {}
         if "lr" in values:

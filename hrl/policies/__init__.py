@@ -1,11 +1,19 @@
 """Stochastic policies as functions of their parameters, for learning on-policy: with levels and without."""
 
-from hrl.policies.base import StochasticPolicy, choose, numbered, picked, seen
+from hrl.policies.base import StochasticPolicy, choose, gather_actions, num_actions, policy_input
 from hrl.policies.flat import Categorical, Gaussian, policy_for
 from hrl.policies.options import Options
 from hrl.policies.subgoals import Subgoals
 
 __all__ = [
-    "Categorical", "Gaussian", "Options", "StochasticPolicy", "Subgoals", "choose", "numbered", "picked", "policy_for",
-    "seen",
+    "Categorical",
+    "Gaussian",
+    "Options",
+    "StochasticPolicy",
+    "Subgoals",
+    "choose",
+    "gather_actions",
+    "num_actions",
+    "policy_for",
+    "policy_input",
 ]  # fmt: skip

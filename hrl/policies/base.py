@@ -46,19 +46,19 @@ def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
     return (noise.unsqueeze(-1) > log_probs.exp().cumsum(-1)[..., :-1]).sum(-1)
 
 
-def picked(values: Tensor, number: Tensor) -> Tensor:
+def gather_actions(values: Tensor, number: Tensor) -> Tensor:
     """The entry [...] of values [..., K] that the number says."""
     return values.gather(-1, number.unsqueeze(-1)).squeeze(-1)
 
 
-def numbered(spec: Spec) -> int:
+def num_actions(spec: Spec) -> int:
     """How many numbered actions there are. Raises UserError where actions are something else."""
     if not hasattr(spec.action_space, "n"):
         raise UserError(f"This needs numbered (Discrete) actions, but {spec.env_id} has {spec.action_space}.")
     return int(spec.action_space.n)
 
 
-def seen(obs: Observation) -> Tensor:
+def policy_input(obs: Observation) -> Tensor:
     """What a policy is shown of observations: state, and desired goal where there is one."""
     return torch.cat([obs.state, obs.goal], -1) if obs.goal.shape[-1] else obs.state
 

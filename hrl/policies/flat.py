@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hrl.networks import mlp
-from hrl.policies.base import choose, numbered, picked, xavier
+from hrl.policies.base import choose, gather_actions, num_actions, xavier
 from hrl.types import Spec
 
 LEAST_STD = 1e-6
@@ -80,7 +80,7 @@ class Categorical(nn.Module):
 
     def log_prob(self, state: Tensor, action: Tensor, memory: Any = ()) -> Tensor:
         """Of the action taken."""
-        return picked(self.shape(state), action)
+        return gather_actions(self.shape(state), action)
 
     def entropy(self, state: Tensor, memory: Any = ()) -> Tensor:
         """-Σ_a π log π"""
@@ -97,4 +97,4 @@ def policy_for(spec: Spec, hidden: tuple[int, ...], std: float, smooth: bool = F
     inputs = spec.state_dim + spec.goal_dim
     if spec.continuous:
         return Gaussian(inputs, spec.action_dim, hidden, math.log(std), smooth)
-    return Categorical(inputs, numbered(spec), hidden, smooth)
+    return Categorical(inputs, num_actions(spec), hidden, smooth)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hrl.networks import mlp
-from hrl.policies.base import choose, picked, xavier
+from hrl.policies.base import choose, gather_actions, xavier
 
 SURE = 30.0
 """Log-odds of what is certain: chances of 1 but for 1e-13."""
@@ -51,7 +51,7 @@ class Options(nn.Module):
 
     def ending(self, state: Tensor, option: Tensor) -> Tensor:
         """β(s, o) [...], the chance that this option ends at this state."""
-        return picked(self.low["end"](state), option).sigmoid()
+        return gather_actions(self.low["end"](state), option).sigmoid()
 
     def _mine(self, acts: Tensor, option: Tensor) -> Tensor:
         """log π(action|s, option) [..., A] of the option in force."""
@@ -67,7 +67,7 @@ class Options(nn.Module):
         """End the option or go on, choose anew where it ended, act."""
         held, _ = memory
         high, acts, ends = self.shape(state)
-        chance = picked(ends, held.clamp_min(0)).sigmoid()
+        chance = gather_actions(ends, held.clamp_min(0)).sigmoid()
         anew = (held < 0) | (chance > (0.5 if noise is None else noise[..., 0]))
         option = torch.where(anew, choose(high.log_softmax(-1), None if noise is None else noise[..., 1]), held)
         return choose(self._mine(acts, option), None if noise is None else noise[..., 2]), (option, anew)
@@ -75,19 +75,19 @@ class Options(nn.Module):
     def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """Of all that was drawn at each step: whether the option before ended, which came then, what it did."""
         option, anew = memory
-        chose = torch.where(anew, picked(self.high(state).log_softmax(-1), option), 0.0)
+        chose = torch.where(anew, gather_actions(self.high(state).log_softmax(-1), option), 0.0)
         return self.acted(state, action, memory) + chose + self.ended(state, memory)
 
     def ended(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """log β(s_t, o_{t-1}), or log(1 - β) where the option before went on [..., T, E]; 0 at the first step."""
         option, anew = memory
-        odds = picked(self._ends(state)[..., 1:, :, :], option[..., :-1, :])
+        odds = gather_actions(self._ends(state)[..., 1:, :, :], option[..., :-1, :])
         drawn = nn.functional.logsigmoid(torch.where(anew[..., 1:, :], odds, -odds))
         return torch.cat([torch.zeros_like(drawn[..., :1, :]), drawn], -2)
 
     def acted(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """log π(a|s, o) [..., T, E] of what the option in force did."""
-        return picked(self._mine(self._acts(state), memory[0]), action)
+        return gather_actions(self._mine(self._acts(state), memory[0]), action)
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
         """Over actions it has none in closed form."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hrl.execution import nowhere
+from hrl.execution import none_true
 
 REDRAWS = 4
 """Rounds in which a drawn final row is drawn again. A fraction f of final rows leaves a bias of order f^4."""
@@ -97,7 +97,7 @@ class Replay:
         self._count(after, following)
 
         closed = keep & ended
-        if not nowhere(closed):
+        if not none_true(closed):
             self._end_episode(closed, self.cursor + 1, terminated)
             self.episode += closed
             self.cursor += closed
@@ -218,9 +218,27 @@ class Replay:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
-        for name, tensor in state.items():
-            getattr(self, name)[: len(tensor)] = tensor.to(self.device)
+        """Take over the result of `state_dict`, also of a ring of another length."""
+        given = {name: tensor.to(self.device) for name, tensor in state.items()}
+        for name in ("cursor", "forgotten", "episode"):
+            getattr(self, name).copy_(given[name])
+        for name in ("values", "numbers"):
+            self._take(getattr(self, name), given[name], self.cursor + 1)
+        for name in ("episode_end", "episode_terminated"):
+            flat = given[name].flatten().unsqueeze(-1)
+            self._take(getattr(self, name).view(-1, 1), flat, self.episode.long())
+
+    def _take(self, mine: Tensor, given: Tensor, newest: Tensor) -> None:
+        """Rows [L N, ·] of rings whose newest entries are numbered `newest` [N]; the last that both have room for."""
+        whole = int(newest.max()) < len(given) // self.num_envs  # nothing was written over
+        if len(given) == len(mine) or (whole and len(given) < len(mine)):
+            mine[: len(given)] = given
+            return
+        lengths = len(mine) // self.num_envs, len(given) // self.num_envs
+        row = newest - torch.arange(min(lengths), device=self.device).unsqueeze(-1)  # [L, N]
+        row = row.clamp_min(0)
+        here, there = (row % length * self.num_envs + self._env for length in lengths)
+        mine[here.flatten()] = given[there.flatten()]
 
 
 def _column(x: Tensor) -> Tensor:

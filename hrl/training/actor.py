@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hrl.functional import call
-from hrl.policies import seen
+from hrl.policies import policy_input
 from hrl.types import Observation, Step
 
 
@@ -23,7 +23,7 @@ class Actor:
 
     def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
         """The likeliest actions."""
-        action, memory = call(self.policy, "act", self.parameters(), seen(obs), memory, None)
+        action, memory = call(self.policy, "act", self.parameters(), policy_input(obs), memory, None)
         return action, memory, []
 
     def place(self, state: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
-from hrl.training.collecting import meet_tasks, time_limit
+from hrl.training.collecting import rollout_tasks, time_limit
 from hrl.training.episodes import Finished, finished
 from hrl.training.evaluation import Watch
 from hrl.types import Spec, UserError
@@ -156,8 +156,8 @@ class MetaLearner:
         watch: Watch | None = None,
     ) -> Trajectories:
         """One episode of every environment; those of a task stand side by side."""
-        met = meet_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
-        return Trajectories.judged(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+        met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
 
     def cut(self) -> None:
         """Nothing lasts from round to round that is not in a checkpoint."""

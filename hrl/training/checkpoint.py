@@ -87,7 +87,7 @@ def load(folder: Path) -> Checkpoint:
         return Checkpoint(load_file(folder / "tensors.safetensors"), numbers)
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "a file"
-        raise UserError(f"{folder} is no whole checkpoint: {missing} is missing.") from error
+        raise UserError(f"{folder} is incomplete: {missing} is missing.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
         raise UserError(f"{folder} cannot be read as a checkpoint: {str(error) or type(error).__name__}.") from error
 

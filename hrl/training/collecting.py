@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrl.execution import nowhere
+from hrl.execution import none_true
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.trees import tree_map
-from hrl.policies import seen
+from hrl.policies import policy_input
 from hrl.training.evaluation import Watch
 from hrl.types import Spec, UserError
 
@@ -19,7 +19,7 @@ Act = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 """(states [N, D], memory, noise [N, K] or None for the likeliest) -> (actions [N, ...], memory)."""
 
 
-class Met(NamedTuple):
+class Rollout(NamedTuple):
     """Episodes as they were met, T steps of N environments; or, by task, with a dimension of tasks before them."""
 
     state: Tensor
@@ -39,13 +39,13 @@ class Met(NamedTuple):
     cut: Tensor
     """[N] 1 where the time limit ended the episode, the task did not."""
 
-    def by_task(self, count: int) -> "Met":
+    def by_task(self, count: int) -> "Rollout":
         """Of `count` tasks, whose environments stand side by side: [M, T, E, ...], and [M, E, ...] at the end."""
         split = lambda x, at: x.unflatten(at, (count, -1))  # noqa: E731
         way: Any
         *way, final, cut = self
         way = tree_map(lambda x: split(x, 1).movedim(0, 1).contiguous(), way)
-        return Met._make((*way, split(final, 0), split(cut, 0)))
+        return Rollout._make((*way, split(final, 0), split(cut, 0)))
 
 
 def time_limit(spec: Spec) -> int:
@@ -56,39 +56,39 @@ def time_limit(spec: Spec) -> int:
 
 
 @torch.no_grad()
-def meet(
+def rollout(
     env: Any,
     policy: Any,
     act: Act,
     generator: torch.Generator,
     explore: bool = True,
     watch: Watch | None = None,
-) -> Met:
+) -> Rollout:
     """One episode of every environment, by `act`; the policy says how it begins, and how much noise it needs."""
     device, number = generator.device, env.num_envs
     obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=generator, device=device)))
     memory, met = policy.start(number, device), []
     going = torch.ones(number, device=device)
-    final, cut = seen(obs), torch.zeros_like(going)
+    final, cut = policy_input(obs), torch.zeros_like(going)
     for _ in range(time_limit(env.spec)):
-        state = seen(obs)
+        state = policy_input(obs)
         noise = torch.rand(number, policy.noise_dim, generator=generator, device=device).clamp_(1e-6, 1 - 1e-6)
         action, memory = act(state, memory, noise if explore else None)
         if watch is not None:
             watch(env, None, np.arange(number))
         step = env.step(action)
         met.append((state, action, step.reward, going, step.success.float(), memory))
-        final = torch.where(going.unsqueeze(-1) > 0, seen(step.final), final)
+        final = torch.where(going.unsqueeze(-1) > 0, policy_input(step.final), final)
         cut = torch.where(going > 0, (step.truncated & ~step.terminated).float(), cut)
         going = going * ~(step.terminated | step.truncated)
         obs = step.obs
-        if nowhere(going > 0):
+        if none_true(going > 0):
             break
     stacked: Any = tree_map(lambda *x: torch.stack(x), *met)
-    return Met._make((*stacked, final, cut))
+    return Rollout._make((*stacked, final, cut))
 
 
-def meet_tasks(
+def rollout_tasks(
     env: Any,
     adaptation: Adaptation,
     tasks: Tensor,
@@ -96,7 +96,7 @@ def meet_tasks(
     generator: torch.Generator,
     explore: bool = True,
     watch: Watch | None = None,
-) -> Met:
+) -> Rollout:
     """By task: each is met under parameters of its own [M, ...]; the environments are divided among them."""
     count, each = len(tasks), env.num_envs // len(tasks)
     env.set_tasks(tasks.repeat_interleave(each, 0))
@@ -106,4 +106,4 @@ def meet_tasks(
         acted = adaptation.act(own, split(state), split(memory), None if noise is None else split(noise))
         return tree_map(lambda x: x.flatten(0, 1), acted)
 
-    return meet(env, adaptation.policy, act, generator, explore, watch).by_task(count)
+    return rollout(env, adaptation.policy, act, generator, explore, watch).by_task(count)

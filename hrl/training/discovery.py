@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from hrl.functional import call
-from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.adam import FlatAdam
 from hrl.learners.policy_gradient import Credit, Trajectories, option_advantages, score
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.inner import Descent, State, parameters
-from hrl.nested.optimisers import Adam
+from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.reward import OptionReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks import mlp
-from hrl.policies import picked
-from hrl.training.collecting import meet_tasks, time_limit
+from hrl.policies import gather_actions
+from hrl.training.collecting import rollout_tasks, time_limit
 from hrl.training.episodes import Finished, finished
 from hrl.training.evaluation import Watch
 from hrl.types import Spec, UserError
@@ -97,9 +97,9 @@ class Discovery:
         self.options: Params = {name: x for name, x in named.items() if name.startswith("low.act.")}
         self.eta = {"end": {name: x for name, x in named.items() if name not in self.options}}
         self.eta["reward"] = parameters(self.reward)
-        self.rule = Adam(config.lr, through_scale=False)
+        self.rule = FunctionalAdam(config.lr, through_scale=False)
         self.pace = self.rule.begin(self.options)
-        self.teachers = {"reward": Adam(config.reward_lr), "end": Adam(config.end_lr)}
+        self.teachers = {"reward": FunctionalAdam(config.reward_lr), "end": FunctionalAdam(config.end_lr)}
         self.memory: dict[str, Any] = {part: rule.begin(self.eta[part]) for part, rule in self.teachers.items()}
         self.lived: Lived | None = None
         self.learns = config.options > 0 and config.reward != "none"
@@ -204,7 +204,7 @@ class Discovery:
         """A^o_t(η) [M, T, E] of what options did, 0 where a primitive action was taken."""
         data, option = lived.data, self._option(lived)
         with torch.no_grad():
-            value, following = (picked(self.value(x), option) for x in (data.state, lived.following))
+            value, following = (gather_actions(self.value(x), option) for x in (data.state, lived.following))
         end = call(self.adaptation.policy, "ending", eta["end"], lived.following, option)
         goes_on = self.settings.gamma * (1 - end) * lived.goes_on
         gained = option_advantages(
@@ -227,9 +227,9 @@ class Discovery:
         """Fit V^o to what was gained."""
         option = self._option(lived)
         with torch.no_grad():
-            target = picked(self.value(lived.data.state), option) + credit
+            target = gather_actions(self.value(lived.data.state), option) + credit
         for _ in range(self.settings.value_updates):
-            error = (picked(self.value(lived.data.state), option) - target) * lived.mine
+            error = (gather_actions(self.value(lived.data.state), option) - target) * lived.mine
             self.critic.minimise(error.square().sum() / lived.mine.sum().clamp_min(1.0))
 
     # -- experience ------------------------------------------------------------------------------------------
@@ -239,14 +239,14 @@ class Discovery:
         watch: Watch | None = None,
     ) -> Trajectories:  # fmt: skip
         """One episode of every environment; those of a task stand side by side. Rewards are the tasks' alone."""
-        met = meet_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
-        return Trajectories.judged(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+        met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
 
     def _met(self, env: Any) -> Lived:
-        met = meet_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
+        met = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
         option, anew = met.memory
         cost = self.settings.switching_cost * anew
-        data = Trajectories.judged(
+        data = Trajectories.with_advantages(
             met.state, met.action, met.reward - cost, met.keep, met.success, self.settings.credit, met.final, met.cut,
             met.memory,
         )  # fmt: skip

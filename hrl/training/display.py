@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line. Where nobody reads any more (`| head`, a closed terminal), that is no reason to end a run."""
     try:
         print(line, flush=True)
@@ -67,7 +67,7 @@ class Display:
         elif time.monotonic() - self._printed >= 10 or steps >= self.total:
             self._printed = time.monotonic()
             left = max(self.total - steps, 0) / max(rate, 1e-9)
-            tell(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left")
+            print_line(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left")
 
     def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
         """After an evaluation."""
@@ -83,4 +83,4 @@ class Display:
         if self._progress:
             self._progress.console.print(line)
         else:
-            tell(line)
+            print_line(line)

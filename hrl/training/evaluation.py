@@ -195,8 +195,10 @@ class _Evaluating:
             done = step.terminated | step.truncated
             ended = counter.add(step.reward, step.success, done, step.active)
             self._finish(ended.episodes(), over.cpu().numpy(), step)
-            anew = ended.done if env.restarts else ended.done & ~over  # the rest is still where it was
-            self._begin(anew.cpu().numpy() & (self.running < 0))
+            # In the order in which the environment drew their seeds.
+            self._begin((ended.done & ~over).cpu().numpy() & (self.running < 0))
+            if env.restarts:  # the others are still where they were
+                self._begin(over.cpu().numpy() & (self.running < 0))
             obs = step.obs
 
     def _begin(self, where: np.ndarray) -> None:
@@ -258,11 +260,14 @@ def success_radius(spec: Spec, goal: Tensor) -> float | None:
         return float(reward(at[None].to(goal), goal[None], *([told] if spec.info_dim else []))[0])
 
     low, high = 0.0, 100.0
-    if pays(low) == pays(high):
+    try:
+        if pays(low) == pays(high):
+            return None
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if pays(middle) == pays(0.0) else (low, middle)
+    except Exception:  # a picture is no reason to fail: the environment's own code, asked outside its goals
         return None
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if pays(middle) == pays(0.0) else (low, middle)
     return low
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from hrl.types import UserError
 
-OF_NO_MATTER = {
+IGNORED = {
     "run.seed", "run.log_dir", "run.progress", "run.threads", "run.device", "run.execution", "run.save_freq",
     "run.log_freq", "env.workers", "env.worker_timeout", "env.worker_start",
 }  # fmt: skip
-"""Settings in which the runs of one group may differ."""
+"""Settings in which the runs of one group may differ: the seed, and what does not change results."""
 
 
 @dataclass
@@ -40,9 +40,9 @@ def options_of(run: Run) -> dict[str, Any]:
     """A run's settings as options are written: agents' and runs' options by their own names."""
     stored = flat(run.settings)
     return {
-        name.removeprefix("agent.").removeprefix("run.").removeprefix("env."): value
+        name.removeprefix("agent.").removeprefix("run.").removeprefix("env."): _rounded(value)
         for name, value in stored.items()
-        if name not in OF_NO_MATTER
+        if name not in IGNORED
     }
 
 
@@ -73,3 +73,10 @@ def _name(run: Run, alike: Sequence[Run], group_by: Sequence[str]) -> str:
 
 def _short(value: Any) -> str:
     return str(value).replace(" ", "")
+
+
+def _rounded(value: Any) -> Any:
+    """As it is compared: what was measured in two runs differs in its last digits."""
+    if isinstance(value, list | tuple):
+        return [_rounded(x) for x in value]
+    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from hrl.functional import call
-from hrl.learners.adam import Adam as FlatAdam
+from hrl.learners.adam import FlatAdam
 from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
 from hrl.nested.inner import Descent, State, parameters
-from hrl.nested.optimisers import Adam
+from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.reward import IntrinsicReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks import mlp
-from hrl.policies import numbered
-from hrl.training.collecting import meet, time_limit
+from hrl.policies import num_actions
+from hrl.training.collecting import rollout, time_limit
 from hrl.training.episodes import Finished, finished
 from hrl.types import Spec, UserError
 
@@ -64,9 +64,9 @@ class Lifetimes:
         time_limit(spec)
         self.config, self.make_policy, self.spec, self.device, self.seed = config, policy, spec, device, seed
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.rule = Adam(config.lr, through_scale=False)
+        self.rule = FunctionalAdam(config.lr, through_scale=False)
         self.inputs = spec.state_dim + spec.goal_dim
-        self.actions = spec.action_dim if spec.continuous else numbered(spec)
+        self.actions = spec.action_dim if spec.continuous else num_actions(spec)
         self.steps = self.life = self.age = 0
         self.metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
@@ -149,7 +149,7 @@ class Lifetimes:
 
     def collect(self, env: Any) -> Trajectories:
         """One episode of every environment; their time limit ends them."""
-        met = meet(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
+        met = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
         self.steps += int(met.keep.sum())
         reward = met.reward * met.keep
         return Trajectories(

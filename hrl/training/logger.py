@@ -60,7 +60,7 @@ class Logger:
             self._names = list(rows[0]) if rows else [STEPS]
             try:
                 kept = [row for row in rows if int(float(row[STEPS])) <= steps]
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise UserError(f"{self._path} is damaged ({error}); move it away to go on without it.") from error
             self._rewrite(kept)
 
@@ -81,7 +81,10 @@ def read_progress(folder: Path) -> dict[str, np.ndarray]:
     path = folder / "progress.csv"
     if not path.exists():
         raise UserError(f"{folder} has no progress.csv: it is no run folder, or nothing was logged yet.")
-    return read_columns(path)
+    columns = read_columns(path)
+    if columns and STEPS not in columns:
+        raise UserError(f"{path} is damaged: it has no column {STEPS}.")
+    return columns
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:

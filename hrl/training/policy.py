@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrl.clock import FRESH, Held
+from hrl.clock import FRESH, ActiveCommand
 from hrl.commands import Subgoal
 from hrl.hierarchy import Hierarchy, Memory
-from hrl.succession import recall
 from hrl.types import BatchedEnv, Observation, Step
+from hrl.warm_start import recall
 
 PredictState = tuple[np.ndarray, ...]
 
@@ -28,7 +28,7 @@ class HierarchyPolicy:
 
     def start(self, num_envs: int) -> Memory:
         """Nothing in force: every level is due."""
-        return self.agent.nothing_held(num_envs)
+        return self.agent.initial_state(num_envs)
 
     def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, list[Tensor]]:
         """Actions [N, A], the memory, and the subgoals [N, G] in force, lowest level first."""
@@ -47,7 +47,7 @@ class HierarchyPolicy:
         if memory:
             command = self.agent.levels[0].command
             assert isinstance(command, Subgoal)
-            ended = ((following[0].elapsed >= FRESH) & (memory[0].elapsed < FRESH)).float()
+            ended = ((following[0].elapsed >= FRESH) & (memory[0].elapsed < FRESH) & step.active).float()
             distance = command.distance(step.final.state, memory[0].target)
             rates["subgoal_reach_rate"] = torch.stack([(distance <= command.space.threshold).float(), ended])
             rates["subgoal_distance"] = torch.stack([distance, ended])
@@ -98,4 +98,4 @@ class HierarchyPolicy:
 
     def _unpack(self, state: PredictState) -> Memory:
         tensors = [torch.as_tensor(x, device=self.agent.device) for x in state]
-        return [Held(*tensors[i : i + 2]) for i in range(0, len(tensors), 2)]
+        return [ActiveCommand(*tensors[i : i + 2]) for i in range(0, len(tensors), 2)]

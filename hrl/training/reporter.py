@@ -1,6 +1,7 @@
 """What a run tells while it trains: scalars, evaluations, the terminal; on the count of environment steps."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -87,6 +88,8 @@ class Reporter:
         paused = time.perf_counter()
         try:
             result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
+            self.tells_success |= result.tells_success
+            result = replace(result, tells_success=self.tells_success)
         except Interrupted:
             self.eval_due.passed -= 1  # it is to be made when the run goes on
             raise
@@ -133,8 +136,10 @@ class Reporter:
         self.recent.load_state_dict(state["recent"])
         self.tells_success = state["tells_success"]
         self.eval_due.passed = state["evaluations"]
-        self.best = tuple(state["best"])
-        self.last_eval, self.elapsed = state["last_eval"], state["elapsed"]
+        success, reward = state["best"]
+        self.best = float(success), float(reward)
+        self.last_eval = {name: float(value) for name, value in state["last_eval"].items()}
+        self.elapsed = float(state["elapsed"])
 
 
 class Bystander(Reporter):

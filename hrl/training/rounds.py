@@ -106,9 +106,8 @@ class RoundsTrainee:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put the learner where the checkpoint was taken."""
-        with self.session.fitting():
-            self.learner.load_tensors(checkpoint.tensors)
-            self.learner.load_counters(checkpoint.numbers["agent"])
+        self.learner.load_tensors(checkpoint.tensors)
+        self.learner.load_counters(checkpoint.numbers["agent"])
 
     def close(self) -> None:
         """Close the environments."""

@@ -106,6 +106,8 @@ class RunFolder:
         """A run that was begun before. Raises UserError where the folder is none."""
         if not (path / "config.json").exists():
             raise UserError(f"{path} is no run folder: it has no config.json.")
+        if links := sorted(file.name for file in path.iterdir() if file.is_symlink()):
+            raise UserError(f"{path} holds links to elsewhere ({', '.join(links)}), as no run folder does.")
         return cls(path)
 
     @classmethod

@@ -43,6 +43,8 @@ class Session:
     processes: Processes = ALONE
     stop: StopRequest = field(default_factory=StopRequest)
     """What asks the run to stop."""
+    faults: tuple[type[Exception], ...] = (UserError,)
+    """Exceptions that are told in one sentence, and leave the agent as it was."""
     begin: Callable[..., None] = lambda lines=(): None
     """Called once the agent is built, with lines that say what was resolved: makes the run folder, writes the resolved
     configuration into it, and prints the lines."""
@@ -65,7 +67,7 @@ class Session:
         """Turn what loading a checkpoint into other sizes raises into one sentence."""
         try:
             yield
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"The checkpoint in {self.folder.path} does not fit the configuration there; was config.json changed? "
                 "A run goes on only as it was begun."

@@ -6,16 +6,13 @@ import torch
 
 from hrl.hierarchy import RANK_SEED, Hierarchy
 from hrl.level import under
-from hrl.stopping import Interrupted
+from hrl.stopping import GRACE, Interrupted
 from hrl.training.checkpoint import Checkpoint
 from hrl.training.episodes import EpisodeCounter, Finished
 from hrl.training.policy import HierarchyPolicy
 from hrl.training.session import Session
 from hrl.training.tracking import Tracking
 from hrl.types import BatchedEnv, Observation, UserError
-
-GRACE = 1.0
-"""Seconds that an environment's step gets to end after a stop was requested."""
 
 
 class HierarchyTrainee:
@@ -86,10 +83,8 @@ class HierarchyTrainee:
         """The updates that are due. A failure in the middle of one leaves nothing to go on from."""
         try:
             self.agent.learn(total_steps, self._in_haste)
-        except UserError:
-            raise
-        except Exception:
-            self.whole = False
+        except Exception as error:
+            self.whole = isinstance(error, self.session.faults)
             raise
 
     def _in_haste(self) -> bool:
@@ -126,9 +121,8 @@ class HierarchyTrainee:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put the agent where the checkpoint was taken."""
         own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
-        with self.session.fitting():
-            self.agent.load_tensors(checkpoint.tensors | own)
-            self.agent.load_counters(checkpoint.numbers["agent"])
+        self.agent.load_tensors(checkpoint.tensors | own)
+        self.agent.load_counters(checkpoint.numbers["agent"])
 
     def close(self) -> None:
         """Close the environments."""

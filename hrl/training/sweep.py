@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hrl.training.config import updated
-from hrl.training.display import tell
+from hrl.training.display import print_line
 from hrl.types import UserError
 
 if TYPE_CHECKING:
     import optuna
 
-Judge = Callable[[int, dict[str, float]], bool]
+GiveUp = Callable[[int, dict[str, float]], bool]
 """(environment steps, scalars of an evaluation) -> whether to give the run up."""
-TrainOne = Callable[[dict[str, Any], int, Judge], bool]
+TrainOne = Callable[[dict[str, Any], int, GiveUp], bool]
 """(values, seed, judge) -> whether the run came to its end or was given up; False if the user stopped it."""
 
 
@@ -93,7 +93,7 @@ class Sweep:
                 return False
             self.study.tell(trial, state=state.PRUNED) if pruned else self.study.tell(trial, value)
             shown = ", ".join(f"{name} {_short(x)}" for name, x in values.items())
-            tell(f"trial {trial.number}: {value:.3f}{' (given up)' if pruned else ''}; {shown}")
+            print_line(f"trial {trial.number}: {value:.3f}{' (given up)' if pruned else ''}; {shown}")
             self._write_preset()
         return True
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hrl.processes import lost_connection
 from hrl.stopping import Interrupted, close_within
 from hrl.training.checkpoint import Checkpoint, Checkpoints
-from hrl.training.episodes import Finished
+from hrl.training.episodes import Finished, Recent
 from hrl.training.evaluation import Policy
 from hrl.training.reporter import Bystander, Reporter
 from hrl.training.session import Session
@@ -69,7 +69,7 @@ class Trainee(Protocol):
         """Enough to go on; `numbers` without the steps. Called by all processes alike."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's state. Raises UserError where it does not fit."""
+        """Take over a checkpoint's state."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -78,17 +78,22 @@ class Trainee(Protocol):
 class Trainer:
     """One run: everything between the first step and the last checkpoint."""
 
-    def __init__(self, trainee: Trainee, session: Session) -> None:
+    def __init__(self, trainee: Trainee, session: Session, lines: Sequence[str] = ()) -> None:
+        """`lines` say what was resolved; they are printed as the run begins."""
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None
-        steps = 0
-        if session.resume is not None:
-            trainee.restore(session.resume)
-            self.saved_at = steps = session.resume.steps
+        if session.resume is not None:  # what does not fit is found before the folder is changed
+            with session.fitting():
+                trainee.restore(session.resume)
+                Recent(session.device, trainee.time_limit).load_state_dict(session.resume.numbers["reporter"]["recent"])
+            self.saved_at = session.resume.steps
+        with self.stop.interruptible():
+            session.begin(lines)
         kind = Reporter if self.processes.first else Bystander
-        self.reporter = kind(session, steps, trainee.time_limit)
+        with session.fitting():
+            self.reporter = kind(session, self.saved_at or 0, trainee.time_limit)
 
     def run(self) -> signal.Signals | None:
         """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
@@ -134,7 +139,7 @@ class Trainer:
         except Interrupted:
             if self.processes.size > 1:  # all of them save together, and this one's environments do not answer
                 raise UserError(
-                    f"The environments of process {self.processes.rank} did not answer when the run was to stop. Its "
+                    f"The environments of process {self.processes.rank} did not answer the request to stop. Its "
                     f"last checkpoint, at {self.saved_at or 0:,} steps, is whole."
                 ) from None
             return False

@@ -33,13 +33,13 @@ class Trust:
         An environment's module that is loaded already runs no code when it is imported again.
         """
         for option, name in named_modules(algorithm, config):
-            loaded = option.startswith("env") and name in sys.modules
-            if not (self.everything or name in self.modules or loaded):
+            if self.everything or name in self.modules:
+                allow_own_modules()
+            elif not (option.startswith("env") and name in sys.modules):
                 raise UserError(
                     f"The run in {folder} names the module {name!r} ({option}), and importing it runs its code: add "
                     "--trust if you trust this folder."
                 )
-            allow_own_modules()
 
 
 def named_modules(algorithm: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

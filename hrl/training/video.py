@@ -32,8 +32,15 @@ class _Recorder:
         self.progress.update(self.task, completed=int(running[0]), description=f"video, {self.frames:,} frames")
 
 
-def record(file: Path, policy: Policy, make: MakeEvaluationEnv, episodes: int, max_steps: int | None = None) -> None:
-    """Render the first evaluation episodes. Raises UserError where the environment does not render.
+def record(
+    file: Path,
+    policy: Policy,
+    make: MakeEvaluationEnv,
+    episodes: int,
+    max_steps: int | None = None,
+    faults: tuple[type[Exception], ...] = (UserError,),
+) -> None:
+    """Render the first evaluation episodes. Raises UserError where the environment does not render; `faults` pass.
 
     Where it is interrupted, the file holds the frames so far.
     """
@@ -46,6 +53,8 @@ def record(file: Path, policy: Policy, make: MakeEvaluationEnv, episodes: int, m
                 evaluate(policy, make, episodes, num_envs=1, watch=recorder, max_steps=max_steps)
             finally:
                 recorder.writer.close()
+    except faults:
+        raise
     except Exception as error:
         raise UserError(
             f"--video: this could not be rendered ({' '.join(str(error).split()) or type(error).__name__}). MuJoCo "

@@ -13,7 +13,7 @@ from hrl.level import Level
 from hrl.types import UserError
 
 
-def take_over(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
+def warm_start(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
     """Levels that begin with an earlier run take over what the level of their name knows there.
 
     Raises UserError where the two do not fit. The earlier agents are used up.
