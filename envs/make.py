@@ -1,18 +1,15 @@
 """Making environments from what the user asked for, with a clear sentence where that can't be done."""
 
 import contextlib
-import difflib
 import importlib
 import importlib.metadata
 import inspect
-import io
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
@@ -30,13 +27,10 @@ from hrl.envs.delay import DelayedReward, DelayedRewards
 from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, usable
 from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.guard import EnvironmentFault, Guard
+from hrl.envs.ids import EnvError, find_id, register_robotics
 from hrl.envs.recall import Recall, Recalls
 from hrl.envs.spec import Spec
 from hrl.envs.workers import WorkerEnv
-
-
-class EnvError(Exception):
-    """An environment that can't be made or used; the sentence says why and what to do."""
 
 
 def _read_pairs(pairs: list[str]) -> dict[str, Any]:
@@ -98,71 +92,6 @@ class EnvConfig:
     def module(self) -> str:
         """What to import for it."""
         return self.env.rpartition(":")[0]
-
-
-def find_id(env_id: str) -> str:
-    """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
-    missing = _register_robotics()
-    if not isinstance(env_id, str) or not env_id:
-        raise EnvError(f"--env must be the id of an environment, not {env_id!r}.")
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever a user's module raises
-            reason = f"{type(error).__name__}: {error}"
-            raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
-    if name not in gym.registry:
-        raise EnvError(f"There is no environment {name!r}.{missing or _hint(name)}")
-    return name
-
-
-def _hint(name: str) -> str:
-    """What a user may have meant by an unknown id: an installed package that registers it, or a similar id."""
-    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.8)
-    if close:
-        return f" Did you mean {' or '.join(close)}?"
-    packages = packages_with(name)
-    if packages:
-        return f" Its package must be named: try --env {' or '.join(f'{p}:{name}' for p in packages)}."
-    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
-    hint = f" The closest ids are {', '.join(close)}." if close else ""
-    return f"{hint} If another package registers it, name that: --env package:{name}."
-
-
-def packages_with(name: str) -> list[str]:
-    """Installed packages that use Gymnasium and have this id in their source: importing them would register it."""
-    found = []
-    for distribution in importlib.metadata.distributions():
-        requires = " ".join(distribution.requires or []).lower()
-        if "gymnasium" not in requires:
-            continue
-        for file in distribution.files or []:
-            if file.suffix == ".py" and len(file.parts) > 1:
-                try:
-                    text = Path(str(file.locate())).read_text(errors="ignore")
-                except OSError:
-                    continue
-                if f'"{name}"' in text or f"'{name}'" in text:
-                    found.append(file.parts[0])
-                    break
-    return sorted({p for p in found if p.isidentifier() and p != "gymnasium"})
-
-
-def _register_robotics() -> str:
-    """Register gymnasium-robotics' tasks, without the notice on hand tasks that its import prints; why that could not
-    be, as where MuJoCo finds no library to render with."""
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            import gymnasium_robotics
-
-            gym.register_envs(gymnasium_robotics)
-    except Exception as error:  # whatever libraries of the system raise
-        backend = os.environ.get("MUJOCO_GL")
-        setting = f" MUJOCO_GL is {backend}: is its library installed?" if backend else ""
-        return f" MuJoCo's tasks are not there, since it cannot be imported ({error}).{setting}"
-    return ""
 
 
 def _check(config: EnvConfig) -> None:
@@ -279,7 +208,7 @@ def _make_in_worker(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -
 
 
 def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
-    _register_robotics()
+    register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env = gym.make(config.name, disable_env_checker=True, **config.env_kwargs)

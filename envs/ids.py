@@ -1,0 +1,81 @@
+"""Finding environments by their ids, with a sentence that helps where there is none."""
+
+import contextlib
+import difflib
+import importlib
+import importlib.metadata
+import io
+import os
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+
+
+class EnvError(Exception):
+    """An environment that can't be made or used; the sentence says why and what to do."""
+
+
+def find_id(env_id: str) -> str:
+    """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
+    missing = register_robotics()
+    if not isinstance(env_id, str) or not env_id:
+        raise EnvError(f"--env must be the id of an environment, not {env_id!r}.")
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
+            reason = f"{type(error).__name__}: {error}"
+            raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
+    if name not in gym.registry:
+        raise EnvError(f"There is no environment {name!r}.{missing or _hint(name)}")
+    return name
+
+
+def _hint(name: str) -> str:
+    """What a user may have meant by an unknown id: an installed package that registers it, or a similar id."""
+    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.8)
+    if close:
+        return f" Did you mean {' or '.join(close)}?"
+    packages = packages_with(name)
+    if packages:
+        return f" Its package must be named: try --env {' or '.join(f'{p}:{name}' for p in packages)}."
+    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
+    hint = f" The closest ids are {', '.join(close)}." if close else ""
+    return f"{hint} If another package registers it, name that: --env package:{name}."
+
+
+def packages_with(name: str) -> list[str]:
+    """Installed packages that use Gymnasium and have this id in their source: importing them would register it."""
+    found = []
+    for distribution in importlib.metadata.distributions():
+        requires = " ".join(distribution.requires or []).lower()
+        if "gymnasium" not in requires:
+            continue
+        for file in distribution.files or []:
+            if file.suffix == ".py" and len(file.parts) > 1:
+                try:
+                    text = Path(str(file.locate())).read_text(errors="ignore")
+                except OSError:
+                    continue
+                if f'"{name}"' in text or f"'{name}'" in text:
+                    found.append(file.parts[0])
+                    break
+    return sorted({p for p in found if p.isidentifier() and p != "gymnasium"})
+
+
+def register_robotics() -> str:
+    """Register gymnasium-robotics' tasks, without the notice on hand tasks that its import prints; why that could not
+    be, as where MuJoCo finds no library to render with."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            import gymnasium_robotics
+
+            gym.register_envs(gymnasium_robotics)
+    except Exception as error:  # whatever libraries of the system raise
+        backend = os.environ.get("MUJOCO_GL")
+        setting = f" MUJOCO_GL is {backend}: is its library installed?" if backend else ""
+        return f" MuJoCo's tasks are not there, since it cannot be imported ({error}).{setting}"
+    return ""
