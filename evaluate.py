@@ -17,17 +17,17 @@ from rich.table import Table
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault
 from hrl.envs.make import KEY_VALUES
+from hrl.report.display import warn
+from hrl.report.evaluation import Evaluation
+from hrl.report.groups import Run, grouped
+from hrl.report.logger import STEPS, read_progress
+from hrl.report.pictures import Dims, save_curves, save_trajectories
+from hrl.report.statistics import RATE, Curve, student_interval
+from hrl.report.video import record
+from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.session import Session
+from hrl.run.trust import Trust, allow_own_modules
 from hrl.stopping import StopRequest
-from hrl.training.display import warn
-from hrl.training.evaluation import Evaluation
-from hrl.training.groups import Run, grouped
-from hrl.training.logger import STEPS, read_progress
-from hrl.training.pictures import Dims, save_curves, save_trajectories
-from hrl.training.run import RunConfig, RunFolder
-from hrl.training.session import Session
-from hrl.training.statistics import RATE, Curve, student_interval
-from hrl.training.trust import Trust, allow_own_modules
-from hrl.training.video import record
 from hrl.types import UserError
 
 SUMMARY = {

@@ -20,16 +20,16 @@ from hrl.envs.make import make_single
 from hrl.execution import keep_freed_memory
 from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes, join_processes
+from hrl.report.display import print_line, warn
+from hrl.report.hparams import comparable
+from hrl.report.pictures import trajectories
+from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.config import updated
+from hrl.run.folder import RunConfig, RunFolder, as_json
+from hrl.run.session import Session, Which, pick_device
+from hrl.run.sweep import GiveUp, Sweep, SweepConfig
+from hrl.run.trust import Trust, allow_own_modules, named_modules
 from hrl.stopping import GRACE, Interrupted, StopRequest
-from hrl.training.checkpoint import Checkpoint, Checkpoints
-from hrl.training.config import updated
-from hrl.training.display import print_line, warn
-from hrl.training.hparams import comparable
-from hrl.training.pictures import trajectories
-from hrl.training.run import RunConfig, RunFolder, as_json
-from hrl.training.session import Session, Which, pick_device
-from hrl.training.sweep import GiveUp, Sweep, SweepConfig
-from hrl.training.trust import Trust, allow_own_modules, named_modules
 from hrl.types import UserError
 
 PRESET = "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file."
@@ -37,7 +37,7 @@ TRUST = "Import the modules that run folders named here (--low.load) name themse
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are told in one sentence."""
-SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/training/sweep.py)."
+SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/run/sweep.py)."
 
 
 @dataclass

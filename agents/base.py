@@ -12,14 +12,14 @@ from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.level_config import LevelConfig
 from hrl.nested.adaptation import Adaptation
+from hrl.report.evaluation import Policy
+from hrl.run.policy import HierarchyPolicy
+from hrl.run.rounds import RoundsTrainee
+from hrl.run.session import Session, Which
+from hrl.run.stepping import HierarchyTrainee
+from hrl.run.trainer import Trainer
 from hrl.training.adapting import MetaLearner, MetaSettings
 from hrl.training.adapting_policy import AdaptingPolicy
-from hrl.training.evaluation import Policy
-from hrl.training.policy import HierarchyPolicy
-from hrl.training.rounds import RoundsTrainee
-from hrl.training.session import Session, Which
-from hrl.training.stepping import HierarchyTrainee
-from hrl.training.trainer import Trainer
 from hrl.types import BatchedEnv, Spec, UserError
 from hrl.warm_start import warm_start
 

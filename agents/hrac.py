@@ -21,7 +21,7 @@ from hrl.agents import hiro
 from hrl.agents.base import Setting, require_continuous
 from hrl.commands import Subgoal
 from hrl.hierarchy import Hierarchy
-from hrl.training.session import Session
+from hrl.run.session import Session
 from hrl.types import UserError
 
 

@@ -16,9 +16,9 @@ from torch import nn
 
 from hrl.agents.base import RoundsConfig
 from hrl.policies import policy_for
+from hrl.run.session import Session
 from hrl.training.actor import Actor
 from hrl.training.lifetimes import Lifetimes
-from hrl.training.session import Session
 from hrl.types import Spec, UserError
 
 QUIET = 0.01

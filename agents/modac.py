@@ -19,9 +19,9 @@ from hrl.agents.base import RoundsConfig
 from hrl.learners.policy_gradient import Credit
 from hrl.nested.adaptation import Adaptation
 from hrl.policies import Options, num_actions
+from hrl.run.session import Session
 from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.training.discovery import Discovery
-from hrl.training.session import Session
 from hrl.types import Spec, UserError
 
 

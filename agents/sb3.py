@@ -17,10 +17,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from hrl.agents.base import unseen
-from hrl.training.checkpoint import Checkpoint
-from hrl.training.episodes import EpisodeCounter, Finished
-from hrl.training.session import Session, Which
-from hrl.training.trainer import Trainer
+from hrl.report.episodes import EpisodeCounter, Finished
+from hrl.run.checkpoint import Checkpoint
+from hrl.run.session import Session, Which
+from hrl.run.trainer import Trainer
 from hrl.types import BatchedEnv, Observation, Step, UserError
 
 ROUND = 16

@@ -12,7 +12,7 @@ import time
 import numpy as np
 from running import RESULTS
 
-from hrl.training.statistics import bootstrap_interval, interquartile_mean, student_interval
+from hrl.report.statistics import bootstrap_interval, interquartile_mean, student_interval
 
 SIMULATIONS, EPISODES = 2000, 100
 AGENTS = {"even: beta(8, 2)": (8, 2), "good: beta(30, 1)": (30, 1), "two kinds: beta(.5, .5)": (0.5, 0.5)}

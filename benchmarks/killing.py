@@ -23,7 +23,7 @@ import tyro
 from running import RESULTS, ROOT, processor, running
 from safetensors.numpy import load_file
 
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 
 LINE = "--env tasks:GoalLine-v0"
 CASES = {

@@ -26,10 +26,10 @@ import tyro
 from cases import CASES, Case
 from running import RESULTS, ROOT, command, mean, processor, side_by_side
 
-from hrl.training.logger import STEPS, read_columns
-from hrl.training.pictures import save_curves
-from hrl.training.run import RunFolder
-from hrl.training.statistics import Curve
+from hrl.report.logger import STEPS, read_columns
+from hrl.report.pictures import save_curves
+from hrl.report.statistics import Curve
+from hrl.run.folder import RunFolder
 
 EPISODES, LONG_EPISODES = 100, 50
 

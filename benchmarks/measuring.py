@@ -20,7 +20,7 @@ from hrl.agents.presets import preset
 from hrl.envs import Bridge, EnvConfig, make_env
 from hrl.execution import pick_execution
 from hrl.hierarchy import Hierarchy
-from hrl.training.config import updated
+from hrl.run.config import updated
 
 EPISODIC = {"continuing_task": False}
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from hrl.agents.flat import FlatConfig, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.envs import EnvConfig, make_env
-from hrl.training.config import updated
+from hrl.run.config import updated
 
 
 def updates(options: Options, row: str, config: type[FlatConfig], peer: type[OffPolicyAlgorithm]) -> Iterator[Row]:

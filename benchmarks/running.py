@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hrl.training.statistics import RATE, student_interval
+from hrl.report.statistics import RATE, student_interval
 
 Item = TypeVar("Item")
 

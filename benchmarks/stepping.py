@@ -18,7 +18,7 @@ from running import command
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, make_env
-from hrl.training.config import updated
+from hrl.run.config import updated
 
 FORMS = {"batch": "vector_entry_point", "sync": "sync", "async": "async"}
 

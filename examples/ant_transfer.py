@@ -17,10 +17,10 @@ import numpy as np
 import tyro
 from hrl_scripts import evaluate, train
 
-from hrl.training.logger import STEPS, read_progress
-from hrl.training.pictures import save_curves
-from hrl.training.run import RunFolder
-from hrl.training.statistics import Curve
+from hrl.report.logger import STEPS, read_progress
+from hrl.report.pictures import save_curves
+from hrl.report.statistics import Curve
+from hrl.run.folder import RunFolder
 
 FIRST = "hiro --env hrl/AntMaze-v0"
 # Start in the east, goals in a square to the west of it.

@@ -11,7 +11,7 @@ import numpy as np
 from hrl_scripts import train
 from safetensors.numpy import load_file
 
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = ["--env", "tasks:GoalLine-v0", "--preset", "debug", "--threads", "1", "--progress", "False"]

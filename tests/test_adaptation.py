@@ -16,7 +16,7 @@ from hrl.learners.policy_gradient import Credit, Trajectories, advantages, basel
 from hrl.nested.adaptation import Adaptation
 from hrl.nested.trust_region import trust_region_step
 from hrl.policies import Categorical, Gaussian
-from hrl.training.episodes import finished
+from hrl.report.episodes import finished
 
 
 def episodes(state: Tensor, action: Tensor, reward: Tensor, advantage: Tensor) -> Trajectories:

@@ -17,7 +17,7 @@ from hrl.envs import EnvConfig, EnvironmentFault, make_env
 from hrl.envs.workers import WorkerEnv
 from hrl.goals import GoalConfig
 from hrl.replay.transitions import sample_transitions
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 
 
 def stepped(says: dict, steps: int = 4, vectorization: str = "sync"):

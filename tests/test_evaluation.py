@@ -16,10 +16,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from hrl.envs import EnvConfig, make_env
 from hrl.goals import GoalConfig
-from hrl.training.episodes import EpisodeCounter
-from hrl.training.evaluation import evaluate, interval
-from hrl.training.policy import HierarchyPolicy
-from hrl.training.statistics import Band, Curve, bootstrap_interval, interquartile_mean
+from hrl.report.episodes import EpisodeCounter
+from hrl.report.evaluation import evaluate, interval
+from hrl.report.statistics import Band, Curve, bootstrap_interval, interquartile_mean
+from hrl.run.policy import HierarchyPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 

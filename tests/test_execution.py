@@ -12,7 +12,7 @@ from hrl.execution import Captured, Execution, pick_execution
 from hrl.hierarchy import Hierarchy
 from hrl.learners import SAC, TD3, Batch, LearnerConfig
 from hrl.processes import Processes
-from hrl.training.session import pick_device
+from hrl.run.session import pick_device
 from hrl.types import UserError
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -14,7 +14,7 @@ from hrl_scripts import evaluate, train
 from runs import ENDLESS, LINE, ROOT, await_checkpoint, run_of, start, trained
 from safetensors.numpy import load_file, save_file
 
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 from hrl.types import UserError
 
 Damage = Callable[[Path], None]

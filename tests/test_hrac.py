@@ -21,8 +21,8 @@ from hrl.hierarchy import Hierarchy
 from hrl.learners import SAC, TD3, LearnerConfig
 from hrl.processes import Processes
 from hrl.replay.ring import Replay
-from hrl.training.checkpoint import Checkpoints
-from hrl.training.run import RunFolder
+from hrl.run.checkpoint import Checkpoints
+from hrl.run.folder import RunFolder
 from hrl.types import UserError
 
 REACH = 6

@@ -8,8 +8,8 @@ from tasks import LENGTHS
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy import Hierarchy
-from hrl.training.evaluation import evaluate
-from hrl.training.policy import HierarchyPolicy
+from hrl.report.evaluation import evaluate
+from hrl.run.policy import HierarchyPolicy
 from hrl.types import UserError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import ENDLESS, LINE, ROOT, await_checkpoint, run_of, same_state, start
 
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from runs import trained
 from scipy import stats
 
 from hrl.envs import EnvConfig, make_env
-from hrl.training.episodes import Episode, EpisodeCounter, Finished, Recent
-from hrl.training.evaluation import Evaluation, Path, success_radius
-from hrl.training.evaluation import evaluate as evaluated
-from hrl.training.groups import Run, grouped
-from hrl.training.hparams import comparable
-from hrl.training.pictures import trajectory_figure
-from hrl.training.policy import HierarchyPolicy
-from hrl.training.statistics import student_interval
+from hrl.report.episodes import Episode, EpisodeCounter, Finished, Recent
+from hrl.report.evaluation import Evaluation, Path, success_radius
+from hrl.report.evaluation import evaluate as evaluated
+from hrl.report.groups import Run, grouped
+from hrl.report.hparams import comparable
+from hrl.report.pictures import trajectory_figure
+from hrl.report.statistics import student_interval
+from hrl.run.policy import HierarchyPolicy
 from hrl.types import UserError
 
 

@@ -13,9 +13,9 @@ from hrl_scripts import evaluate, train
 from runs import ENDLESS, LINE, await_checkpoint, run_of, same_state, start, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hrl.run.checkpoint import Checkpoints
+from hrl.run.folder import RunFolder
 from hrl.stopping import StopRequest
-from hrl.training.checkpoint import Checkpoints
-from hrl.training.run import RunFolder
 
 
 def test_a_run_that_is_resumed_equals_one_that_went_on(finished, tmp_path):

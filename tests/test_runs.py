@@ -13,7 +13,7 @@ from runs import ROOT, run_of, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrl.agents import AGENTS
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 
 
 @pytest.mark.parametrize("algorithm", AGENTS)

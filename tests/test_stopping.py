@@ -8,8 +8,8 @@ import pytest
 from hrl_scripts import evaluate, train
 from runs import ENDLESS, LINE, run_of, start
 
+from hrl.run.checkpoint import Checkpoints
 from hrl.stopping import Interrupted, StopRequest, close_within
-from hrl.training.checkpoint import Checkpoints
 
 SECONDS = 2.0
 LOADED = 2.0

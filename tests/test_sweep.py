@@ -8,7 +8,7 @@ from hrl_scripts import train
 from runs import LINE
 
 from hrl.agents.presets import preset
-from hrl.training.sweep import Sweep, SweepConfig, nested
+from hrl.run.sweep import Sweep, SweepConfig, nested
 from hrl.types import UserError
 
 LEARNING_RATE = {"low.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "high.period": {"low": 5, "high": 20, "step": 5}}

@@ -8,8 +8,8 @@ from conftest import roll, setting, small_hiro
 
 from hrl.envs import EnvConfig, make_env
 from hrl.level_config import LevelConfig
+from hrl.report.tracking import PATIENCE, Tracking
 from hrl.timescale import Coupling
-from hrl.training.tracking import PATIENCE, Tracking
 from hrl.types import UserError
 
 

@@ -1,1 +1,1 @@
-"""Loop, evaluation, checkpoint, logging."""
+"""Learners that meet their tasks in whole episodes, and how episodes are collected for them."""

@@ -11,9 +11,9 @@ from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
+from hrl.report.episodes import Finished, finished
+from hrl.report.evaluation import Watch
 from hrl.training.collecting import rollout_tasks, time_limit
-from hrl.training.episodes import Finished, finished
-from hrl.training.evaluation import Watch
 from hrl.types import Spec, UserError
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from hrl.learners.policy_gradient import Trajectories
 from hrl.nested.adaptation import Adaptation, Params
+from hrl.report.episodes import Episode, finished
+from hrl.report.evaluation import Evaluation, Watch, interval
 from hrl.training.actor import Actor
-from hrl.training.episodes import Episode, finished
-from hrl.training.evaluation import Evaluation, Watch, interval
 from hrl.types import BatchedEnv
 
 MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]

@@ -12,7 +12,7 @@ from hrl.execution import none_true
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.trees import tree_map
 from hrl.policies import policy_input
-from hrl.training.evaluation import Watch
+from hrl.report.evaluation import Watch
 from hrl.types import Spec, UserError
 
 Act = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]

@@ -18,9 +18,9 @@ from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks import mlp
 from hrl.policies import gather_actions
+from hrl.report.episodes import Finished, finished
+from hrl.report.evaluation import Watch
 from hrl.training.collecting import rollout_tasks, time_limit
-from hrl.training.episodes import Finished, finished
-from hrl.training.evaluation import Watch
 from hrl.types import Spec, UserError
 
 

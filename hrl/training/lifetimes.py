@@ -19,8 +19,8 @@ from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks import mlp
 from hrl.policies import num_actions
+from hrl.report.episodes import Finished, finished
 from hrl.training.collecting import rollout, time_limit
-from hrl.training.episodes import Finished, finished
 from hrl.types import Spec, UserError
 
 BIRTH = 1_000_003

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hrl.training.config import updated
-from hrl.training.display import print_line
+from hrl.report.display import print_line
+from hrl.run.config import updated
 from hrl.types import UserError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A run: its settings and its folder `runs/<env>/<algorithm>/<seed>-<time>/`."""
+"""A run's settings and its folder `runs/<env>/<algorithm>/<seed>-<time>/`."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrl.execution import Mode
-from hrl.training.checkpoint import Checkpoints
+from hrl.run.checkpoint import Checkpoints
 from hrl.types import UserError
 from hrl.version import __version__
 

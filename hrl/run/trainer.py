@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from hrl.processes import lost_connection
+from hrl.report.episodes import Finished, Recent
+from hrl.report.evaluation import Policy
+from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.reporter import Bystander, Reporter
+from hrl.run.session import Session
 from hrl.stopping import Interrupted, close_within
-from hrl.training.checkpoint import Checkpoint, Checkpoints
-from hrl.training.episodes import Finished, Recent
-from hrl.training.evaluation import Policy
-from hrl.training.reporter import Bystander, Reporter
-from hrl.training.session import Session
 from hrl.types import UserError
 
 

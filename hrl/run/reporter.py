@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from hrl.report.display import Display
+from hrl.report.episodes import Recent
+from hrl.report.evaluation import Evaluation, Policy
+from hrl.report.logger import Logger
+from hrl.run.folder import RunConfig
+from hrl.run.session import Session
 from hrl.stopping import Interrupted
-from hrl.training.display import Display
-from hrl.training.episodes import Recent
-from hrl.training.evaluation import Evaluation, Policy
-from hrl.training.logger import Logger
-from hrl.training.run import RunConfig
-from hrl.training.session import Session
 
 PICTURES = 100
 """Pictures a run writes at most, so that long runs stay small."""

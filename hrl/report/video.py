@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from hrl.training.evaluation import MakeEvaluationEnv, Policy, evaluate
+from hrl.report.evaluation import MakeEvaluationEnv, Policy, evaluate
 from hrl.types import BatchedEnv, UserError
 
 FPS = 30

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrl.report.display import warn
+from hrl.report.episodes import Episode, EpisodeCounter
 from hrl.stopping import close_within
-from hrl.training.display import warn
-from hrl.training.episodes import Episode, EpisodeCounter
 from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
 
 EVALUATION_SEED = 10_000_000

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from hrl.training.checkpoint import Checkpoint
-from hrl.training.episodes import Finished
-from hrl.training.evaluation import Policy
-from hrl.training.session import Session
+from hrl.report.episodes import Finished
+from hrl.report.evaluation import Policy
+from hrl.run.checkpoint import Checkpoint
+from hrl.run.session import Session
 from hrl.types import BatchedEnv
 
 

@@ -11,11 +11,11 @@ import torch
 
 from hrl.hierarchy import Hierarchy
 from hrl.processes import ALONE, Processes
+from hrl.report.display import warn
+from hrl.report.evaluation import Evaluation, Policy, evaluate
+from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.folder import RunConfig, RunFolder
 from hrl.stopping import StopRequest
-from hrl.training.checkpoint import Checkpoint, Checkpoints
-from hrl.training.display import warn
-from hrl.training.evaluation import Evaluation, Policy, evaluate
-from hrl.training.run import RunConfig, RunFolder
 from hrl.types import BatchedEnv, UserError
 
 Which = Literal["best", "last"]

@@ -6,12 +6,12 @@ import torch
 
 from hrl.hierarchy import RANK_SEED, Hierarchy
 from hrl.level import under
+from hrl.report.episodes import EpisodeCounter, Finished
+from hrl.report.tracking import Tracking
+from hrl.run.checkpoint import Checkpoint
+from hrl.run.policy import HierarchyPolicy
+from hrl.run.session import Session
 from hrl.stopping import GRACE, Interrupted
-from hrl.training.checkpoint import Checkpoint
-from hrl.training.episodes import EpisodeCounter, Finished
-from hrl.training.policy import HierarchyPolicy
-from hrl.training.session import Session
-from hrl.training.tracking import Tracking
 from hrl.types import BatchedEnv, Observation, UserError
 
 

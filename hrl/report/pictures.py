@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from hrl.training.evaluation import Evaluation, Path
-from hrl.training.statistics import Band, Curve
+from hrl.report.evaluation import Evaluation, Path
+from hrl.report.statistics import Band, Curve
 
 Dims = tuple[int, int]
 SUBGOALS = ("tab:orange", "tab:purple", "tab:brown", "tab:pink")

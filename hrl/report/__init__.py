@@ -1,0 +1,1 @@
+"""What is reported: episodes, evaluations, statistics, logs, pictures, videos."""

@@ -1,0 +1,1 @@
+"""A run: the trainer, what it trains, checkpoints, run folders, sweeps."""
