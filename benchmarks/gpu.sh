@@ -32,9 +32,9 @@ ants=(hiro --env hrl/AntMaze-v0 --device cuda --num-envs 128)
 
 check() {
     timeout -k 10 50 python3 train.py "${ants[@]}" --total-steps 400000 --eval-freq 200000 --save-freq 0 --log-dir "$runs/check"
-    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_execution.py tests/test_evaluation.py tests/test_trust.py \
+    timeout 90 python3 -m pytest -q -o addopts= -p no:cacheprovider -m gpu --tb=short tests/test_execution.py tests/test_evaluation.py tests/test_trust.py \
         >"$runs/tests.txt" 2>&1 &
-    timeout 90 python3 -m pytest -q -p no:cacheprovider -m gpu --tb=short tests/test_physics.py >"$runs/mjx.txt" 2>&1 &
+    timeout 90 python3 -m pytest -q -o addopts= -p no:cacheprovider -m gpu --tb=short tests/test_physics.py >"$runs/mjx.txt" 2>&1 &
     wait
     tail -60 "$runs/tests.txt"
     tail -30 "$runs/mjx.txt"
