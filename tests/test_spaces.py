@@ -79,7 +79,7 @@ def test_any_space_trains_or_is_refused_with_a_sentence(tmp_path, capfd, observe
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, suppress_health_check=fixtures)
+@settings(max_examples=240, deadline=None, suppress_health_check=fixtures)
 @given(nested, nested, st.sampled_from(ALGORITHMS))
 def test_many_spaces_train_or_are_refused_with_a_sentence(tmp_path, capfd, observed, acted, algorithm):
     tried(observed, acted, algorithm, tmp_path, capfd)
