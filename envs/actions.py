@@ -41,7 +41,7 @@ class ActionMap:
         self.integer = space.dtype.kind in "iub"
         low, high = (np.asarray(b, dtype=np.float64) for b in (space.low, space.high))
         below, above = space.bounded_below & np.isfinite(low), space.bounded_above & np.isfinite(high)
-        # Where one side alone has a bound, the range has the same width as where none has.
+        # An entry with one bound gets a range as wide as an entry without bounds.
         self.low = np.where(below, low, np.where(above, high - 2 * limit, -limit)).ravel()
         self.high = np.where(above, high, np.where(below, low + 2 * limit, limit)).ravel()
         if self.integer:

@@ -1,4 +1,4 @@
-"""What an environment returns is checked here, once: every value has the form that the rest relies on."""
+"""The guard checks every value that an environment returns, once, and gives it one form."""
 
 import sys
 from typing import Any

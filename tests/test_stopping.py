@@ -45,8 +45,6 @@ def test_a_step_that_sleeps_for_ever_is_left_and_the_run_saved(algorithm, number
 
 
 def test_an_evaluation_that_would_take_for_ever_is_left(tmp_path):
-    marker = tmp_path / "evaluating"
-    # The evaluation's environments are the third and fourth that are made: their first reset comes with it.
     arguments = [*STUCK, *LONG, "--eval-freq", "400", "--eval-episodes", "300", "--eval-max-steps", "100000000"]
     process = start("hiro", *arguments, "--log-dir", str(tmp_path / "runs"))
     deadline = time.monotonic() + 60
@@ -56,7 +54,6 @@ def test_an_evaluation_that_would_take_for_ever_is_left(tmp_path):
     assert seconds < SECONDS + LOADED and process.returncode == 143 and "Traceback" not in err, (out, err)
     run = run_of(tmp_path / "runs")
     assert Checkpoints(run / "checkpoints").last().steps == 400
-    assert not marker.exists()
 
 
 def _progress(folder: Path) -> str:
