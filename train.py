@@ -17,15 +17,16 @@ from hrl.agents import AGENTS, HierarchyConfig, find_agent
 from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import make_single
-from hrl.execution import keep_freed_memory
-from hrl.hierarchy import Hierarchy
-from hrl.processes import ALONE, Processes, join_processes
+from hrl.execution.modes import keep_freed_memory
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.execution.processes import ALONE, Processes, join_processes
 from hrl.report.display import print_line, warn
 from hrl.report.hparams import comparable
 from hrl.report.pictures import trajectories
 from hrl.run.checkpoint import Checkpoint, Checkpoints
-from hrl.run.config import updated
-from hrl.run.folder import RunConfig, RunFolder, as_json
+from hrl.run.config import plain, updated
+from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.options import choose, peek
 from hrl.run.session import Session, Which, pick_device
 from hrl.run.sweep import GiveUp, Sweep, SweepConfig
 from hrl.run.trust import Trust, allow_own_modules, named_modules
@@ -90,7 +91,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
-    if _peek(arguments, "--sweep"):
+    if peek(arguments, "--sweep"):
         return 0 if swept(arguments[0], arguments[1:], stop) else 130
     with contextlib.ExitStack() as held:
         if any(a.split("=")[0] == "--resume" for a in arguments):
@@ -144,15 +145,15 @@ def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
-    named = [_peek(said, option) or "" for option in ("--env", "--eval-env", "--goal.projection")]
+    named = [peek(said, option) or "" for option in ("--env", "--eval-env", "--goal.projection")]
     modules = {name.rpartition(":")[0] for name in (algorithm, *named)} - {""}
-    return said, Trust(_peek(said, "--trust") == "True", frozenset(modules))
+    return said, Trust(peek(said, "--trust") == "True", frozenset(modules))
 
 
 def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     """Search hyperparameters by runs of the same command; whether it came to its end."""
     arguments, trust = _with_trust(algorithm, arguments)
-    path = Path(_peek(arguments, "--sweep") or "")
+    path = Path(peek(arguments, "--sweep") or "")
     sweep, parts = SweepConfig.read(path), resolved(algorithm, arguments)[:3]
     env, run_config, _ = parts
     folder = run_config.log_dir / "sweeps" / path.stem
@@ -181,19 +182,20 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[EnvConfig, RunConfig
     """(environment, run, agent) configurations, and the preset's values that went into them."""
     if algorithm.startswith("-"):
         raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
-    if any(":" in str(name) for name in (algorithm, _peek(arguments, "--env"), *arguments)):
+    if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):
         allow_own_modules()
     agent = find_agent(algorithm)
-    env_id, chosen = _peek(arguments, "--env"), _peek(arguments, "--preset") or "auto"
+    env_id, chosen = peek(arguments, "--env"), peek(arguments, "--preset") or "auto"
     values = preset(algorithm, env_id or "", chosen) if env_id else {}
     parts = _apply((EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}")
+    parts = (*parts[:2], choose(parts[2], arguments))
     env, run_config, agent = parse(algorithm, parts, arguments)
     # Given keyword arguments add to the preset's.
     env = replace(env, env_kwargs={**parts[0].env_kwargs, **env.env_kwargs})
     run_config.check()
-    for name, value in _flat({"env": asdict(env), "run": as_json(run_config), **as_json(agent)}).items():
+    for name, value in _flat({"env": asdict(env), "run": plain(run_config), **plain(agent)}).items():
         if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
-            raise UserError(f"--{name} must be a finite number, not {value}.")
+            raise UserError(f"--{name.replace('_', '-')} must be a finite number, not {value}.")
     return env, run_config, agent, values
 
 
@@ -220,17 +222,9 @@ def _apply(parts: tuple[Any, ...], values: dict[str, Any], source: str) -> tuple
     known = [set(part.__dataclass_fields__) for part in parts]
     split: list[dict[str, Any]] = [{} for _ in parts]
     for name, value in values.items():
-        owner = next((i for i, names in enumerate(known) if name in names), len(parts) - 1)
+        owner = next((i for i, names in enumerate(known) if name in names), len(parts) - 1)  # or an option of a variant
         split[owner][name] = value
     return tuple(updated(part, mine, source) for part, mine in zip(parts, split, strict=True))
-
-
-def _peek(arguments: list[str], option: str) -> str | None:
-    for i, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == option:
-            return value or (arguments[i + 1] if i + 1 < len(arguments) else None)
-    return None
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -322,7 +316,8 @@ def make_session(
     if run_config.threads:
         torch.set_num_threads(run_config.threads)
     device = pick_device(run_config.device, processes)
-    config = lambda: {"env": asdict(env), "run": as_json(run_config), "agent": as_json(agent)}  # noqa: E731
+    current = {"agent": agent}
+    config = lambda: {"env": asdict(env), "run": plain(run_config), "agent": plain(current["agent"])}  # noqa: E731
 
     stop = stop if stop is not None else StopRequest()
     trained_on: list[tuple[int, ...]] = []
@@ -340,7 +335,9 @@ def make_session(
             raise UserError(f"--eval-env {chosen.env}: its observations, goals or actions are not those of {env.env}.")
         return made
 
-    def begin(lines: Sequence[str] = ()) -> None:
+    def begin(lines: Sequence[str] = (), resolved: Any = None) -> None:
+        if resolved is not None:
+            current["agent"] = resolved
         if not processes.first:
             return
         for line in lines:

@@ -5,15 +5,16 @@ import importlib
 from dataclasses import is_dataclass
 from typing import Any
 
-from hrl.agents.base import AgentConfig, HierarchyConfig, Setting
+from hrl.agents.base import AgentConfig, HierarchyConfig
 from hrl.agents.famp import FAMPConfig
-from hrl.agents.flat import FlatSAC, FlatTD3
+from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.modac import MODACConfig
 from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
+from hrl.hierarchy.setting import Setting
 from hrl.types import UserError
 
 AGENTS: dict[str, Any] = {
@@ -25,6 +26,9 @@ AGENTS: dict[str, Any] = {
     "modac": MODACConfig,
     "td3": FlatTD3,
     "sac": FlatSAC,
+    "dqn": FlatDQN,
+    "discrete-sac": FlatDiscreteSAC,
+    "ppo": FlatPPO,
     "sb3-td3": SB3TD3,
     "sb3-sac": SB3SAC,
     "sb3-ppo": SB3PPO,

@@ -4,13 +4,15 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
-from hrl.execution import pick_execution
-from hrl.hierarchy import Hierarchy
-from hrl.level_config import LevelConfig
+from hrl.execution.modes import Execution, pick_execution
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.setting import Setting
+from hrl.hierarchy.config import LevelConfig
 from hrl.nested.adaptation import Adaptation
 from hrl.report.evaluation import Policy
 from hrl.run.policy import HierarchyPolicy
@@ -21,7 +23,7 @@ from hrl.run.trainer import Trainer
 from hrl.training.adapting import MetaLearner, MetaSettings
 from hrl.training.adapting_policy import AdaptingPolicy
 from hrl.types import BatchedEnv, Spec, UserError
-from hrl.warm_start import warm_start
+from hrl.hierarchy.warm_start import warm_start
 
 
 class AgentConfig(Protocol):
@@ -34,47 +36,47 @@ class AgentConfig(Protocol):
         """The trained policy of a run."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a hierarchy is built for."""
-
-    spec: Spec
-    num_envs: int
-    device: torch.device
-    seed: int
-    measure: Callable[[], BatchedEnv]
-    """Makes environments of their own, for goal bounds that are measured."""
-    total_steps: int | None = None
-    """Environment steps that the agent will learn for, of all processes; 0 to act alone. None: not known."""
-
-
 class HierarchyConfig(ABC):
     """The base of every algorithm that is a hierarchy: it says how to build it, the rest is here."""
 
     @abstractmethod
+    def resolved(self, setting: Setting) -> Self:
+        """A copy in which everything is settled that depends on the environment. Raises UserError for values that are
+        invalid or do not fit."""
+
+    @abstractmethod
     def build(self, setting: Setting) -> Hierarchy:
-        """The agent. Raises UserError where it can't handle the environment."""
+        """The agent of a resolved configuration. Raises UserError where it can't handle the environment."""
+
+    def make(self, setting: Setting) -> Hierarchy:
+        """The agent of any configuration."""
+        return self.resolved(setting).build(setting)
 
     def describe(self, spec: Spec) -> list[str]:
-        """Lines that say what was resolved, once the agent is built."""
+        """Lines that say what was resolved."""
         return []
 
     def train(self, session: Session) -> signal.Signals | None:
         """Build, and run the training loop."""
         with session.stop.interruptible():
             env = session.make_env(None, None)
-            agent = self._begun(env, session)
-            agent.join(session.processes)
-            agent.execute(pick_execution(session.run.execution, session.device))
-        lines = [*unseen(env.spec), *self.describe(env.spec)]
-        return Trainer(HierarchyTrainee(agent, env, session), session, lines).run()
+            torch.manual_seed(session.run.seed)
+            setting = self._setting(env, session, session.run.total_steps)
+            config = self.resolved(setting)
+            earlier = config._earlier(session)
+            torch.manual_seed(session.run.seed)
+            agent = config.build(setting)
+            if earlier:
+                warm_start(agent, earlier)
+        lines = [*unseen(env.spec), *config.describe(env.spec)]
+        return Trainer(HierarchyTrainee(agent, env, session), session, lines, config).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint."""
         env, checkpoint = session.make_env(1, None), session.checkpoint(which)
         misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
-            agent = self._seeded(env, session, total_steps=0)
+            agent = self.make(self._setting(env, session, total_steps=0))
             agent.load_networks(checkpoint.tensors)
         except UserError as error:
             raise UserError(f"{misfit}: {error}") from error
@@ -83,32 +85,29 @@ class HierarchyConfig(ABC):
         return HierarchyPolicy(agent, env)
 
     def restored(self, session: Session) -> Hierarchy:
-        """The agent as its run left it, replays and all."""
+        """The agent as its run left it, memories and all."""
         env, checkpoint = session.make_env(None, None), session.checkpoint("last")
-        agent = self._seeded(env, session)
+        agent = self.make(self._setting(env, session, session.run.total_steps))
         env.close()
         try:
             agent.load_tensors(checkpoint.tensors)
-            agent.load_counters(checkpoint.numbers["agent"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"The checkpoint in {session.folder.path} does not fit its config.json.") from error
         return agent
 
-    def _begun(self, env: BatchedEnv, session: Session) -> Hierarchy:
-        """The agent at the run's begin: new, or with what earlier runs know."""
+    def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
+        """The agents of the runs that levels begin with, where the run is new."""
         parts: list[Any] = [self, *vars(self).values()]
-        runs = {part.earlier for part in parts if isinstance(part, LevelConfig) and part.earlier is not None}
-        earlier = {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
-        agent = self._seeded(env, session)
-        if earlier:
-            warm_start(agent, earlier)
-        return agent
+        runs = {part.init_from for part in parts if isinstance(part, LevelConfig) and part.init_from is not None}
+        return {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
 
-    def _seeded(self, env: BatchedEnv, session: Session, total_steps: int | None = None) -> Hierarchy:
-        torch.manual_seed(session.run.seed)
+    def _setting(self, env: BatchedEnv, session: Session, total_steps: int) -> Setting:
         measure = lambda: session.make_env(8, None)  # noqa: E731
-        total = session.run.total_steps if total_steps is None else total_steps
-        return self.build(Setting(env.spec, env.num_envs, session.device, session.run.seed, measure, total))
+        execution = Execution() if total_steps == 0 else pick_execution(session.run.execution, session.device)
+        return Setting(
+            env.spec, env.num_envs, session.device, session.run.seed, measure, total_steps, execution,
+            session.processes,
+        )  # fmt: skip
 
 
 @dataclass
@@ -120,7 +119,7 @@ class RoundsConfig(ABC):
 
     @property
     @abstractmethod
-    def side_by_side(self) -> tuple[int, str]:
+    def num_envs_required(self) -> tuple[int, str]:
         """Environments of a round, and the options that say how many."""
 
     @abstractmethod
@@ -138,7 +137,7 @@ class RoundsConfig(ABC):
     def train(self, session: Session) -> signal.Signals | None:
         """Round after round to the run's end."""
         self.check()
-        count, names = self.side_by_side
+        count, names = self.num_envs_required
         if session.num_envs not in (1, count):
             raise UserError(f"Here {names} environments are stepped, {count}: set that instead of --num-envs.")
         if session.processes.size > 1:
@@ -180,7 +179,7 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
         """The policy, and which of its parameters adapt. Raises UserError where it can't handle the environment."""
 
     @property
-    def side_by_side(self) -> tuple[int, str]:
+    def num_envs_required(self) -> tuple[int, str]:
         """Tasks times episodes."""
         return self.tasks * self.episodes, "--tasks times --episodes"
 
@@ -217,7 +216,4 @@ def require_task_family(env: BatchedEnv) -> None:
 def require_continuous(spec: Spec, name: str) -> None:
     """Refuse action spaces that are no vectors."""
     if not spec.continuous:
-        raise UserError(
-            f"{name} needs continuous (Box) actions, but {spec.env_id} has {spec.action_space}. "
-            "For discrete actions use sb3-ppo or sb3-dqn, or an environment with a continuous form."
-        )
+        raise UserError(f"{name} needs continuous (Box) actions, but {spec.env_id} has {spec.action_space}.")

@@ -1,20 +1,24 @@
-"""TD3 and SAC as one-level hierarchies: the same parts, no controller. What a hierarchy is measured against.
+"""TD3, SAC, DQN and PPO as one-level hierarchies: the same parts, no controller. What a hierarchy is measured against.
 
-With hindsight on a goal environment these are TD3 + HER and SAC + HER.
+With hindsight on a goal environment the off-policy ones are TD3 + HER, SAC + HER and DQN + HER.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
-from hrl.agents.base import HierarchyConfig, Setting, require_continuous
-from hrl.commands import Task
-from hrl.goals import GoalConfig
-from hrl.hierarchy import Hierarchy
-from hrl.level import Level
-from hrl.level_config import LevelConfig
-from hrl.nested.reward import IntrinsicConfig, LearnedReward
-from hrl.nested.tuning import TuneConfig, tune
-from hrl.replay.hindsight import HindsightTask
+from hrl.agents.base import HierarchyConfig
+from hrl.hierarchy.commands import Task
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level, Relabel, Tuned
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.relabelling.hindsight import HindsightTask
+from hrl.hierarchy.setting import Setting
+from hrl.learners import Choice, DiscreteSACConfig, DQNConfig, PPOConfig, SACConfig
+from hrl.memory.ring import Replay
+from hrl.nested.reward import IntrinsicConfig, learned_reward
+from hrl.nested.tuning import TuneConfig, tuned_by_name
 from hrl.types import UserError
 
 HINDSIGHT = 0.8
@@ -25,8 +29,8 @@ HINDSIGHT = 0.8
 class FlatConfig(LevelConfig, HierarchyConfig):
     """One level that acts on the task's reward."""
 
-    starts: int = 1000
-    """Environment steps before the first update."""
+    learning_starts: int = 1000
+    """Environment steps before the first update. Learners with a rollout begin at its end."""
     reward: Literal["task", "learned"] = "task"
     """The task's reward, or that and one that is learned for it (LIRPG)."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
@@ -35,42 +39,40 @@ class FlatConfig(LevelConfig, HierarchyConfig):
     reward_offset: float = 0.0
     """Added to the task's reward before scaling: -1 makes a sparse 0/1 reward count time."""
     tune: tuple[str, ...] = ()
-    """Hyperparameters that adapt during the run, by meta-gradient: lr, gamma, entropy."""
+    """Hyperparameters that adapt during the run, by meta-gradient: learning_rate, gamma, ent_coef."""
     tuning: TuneConfig = field(default_factory=TuneConfig)
     goal: GoalConfig = field(default_factory=GoalConfig)
     """One level needs no subgoals; of the declaration it takes the position features."""
 
+    def resolved(self, setting: Setting) -> Self:
+        """With the share of hindsight."""
+        self.check("")
+        if self.learning_starts < 0 or self.hindsight_horizon is not None:
+            raise UserError("--learning-starts must not be negative, and --hindsight-horizon is for subgoals.")
+        relabels = setting.spec.task_reward is not None and not self.learner.on_policy
+        return replace(self, hindsight=(HINDSIGHT if relabels else 0.0) if self.hindsight is None else self.hindsight)
+
     def build(self, setting: Setting) -> Hierarchy:
         """The agent for an environment. Raises UserError where they do not fit."""
-        spec, device = setting.spec, setting.device
-        require_continuous(spec, self.learner.upper())
-        self.check("")
-        if self.starts < 0 or self.hindsight_horizon is not None:
-            raise UserError("--starts must not be negative, and --hindsight-horizon is for levels with subgoals.")
-        task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, device)
-        level = Level(
-            "policy",
-            self,
-            task,
-            spec.action_dim,
-            spec.state_dim,
-            setting.num_envs,
-            device,
-            starts=self.starts,
-            info_dim=spec.info_dim,
-            acts_only=setting.total_steps == 0,
-        )
-        tune([level], self.tune, self.tuning)
+        spec = setting.spec
+        task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, setting.device)
+        memory = make_memory(self, task, spec.actions, setting, bottom=True)
+        tuned: list[Tuned] = tuned_by_name("policy", ("policy",), self.tune, self.tuning)
         if self.reward == "learned":
-            level.tuners.append(LearnedReward(level, self.intrinsic))
-        if self.hindsight is None:
-            self.hindsight = HINDSIGHT if spec.task_reward is not None else 0.0
-        if self.hindsight and task.task_reward is not None:
-            task.require_goals("hindsight")
-            ring = level.replay
-            told, strategy = spec.info_dim > 0, self.hindsight_strategy
-            level.relabels = [HindsightTask(task, ring, ring, self.hindsight, self.gamma, 1, strategy, told)]
-        return Hierarchy([level], setting.num_envs, device, setting.seed)
+            tuned.append(learned_reward(self.intrinsic))
+        level = Level(
+            "policy", self, task, spec.actions, memory, setting, learning_starts=self.learning_starts,
+            relabels=self.relabels(task, memory, setting), tuned=tuned,
+        )  # fmt: skip
+        return Hierarchy([level], setting)
+
+    def relabels(self, task: Task, memory: Replay, setting: Setting) -> list[Relabel]:
+        """Hindsight on the task's goals, where it has any."""
+        if not self.hindsight or task.task_reward is None:
+            return []
+        task.require_goals("hindsight")
+        info, strategy = setting.spec.info_dim > 0, self.hindsight_strategy
+        return [HindsightTask(task, memory, memory, self.hindsight, self.gamma, 1, strategy, info)]
 
 
 @dataclass
@@ -82,9 +84,25 @@ class FlatTD3(FlatConfig):
 class FlatSAC(FlatConfig):
     """SAC, one level (Haarnoja 2018), with hindsight on goal environments."""
 
-    learner: Literal["td3", "sac"] = "sac"
-    """Update rule."""
-    lr: float = 3e-4
-    """Learning rate of Adam."""
-    noise: tuple[float, ...] = (0.0,)
-    """Exploration noise beyond the policy's own."""
+    learner: Choice = field(default_factory=SACConfig)
+
+
+@dataclass
+class FlatDiscreteSAC(FlatConfig):
+    """Discrete SAC, one level (Christodoulou 2019), for numbered actions."""
+
+    learner: Choice = field(default_factory=DiscreteSACConfig)
+
+
+@dataclass
+class FlatDQN(FlatConfig):
+    """DQN, one level (Mnih 2015): double, dueling, n-step and prioritised as switches."""
+
+    learner: Choice = field(default_factory=DQNConfig)
+
+
+@dataclass
+class FlatPPO(FlatConfig):
+    """PPO, one level (Schulman 2017), for any actions."""
+
+    learner: Choice = field(default_factory=PPOConfig)

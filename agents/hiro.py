@@ -12,40 +12,43 @@ where they are (low.egocentric). Further switches, off by default: subgoal testi
 progress, subgoals that end when reached, less pessimistic critics, a high level that waits.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, TypeVar
 
-from hrl.agents.base import HierarchyConfig, Setting, require_continuous
-from hrl.commands import Subgoal, Task
-from hrl.goals import GoalConfig, GoalSpace, build_goal_space
-from hrl.hierarchy import Hierarchy
-from hrl.level import Level, Relabel
-from hrl.level_config import LevelConfig
-from hrl.nested.reward import IntrinsicConfig, LearnedReward
-from hrl.nested.tuning import TuneConfig, tune
-from hrl.replay.correction import OffPolicyCorrection
-from hrl.replay.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
-from hrl.replay.rewards import StepRewards
-from hrl.timescale import Coupling
+from hrl.agents.base import HierarchyConfig
+from hrl.hierarchy.commands import GridSubgoal, Subgoal, Task
+from hrl.hierarchy.commands.subgoal import Reward
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.goals import GoalConfig, GoalSpace, build_goal_space
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level, Model, Relabel, Tuned
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
+from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
+from hrl.hierarchy.relabelling.rewards import StepRewards
+from hrl.hierarchy.setting import Setting
+from hrl.hierarchy.timescale import Coupling
+from hrl.learners import Choice, Constraint, TD3Config
+from hrl.memory.ring import Replay
+from hrl.nested.reward import IntrinsicConfig, learned_reward
+from hrl.nested.tuning import TuneConfig, tuned_by_name
 from hrl.types import Spec, UserError
 
+T = TypeVar("T")
 HINDSIGHT = 0.8
 """Share of relabelled goals in a batch where none is given (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
 class Low(LevelConfig):
-    """The low level: acts at every step, paid for reaching subgoals."""
+    """The low level: acts at every step, paid for reaching subgoals.
 
-    tau: float = 0.01
-    """Share of the online network that enters the target network at each update (Polyak averaging)."""
+    Published: gamma .99, train_freq 1, reward distance.
+    """
+
+    learner: Choice = field(default_factory=lambda: TD3Config(tau=0.01, train_freq=2, random_actions=(0.0, 0.2)))
     gamma: float = 0.95
     """Discount an environment step (published: .99)."""
-    every: int = 2
-    """Environment steps (of all environments together) from one round of updates to the next (published: 1)."""
-    random: tuple[float, float] = (0.0, 0.2)
-    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
-    the others lie between, and one alone has their mean."""
     hindsight_horizon: int | None = None
     """Only moments within so many of the level's decisions. Default: the high level's period."""
     reward: Literal["distance", "progress", "sparse", "learned"] = "sparse"
@@ -55,24 +58,21 @@ class Low(LevelConfig):
     """Factor on that reward: small ones drown in what fresh networks say."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     egocentric: bool = False
-    """See the way, not the place: be blind to what relative subgoals are made of, beside low.blind."""
+    """Show the way, not the place: mask the entries that relative subgoals consist of, beside low.masked_entries."""
 
 
 @dataclass
 class High(LevelConfig):
-    """The high level: decides on subgoals, paid by the task."""
+    """The high level: decides on subgoals, paid by the task.
 
-    tau: float = 0.01
-    """Share of the online network that enters the target network at each update (Polyak averaging)."""
-    replay: int = 100_000
-    """Capacity of the replay, in decisions (published: 200,000)."""
-    every: int = 4
-    """Environment steps from one round of updates to the next (published: 10, one update a decision)."""
+    Published: buffer_size 200,000, train_freq 10 (one update a decision).
+    """
+
+    learner: Choice = field(
+        default_factory=lambda: TD3Config(tau=0.01, buffer_size=100_000, train_freq=4, random_actions=(0.05, 0.5))
+    )
     gamma: float = 0.999
     """Discount an environment step (published: .99 a decision of 10 steps)."""
-    random: tuple[float, float] = (0.05, 0.5)
-    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
-    the others lie between, and one alone has their mean."""
     period: int = 10
     """Environment steps between two subgoals (c in the paper)."""
     reward_scale: float = 0.1
@@ -85,8 +85,9 @@ class High(LevelConfig):
     """Restate old subgoals for today's low level (published: True; off-policy correction, section 3.3)."""
     candidates: int = 10
     """Subgoals the correction chooses from."""
-    hindsight_actions: float = 0.25
-    """Share of a batch whose subgoal is replaced by what was reached (HAC) (published: 0)."""
+    hindsight_actions: float | None = None
+    """Share of a batch whose subgoal is replaced by what was reached (HAC) (published: 0). Default: .25 where the
+    learner has a replay."""
     testing: float = 0.0
     """Share of subgoals that are tested without exploration below, and punished if missed (HAC)."""
     early: bool = False
@@ -95,7 +96,7 @@ class High(LevelConfig):
     @property
     def penalty(self) -> float:
         """What a missed subgoal costs when it was tested: a period of the least reward (HAC: -H)."""
-        return self.period * abs(self.reward_scale)
+        return self.period * abs(self.reward_scale) if self.testing else 0.0
 
 
 @dataclass
@@ -107,82 +108,101 @@ class HIROConfig(HierarchyConfig):
     goal: GoalConfig = field(default_factory=GoalConfig)
     timescale: Coupling = field(default_factory=Coupling)
     tune: tuple[str, ...] = ()
-    """Hyperparameters that adapt during the run, by meta-gradient: low.lr, low.gamma, high.gamma, …"""
+    """Hyperparameters that adapt during the run, by meta-gradient: low.learning_rate, low.gamma, high.gamma, …"""
     tuning: TuneConfig = field(default_factory=TuneConfig)
-    starts: int = 2000
-    """Environment steps before the first update."""
+    learning_starts: int = 2000
+    """Environment steps before the first update. Learners with a rollout begin at its end."""
 
     def build(self, setting: Setting) -> Hierarchy:
-        """The agent for an environment. Raises UserError where they do not fit."""
-        require_continuous(setting.spec, "HIRO")
-        self.check()
-        self.resolve(setting.spec)
-        self.timescale.tie([self.low, self.high])
-        spec, device = setting.spec, setting.device
-        space = build_goal_space(self.goal, spec, self.high.period, setting.measure, device)
-        self.goal = space.declare(self.goal)
-        self.low.blind = self.unseen_below(space, spec.state_dim)
-        task = Task.of(spec, self.goal, self.high.reward_scale, self.high.reward_offset or 0.0, device)
-        task.penalty = self.high.penalty if self.high.testing else 0.0
-        learned = self.low.reward == "learned"
-        reward = "distance" if self.low.reward == "learned" else self.low.reward
-        subgoal = Subgoal(space, reward, self.low.reward_scale)
-        low = Level(
-            "low", self.low, subgoal, spec.action_dim, spec.state_dim, setting.num_envs, device,
-            starts=self.starts, stores_reward=learned or "high.gamma" in self.tune, held=self.steps_held(setting),
-            info_dim=spec.info_dim, acts_only=setting.total_steps == 0,
+        """The agent of a resolved configuration. Raises UserError where it does not fit the environment."""
+        spec, high, low = setting.spec, self.high, self.low
+        task = Task.of(spec, self.goal, high.reward_scale, high.reward_offset or 0.0, setting.device, high.penalty)
+        subgoal = self.subgoal(build_goal_space(self.goal, spec, high.period, setting.measure, setting.device))
+        walked = make_memory(
+            low, subgoal, spec.actions, setting, held=self.steps_held(setting), bottom=True,
+            rewards=low.reward == "learned" or "high.gamma" in self.tune,
         )  # fmt: skip
-        counters = ("first", "tested") if self.high.testing else ("first",)
-        high = Level(
-            "high", self.high, task, space.dim, spec.state_dim, setting.num_envs, device,
-            period=self.high.period, starts=self.starts, counters=counters, steps=low.replay,
-            acts_only=setting.total_steps == 0,
+        counters = ("first", "tested") if high.testing else ("first",)
+        decided = make_memory(high, task, subgoal.space, setting, high.period, counters)
+        worker = Level(
+            "low", low, subgoal, spec.actions, walked, setting, learning_starts=self.learning_starts,
+            relabels=self.low_relabels(subgoal, walked), tuned=self.tuned("low"),
         )  # fmt: skip
-        low.relabels = self.low_relabels(low, subgoal)
-        span = min(self.high.period, spec.max_episode_steps or self.high.period)
-        high.relabels = self.high_relabels(high, low, subgoal, task, span)
-        tune([low, high], self.tune, self.tuning)
-        if learned:
-            low.tuners.append(LearnedReward(low, self.low.intrinsic))
-        return Hierarchy(
-            [low, high],
-            setting.num_envs,
-            device,
-            setting.seed,
-            testing=self.high.testing,
-            early=self.high.early,
-        )
+        models, constraint = self.constraint(subgoal, walked, setting)
+        controller = Level(
+            "high", high, task, subgoal.space, decided, setting, high.period, self.learning_starts, walked,
+            high.testing, self.high_relabels(subgoal, task, decided, worker, spec), self.tuned("high"), models,
+            constraint,
+        )  # fmt: skip
+        return Hierarchy([worker, controller], setting)
 
-    def resolve(self, spec: Spec) -> None:
-        """Settle what depends on the environment."""
-        if self.low.hindsight is None:
-            self.low.hindsight = HINDSIGHT
-        if self.low.hindsight_horizon is None:
-            self.low.hindsight_horizon = self.high.period
-        if self.high.hindsight is None:
-            self.high.hindsight = HINDSIGHT if spec.task_reward is not None else 0.0
-        if self.high.reward_offset is None:
-            self.high.reward_offset = -max(spec.reward_range) if spec.reward_range is not None else 0.0
+    def intrinsic_reward(self, goals: GoalSpace) -> Reward:
+        """What the low level is paid: the name of a reward, or a function of (state, next_state, target)."""
+        return "distance" if self.low.reward == "learned" else self.low.reward
+
+    def subgoal(self, goals: GoalSpace) -> Subgoal:
+        """The command from the high level to the low one: a vector, or a cell of a grid."""
+        reward, scale, early = self.intrinsic_reward(goals), self.low.reward_scale, self.high.early
+        if self.goal.cells:
+            return GridSubgoal(goals, self.goal.cells, reward, scale, early)
+        return Subgoal(goals, reward, scale, early)
+
+    def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
+        """What the high level's actor is held to beside its value, and the models that say so: nothing here."""
+        return [], None
+
+    def tuned(self, level: str) -> list[Tuned]:
+        """What adapts while a level learns."""
+        tuned = tuned_by_name(level, ("low", "high"), self.tune, self.tuning)
+        if level == "low" and self.low.reward == "learned":
+            tuned.append(learned_reward(self.low.intrinsic))
+        return tuned
+
+    def resolved(self, setting: Setting) -> Self:
+        """With the goal space, hindsight, rewards and timescales settled for this environment."""
+        self.check()
+        spec = setting.spec
+        low, high = self.timescale.tie([self.low, self.high])
+        goals = build_goal_space(self.goal, spec, high.period, setting.measure, setting.device)
+        rewards = spec.reward_range
+        return replace(
+            self,
+            goal=goals.declare(self.goal),
+            low=replace(
+                low,
+                hindsight=_default(low.hindsight, 0.0 if low.learner.on_policy else HINDSIGHT),
+                hindsight_horizon=_default(low.hindsight_horizon, high.period),
+                masked_entries=self.masked_below(goals, spec.state_dim),
+            ),
+            high=replace(
+                high,
+                hindsight=_default(
+                    high.hindsight, HINDSIGHT if spec.task_reward is not None and not high.learner.on_policy else 0.0
+                ),
+                hindsight_actions=_default(high.hindsight_actions, 0.0 if high.learner.on_policy else 0.25),
+                reward_offset=_default(high.reward_offset, -max(rewards) if rewards is not None else 0.0),
+            ),
+        )
 
     def describe(self, spec: Spec) -> list[str]:
         """Lines that say what was resolved: goal space and levels."""
         low, high = self.low, self.high
+        old = "off-policy correction" if high.correction else f"hindsight subgoals {high.hindsight_actions:g}"
         return [
             f"Goal space: {self.goal.describe(spec)}",
-            f"Low level: {low.learner}, acts every step, {low.reward} reward, hindsight {low.hindsight:g}.",
-            f"High level: {high.learner}, a subgoal every {high.period} steps, learns on (reward "
-            f"{high.reward_offset or 0:+g}) x {high.reward_scale:g}, hindsight {high.hindsight:g}, "
-            f"{'off-policy correction' if high.correction else f'hindsight subgoals {high.hindsight_actions:g}'}.",
+            f"Low level: {low.learner.kind}, acts every step, {low.reward} reward, hindsight {low.hindsight:g}.",
+            f"High level: {high.learner.kind}, a subgoal every {high.period} steps, learns on (reward "
+            f"{high.reward_offset or 0:+g}) x {high.reward_scale:g}, hindsight {high.hindsight:g}, {old}.",
         ]
 
     def check(self) -> None:
-        """Raise UserError where values can't be meant."""
+        """Raise UserError where values are invalid."""
         self.low.check("low.")
         self.high.check("high.")
         if self.high.period < 1:
             raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
-        if self.starts < 0:
-            raise UserError(f"--starts must not be negative, but is {self.starts}.")
+        if self.learning_starts < 0:
+            raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")
         if self.high.hindsight_horizon is not None:
             raise UserError(
                 "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
@@ -192,47 +212,67 @@ class HIROConfig(HierarchyConfig):
         if self.high.candidates < 3:
             raise UserError(f"high.candidates must be at least 3, not {self.high.candidates}.")
         for name in ("hindsight_actions", "testing"):
-            if not 0 <= getattr(self.high, name) <= 1:
+            if not 0 <= (getattr(self.high, name) or 0.0) <= 1:
                 raise UserError(f"high.{name} must lie between 0 and 1, not at {getattr(self.high, name)}.")
+        self._check_on_policy()
 
-    def unseen_below(self, space: GoalSpace, state_dim: int) -> tuple[int, ...]:
+    def _check_on_policy(self) -> None:
+        """Relabelling and tests need learners that learn from others' decisions."""
+        low, high = self.low.learner, self.high.learner
+        if high.on_policy and (self.high.correction or self.high.hindsight_actions or self.high.testing):
+            raise UserError(
+                f"high.correction, high.hindsight_actions and high.testing relabel a replay, but {high.kind} learns "
+                "from its last rollout alone."
+            )
+        if low.on_policy and self.high.testing:
+            raise UserError(f"high.testing has the low level act without exploration, which {low.kind} learns from.")
+
+    def masked_below(self, goals: GoalSpace, state_dim: int) -> tuple[int, ...]:
         """What the low level is not shown. It must see where it is if subgoals are places, or if there is no more."""
-        place = space.entries(state_dim)
-        if not (self.low.egocentric and space.relative and len(place) < state_dim):
-            return self.low.blind
-        return tuple(sorted({*self.low.blind, *place}))
+        place = goals.entries(state_dim)
+        if not (self.low.egocentric and goals.relative and len(place) < state_dim):
+            return self.low.masked_entries
+        return tuple(sorted({*self.low.masked_entries, *place}))
 
     def steps_held(self, setting: Setting) -> int:
-        """Environment steps that the low level's ring must hold, so that every decision in the high level's can be
-        corrected, and paid again: a period each. The low level itself learns from the last `low.replay` of them, which
+        """Environment steps that the low level's memory must hold, so that every decision in the high level's can be
+        corrected, and paid again: a period each. The low level itself learns from the last `buffer_size` of them, which
         are all of a run that is no longer."""
-        read = self.high.correction or self.high.hindsight or "high.gamma" in self.tune
-        if (
-            setting.total_steps is not None and setting.total_steps <= self.low.replay // 2
-        ):  # ends of episodes take rows
+        low, high, total = self.low.learner, self.high, setting.total_steps
+        if high.learner.on_policy or setting.acts_only:
             return 0
-        decisions = max(self.high.replay // setting.num_envs, 16) + 2
-        return decisions * self.high.period * setting.num_envs if read else 0
+        if not low.on_policy and total is not None and total <= self.low.off_policy.buffer_size // 2:
+            return 0  # ends of episodes take rows
+        reads = high.correction or high.hindsight or "high.gamma" in self.tune
+        decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
+        return decisions * high.period * setting.num_envs if reads else 0
 
-    def low_relabels(self, low: Level, subgoal: Subgoal) -> list[Relabel]:
+    def low_relabels(self, subgoal: Subgoal, walked: Replay) -> list[Relabel]:
         """The low level's batches: hindsight on its subgoals."""
         c = self.low
         if not c.hindsight:
             return []
-        return [HindsightGoals(subgoal, low.replay, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
+        return [HindsightGoals(subgoal, walked, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
 
-    def high_relabels(self, high: Level, low: Level, subgoal: Subgoal, task: Task, span: int) -> list[Relabel]:
-        """The high level's batches: off-policy correction, hindsight, tests. No segment is longer than `span`."""
-        c = self.high
-        relabels: list[Relabel] = [StepRewards(task, low.replay, span)] if "high.gamma" in self.tune else []
+    def high_relabels(
+        self, subgoal: Subgoal, task: Task, decided: Replay, worker: Level, spec: Spec
+    ) -> list[Relabel]:
+        """The high level's batches: off-policy correction, hindsight, tests."""
+        c, walked = self.high, worker.memory
+        span = min(c.period, spec.max_episode_steps or c.period)  # no segment is longer
+        relabels: list[Relabel] = [StepRewards(task, walked, span)] if "high.gamma" in self.tune else []
         if c.correction:
-            relabels.append(OffPolicyCorrection(subgoal, low.replay, low.decide, span, c.candidates))
+            relabels.append(OffPolicyCorrection(subgoal, walked, worker.log_likelihood, span, c.candidates))
         if c.hindsight:
             task.require_goals("high.hindsight")
-            told, strategy = "info" in low.replay.fields, c.hindsight_strategy
-            relabels.append(HindsightTask(task, high.replay, low.replay, c.hindsight, c.gamma, span, strategy, told))
+            info, strategy = "info" in walked.fields, c.hindsight_strategy
+            relabels.append(HindsightTask(task, decided, walked, c.hindsight, c.gamma, span, strategy, info))
         if c.hindsight_actions:
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         if c.testing:
-            relabels.append(SubgoalTesting(subgoal, high.replay, c.penalty))
+            relabels.append(SubgoalTesting(subgoal, decided, c.penalty))
         return relabels
+
+
+def _default(value: T | None, default: T) -> T:
+    return default if value is None else value

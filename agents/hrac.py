@@ -6,7 +6,7 @@ level's actor also lessens
 
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2),
 
-which is 0 for subgoals within k steps (hrl/adjacency.py). k is the period of the high level. The low level does not
+which is 0 for subgoals within k steps (agents/adjacency.py). k is the period of the high level. The low level does not
 see where it is, only the way to the subgoal.
 
 The defaults are HIRO's with the constraint; `--preset published` has the paper's settings. Unlike there, the constraint
@@ -16,31 +16,43 @@ holds from the first fit on, not before, when ψ knows nothing yet.
 import signal
 from dataclasses import dataclass, field
 
-from hrl.adjacency import Adjacency, AdjacencyConfig
 from hrl.agents import hiro
-from hrl.agents.base import Setting, require_continuous
-from hrl.commands import Subgoal
-from hrl.hierarchy import Hierarchy
+from hrl.agents.adjacency import Adjacency, AdjacencyConfig
+from hrl.hierarchy.commands import Subgoal
+from hrl.hierarchy.level import Model
+from hrl.hierarchy.setting import Setting
+from hrl.learners import Choice, Constraint, TD3Config
+from hrl.memory.ring import Replay
 from hrl.run.session import Session
 from hrl.types import UserError
 
 
 @dataclass
 class Low(hiro.Low):
-    """The low level: HIRO's, which is nearsighted and does not see where it is."""
+    """The low level: HIRO's, which is nearsighted and does not see where it is.
 
-    policy_delay: int = 1
-    """Critic updates for each actor and target update (TD3) (published: 1)."""
+    Published: policy_delay 1.
+    """
+
+    learner: Choice = field(
+        default_factory=lambda: TD3Config(tau=0.01, train_freq=2, random_actions=(0.0, 0.2), policy_delay=1)
+    )
     egocentric: bool = True
-    """Be blind to the state entries that relative subgoals are made of (published: x and y), beside low.blind."""
+    """Mask the state entries that relative subgoals consist of (published: x and y), beside low.masked_entries."""
 
 
 @dataclass
 class High(hiro.High):
-    """The high level: HIRO's, held to subgoals that are adjacent."""
+    """The high level: HIRO's, held to subgoals that are adjacent.
 
-    policy_delay: int = 1
-    """Critic updates for each actor and target update (TD3) (published: 1)."""
+    Published: policy_delay 1.
+    """
+
+    learner: Choice = field(
+        default_factory=lambda: TD3Config(
+            tau=0.01, buffer_size=100_000, train_freq=4, random_actions=(0.05, 0.5), policy_delay=1
+        )
+    )
 
 
 @dataclass
@@ -51,16 +63,11 @@ class HRACConfig(hiro.HIROConfig):
     high: High = field(default_factory=High)
     adjacency: AdjacencyConfig = field(default_factory=AdjacencyConfig)
 
-    def build(self, setting: Setting) -> Hierarchy:
-        """The agent for an environment. Raises UserError where they do not fit."""
-        require_continuous(setting.spec, "HRAC")
-        agent = super().build(setting)
-        low, high = agent.levels
-        assert isinstance(low.command, Subgoal)
-        adjacency = Adjacency(high, low.command, low.replay, self.high.period, self.adjacency)
-        high.models.append(adjacency)
-        high.learner.constraint = adjacency.constraint
-        return agent
+    def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
+        """The adjacency network, and the constraint on the high level's actor that it gives."""
+        masked = self.high.masked_entries
+        adjacency = Adjacency(subgoal, walked, setting.spec.state_dim, masked, self.high.period, self.adjacency)
+        return [adjacency], adjacency.constraint
 
     def train(self, session: Session) -> signal.Signals | None:
         """Build, and run the training loop."""
@@ -69,6 +76,8 @@ class HRACConfig(hiro.HIROConfig):
         return super().train(session)
 
     def check(self) -> None:
-        """Raise UserError where values can't be meant."""
+        """Raise UserError where values are invalid."""
         super().check()
         self.adjacency.check()
+        if not hasattr(self.high.learner, "action_noise") or self.goal.cells:
+            raise UserError("HRAC's constraint is a slope for subgoals that are vectors: high.learner td3 or sac.")

@@ -61,7 +61,7 @@ class LIRPGConfig(RoundsConfig):
     """λ of generalised advantage estimation."""
 
     @property
-    def side_by_side(self) -> tuple[int, str]:
+    def num_envs_required(self) -> tuple[int, str]:
         """Episodes."""
         return self.episodes, "--episodes"
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from hrl.agents.base import AdaptingConfig, require_continuous
-from hrl.commands import Subgoal
-from hrl.goals import GoalConfig, build_goal_space
+from hrl.hierarchy.commands import Subgoal
+from hrl.hierarchy.goals import GoalConfig, build_goal_space
 from hrl.nested.adaptation import Adaptation
 from hrl.policies import Options, Subgoals, num_actions, policy_for
 from hrl.types import BatchedEnv, Spec, UserError

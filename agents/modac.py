@@ -78,7 +78,7 @@ class MODACConfig(RoundsConfig):
     """Judge by episodes with exploration, not by the likeliest actions."""
 
     @property
-    def side_by_side(self) -> tuple[int, str]:
+    def num_envs_required(self) -> tuple[int, str]:
         """Tasks times episodes."""
         return self.tasks * self.episodes, "--tasks times --episodes"
 

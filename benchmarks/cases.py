@@ -117,18 +117,18 @@ FLAT = {
 }
 # What the preset would be with one thing changed.
 MAZE_PARTS = {
-    "the lesser of the high level's critics": "hiro --high.pessimism 1",
+    "the lesser of the high level's critics": "hiro --high.min-q-weight 1",
     "low level paid by distance": "hiro --low.reward distance --low.action-l2 0.02",
     "low level without subgoals of chance": "hiro --low.hindsight 0",
-    "noise alike in all environments": "hiro --low.noise 0.15 --high.noise 0.05",
+    "noise alike in all environments": "hiro --low.action-noise 0.15 --high.action-noise 0.05",
     "with hindsight goals": "hiro --high.hindsight 0.5",
     "without hindsight subgoals": "hiro --high.hindsight-actions 0",
     "off-policy correction in their place": "hiro --high.hindsight-actions 0 --high.correction True",
 }
 PUSH_PARTS = {
     "low level that looks less far ahead": "hiro --low.gamma 0.95",
-    "a controller that waits half as long": "hiro --high.wait 400000",
-    "a controller that sees nothing recalled": "hiro --high.blind 30 31 32 33",
+    "a controller that waits half as long": "hiro --high.random-warmup 400000",
+    "a controller that sees nothing recalled": "hiro --high.masked-entries 30 31 32 33",
 }
 CASES += [
     MAZE,
@@ -140,7 +140,7 @@ CASES += [
     *others(PUSH, "push-parts", PUSH_PARTS),
     FALL,
     replace(FALL, name="HIRO, discount as on Push", arguments="hiro --high.gamma 0.999", seeds=1),
-    replace(FALL, name="the same, more noise", arguments="hiro --high.gamma 0.999 --high.noise 0.3", seeds=2),
+    replace(FALL, name="the same, more noise", arguments="hiro --high.gamma 0.999 --high.action-noise 0.3", seeds=2),
 ]
 
 ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"

@@ -14,12 +14,12 @@ from running import RESULTS
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from hrl.agents.base import Setting
+from hrl.hierarchy.setting import Setting
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.presets import preset
 from hrl.envs import Bridge, EnvConfig, make_env
-from hrl.execution import pick_execution
-from hrl.hierarchy import Hierarchy
+from hrl.execution.modes import pick_execution
+from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.run.config import updated
 
 EPISODIC = {"continuing_task": False}
@@ -110,7 +110,7 @@ def built(config: Any, env: Bridge, options: Options) -> Hierarchy:
     """An agent for these environments, on the device."""
     device = torch.device(options.device)
     apart = EnvConfig(env.spec.env_id, EPISODIC, 8)  # goal bounds that are not given are measured in it
-    agent = config.build(Setting(env.spec, env.num_envs, device, 0, lambda: make_env(apart, device)))
+    agent = config.make(Setting(env.spec, env.num_envs, device, 0, lambda: make_env(apart, device)))
     agent.execute(pick_execution("auto", device))
     return agent
 

@@ -38,7 +38,7 @@ def updates(options: Options, row: str, config: type[FlatConfig], peer: type[Off
             )
         sides = paired(
             options,
-            rate(lambda level=level, agent=agent: level.update(16, 0.0, agent.generator), options, 16),
+            rate(lambda level=level, agent=agent: level.learning.update(16, 0.0, agent.generator), options, 16),
             rate(lambda model=model, batch=batch: model.train(gradient_steps=16, batch_size=batch), options, 16),
         )
         flops = update_flops(35, 8, hidden, batch, stochastic=row == "b")
@@ -132,5 +132,5 @@ def memory(options: Options) -> Iterator[Row]:
         "flat": (flat.levels[0], 4 * (state + goal + action + 1) + episode),
     }
     for name, (level, least) in held.items():
-        ours = level.replay.row_bytes
+        ours = level.memory.row_bytes
         yield Row("g", f"bytes a transition ÷ least, {name}", ours, least, "bytes", ours / least, 0, 0, "≤ 1.1", "1.0")

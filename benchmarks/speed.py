@@ -22,7 +22,7 @@ from stable_baselines3 import SAC, TD3
 from stepping import ants, collecting, gpu_ants, overlap, throughput, training
 
 from hrl.agents.flat import FlatSAC, FlatTD3
-from hrl.execution import keep_freed_memory
+from hrl.execution.modes import keep_freed_memory
 
 ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "a": lambda o: updates(o, "a", FlatTD3, TD3),

@@ -80,7 +80,7 @@ class ActionMap:
         """The same for an environment that takes tensors, without the host."""
         space: Any = self.space
         if not self.continuous:
-            numbers = actions.reshape(-1, *(space.shape or ()))
+            numbers = actions.reshape(-1, *(space.shape or ())).long()
             return numbers if self.start is None else numbers + torch.as_tensor(self.start, device=actions.device)
         if actions.device not in self._tensors:
             parts = (self.low, self.high, self.centre, self.half)

@@ -80,7 +80,7 @@ class GoalReward:
     that reaching can be read from it.
     """
 
-    asks_host = True
+    requires_host = True
     """It is the host that computes it."""
 
     def __init__(

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from torch import Tensor
 
+from hrl.envs.actions import ActionMap
+
 
 class Observation(NamedTuple):
     """N observations."""
@@ -15,6 +17,8 @@ class Observation(NamedTuple):
     """[N, D] float32, flattened."""
     goal: Tensor
     """[N, G] the desired goal; G = 0 where the environment has none."""
+    mask: Tensor | None = None
+    """[N, K] choices that are available now (`info["action_mask"]`), where the environment gives them."""
 
 
 class Step(NamedTuple):
@@ -67,11 +71,18 @@ class Spec:
     """Numbers in them."""
     left_out: tuple[str, ...] = ()
     """Entries of the observation that agents do not see, since no network here can use them."""
+    mask_dim: int = 0
+    """K, the choices of an action mask (`info["action_mask"]`); 0 where the environment gives none."""
 
     @property
     def continuous(self) -> bool:
         """Whether actions are vectors (Box)."""
         return isinstance(self.action_space, gym.spaces.Box)
+
+    @property
+    def actions(self) -> gym.Space[Any]:
+        """What agents decide in: a Box of [-1, 1], or numbers from 0."""
+        return ActionMap(self.action_space).agents_space()
 
     @property
     def action_dim(self) -> int:

@@ -53,7 +53,7 @@ def main() -> None:
     typed(evaluate.main, f"{first} --env hrl/AntMazeEval-v0 --episodes {o.episodes} --plot {o.out / 'subgoals.png'}")
     again = f"{SECOND} --total-steps {o.transfer_steps} {o.options}"
     runs = {
-        "over the trained low level": trained(f"{again} --low.load {first} --low.frozen True", o.out / "over"),
+        "over the trained low level": trained(f"{again} --low.init-from {first} --low.frozen True", o.out / "over"),
         "from nothing": trained(again, o.out / "nothing"),
     }
     curves = {"the mirrored maze": {name: [success(run)] for name, run in runs.items()}}

@@ -13,16 +13,16 @@ import torch
 from hrl.agents import HIROConfig, Setting
 from hrl.agents.hiro import High, Low
 from hrl.envs import EnvConfig, make_env
-from hrl.goals import GoalConfig
+from hrl.hierarchy.goals import GoalConfig
 
 torch.manual_seed(0)
 env = make_env(EnvConfig("Pendulum-v1", num_envs=8, reward_delay=20))
 config = HIROConfig(
-    low=Low(reward="learned", hidden=(64, 64), every=16),
-    high=High(hidden=(64, 64), every=80, hindsight_actions=0.3),
+    low=Low.of(reward="learned", hidden=(64, 64), train_freq=16),
+    high=High.of(hidden=(64, 64), train_freq=80, hindsight_actions=0.3),
     goal=GoalConfig(low=(-1.0, -1.0, -4.0), high=(1.0, 1.0, 4.0)),
 )
-agent = config.build(Setting(env.spec, env.num_envs, torch.device("cpu"), seed=0, measure=lambda: env))
+agent = config.make(Setting(env.spec, env.num_envs, torch.device("cpu"), seed=0, measure=lambda: env))
 obs = env.reset(0)
 while agent.steps < 8000:
     step = env.step(agent.act(obs))

@@ -16,12 +16,15 @@ class UserError(Exception):
 
 
 class Observation(Protocol):
-    """N observations: `state` [N, D] float32 and the task's desired `goal` [N, G] (G = 0 without goals)."""
+    """N observations: `state` [N, D] float32, the task's desired `goal` [N, G] (G = 0 without goals), and the `mask`
+    [N, K] of available choices, where the environment gives one."""
 
     @property
     def state(self) -> Tensor: ...
     @property
     def goal(self) -> Tensor: ...
+    @property
+    def mask(self) -> Tensor | None: ...
 
 
 class Step(Protocol):
@@ -94,7 +97,16 @@ class Spec(Protocol):
     @property
     def continuous(self) -> bool: ...
     @property
-    def action_space(self) -> Any: ...
+    def action_space(self) -> Any:
+        """The environment's own."""
+
+    @property
+    def actions(self) -> Any:
+        """What agents decide in: a Box of [-1, 1], or numbers from 0 (hrl/spaces.py)."""
+
+    @property
+    def mask_dim(self) -> int:
+        """K, the choices of an action mask; 0 where the environment gives none."""
 
 
 class Outline(Protocol):

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +13,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tasks  # noqa: F401
 from runs import stop_all, trained
 
-from hrl.agents.base import Setting
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.setting import Setting
 from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.bridge import Bridge
-from hrl.goals import GoalConfig
-from hrl.hierarchy import Hierarchy
-from hrl.replay.ring import Replay, Rows
-from hrl.replay.transitions import Transitions, sample_transitions
+from hrl.hierarchy.commands import Subgoal, Task
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.learners import SAC, TD3, Build, Learner, SACConfig, TD3Config
+from hrl.memory.ring import Replay, Rows
+from hrl.memory.transitions import Transitions, read_transitions
+from hrl.spaces import unit_box
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -32,17 +39,43 @@ def setting(env: Bridge, seed: int = 0) -> Setting:
     return Setting(env.spec, env.num_envs, CPU, seed, measure)
 
 
+def made(kind: type[Learner], inputs: int, actions: int, value_range: Any = None, tasks: int = 1, **options: Any) -> Any:
+    """A learner of vectors with these options, as far as it has them."""
+    config = {TD3: TD3Config, SAC: SACConfig}[kind]
+    known = {name: x for name, x in options.items() if name in config.__dataclass_fields__}
+    return kind(Build(inputs, unit_box(actions), value_range=value_range, tasks=tasks), config(**known))
+
+
 def small_hiro(period: int = 3, **high: object) -> HIROConfig:
     """A HIRO of few units that acts without exploration and does not learn by itself."""
     return HIROConfig(
-        low=Low(hidden=(8,), noise=(0.0,), random=(0.0, 0.0), replay=4000, batch_size=32, every=10**9,
+        low=Low.of(hidden=(8,), action_noise=(0.0,), random_actions=(0.0, 0.0), buffer_size=4000, batch_size=32, train_freq=10**9,
                 reward="distance", hindsight=0.0),
-        high=High(**{"hidden": (8,), "noise": (0.0,), "random": (0.0, 0.0), "replay": 4000, "batch_size": 32,
-                     "every": 10**9, "period": period, "gamma": 0.9, "reward_scale": 1.0, "reward_offset": 0.0,
+        high=High.of(**{"hidden": (8,), "action_noise": (0.0,), "random_actions": (0.0, 0.0), "buffer_size": 4000, "batch_size": 32,
+                     "train_freq": 10**9, "period": period, "gamma": 0.9, "reward_scale": 1.0, "reward_offset": 0.0,
                      "hindsight": 0.0, "hindsight_actions": 0.0, "correction": True, **high}),  # type: ignore[arg-type]
         goal=GoalConfig(low=(-1.0,), high=(1.0,)),
-        starts=0,
+        learning_starts=0,
     )  # fmt: skip
+
+
+def stack(env: Bridge, testing: float = 0.0, early: bool = False, noise: float = 0.0, **options: Any) -> Hierarchy:
+    """Three levels on the ledger, of periods 1, 2 and 4."""
+    one = torch.ones(2)
+    space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True, threshold=50.0 if early else 0.1)
+    given = {"hidden": (8,), "action_noise": (noise,), "gamma": 0.9, "buffer_size": 1000, **options}
+    config, where = LevelConfig.of(**given), setting(env)
+    near, far, task = Subgoal(space, "sparse", ends_early=early), Subgoal(space, "distance", ends_early=early), Task(0)
+    counters = ("first", "below", "tested")
+    memories = [
+        make_memory(config, near, env.spec.actions, where),
+        make_memory(config, far, near.space, where, 2, counters),
+        make_memory(config, task, far.space, where, 4, counters),
+    ]
+    low = Level("low", config, near, env.spec.actions, memories[0], where)
+    middle = Level("middle", config, far, near.space, memories[1], where, 2, steps=memories[0], testing=testing)
+    high = Level("high", config, task, far.space, memories[2], where, 4, steps=memories[0], testing=testing)
+    return Hierarchy([low, middle, high], where)
 
 
 def roll(agent: Hierarchy, env: Bridge, steps: int, seed: int = 0) -> None:
@@ -70,7 +103,7 @@ def all_rows(replay: Replay) -> Rows:
 def everything(agent: Hierarchy, level: int) -> Transitions:
     """Every transition of a level, as stored."""
     chosen = agent.levels[level]
-    return sample_transitions(chosen.replay, all_rows(chosen.replay), chosen.command.extrinsic)
+    return read_transitions(chosen.memory, all_rows(chosen.memory), chosen.command.extrinsic)
 
 
 @pytest.fixture
@@ -79,7 +112,7 @@ def ledger() -> Callable[..., tuple[Hierarchy, Bridge]]:
 
     def make(num_envs: int = 3, period: int = 3, **high: object) -> tuple[Hierarchy, Bridge]:
         env = make_env(EnvConfig("Ledger-v0", num_envs=num_envs))
-        return small_hiro(period, **high).build(setting(env)), env
+        return small_hiro(period, **high).make(setting(env)), env
 
     return make
 

@@ -192,18 +192,19 @@ class Said(gym.Env[np.ndarray, np.ndarray]):
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
     says: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, at: int = 3) -> None:
-        self.at, self.steps = at, 0
+    def __init__(self, at: int = 3, width: int = 3) -> None:
+        self.at, self.steps, self.width = at, 0, width
+        self.observation_space = spaces.Box(-1.0, 1.0, (width,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
-        return np.zeros(3, np.float32), {}
+        return np.zeros(self.width, np.float32), {}
 
     def step(self, action: np.ndarray) -> Any:
         self.steps += 1
         told = Said.says if self.steps >= self.at else {}
         return (
-            told.get("obs", np.full(3, 0.1, np.float32)), told.get("reward", 1.0), told.get("terminated", False),
+            told.get("obs", np.full(self.width, 0.1, np.float32)), told.get("reward", 1.0), told.get("terminated", False),
             told.get("truncated", False), told.get("info", {}),
         )  # fmt: skip
 

@@ -2,25 +2,27 @@
 
 import pytest
 import torch
-from conftest import CPU, everything, roll, setting, small_hiro
+from conftest import stack, CPU, everything, made, roll, setting, small_hiro
 from gymnasium.vector import AutoresetMode
 from test_nested import f64
 from test_replay import fill, ring, transition
 
-from hrl.agents.base import Setting
-from hrl.commands import Subgoal, Task
+from hrl.hierarchy.setting import Setting
+from hrl.hierarchy.commands import Subgoal, Task
 from hrl.envs import EnvConfig, make_env
-from hrl.goals import GoalSpace, Select, measure_bounds
-from hrl.hierarchy import Hierarchy
+from hrl.hierarchy.goals import GoalSpace, Select, measure_bounds
+from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, LearnerConfig
 from hrl.learners.td3 import TD3
-from hrl.level import Level
-from hrl.level_config import LevelConfig
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.config import LevelConfig
 from hrl.nested import SGD, ConjugateGradient, Guard, Implicit, Iteration
-from hrl.replay.hindsight import HindsightGoals, HindsightTask
-from hrl.replay.rewards import StepRewards
-from hrl.replay.ring import Replay, Rows
+from hrl.hierarchy.relabelling.hindsight import HindsightGoals, HindsightTask
+from hrl.hierarchy.relabelling.rewards import StepRewards
+from hrl.memory.ring import Replay, Rows
+from hrl.spaces import unit_box
 from hrl.types import UserError
 
 # -- acting --------------------------------------------------------------------------------------------------
@@ -29,8 +31,8 @@ from hrl.types import UserError
 def noisy_hiro(testing: float):
     env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
     config = small_hiro(testing=testing)
-    config.low.noise = (0.5,)
-    return config.build(setting(env)), env
+    config.low.learner.action_noise = (0.5,)
+    return config.make(setting(env)), env
 
 
 def test_below_a_subgoal_under_test_nothing_explores_and_elsewhere_everything_does():
@@ -44,24 +46,10 @@ def test_below_a_subgoal_under_test_nothing_explores_and_elsewhere_everything_do
         assert agent.levels[1].segment.tested.all() == (testing == 1.0)
 
 
-def stack(num_envs: int, testing: float = 0.0, early: bool = False) -> Hierarchy:
-    """Three levels on the ledger, of periods 2 and 4."""
-    one = torch.ones(2)
-    space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True, threshold=50.0 if early else 0.1)
-    torch.manual_seed(0)
-    config = LevelConfig(hidden=(8,), noise=(0.3,), gamma=0.9, replay=1000)
-    counters = ("first", "tested")
-    levels = [
-        Level("low", config, Subgoal(space, "sparse"), 1, 2, num_envs, CPU),
-        Level("middle", config, Subgoal(space, "distance"), 2, 2, num_envs, CPU, period=2, counters=counters),
-        Level("high", config, Task(0), 2, 2, num_envs, CPU, period=4, counters=counters),
-    ]
-    return Hierarchy(levels, num_envs, CPU, seed=0, testing=testing, early=early)
-
-
 def test_each_level_notes_its_own_tests():
     """A subgoal of the middle level alone may be under test; one of the high level makes those below tests too."""
-    agent, env = stack(64, testing=0.5), make_env(EnvConfig("Ledger-v0", num_envs=64))
+    env = make_env(EnvConfig("Ledger-v0", num_envs=64))
+    agent = stack(env, testing=0.5, noise=0.3)
     agent.act(env.reset(0))
     middle, high = (level.segment.tested for level in agent.levels[1:])
     assert (middle & ~high).any() and not (high & ~middle).any() and (~middle).any()
@@ -69,23 +57,23 @@ def test_each_level_notes_its_own_tests():
 
 def test_an_early_end_needs_a_step():
     """Under NEXT_STEP a reset is no step: it ends no subgoal, though the new state would fulfil it."""
-    agent = stack(1, early=True)
     env = make_env(EnvConfig("Ledger-v0", num_envs=1), autoreset=AutoresetMode.NEXT_STEP)
+    agent = stack(env, early=True)
     obs = env.reset(0)  # an episode of three steps
     for expected in (True, True, True, False, True):
         agent.act(obs)
         step = env.step(torch.zeros(1, 1))
-        before = int(agent.levels[1].replay.cursor)
+        before = int(agent.levels[1].memory.cursor)
         agent.observe(step)
         assert bool(step.active) == expected
-        assert (int(agent.levels[1].replay.cursor) > before) == expected
+        assert (int(agent.levels[1].memory.cursor) > before) == expected
         obs = step.obs
 
 
 def test_no_update_before_every_environment_has_ended_a_segment():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
     config = small_hiro(period=5)
-    agent = config.build(Setting(env.spec, 4, CPU, 0, lambda: env))
+    agent = config.make(Setting(env.spec, 4, CPU, 0, lambda: env))
     assert [level.timescale.starts for level in agent.levels] == [4, 20]
 
 
@@ -133,39 +121,39 @@ def test_a_ring_goes_on_in_one_of_another_length(before, after, lengths):
 def test_a_run_that_is_short_and_an_agent_that_acts_hold_no_more_than_they_need():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
     config = small_hiro(period=10, hindsight=0.5)
-    config.low.replay, config.high.replay = 4000, 4000
+    config.low.learner.buffer_size, config.high.learner.buffer_size = 4000, 4000
     sizes = {}
     for total in (1000, 100_000, 0):
-        agent = config.build(Setting(env.spec, 2, CPU, 0, lambda: env, total))
-        sizes[total] = agent.levels[0].replay.length * 2
+        agent = config.make(Setting(env.spec, 2, CPU, 0, lambda: env, total))
+        sizes[total] = agent.levels[0].memory.length * 2
     assert sizes[0] < 100 < sizes[1000] < 4100 and sizes[100_000] >= 40_000
 
 
 def test_the_low_ring_covers_every_decision_of_the_high_one():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     config = small_hiro(period=3)
-    config.low.replay, config.high.replay = 32, 400
-    agent = config.build(setting(env))
+    config.low.learner.buffer_size, config.high.learner.buffer_size = 32, 400
+    agent = config.make(setting(env))
     roll(agent, env, 700)
     low, high = agent.levels
-    assert len(low.replay) == 32 and int(high.replay.cursor.min()) > 200 + 2
+    assert len(low.memory) == 32 and int(high.memory.cursor.min()) > 200 + 2
     t = everything(agent, 1)
-    assert low.replay.holds(t.steps).all()
-    high.sample(64, agent.generator)
+    assert low.memory.holds(t.steps).all()
+    high.transitions(64, agent.generator)
     assert high.metrics.pop()["steps_in_reach"] == 1
 
 
 def test_what_has_left_the_low_ring_is_told_and_left_as_it_was():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config = small_hiro(period=3, hindsight=1.0, correction=False)
-    agent = config.build(setting(env))
+    agent = config.make(setting(env))
     roll(agent, env, 60)
     low, high = agent.levels
-    low.replay.forget()  # as if all of it had been written over
+    low.memory.clear()  # as if all of it had been written over
     t = everything(agent, 1)
     changed = high.relabels[0](t, torch.Generator().manual_seed(0))
     assert torch.equal(changed.target, t.target) and torch.equal(changed.reward, t.reward)
-    high.sample(16, agent.generator)
+    high.transitions(16, agent.generator)
     assert high.metrics.pop()["steps_in_reach"] == 0
 
 
@@ -181,6 +169,9 @@ class Steps:
     def end(self, rows: Rows) -> torch.Tensor:
         return rows.row + 1
 
+    def within(self, rows: Rows) -> Rows:
+        return rows
+
 
 def near(achieved: torch.Tensor, desired: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     reached = (achieved - desired).abs().squeeze(-1) < 0.05
@@ -189,9 +180,8 @@ def near(achieved: torch.Tensor, desired: torch.Tensor) -> tuple[torch.Tensor, t
 
 def one_task(penalty: float = 0.0, **more: object) -> Task:
     one = torch.ones(1)
-    task = Task(1, GoalSpace(Select(torch.tensor([0])), -one, one, relative=False), near, (0.0, 1.0), **more)  # type: ignore[arg-type]
-    task.penalty = penalty
-    return task
+    goals = GoalSpace(Select(torch.tensor([0])), -one, one, relative=False)
+    return Task(1, goals, near, (0.0, 1.0), penalty=penalty, **more)  # type: ignore[arg-type]
 
 
 def test_hindsight_on_the_task_relabels_the_next_states_goal_and_forgets_ends_by_the_old_one():
@@ -226,21 +216,24 @@ def test_the_range_of_values_by_hand():
     assert one_task(scale=2.0).value_range(0.5) == pytest.approx((0.0, 4.0))
 
 
-@pytest.mark.parametrize(("kind", "at_end"), [("sparse", -1 / 0.1), ("distance", -0.5 / 0.1), ("progress", 0.0)])
-def test_an_end_of_the_task_is_no_way_out_of_a_subgoals_reward(kind, at_end):
-    """Where the task ends the reward counts as if the agent stayed there for ever: r(s', s') / (1 - γ)."""
+@pytest.mark.parametrize("kind", ["sparse", "distance", "progress"])
+def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
+    """Neither a way out of rewards that are negative, nor a loss: the value of where it ended is bootstrapped."""
     one = torch.ones(1)
     command = Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative=False, threshold=0.1), kind)
-    level = Level("low", LevelConfig(hidden=(4,), gamma=0.9, replay=100), command, 1, 1, 1, CPU)
+    env = make_env(EnvConfig("Said-v0", env_kwargs={"width": 1}))
+    config, where = LevelConfig.of(hidden=(4,), gamma=0.9, buffer_size=100), setting(env)
+    level = Level("low", config, command, env.spec.actions, make_memory(config, command, env.spec.actions, where), where)
     t = transition(
         state=torch.tensor([[0.0]]), next_state=torch.tensor([[0.5]]), target=torch.tensor([[1.0]]),
         next_target=torch.tensor([[1.0]]), action=torch.tensor([[0.0]]), length=torch.tensor([1]),
     )  # fmt: skip
     goes_on, ends = (level.batch(t.changed(terminated=torch.tensor([end]))) for end in (False, True))
-    assert float(ends.discount) == 0 and float(goes_on.discount) == pytest.approx(0.9)
-    assert float(ends.reward - goes_on.reward) == pytest.approx(0.9 * at_end, abs=1e-5)
-    reached = t.changed(next_state=torch.tensor([[1.0]]), terminated=torch.tensor([True]))
-    assert float(level.batch(reached).reward) == pytest.approx(1.0 if kind == "progress" else 0.0)
+    assert float(ends.discount) == float(goes_on.discount) == pytest.approx(0.9)
+    assert float(ends.reward) == float(goes_on.reward)
+    missed = level.batch(t.changed(penalty=torch.tensor([7.0])))
+    assert float(missed.discount) == 0 and float(missed.reward) == -7
+
 
 
 def test_progress_is_the_distances_reward_but_for_what_standing_still_costs_also_where_the_task_ends():
@@ -255,9 +248,10 @@ def test_progress_is_the_distances_reward_but_for_what_standing_still_costs_also
 
 
 def test_a_target_action_stays_within_the_actions():
-    learner = TD3(2, 1, LearnerConfig(hidden=(4,), target_noise=10.0, noise_clip=5.0))
+    learner = made(TD3, 2, 1, hidden=(4,), target_noise=10.0, noise_clip=5.0)
     seen = []
-    learner.target_critic.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    asked = learner.target_critic.of_features
+    learner.target_critic.of_features = lambda features, action: (seen.append(action), asked(features, action))[1]
     batch = Batch(torch.randn(64, 2), torch.zeros(64, 1), torch.zeros(64), torch.randn(64, 2), torch.ones(64))
     learner.target(batch, torch.randn(64, 1))
     assert seen[0].abs().max() <= 1 and (seen[0].abs() == 1).any()
@@ -285,7 +279,7 @@ def test_measured_bounds_hold_what_moves_down_too():
     class Falling:
         """Moves by -1 a step; an episode is 100 steps."""
 
-        num_envs, spec = 1, type("Spec", (), {"action_dim": 1})
+        num_envs, spec = 1, type("Spec", (), {"actions": unit_box(1)})
 
         def __init__(self) -> None:
             self.x = 0.0

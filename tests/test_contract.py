@@ -15,8 +15,8 @@ from tasks import Said
 from hrl.agents.flat import FlatTD3
 from hrl.envs import EnvConfig, EnvironmentFault, make_env
 from hrl.envs.workers import WorkerEnv
-from hrl.goals import GoalConfig
-from hrl.replay.transitions import sample_transitions
+from hrl.hierarchy.goals import GoalConfig
+from hrl.memory.transitions import read_transitions
 from hrl.run.checkpoint import Checkpoints
 
 
@@ -131,7 +131,7 @@ def test_goals_reach_the_users_reward_in_their_shape_and_dtype(shape, kind):
     env = make_env(EnvConfig("tasks:GoalForm-v0", {"shape": shape, "kind": kind}, num_envs=2))
     reward, _ = env.spec.task_reward(torch.zeros(3, 2), torch.tensor([[0.0, 0.0], [0.2, 0.2], [2.0, 0.0]]))
     assert reward.tolist() == [0, 0, -1] and env.spec.reward_range == (-1, 0)
-    agent = FlatTD3(hidden=(8,), batch_size=16, starts=0).build(setting(env))
+    agent = FlatTD3.of(hidden=(8,), batch_size=16, learning_starts=0).make(setting(env))
     roll(agent, env, 40)
     agent.levels[0].learn(80, 1000, agent.generator)
 
@@ -151,11 +151,11 @@ def test_hindsight_pays_by_the_info_that_was_stored(period):
     env = make_env(EnvConfig("tasks:GoalForm-v0", {"reads_info": True}, num_envs=2), info=("bonus",))
     config = small_hiro(period=period, hindsight=1.0)
     config.goal = GoalConfig(low=(-1.0,), high=(1.0,), info=("bonus",))
-    agent = config.build(setting(env))
+    agent = config.make(setting(env))
     roll(agent, env, 30)
     high = agent.levels[1]
-    rows = high.replay.draw(64, agent.generator)
-    plain = sample_transitions(high.replay, rows, True)
+    rows = high.memory.draw(64, agent.generator)
+    plain = read_transitions(high.memory, rows, True)
     changed = high.relabels[-1](plain, agent.generator)
     # The reward of a step is 100 times its number in the episode, plus -1 or 0: t is the first observed entry times 10.
     first = plain.state[:, 0] * 10

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from hrl.envs import EnvConfig, make_env
-from hrl.goals import GoalConfig
+from hrl.hierarchy.goals import GoalConfig
 from hrl.report.episodes import EpisodeCounter
 from hrl.report.evaluation import evaluate, interval
 from hrl.report.statistics import Band, Curve, bootstrap_interval, interquartile_mean
@@ -29,7 +29,7 @@ def test_stable_baselines3_evaluates_our_policies_to_the_same_returns(early):
     bridge = make_env(EnvConfig("GoalLine-v0", num_envs=2))
     config = small_hiro(period=4, early=early)
     config.goal = GoalConfig(low=(-0.3,), high=(0.3,), threshold=0.4)  # many a subgoal is reached early
-    agent = config.build(setting(bridge, seed=3))
+    agent = config.make(setting(bridge, seed=3))
     roll(agent, bridge, 20)
     policy = HierarchyPolicy(agent, bridge)
     ours = evaluate(policy, lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds), 8)
@@ -44,7 +44,7 @@ def test_stable_baselines3_evaluates_our_policies_to_the_same_returns(early):
 
 def test_prediction_keeps_each_environments_own_clock():
     bridge = make_env(EnvConfig("Ledger-v0", num_envs=2))
-    agent = small_hiro(period=3).build(setting(bridge))
+    agent = small_hiro(period=3).make(setting(bridge))
     policy = HierarchyPolicy(agent, bridge)
     obs = np.array([[0.0, 0.0], [1.0, 0.0]], np.float32)
     _, state = policy.predict(obs, None, np.array([True, True]))
@@ -61,8 +61,8 @@ def test_prediction_keeps_each_environments_own_clock():
 def test_prediction_takes_single_observations_and_explores_when_asked_to():
     bridge = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config = small_hiro()
-    config.low.noise, config.low.random, config.low.hold = (0.5,), (0.5, 1.0), 3.0
-    agent = config.build(setting(bridge))
+    config.low.learner.action_noise, config.low.learner.random_actions, config.low.learner.random_hold = (0.5,), (0.5, 1.0), 3.0
+    agent = config.make(setting(bridge))
     policy = HierarchyPolicy(agent, bridge)
     one, _ = gym.make("GoalLine-v0").reset(seed=0)
     batch = {key: value[None] for key, value in one.items()}
@@ -121,7 +121,7 @@ def test_nothing_imports_upward():
                     if room == "envs" and name.startswith("hrl"):
                         assert name.startswith("hrl.envs"), f"{file}:{node.lineno} imports {name}"
                     if "learners" in file.parts:
-                        assert not name.startswith(("hrl.hierarchy", "hrl.level", "hrl.commands")), (
+                        assert not name.startswith(("hrl.hierarchy", "hrl.hierarchy.level", "hrl.hierarchy.commands")), (
                             f"{file} imports {name}"
                         )
 
@@ -168,7 +168,7 @@ def test_success_at_any_step_and_at_the_final_one_are_told_apart():
 def test_evaluated_episodes_are_those_of_their_seeds():
     make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), seeds=seeds)  # noqa: E731
     bridge = make(1, None)
-    agent = small_hiro().build(setting(bridge))
+    agent = small_hiro().make(setting(bridge))
     result = evaluate(HierarchyPolicy(agent), make, 4).summary()
     # Seeds 10,000,000 + i begin with episode i: 3 steps cut, 7 ended, 5 cut, 1 ended; the end is the success.
     assert result["mean_ep_length"] == 4 and result["success_rate_any"] == result["success_rate_final"] == 0.5

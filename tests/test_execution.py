@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 import torch
-from conftest import CPU, small_hiro
+from conftest import CPU, made, small_hiro
 
-from hrl.agents.base import Setting
+from hrl.hierarchy.setting import Setting
 from hrl.envs import EnvConfig, make_env
-from hrl.execution import Captured, Execution, pick_execution
-from hrl.hierarchy import Hierarchy
-from hrl.learners import SAC, TD3, Batch, LearnerConfig
-from hrl.processes import Processes
+from hrl.execution.modes import Captured, Execution, pick_execution
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.learners import SAC, TD3, Batch
+from hrl.execution.processes import Processes
 from hrl.run.session import pick_device
 from hrl.types import UserError
 
@@ -30,7 +30,7 @@ def test_compiled_updates_are_the_eager_ones(kind):
     learners = []
     for mode in ("eager", "compile"):
         torch.manual_seed(0)
-        learner = kind(3, 2, LearnerConfig(hidden=(8, 8)))
+        learner = made(kind, 3, 2, hidden=(8, 8))
         execution = pick_execution(mode, CPU)
         for name in learner.formulas:
             setattr(learner, name, execution.formula(getattr(learner, name)))
@@ -39,7 +39,7 @@ def test_compiled_updates_are_the_eager_ones(kind):
             learner.update(a_batch(), number, generator)
         learners.append(learner)
     eager, compiled = learners
-    start = kind(3, 2, LearnerConfig(hidden=(8, 8)))
+    start = made(kind, 3, 2, hidden=(8, 8))
     for (name, one), other, begun in zip(
         eager.state_dict().items(), compiled.state_dict().values(), start.state_dict().values(), strict=True
     ):
@@ -55,7 +55,7 @@ def test_graphs_without_a_gpu_and_unknown_devices_are_refused():
 
 def test_an_environment_may_write_over_the_observation_it_gave():
     env = make_env(EnvConfig("hrl/PointMaze_Open-v0", {"continuing_task": False}, num_envs=4))
-    agent = small_hiro().build(Setting(env.spec, 4, CPU, 0, lambda: env))
+    agent = small_hiro().make(Setting(env.spec, 4, CPU, 0, lambda: env))
     obs = env.reset(0)
     agent.act(obs)
     seen = obs.state.clone()
@@ -71,10 +71,10 @@ def maze_agent(mode: str) -> tuple[Hierarchy, object]:
     device = torch.device("cuda")
     env = make_env(EnvConfig("hrl/PointMaze_UMaze-v0", {"continuing_task": False}, num_envs=64), device)
     config = small_hiro(hindsight=0.8, hindsight_actions=0.25)
-    config.low.every = config.high.every = 64
-    config.low.hindsight, config.low.noise, config.high.noise = 0.8, (0.1,), (0.1,)
+    config.low.learner.train_freq = config.high.learner.train_freq = 64
+    config.low.hindsight, config.low.learner.action_noise, config.high.learner.action_noise = 0.8, (0.1,), (0.1,)
     torch.manual_seed(0)
-    agent = config.build(Setting(env.spec, 64, device, 0, lambda: env))
+    agent = config.make(Setting(env.spec, 64, device, 0, lambda: env))
     agent.execute(pick_execution(mode, device))
     return agent, env
 
@@ -116,7 +116,7 @@ def test_two_replays_draw_different_numbers_and_a_changed_learning_rate_takes_ef
     level = agent.levels[0]
     level.learner.set_learning_rate(0.0)
     before = level.learner.critic_optimiser.flat.clone()
-    level._round(1, 0, agent.generator)
+    level.learning._round(1, 0, agent.generator)
     assert torch.equal(level.learner.critic_optimiser.flat, before)
 
 

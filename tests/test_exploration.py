@@ -5,15 +5,16 @@ import torch
 from conftest import setting, small_hiro
 
 from hrl.envs import EnvConfig, make_env
-from hrl.exploration import Exploration
-from hrl.level_config import LevelConfig
+from hrl.hierarchy.exploration import Exploration
+from hrl.learners.base import Exploring
+from hrl.spaces import unit_box
 
 ALL = torch.ones(3, dtype=torch.bool)
 
 
 def explored(steps: int, due=lambda t: ALL, **config) -> torch.Tensor:
     """[steps, 3, 2] what is done where the policy always says 9."""
-    exploration = Exploration(LevelConfig(noise=(0.0,), **config), 3, 2, torch.device("cpu"))
+    exploration = Exploration(Exploring(noise=(0.0,), **config), 3, unit_box(2), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     return torch.stack([exploration(torch.full((3, 2), 9.0), due(t), generator) for t in range(steps)])
 
@@ -25,8 +26,8 @@ def test_the_share_of_random_decisions_rises_over_the_environments_however_long_
 
 
 def test_one_environment_alone_has_the_mean_share():
-    exploration = Exploration(LevelConfig(random=(0.0, 0.5), hold=1.0), 1, 2, torch.device("cpu"))
-    assert exploration.ladder.tolist() == [[0.25]]
+    exploration = Exploration(Exploring(random=(0.0, 0.5), hold=1.0), 1, unit_box(2), torch.device("cpu"))
+    assert exploration.begins.tolist() == [[0.25]]
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -46,7 +47,7 @@ def test_an_environment_that_is_not_due_keeps_what_it_does():
 
 
 def test_nothing_goes_on_after_a_restart():
-    exploration = Exploration(LevelConfig(noise=(0.0,), random=(0.5, 0.5), hold=1e9), 3, 2, torch.device("cpu"))
+    exploration = Exploration(Exploring(noise=(0.0,), random=(0.5, 0.5), hold=1e9), 3, unit_box(2), torch.device("cpu"))
     exploration.holding[:] = True
     decide = lambda: exploration(torch.full((3, 2), 9.0), ALL, torch.Generator().manual_seed(0))  # noqa: E731
     assert (decide() == 0).all()  # what is held
@@ -55,7 +56,7 @@ def test_nothing_goes_on_after_a_restart():
 
 
 def test_noise_has_its_deviation():
-    exploration = Exploration(LevelConfig(noise=(0.2,)), 3, 2, torch.device("cpu"))
+    exploration = Exploration(Exploring(noise=(0.2,)), 3, unit_box(2), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
     assert values.std() == pytest.approx(0.2, rel=0.05) and values.mean() == pytest.approx(0.0, abs=0.01)
@@ -63,7 +64,7 @@ def test_noise_has_its_deviation():
 
 
 def test_noise_rises_over_the_environments_and_the_first_may_have_none():
-    exploration = Exploration(LevelConfig(noise=(0.0, 0.4)), 3, 2, torch.device("cpu"))
+    exploration = Exploration(Exploring(noise=(0.0, 0.4)), 3, unit_box(2), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     values = torch.stack([exploration(torch.zeros(3, 2), ALL, generator) for _ in range(5000)])
     assert values.std((0, 2)).tolist() == pytest.approx([0.0, 0.2, 0.4], rel=0.05)
@@ -73,9 +74,9 @@ def test_noise_rises_over_the_environments_and_the_first_may_have_none():
 
 def test_a_level_that_waits_decides_at_random_and_neither_learns_nor_remembers_until_then():
     env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
-    config = small_hiro(period=1, wait=40)
-    config.low.every = config.high.every = 2
-    agent = config.build(setting(env))
+    config = small_hiro(period=1, random_warmup=40)
+    config.low.learner.train_freq = config.high.learner.train_freq = 2
+    agent = config.make(setting(env))
     low, high = agent.levels
     obs, own = env.reset(0), []
     for _ in range(40):  # two environments: 80 steps
@@ -87,8 +88,8 @@ def test_a_level_that_waits_decides_at_random_and_neither_learns_nor_remembers_u
         obs = step.obs
     assert own == [[False, False]] * 20 + [[True, True]] * 20
     assert (low.timescale.done, high.timescale.done) == (39, 19)  # both need a step of each environment first
-    assert (len(low.replay), len(high.replay)) == (80, 40)
-    again = config.build(setting(env))
-    assert again.levels[1].exploration.wandering
-    again.load_counters(agent.counters())
-    assert not again.levels[1].exploration.wandering
+    assert (len(low.memory), len(high.memory)) == (80, 40)
+    again = config.make(setting(env))
+    assert again.levels[1].exploration.warming_up
+    again.load_tensors(agent.tensors())
+    assert not again.levels[1].exploration.warming_up

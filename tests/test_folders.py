@@ -150,10 +150,10 @@ DAMAGES: dict[str, Damage] = {
     "config: algorithm is a number": edit(CONFIG, put("algorithm", value=3)),
     "config: unknown algorithm": edit(CONFIG, put("algorithm", value="hirro")),
     "config: unknown option": edit(CONFIG, put("config", "agent", "wings", value=2)),
-    "config: wrong kind": edit(CONFIG, put("config", "agent", "low", "lr", value="fast")),
+    "config: wrong kind": edit(CONFIG, put("config", "agent", "low", "learning_rate", value="fast")),
     "config: unknown env": edit(CONFIG, put("config", "env", "env", value="Nope-v0")),
     "config: env is null": edit(CONFIG, put("config", "env", "env", value=None)),
-    "config: edited learning rate": edit(CONFIG, put("config", "agent", "low", "lr", value=0.5)),
+    "config: edited learning rate": edit(CONFIG, put("config", "agent", "low", "learning_rate", value=0.5)),
     "config: edited seed": edit(CONFIG, put("config", "run", "seed", value=7)),
     "config: other sizes": edit(CONFIG, put("config", "agent", "low", "hidden", value=[7])),
     "config: a class": edit(CONFIG, put("algorithm", value="hrl.agents.hiro:HIROConfig")),
@@ -254,7 +254,7 @@ def test_damaged_event_files_and_a_damaged_best_are_told(copied, capsys):
 
 
 def test_an_edited_run_goes_on_only_when_asked_to(copied, capsys):
-    edit(CONFIG, put("config", "agent", "low", "lr", value=0.5))(copied)
+    edit(CONFIG, put("config", "agent", "low", "learning_rate", value=0.5))(copied)
     more = ["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]
     assert train.main(more) == 2
     assert "was changed since the run began" in capsys.readouterr().err
@@ -330,7 +330,7 @@ def test_a_module_is_imported_where_it_is_trusted(copied, tmp_path, capsys, monk
 
 def test_a_levels_earlier_run_is_not_trusted_either(copied, tmp_path, capsys):
     edit(CONFIG, put("algorithm", value="stranger:f"))(copied)
-    arguments = ["hiro", *LINE, "--low.load", str(copied), "--log-dir", str(tmp_path / "runs")]
+    arguments = ["hiro", *LINE, "--low.init-from", str(copied), "--log-dir", str(tmp_path / "runs")]
     assert train.main(arguments) == 2
     assert "add --trust" in capsys.readouterr().err
 
@@ -367,7 +367,7 @@ def test_a_checkpoint_whose_statistics_fit_nothing_is_told(value, copied, capsys
 
 
 def test_modules_that_are_named_here_are_trusted_here(copied, tmp_path, capsys, monkeypatch):
-    """--low.load of a run of an environment that this command names itself."""
+    """--low.init-from of a run of an environment that this command names itself."""
     (tmp_path / "mine_named.py").write_text("import tasks\n")
     edit(CONFIG, put("config", "env", "env", value="mine_named:GoalLine-v0"))(copied)
     monkeypatch.chdir(tmp_path)
@@ -376,7 +376,7 @@ def test_modules_that_are_named_here_are_trusted_here(copied, tmp_path, capsys, 
         "--env",
         "mine_named:GoalLine-v0",
         *LINE[2:],
-        "--low.load",
+        "--low.init-from",
         str(copied),
         "--low.frozen",
         "True",

@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import CPU, setting, small_hiro
 
-from hrl.commands import Subgoal, Task
+from hrl.hierarchy.commands import Subgoal, Task
 from hrl.envs import EnvConfig, make_env
-from hrl.goals import GoalConfig, GoalSpace, Select, build_goal_space, sinusoids
+from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select, build_goal_space, sinusoids
 from hrl.types import UserError
 
 
@@ -100,7 +100,7 @@ def test_subgoals_are_issued_retraced_and_rewarded():
 
 def test_the_tasks_reward_is_shaped_and_bounded():
     task = Task(0, reward_range=(0.0, 1.0), scale=0.5, offset=-1.0)
-    assert task.shape(torch.tensor([0.0, 1.0])).tolist() == [-0.5, 0.0]
+    assert task.scale_reward(torch.tensor([0.0, 1.0])).tolist() == [-0.5, 0.0]
     assert task.value_range(0.9) == (pytest.approx(-5.0), 0.0)
     assert Task(0).value_range(0.9) is None
 
@@ -117,8 +117,8 @@ def test_position_features_are_sines_and_cosines_at_the_declared_periods():
 def test_features_of_a_blind_level_do_not_tell_it_where_it_is():
     env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
     config = small_hiro()
-    config.goal, config.low.blind = GoalConfig(low=(-1.0,), high=(1.0,), periods=(8.0, 4.0)), (0, 1)
-    low, high = config.build(setting(env)).levels
+    config.goal, config.low.masked_entries = GoalConfig(low=(-1.0,), high=(1.0,), periods=(8.0, 4.0)), (0, 1)
+    low, high = config.make(setting(env)).levels
     here, there = torch.zeros(1, 4), torch.tensor([[0.5, -0.7, 0.0, 0.0]])
     way = torch.tensor([[0.25, -0.5]])
     seen = low.inputs(here, here[:, :2] + way)

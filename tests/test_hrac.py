@@ -6,21 +6,21 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, roll, setting
+from conftest import CPU, made, roll, setting
 from gymnasium import spaces
 from hrl_scripts import train
 from runs import LINE, same_state, trained
 from test_learners import batch
 
-from hrl.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatrix, contrastive
+from hrl.agents.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatrix, contrastive
 from hrl.agents.hrac import High, HRACConfig, Low
-from hrl.commands import Subgoal
+from hrl.hierarchy.commands import Subgoal
 from hrl.envs import EnvConfig, make_env
-from hrl.goals import GoalConfig
-from hrl.hierarchy import Hierarchy
-from hrl.learners import SAC, TD3, LearnerConfig
-from hrl.processes import Processes
-from hrl.replay.ring import Replay
+from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.learners import SAC, TD3
+from hrl.execution.processes import Processes
+from hrl.memory.ring import Replay
 from hrl.run.checkpoint import Checkpoints
 from hrl.run.folder import RunFolder
 from hrl.types import UserError
@@ -58,13 +58,13 @@ gym.register("Bend-v0", Bend, max_episode_steps=30)
 
 def hrac(**changes: Any) -> HRACConfig:
     """A HRAC of few units for the bend, whose low level walks at random."""
-    quiet: dict[str, Any] = {"hidden": (32,), "every": 10**9, "replay": 20_000}
+    quiet: dict[str, Any] = {"hidden": (32,), "train_freq": 10**9, "buffer_size": 20_000}
     return HRACConfig(
-        low=Low(**quiet, random=(1.0, 1.0)),
-        high=High(**quiet, period=REACH),
+        low=Low.of(**quiet, random_actions=(1.0, 1.0)),
+        high=High.of(**quiet, period=REACH),
         goal=GoalConfig(indices=(0, 1), low=(-6.0,), high=(6.0,)),
         adjacency=AdjacencyConfig(every=10**6, lr=1e-3, updates=400, **changes),
-        starts=0,
+        learning_starts=0,
     )
 
 
@@ -72,7 +72,7 @@ def hrac(**changes: Any) -> HRACConfig:
 def walked() -> tuple[Hierarchy, Adjacency]:
     """An agent that walked at random, and its model of what is adjacent, fitted."""
     env = make_env(EnvConfig("Bend-v0", num_envs=16))
-    agent = hrac().build(setting(env))
+    agent = hrac().make(setting(env))
     roll(agent, env, 500)
     (model,) = agent.levels[1].models
     assert isinstance(model, Adjacency)
@@ -92,10 +92,10 @@ def step_all(ring: Replay, at: list[float], to: list[float], ended: list[bool]) 
 
 def adjacency_of(ring: Replay, k: int = 2) -> Adjacency:
     env = make_env(EnvConfig("Bend-v0", num_envs=2))
-    agent = HRACConfig(high=High(period=k), goal=GoalConfig(indices=(0,), low=(-3.0,), high=(3.0,))).build(setting(env))
+    agent = HRACConfig(high=High.of(period=k), goal=GoalConfig(indices=(0,), low=(-3.0,), high=(3.0,))).make(setting(env))
     command = agent.levels[0].command
     assert isinstance(command, Subgoal)
-    return Adjacency(agent.levels[1], command, ring, k, AdjacencyConfig())
+    return Adjacency(command, ring, env.spec.state_dim, (), k, AdjacencyConfig())
 
 
 def pairs(matrix: AdjacencyMatrix) -> set[tuple[int, int]]:
@@ -166,10 +166,11 @@ def test_distances_are_those_through_the_corridor(walked):
 @pytest.mark.parametrize("kind", [TD3, SAC])
 def test_a_constraint_is_added_to_the_actors_loss(kind):
     torch.manual_seed(0)
-    learner, b, noise = kind(3, 2, LearnerConfig(hidden=(8,))), batch(), torch.randn(16, 2)
+    learner, b, noise = made(kind, 3, 2, hidden=(8,), learning_rate=1e-3), batch(), torch.randn(16, 2)
     free = learner.actor_objective(b, noise)
     learner.constraint = lambda inputs, action: 3 * inputs[:, 0] + action.sum(-1)
-    action = learner.mode(b.inputs) if kind is TD3 else learner.sample(b.inputs, noise)[0]
+    with torch.no_grad():
+        action = learner.mode(b.inputs) if kind is TD3 else learner.sample(b.inputs, noise)[0]
     added = (3 * b.inputs[:, 0] + action.sum(-1)).mean()
     torch.testing.assert_close(learner.actor_objective(b, noise), free + added)
     before, critic = learner.mode(b.inputs).mean().item(), [p.clone() for p in learner.critic.parameters()]
@@ -189,19 +190,19 @@ def test_it_counts_what_is_beyond_the_margin_by_its_weight_and_only_once_fitted(
     apart = model.distance(state[:, :2], command.issue(state, raw)).detach()
     assert float(apart[0]) > 1.1 > float(apart[1])
     assert model.constraint(inputs, raw).tolist() == pytest.approx([20 * (float(apart[0]) - 1.1), 0.0])
-    fresh = hrac().build(setting(make_env(EnvConfig("Bend-v0", num_envs=2)))).levels[1]
+    fresh = hrac().make(setting(make_env(EnvConfig("Bend-v0", num_envs=2)))).levels[1]
     assert fresh.learner.constraint(inputs, 50 * raw).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("relative", [True, False])
 def test_subgoals_across_the_wall_are_drawn_to_what_is_within_reach(walked, relative):
     config = hrac()
-    config.high.actor_lr = 1e-3
+    config.high.learner.actor_learning_rate = 1e-3
     if not relative:
         config.goal = GoalConfig(indices=(0, 1), low=(-2.0,), high=(12.0,), relative=False)
-    high = config.build(setting(make_env(EnvConfig("Bend-v0", num_envs=16)))).levels[1]
+    high = config.make(setting(make_env(EnvConfig("Bend-v0", num_envs=16)))).levels[1]
     (model,) = high.models
-    model.load_tensors(walked[1].tensors())
+    model.load_state_dict(walked[1].state_dict())
     # A critic that says nothing, and an actor that says: (2, 4) or straight up, on the other side of the wall.
     for parameter in high.learner.critic.parameters():
         parameter.data.zero_()
@@ -233,9 +234,9 @@ def test_it_looks_now_and_then_and_fits_when_that_is_due(wait):
     """Also while the high level waits: what is within reach does not depend on who chose it."""
     env = make_env(EnvConfig("Bend-v0", num_envs=2))
     config = hrac()
-    config.high.wait = wait
+    config.high.random_warmup = wait
     config.adjacency.every, config.adjacency.updates = 200, 1
-    agent = config.build(setting(env))
+    agent = config.make(setting(env))
     (model,) = agent.levels[1].models
     obs, cells, weights = env.reset(0), [], []
     for _ in range(125):
@@ -260,7 +261,7 @@ def test_the_low_level_does_not_see_where_it_is_unless_subgoals_are_places():
     env = make_env(EnvConfig("Bend-v0", num_envs=2))
 
     def blind(config: HRACConfig) -> tuple[int, ...]:
-        return config.build(setting(env)).levels[0].config.blind
+        return config.make(setting(env)).levels[0].config.masked_entries
 
     assert blind(hrac()) == (0, 1)
     places = hrac()
@@ -270,12 +271,12 @@ def test_the_low_level_does_not_see_where_it_is_unless_subgoals_are_places():
     everything.goal = GoalConfig(low=(-6.0,), high=(6.0,))
     assert blind(everything) == ()
     mine, seeing = hrac(), hrac()
-    mine.low.blind, seeing.low.egocentric = (2,), False
+    mine.low.masked_entries, seeing.low.egocentric = (2,), False
     assert blind(mine) == (0, 1, 2) and blind(seeing) == ()
 
 
 def test_a_run_that_is_resumed_equals_one_that_went_on(tmp_path):
-    line = ["--adjacency.cell", "0.1", "--low.every", "8", "--eval-freq", "0"]
+    line = ["--adjacency.cell", "0.1", "--low.train-freq", "8", "--eval-freq", "0"]
     whole = trained(tmp_path / "whole", *line, algorithm="hrac")
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm="hrac")
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
@@ -291,7 +292,7 @@ def test_a_run_that_is_resumed_equals_one_that_went_on(tmp_path):
         ("--adjacency.near 1.2", "adjacency.near must lie below adjacency.far"),
         ("--adjacency.weight -1", "adjacency.weight must not be negative"),
         ("--adjacency.hidden 0", "adjacency.hidden must be"),
-        ("--high.blind 0 1", "high.blind [1]"),
+        ("--high.masked-entries 0 1", "high.masked_entries [1]"),
         ("--high.period 0", "high.period must be at least 1"),
     ],
 )

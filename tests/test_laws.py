@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from conftest import all_rows, everything, roll, setting, small_hiro
+from conftest import stack, all_rows, everything, roll, setting, small_hiro
 from gymnasium.vector import AutoresetMode
 from tasks import LENGTHS
 
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy import Hierarchy
+from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.evaluation import evaluate
 from hrl.run.policy import HierarchyPolicy
 from hrl.types import UserError
+from hrl.variants import flat
 
 
 def rounded(*columns: torch.Tensor) -> list[tuple[float, ...]]:
@@ -43,8 +44,8 @@ def test_termination_ends_and_truncation_does_not(ledger):
         assert (t.terminated == (odd & last)).all()
         assert (last & ~odd).any()
         batch = agent.levels[level].batch(t)
-        gamma = agent.levels[level].config.gamma
-        assert torch.allclose(batch.discount, torch.where(odd & last, 0.0, gamma**t.length))
+        gamma, ended = agent.levels[level].config.gamma, odd & last & (level == 1)  # the task's end is no subgoal's
+        assert torch.allclose(batch.discount, torch.where(ended, 0.0, gamma**t.length))
 
 
 def test_a_high_transition_holds_the_discounted_sum_of_its_whole_segment(ledger):
@@ -70,7 +71,7 @@ def test_a_relative_subgoal_is_kept_as_decided_and_transitioned_from_the_true_ob
     low, high = everything(agent, 0), everything(agent, 1)
     command = agent.levels[0].command
     for i in range(len(high.state)):
-        goal = command.space.scale(high.action[i])  # g, as decided at s
+        goal = command.goals.scale(high.action[i])  # g, as decided at s
         inside = (low.rows.env == high.rows.env[i]) & (low.rows.row >= high.steps.row[i])
         inside &= low.rows.row < high.steps.row[i] + high.length[i]
         assert inside.sum() == high.length[i]
@@ -84,7 +85,7 @@ def test_a_relative_subgoal_is_kept_as_decided_and_transitioned_from_the_true_ob
 def test_many_environments_are_as_many_independent_streams():
     def collected(seeds: list[int], num_envs: int) -> list[list[tuple[float, ...]]]:
         env = make_env(EnvConfig("Ledger-v0", num_envs=num_envs))
-        agent = small_hiro().build(setting(env))
+        agent = small_hiro().make(setting(env))
         roll(agent, env, 25, seed=seeds[0])
         parts = [everything(agent, level) for level in (0, 1)]
         return [rounded(t.state, t.target, t.action, t.reward, t.next_state, t.length) for t in parts]
@@ -100,7 +101,7 @@ def test_every_autoreset_mode_gives_the_same_transitions():
     for mode in AutoresetMode:
         env = make_env(EnvConfig("Ledger-v0", num_envs=2), autoreset=mode)
         assert env.mode == mode
-        agent = small_hiro().build(setting(env))
+        agent = small_hiro().make(setting(env))
         roll(agent, env, 60)
         # NEXT_STEP spends calls on resetting, so it gets less far: compare the episodes that all finished.
         rows = [everything(agent, level) for level in (0, 1)]
@@ -114,7 +115,7 @@ def test_every_autoreset_mode_gives_the_same_transitions():
             )
             for t, m in zip(rows, first, strict=True)
         ]
-        assert agent.steps == len(all_rows(agent.levels[0].replay).row)
+        assert agent.steps == len(all_rows(agent.levels[0].memory).row)
     assert len(found[AutoresetMode.SAME_STEP][0]) == 2 * 2 * sum(LENGTHS)
     assert found[AutoresetMode.SAME_STEP] == found[AutoresetMode.NEXT_STEP] == found[AutoresetMode.DISABLED]
 
@@ -124,10 +125,10 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(learner):
     def run() -> dict[str, torch.Tensor]:
         env = make_env(EnvConfig("GoalLine-v0", num_envs=3))
         config = small_hiro(hindsight=0.5, hindsight_actions=0.3, testing=0.3)
-        for level in (config.low, config.high):
-            level.learner, level.every, level.noise, level.random = learner, 5, (0.2,), (0.1, 0.5)
-        config.starts = 60
-        agent = config.build(setting(env))
+        options = {"learner": learner, "train_freq": 5, "action_noise": (0.2,), "random_actions": (0.1, 0.5)}
+        config.low, config.high = flat(config.low, options), flat(config.high, options)
+        config.learning_starts = 60
+        agent = config.make(setting(env))
         obs = env.reset(0)
         for _ in range(80):
             step = env.step(agent.act(obs))
@@ -148,7 +149,7 @@ def test_cutting_ends_every_segment_and_episode_as_truncated(ledger):
         step = env.step(agent.act(obs))
         agent.observe(step)
         obs = step.obs
-    agent.cut(obs)
+    agent.truncate_episodes(obs)
     low, high = everything(agent, 0), everything(agent, 1)
     assert low.state[:, 1].tolist() == [0, 1, 2, 3] and low.next_state[-1, 1] == 4
     assert high.length.tolist() == [3, 1] and high.reward.tolist() == pytest.approx([1 + 1.8 + 2.43, 4])
@@ -167,7 +168,7 @@ def test_a_cut_leaves_what_is_stored_as_it_was(ledger, steps):
         step = env.step(agent.act(obs))
         agent.observe(step)
         obs = step.obs
-    agent.cut(obs)
+    agent.truncate_episodes(obs)
     for level in (0, 1):
         t = everything(agent, level)
         assert (t.next_state == t.state + torch.stack([torch.zeros_like(t.length), t.length], -1)).all()
@@ -177,15 +178,15 @@ def test_a_cut_leaves_what_is_stored_as_it_was(ledger, steps):
 def test_nothing_is_learned_before_every_level_has_transitions():
     env = make_env(EnvConfig("Ledger-v0", num_envs=6))
     config = small_hiro(period=50)
-    config.low.every = config.high.every = 1
-    agent = config.build(setting(env))
+    config.low.learner.train_freq = config.high.learner.train_freq = 1
+    agent = config.make(setting(env))
     obs = env.reset(0)
     for _ in range(60):
         step = env.step(agent.act(obs))
         agent.observe(step)
         agent.learn()
         for level in agent.levels:
-            assert level.timescale.done == 0 or len(level.replay) > 0
+            assert level.timescale.done == 0 or len(level.memory) > 0
         obs = step.obs
     assert all(level.timescale.done > 0 for level in agent.levels)
 
@@ -193,9 +194,9 @@ def test_nothing_is_learned_before_every_level_has_transitions():
 def test_a_frozen_level_acts_but_does_not_learn():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     config = small_hiro()
-    config.low.every = config.high.every = 1
+    config.low.learner.train_freq = config.high.learner.train_freq = 1
     config.low.frozen = True
-    agent = config.build(setting(env))
+    agent = config.make(setting(env))
     before = [[p.clone() for p in level.learner.parameters()] for level in agent.levels]
     roll(agent, env, 10)
     agent.learn()
@@ -207,22 +208,8 @@ def test_a_frozen_level_acts_but_does_not_learn():
 
 
 def test_three_levels_nest_their_clocks():
-    from hrl.commands import Subgoal, Task
-    from hrl.goals import GoalSpace, Select
-    from hrl.level import Level
-    from hrl.level_config import LevelConfig
-
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
-    cpu, one = torch.device("cpu"), torch.ones(2)
-    space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True)
-    torch.manual_seed(0)
-    config = LevelConfig(hidden=(8,), noise=(0.0,), gamma=0.9, replay=1000)
-    levels = [
-        Level("low", config, Subgoal(space, "sparse"), 1, 2, 2, cpu),
-        Level("middle", config, Subgoal(space, "distance"), 2, 2, 2, cpu, period=2, counters=("first",)),
-        Level("high", config, Task(0), 2, 2, 2, cpu, period=4, counters=("first",)),
-    ]
-    agent = Hierarchy(levels, 2, cpu, seed=0)
+    agent = stack(env)
     roll(agent, env, 30)
     middle, high = everything(agent, 1), everything(agent, 2)
     seven = middle.state[:, 0] == 1  # an episode of 7 steps: segments 2 2 2 1 under 4 3
@@ -238,8 +225,8 @@ def test_three_levels_nest_their_clocks():
 def test_evaluation_touches_nothing_of_training():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
     config = small_hiro()
-    config.low.noise = (0.3,)
-    agent = config.build(setting(env))
+    config.low.learner.action_noise = (0.3,)
+    agent = config.make(setting(env))
     roll(agent, env, 20)
     before = {name: x.clone() for name, x in agent.tensors().items()}
     memory, state = [h.elapsed.clone() for h in agent.memory], torch.get_rng_state()
@@ -254,7 +241,7 @@ def test_evaluation_touches_nothing_of_training():
 
 
 def test_a_level_is_not_shown_what_it_is_blind_to(ledger):
-    agent, env = ledger(blind=(1,))
+    agent, env = ledger(masked_entries=(1,))
     roll(agent, env, 20)
     low, high = agent.levels
     t = everything(agent, 1)
@@ -264,5 +251,5 @@ def test_a_level_is_not_shown_what_it_is_blind_to(ledger):
     assert torch.equal(batch.inputs[:, 0], t.state[:, 0])
     t = everything(agent, 0)
     assert torch.equal(low.batch(t).inputs[:, :2], t.state)
-    with pytest.raises(UserError, match=r"high.blind \[7\]: the observation has 2 entries \(0 to 1\)"):
-        ledger(blind=(1, 7))
+    with pytest.raises(UserError, match=r"high.masked_entries \[7\]: the observation has 2 entries \(0 to 1\)"):
+        ledger(masked_entries=(1, 7))

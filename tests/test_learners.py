@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from conftest import made
 
-from hrl.learners import SAC, TD3, Batch, LearnerConfig
+from hrl.learners import SAC, TD3, Batch
 from hrl.learners.base import combine_twin_q
-from hrl.networks import TwinCritic, polyak_update
-from hrl.timescale import Timescale
+from hrl.networks.layers import TwinCritic, polyak_update
+from hrl.hierarchy.timescale import Timescale
 
 
 def batch(n: int = 16) -> Batch:
@@ -28,12 +29,12 @@ def test_the_twin_critic_is_two_separate_networks():
 
 @pytest.mark.parametrize("learner", [TD3, SAC])
 def test_layer_normalisation_stands_before_every_relu_of_actor_and_critics(learner):
-    made = learner(3, 2, LearnerConfig(hidden=(5, 4), layer_norm=True))
+    net_of = made(learner, 3, 2, hidden=(5, 4), layer_norm=True)
     seen = []
-    for net, names in ((made.actor, (1, 4)), (made.critic.layers, (1, 4))):
+    for net, names in ((net_of.actor, (1, 4)), (net_of.critic.layers, (1, 4))):
         for name in names:
             net[name].register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
-    made.critic(torch.randn(7, 3), made.mode(torch.randn(7, 3)))
+    net_of.critic(torch.randn(7, 3), net_of.mode(torch.randn(7, 3)))
     assert len(seen) == 4 and seen[2][0].shape == (2, 7, 5)
     for given, out in seen:
         spread = (given - given.mean(-1, keepdim=True)).square().mean(-1, keepdim=True)
@@ -43,7 +44,7 @@ def test_layer_normalisation_stands_before_every_relu_of_actor_and_critics(learn
 
 def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transitions_own_discount():
     torch.manual_seed(0)
-    learner = TD3(3, 2, LearnerConfig(hidden=(8,), target_noise=0.0))
+    learner = made(TD3, 3, 2, hidden=(8,), target_noise=0.0)
     b = batch()
     next_action = learner.target_actor(b.next_inputs).tanh()
     target = b.reward + b.discount * torch.minimum(*learner.target_critic(b.next_inputs, next_action))
@@ -61,21 +62,21 @@ def test_what_is_bootstrapped_lies_between_the_twins_mean_and_the_lesser():
 
 @pytest.mark.parametrize("kind", [TD3, SAC])
 def test_without_pessimism_the_target_is_the_twins_mean(kind):
-    learner = kind(3, 2, LearnerConfig(hidden=(8,), target_noise=0.0, pessimism=0.0, entropy=1e-9))
+    learner = made(kind, 3, 2, hidden=(8,), target_noise=0.0, min_q_weight=0.0, ent_coef=1e-9)
     b, noise = batch(), torch.zeros(16, 2)
     values = learner.target_critic(b.next_inputs, learner.act(b.next_inputs, None))
     assert torch.allclose(learner.target(b, noise), b.reward + b.discount * values.mean(0), atol=1e-5)
 
 
 def test_sacs_actor_climbs_what_is_bootstrapped():
-    learner = SAC(3, 2, LearnerConfig(hidden=(8,), pessimism=0.0, entropy=1e-9))
+    learner = made(SAC, 3, 2, hidden=(8,), min_q_weight=0.0, ent_coef=1e-9)
     b, noise = batch(), torch.zeros(16, 2)
     loss, _ = learner.actor_loss(b, noise, torch.zeros(()))
     assert loss.item() == pytest.approx(-learner.critic(b.inputs, learner.mode(b.inputs)).mean().item(), rel=1e-5)
 
 
 def test_targets_are_clipped_to_what_values_can_be():
-    learner = TD3(3, 2, LearnerConfig(hidden=(8,)), value_range=(-0.1, 0.0))
+    learner = made(TD3, 3, 2, hidden=(8,), value_range=(-0.1, 0.0))
     b = batch()
     b = b._replace(reward=torch.full_like(b.reward, -7.0))  # every target lies below the least possible value
     q = learner.critic(b.inputs, b.action).detach()
@@ -86,7 +87,7 @@ def test_targets_are_clipped_to_what_values_can_be():
 
 def test_td3_delays_the_actor_and_its_targets_follow():
     torch.manual_seed(0)
-    learner = TD3(3, 2, LearnerConfig(hidden=(8,), policy_delay=2, tau=0.5))
+    learner = made(TD3, 3, 2, hidden=(8,), policy_delay=2, tau=0.5)
     actor = learner.actor[0].weight.clone()
     target = learner.target_critic.layers[0].weight.clone()
     assert "actor_loss" not in learner.update(batch(), 0, torch.Generator())
@@ -101,7 +102,7 @@ def test_td3_delays_the_actor_and_its_targets_follow():
 @pytest.mark.parametrize("kind", [TD3, SAC])
 def test_the_actors_step_leaves_the_critic_alone_and_learning_goes_downhill(kind):
     torch.manual_seed(0)
-    learner = kind(3, 2, LearnerConfig(hidden=(32,), lr=3e-3))
+    learner = made(kind, 3, 2, hidden=(32,), learning_rate=3e-3)
     b, g = batch(), torch.Generator().manual_seed(0)
     first = float(learner.update(b, 1, g)["critic_loss"])
     for _ in range(300):
@@ -114,7 +115,7 @@ def test_the_actors_step_leaves_the_critic_alone_and_learning_goes_downhill(kind
 
 def test_sacs_log_probability_is_that_of_a_squashed_gaussian():
     torch.manual_seed(0)
-    learner = SAC(3, 2, LearnerConfig(hidden=(8,)))
+    learner = made(SAC, 3, 2, hidden=(8,))
     x = torch.randn(6, 3)
     action, log_prob = learner.sample(x, torch.randn(6, 2))
     mean, log_std = learner.actor(x).chunk(2, -1)
@@ -126,13 +127,13 @@ def test_sacs_log_probability_is_that_of_a_squashed_gaussian():
 
 def test_sacs_temperature_rises_while_the_entropy_is_below_its_target():
     torch.manual_seed(0)
-    learner = SAC(3, 2, LearnerConfig(hidden=(8,), lr=1e-2))
+    learner = made(SAC, 3, 2, hidden=(8,), learning_rate=1e-2)
     with torch.no_grad():
         learner.actor[-1].bias[2:] = -8.0  # hardly any spread, so little entropy
     before = float(learner.log_alpha)
     learner.update(batch(), 0, torch.Generator().manual_seed(0))
     assert float(learner.log_alpha.detach()) > before
-    fixed = SAC(3, 2, LearnerConfig(hidden=(8,), entropy=0.2))
+    fixed = made(SAC, 3, 2, hidden=(8,), ent_coef=0.2)
     fixed.update(batch(), 0, torch.Generator().manual_seed(0))
     assert float(fixed.log_alpha.detach().exp()) == pytest.approx(0.2)
 
@@ -155,7 +156,7 @@ def test_learning_rate_schedules():
     assert [Timescale(1, 1, "cosine").factor(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
     warm = Timescale(1, 1, warmup=4)
     assert [warm.factor(0.0) for _ in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    learner = TD3(3, 2, LearnerConfig(hidden=(8,), lr=1e-3, actor_lr=1e-4))
+    learner = made(TD3, 3, 2, hidden=(8,), learning_rate=1e-3, actor_learning_rate=1e-4)
     learner.set_learning_rate(0.5)
     assert learner.critic_optimiser.lr.item() == pytest.approx(5e-4)
     assert learner.actor_optimiser.lr.item() == pytest.approx(5e-5)

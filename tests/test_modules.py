@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, made
 from torch import nn
 from torch.func import functional_call
 
@@ -62,7 +62,7 @@ def test_parameters_that_share_memory_are_refused_and_one_that_stands_twice_is_o
 
 
 def test_the_toolkits_own_flat_parameters_are_no_ties():
-    learner = SAC(3, 2, LearnerConfig(hidden=(4,)))
+    learner = made(SAC, 3, 2, hidden=(4,))
     assert len(parameters(learner.actor)) == 4
 
 
@@ -128,7 +128,7 @@ def test_conjugate_gradients_let_no_wrong_gradient_through():
 
 
 def test_without_entropy_sac_has_no_bonus():
-    learner = SAC(2, 1, LearnerConfig(hidden=(8,), entropy=0.0))
+    learner = made(SAC, 2, 1, hidden=(8,), ent_coef=0.0)
     assert float(learner.log_alpha.exp()) == 0
     from hrl.learners.base import Batch
 

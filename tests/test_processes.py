@@ -32,7 +32,7 @@ def test_networks_stay_equal_and_replays_are_each_processes_own(together):
     assert checkpoint.numbers["processes"] == 2 and checkpoint.steps == 1000
     tensors = checkpoint.tensors
     for level in ("low", "high"):
-        mine, theirs = tensors[f"{level}.replay.values"], tensors[f"rank1.{level}.replay.values"]
+        mine, theirs = tensors[f"{level}.memory.values"], tensors[f"rank1.{level}.memory.values"]
         assert theirs.abs().sum() > 0 and not np.array_equal(mine[: len(theirs)], theirs[: len(mine)])
     assert not any(name.startswith("rank1.low.net") for name in tensors)
 
@@ -53,7 +53,7 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
 
 
 def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
-    arguments = ["--tune", "low.lr", "high.lr", "--low.reward", "learned", "--low.every", "16"]
+    arguments = ["--tune", "low.learning_rate", "high.learning_rate", "--low.reward", "learned", "--low.train-freq", "16"]
     arguments += ["--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"]
     process = start("hiro", *LINE, *arguments, processes=2)
     _, err = process.communicate(timeout=120)

@@ -4,21 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import made
 from hrl_scripts import evaluate, train
 from hrl_scripts.train import load_policy
 from runs import LINE, run_of, same_state, trained
 from test_learners import batch
 
 from hrl.envs.spec import Observation
-from hrl.learners import SAC, TD3, LearnerConfig
+from hrl.learners import SAC, TD3
 from hrl.learners.adam import views
 from hrl.learners.protection import EWC, Anchored, Material, PackNet, ProtectConfig, fisher
-from hrl.networks import TaskLinear
+from hrl.networks.layers import TaskLinear
 
 
 def learner_of(kind: type = TD3, tasks: int = 1):
     torch.manual_seed(0)
-    return kind(3, 2, LearnerConfig(hidden=(8,), tasks=tasks, lr=0.01))
+    return made(kind, 3, 2, hidden=(8,), tasks=tasks, learning_rate=0.01)
 
 
 def learned(learner, updates: int) -> None:
@@ -146,7 +147,7 @@ def test_runs_that_begin_with_runs(first, tmp_path, by):
     once, twice = load_policy(second, "last"), load_policy(third, "last")
     low, high = twice.agent.levels
     assert low.learner.task == high.learner.task == 2 and int(low.protection.sealed) == 2
-    obs = Observation(torch.randn(6, low.replay.fields["state"].stop), torch.randn(6, 1))
+    obs = Observation(torch.randn(6, low.memory.fields["state"].stop), torch.randn(6, 1))
     actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
     assert not torch.equal(*actions)
     for policy in (once, twice):
@@ -166,30 +167,30 @@ def test_a_run_that_began_with_another_goes_on_exactly(first, tmp_path):
 def test_a_temperature_that_is_given_is_not_taken_over(tmp_path):
     line = ["--eval-freq", "0", "--total-steps", "500"]
     first = trained(tmp_path / "first", *line, algorithm="sac")
-    second = trained(tmp_path / "second", *line, "--load", str(first), "--entropy", "0.5", algorithm="sac")
+    second = trained(tmp_path / "second", *line, "--init-from", str(first), "--ent-coef", "0.5", algorithm="sac")
     (level,) = load_policy(second, "last").agent.levels
     assert float(level.learner.log_alpha.detach().exp()) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("by", ["nothing", "packnet"])
 def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
-    run = trained(tmp_path, *TASKS, "--low.load", str(first), "--low.frozen", "True", "--low.protect.by", by)
+    run = trained(tmp_path, *TASKS, "--low.init-from", str(first), "--low.frozen", "True", "--low.protect.by", by)
     before, now = (load_policy(path, "last").agent.levels[0].learner.state_dict() for path in (first, run))
     assert all(torch.equal(before[name], now[name]) for name in before)
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (["--low.load", "nowhere"], "nowhere is no run folder"),
-    (["--low.load", "{first}", "--low.hidden", "9"], "networks of other sizes"),
-    (["--low.load", "{first}", "--low.blind", "0"], "entries (none) are hidden from it"),
-    (["--low.load", "{first}", "--goal.periods", "3"], "steers in another goal space"),
-    (["--low.load", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
-    (["--low.load", "{first}", "--low.protect.strength", "-1"], "must be positive"),
-    (["--low.load", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
-    (["--low.load", "{third}"], "the last of the 3 tasks"),
-    (["--low.load", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
-    (["--high.load", "{first}", "--goal.low", "-5", "--goal.high", "5"], "steers in another goal space"),
-    (["--low.load", "{first}", "--low.protect.by", "l2", "--tune", "low.lr"], "does not know what a level protects"),
+    (["--low.init-from", "nowhere"], "nowhere is no run folder"),
+    (["--low.init-from", "{first}", "--low.hidden", "9"], "networks of other sizes"),
+    (["--low.init-from", "{first}", "--low.masked-entries", "0"], "entries (none) are hidden from it"),
+    (["--low.init-from", "{first}", "--goal.periods", "3"], "steers in another goal space"),
+    (["--low.init-from", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
+    (["--low.init-from", "{first}", "--low.protect.strength", "-1"], "must be positive"),
+    (["--low.init-from", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
+    (["--low.init-from", "{third}"], "the last of the 3 tasks"),
+    (["--low.init-from", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
+    (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "steers in another goal space"),
+    (["--low.init-from", "{first}", "--low.protect.by", "l2", "--tune", "low.learning_rate"], "does not know what a level protects"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, told):
     names = {"first": first, "second": chain[0], "third": chain[1], "bare": chain[2]}
@@ -224,7 +225,7 @@ def test_a_levels_run_of_another_algorithm_is_told(tmp_path, capsys):
     words = ["sb3-td3", "--env", "Pendulum-v1", "--total-steps", "200", "--eval-freq", "0", "--progress", "False"]
     assert train.main([*words, "--log-dir", str(tmp_path / "flat")]) == 0
     run = run_of(tmp_path / "flat")
-    assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--low.load", str(run)]) == 2
+    assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--low.init-from", str(run)]) == 2
     assert "has no levels to load" in capsys.readouterr().err
 
 
@@ -232,7 +233,7 @@ def test_one_level_begins_with_an_earlier_run_too(tmp_path):
     line = ["--eval-freq", "0", "--total-steps", "500", "--tasks", "2"]
     first = trained(tmp_path / "first", *line, algorithm="td3")
     second = trained(
-        tmp_path / "second", *line, "--load", str(first), "--protect.by", "l2", "--replay", "5000", algorithm="td3"
+        tmp_path / "second", *line, "--init-from", str(first), "--protect.by", "l2", "--buffer-size", "5000", algorithm="td3"
     )
     policy = load_policy(second, "last")
     assert int(policy.agent.levels[0].protection.sealed) == 1

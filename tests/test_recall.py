@@ -52,7 +52,7 @@ def test_every_vector_form_recalls_each_environments_own_way(env_id, vectorizati
 def test_the_tasks_reward_stays_the_batchs_own():
     plain, recalling = (make_env(EnvConfig("hrl/AntPush-v0", recall=lags)).spec for lags in ((), (2,)))
     assert recalling.reward_range == plain.reward_range and recalling.achieved == plain.achieved
-    assert not getattr(recalling.task_reward, "asks_host", False)
+    assert not getattr(recalling.task_reward, "requires_host", False)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_rounds_are_whole_and_a_resumed_window_is_the_same():
 def test_what_an_evaluation_measures_does_not_depend_on_how_many_environments_it_steps(num_envs):
     make = lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds)  # noqa: E731
     bridge = make(1, None)
-    agent = small_hiro().build(setting(bridge))
+    agent = small_hiro().make(setting(bridge))
     policy = HierarchyPolicy(agent)
     alone, several = (evaluated(policy, make, 7, num_envs=n).summary() for n in (1, num_envs))
     assert set(alone) == set(several) and "subgoal_reach_rate" in alone
@@ -97,7 +97,7 @@ def test_environments_that_reset_themselves_are_cut_and_begun_anew():
     """A batch cannot begin single episodes: one that was cut idles until all have, and nothing of it counts."""
     make = lambda n, seeds: make_env(EnvConfig("hrl/PointMaze_UMaze-v0", num_envs=n), seeds=seeds)  # noqa: E731
     bridge = make(1, None)
-    agent = small_hiro().build(setting(bridge))
+    agent = small_hiro().make(setting(bridge))
     result = evaluated(HierarchyPolicy(agent), make, 7, num_envs=3, max_steps=11)
     assert [e.length for e in result.episodes] == [11] * 7 and result.cut == 7 and result.limit == 11
 
@@ -105,7 +105,7 @@ def test_environments_that_reset_themselves_are_cut_and_begun_anew():
 def test_episodes_have_their_own_seeds_also_where_one_is_cut_as_another_ends():
     """Ledger's episodes begin with number seed % 100, of 3, 7, 5 and 1 steps; the limit cuts those of 7 and of 5."""
     make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), seeds=seeds)  # noqa: E731
-    agent = small_hiro().build(setting(make(1, None)))
+    agent = small_hiro().make(setting(make(1, None)))
     for num_envs in (1, 2, 3):
         result = evaluated(HierarchyPolicy(agent), make, 8, seed=100, num_envs=num_envs, max_steps=4)
         assert [e.length for e in result.episodes] == [3, 4, 4, 1, 3, 4, 4, 1], num_envs
@@ -116,7 +116,7 @@ def test_a_step_that_only_resets_measures_no_subgoal():
 
     make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), autoreset=AutoresetMode.NEXT_STEP)  # noqa: E731
     bridge = make(1, None)
-    policy = HierarchyPolicy(small_hiro(period=3).build(setting(bridge)), bridge)
+    policy = HierarchyPolicy(small_hiro(period=3).make(setting(bridge)), bridge)
     obs, memory, counted = bridge.reset(0), policy.start(1), []
     for _ in range(12):  # episodes of 3 and of 7 steps, and a reset between them
         actions, memory, _ = policy.decide(obs, memory)
@@ -143,14 +143,14 @@ def test_students_interval_is_the_textbooks_and_needs_three_runs():
 
 
 def run(seed: int, lr: float = 1e-3, algorithm: str = "hiro", label: str | None = None, env: str = "X-v0") -> Run:
-    settings = {"env": {"env": env}, "run": {"seed": seed}, "agent": {"low": {"lr": lr, "gamma": 0.9}}}
+    settings = {"env": {"env": env}, "run": {"seed": seed}, "agent": {"low": {"learning_rate": lr, "gamma": 0.9}}}
     return Run(None, env, algorithm, settings, {}, label)  # type: ignore[arg-type]
 
 
 def test_runs_of_one_setting_are_one_group_and_others_are_named_by_what_differs():
     groups = grouped([run(0), run(1), run(2, lr=0.5), run(0, algorithm="td3")])
     assert {name: len(members) for (_, name), members in groups.items()} == {
-        "hiro, low.lr 0.001": 2, "hiro, low.lr 0.5": 1, "td3": 1,
+        "hiro, low.learning_rate 0.001": 2, "hiro, low.learning_rate 0.5": 1, "td3": 1,
     }  # fmt: skip
     assert list(grouped([run(0), run(1)])) == [("X-v0", "hiro")]
     assert {name for _, name in grouped([run(0, label="A"), run(1, lr=2.0, label="A"), run(2, label="B")])} == {
@@ -164,16 +164,16 @@ def test_runs_of_one_setting_are_one_group_and_others_are_named_by_what_differs(
 
 
 def test_runs_are_compared_by_their_settings_on_the_command_line(finished, tmp_path, capsys):
-    other = trained(tmp_path / "other", "--low.lr", "0.01")
+    other = trained(tmp_path / "other", "--low.learning-rate", "0.01")
     assert evaluate.main([str(finished), str(other), "--episodes", "2", "--plot", str(tmp_path / "x.png")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "low.lr 0.001" in out and "low.lr 0.01" in out and f"Written: {tmp_path / 'x.png'}" in out
-    assert "[" not in out.split("low.lr 0.001")[1].split("low.lr 0.01")[0]  # no interval of a single run
+    assert "low.learning_rate 0.001" in out and "low.learning_rate 0.01" in out and f"Written: {tmp_path / 'x.png'}" in out
+    assert "[" not in out.split("low.learning_rate 0.001")[1].split("low.learning_rate 0.01")[0]  # no interval of a single run
     assert evaluate.main([str(finished), str(other), "--episodes", "2", "--json", "--label", "slow", "fast"]) == 0
     assert [r["group"] for r in json.loads(capsys.readouterr().out)] == ["fast", "slow"]
     for arguments, words in (
         (["--label", "one"], "needs a name for each of the 2 runs"),
-        (["--label", "a", "b", "--group-by", "low.lr"], "give one of them"),
+        (["--label", "a", "b", "--group-by", "low.learning_rate"], "give one of them"),
     ):
         assert evaluate.main([str(finished), str(other), *arguments]) == 2
         assert words in capsys.readouterr().err
@@ -189,7 +189,7 @@ def test_json_has_the_environments_arguments(tmp_path, capsys):
 def test_hyperparameters_have_the_same_columns_for_every_algorithm():
     env, settings = {"env": "X-v0", "num_envs": 4}, {"seed": 1, "total_steps": 10}
     agents = {
-        "hiro": {"low": {"lr": 0.1, "hidden": [8, 8]}, "high": {"lr": 0.2, "period": 5}}, "td3": {"lr": 0.3},
+        "hiro": {"low": {"learning_rate": 0.1, "hidden": [8, 8]}, "high": {"learning_rate": 0.2, "period": 5}}, "td3": {"learning_rate": 0.3},
         "maml": {"inner_lr": 0.1},
     }  # fmt: skip
     rows = {name: comparable(name, {"env": env, "run": settings, "agent": agent}) for name, agent in agents.items()}
@@ -223,7 +223,7 @@ def test_the_picture_of_a_maze_shows_walls_and_the_radius_of_success(tmp_path):
         EnvConfig("PointMaze_UMaze-v3", {"continuing_task": False}, num_envs=n), seeds=seeds
     )
     bridge = make(1, None)
-    agent = small_hiro().build(setting(bridge))
+    agent = small_hiro().make(setting(bridge))
     result = evaluated(HierarchyPolicy(agent), make, 2, keep_paths=2, max_steps=5)
     assert result.radius == pytest.approx(0.45, abs=1e-3)
     figure = trajectory_figure(result)
@@ -263,10 +263,10 @@ def test_resolved_choices_are_printed(tmp_path, capsys):
 
 def test_the_papers_settings_are_a_preset():
     _, _, agent, _ = train.resolved("hiro", ["--env", "PointMaze_Large-v3", "--preset", "published"])
-    assert agent.high.correction and agent.low.reward == "distance" and agent.low.hidden == (300, 300)
-    assert agent.high.action_l2 == 0 and not agent.goal.low  # nothing of what was tuned on the maze
+    assert agent.high.correction and agent.low.reward == "distance" and agent.low.learner.hidden == (300, 300)
+    assert agent.high.learner.action_l2 == 0 and not agent.goal.low  # nothing of what was tuned on the maze
     env, _, hrac, _ = train.resolved("hrac", ["--env", "PointMaze_Large-v3", "--preset", "published"])
-    assert hrac.low.batch_size == 128 and hrac.low.gamma == 0.95 and hrac.high.correction
+    assert hrac.low.learner.batch_size == 128 and hrac.low.gamma == 0.95 and hrac.high.correction
     assert env.env_kwargs == {"continuing_task": False}  # the task is the same
 
 

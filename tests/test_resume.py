@@ -27,8 +27,8 @@ def test_a_run_that_is_resumed_equals_one_that_went_on(finished, tmp_path):
 
 
 def test_random_decisions_that_are_held_end_at_a_checkpoint(tmp_path):
-    held = [f"--{level}.{word}" for level in ("low", "high") for word in ("random", "hold")]
-    held = [x for word in held for x in (word, *(("0.9", "0.9") if word.endswith("random") else ("8",)))]
+    held = [f"--{level}.{word}" for level in ("low", "high") for word in ("random-actions", "random-hold")]
+    held = [x for word in held for x in (word, *(("0.9", "0.9") if word.endswith("actions") else ("8",)))]
     whole, part = (trained(tmp_path / steps, *held, "--total-steps", steps) for steps in ("1000", "500"))
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
     assert same_state(part, whole)
@@ -36,7 +36,7 @@ def test_random_decisions_that_are_held_end_at_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("wait", ["500", "700"])
 def test_a_level_that_waits_does_so_across_a_checkpoint(tmp_path, wait):
-    whole, part = (trained(tmp_path / n, "--high.wait", wait, "--total-steps", n) for n in ("1000", "500"))
+    whole, part = (trained(tmp_path / n, "--high.random-warmup", wait, "--total-steps", n) for n in ("1000", "500"))
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
     assert same_state(part, whole)
 

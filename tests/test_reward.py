@@ -10,16 +10,16 @@ from runs import run_of, same_state, trained
 from hrl.agents.flat import FlatTD3
 from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.envs import EnvConfig, make_env
-from hrl.goals import GoalConfig
+from hrl.hierarchy.goals import GoalConfig
 from hrl.nested.reward import IntrinsicConfig
 from hrl.types import UserError
 
 
 def learned(config):
     env = make_env(EnvConfig("tasks:GoalLine-v0", num_envs=4))
-    config.reward, config.hidden, config.batch_size = "learned", (16,), 16
-    config.starts, config.hindsight, config.every = 0, 0.0, 10**9
-    agent = config.build(setting(env))
+    config.reward, config.learner.hidden, config.learner.batch_size = "learned", (16,), 16
+    config.learning_starts, config.hindsight, config.learner.train_freq = 0, 0.0, 10**9
+    agent = config.make(setting(env))
     roll(agent, env, 100)
     (level,) = agent.levels
     return agent, level, level.tuners[0]
@@ -30,10 +30,10 @@ def shifted(params, way, size):
 
 
 def test_the_meta_gradient_is_the_slope_of_the_trial():
-    agent, level, learner = learned(FlatTD3(lr=1e-2))
+    agent, level, learner = learned(FlatTD3.of(learning_rate=1e-2))
     for _ in range(30):  # past the first steps, where Adam's direction is a sign
-        level.update(1, 0.0, agent.generator)
-    now, following = level.sample(32, agent.generator).split(16)
+        level.learning.update(1, 0.0, agent.generator)
+    now, following = level.transitions(32, agent.generator).split(16)
     noise = torch.randn(2, 16, 1)
     learner.trial.through_scale = True
     params = {name: x.detach() for name, x in learner.net.named_parameters()}
@@ -48,7 +48,7 @@ def test_the_meta_gradient_is_the_slope_of_the_trial():
 
 def test_it_is_paid_to_the_level_and_not_to_its_judge():
     agent, level, learner = learned(FlatTD3())
-    t = level.sample(16, agent.generator)
+    t = level.transitions(16, agent.generator)
     assert torch.equal(level.batch(t).reward, t.reward)  # 0 at first
     learner.net.net[-1].bias.data.fill_(0.5)
     paid = level.batch(t).reward - t.reward
@@ -58,23 +58,23 @@ def test_it_is_paid_to_the_level_and_not_to_its_judge():
 
 def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
-    low = Low(hidden=(8,), reward="learned", noise=(0.0,), every=10**9, batch_size=16, replay=4000)
-    high = High(hidden=(8,), every=10**9, period=3, replay=4000)
-    config = HIROConfig(low=low, high=high, goal=GoalConfig(low=(-1.0,), high=(1.0,)), starts=0)
-    agent = config.build(setting(env))
+    low = Low.of(hidden=(8,), reward="learned", action_noise=(0.0,), train_freq=10**9, batch_size=16, buffer_size=4000)
+    high = High.of(hidden=(8,), train_freq=10**9, period=3, buffer_size=4000)
+    config = HIROConfig(low=low, high=high, goal=GoalConfig(low=(-1.0,), high=(1.0,)), learning_starts=0)
+    agent = config.make(setting(env))
     roll(agent, env, 60)
-    t = agent.levels[0].sample(64, agent.generator)
+    t = agent.levels[0].transitions(64, agent.generator)
     assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger pays t + 1
     judged = agent.levels[0].tuners[0].judge.batch(t)
     assert torch.equal(judged.reward, t.reward) and bool((agent.levels[0].batch(t).reward <= 0).all())
-    before = agent.levels[0].tuners[0].tensors()["reward.net.4.weight"].clone()
-    agent.levels[0].update(3, 0.0, agent.generator)
-    assert not torch.equal(before, agent.levels[0].tuners[0].tensors()["reward.net.4.weight"])
+    before = agent.levels[0].tuners[0].state_dict()["reward.net.4.weight"].clone()
+    agent.levels[0].learning.update(3, 0.0, agent.generator)
+    assert not torch.equal(before, agent.levels[0].tuners[0].state_dict()["reward.net.4.weight"])
     assert {"low/learned_reward", "low/intrinsic_gradient"} <= agent.pop_metrics().keys()
 
 
 def test_a_run_with_a_learned_reward_resumes_exactly(tmp_path):
-    line = ["--reward", "learned", "--eval-freq", "0", "--every", "8"]
+    line = ["--reward", "learned", "--eval-freq", "0", "--train-freq", "8"]
     whole = trained(tmp_path / "whole", *line, algorithm="td3")
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm="td3")
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
@@ -93,16 +93,16 @@ def test_a_delayed_reward_is_paid_in_sums(vectorization):
 
 
 def test_nonsense_is_told():
-    config = FlatTD3(intrinsic=IntrinsicConfig(gamma=1.0))
+    config = FlatTD3.of(intrinsic=IntrinsicConfig(gamma=1.0))
     with pytest.raises(UserError, match=r"intrinsic\.gamma"):
         learned(config)
 
 
 def test_a_judge_adds_up_what_comes_late_to_the_episodes_end():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
-    config = FlatTD3(hidden=(8,), batch_size=256, starts=0, hindsight=0.0, every=10**9, reward="learned",
+    config = FlatTD3.of(hidden=(8,), batch_size=256, learning_starts=0, hindsight=0.0, train_freq=10**9, reward="learned",
                      intrinsic=IntrinsicConfig(horizon=3, gamma=0.5))  # fmt: skip
-    agent = config.build(setting(env))
+    agent = config.make(setting(env))
     roll(agent, env, 60)
     judge = agent.levels[0].tuners[0].judge
     batch = judge._long(256, agent.generator)

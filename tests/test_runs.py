@@ -19,7 +19,7 @@ from hrl.run.checkpoint import Checkpoints
 @pytest.mark.parametrize("algorithm", AGENTS)
 def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
     env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "modac": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0"}
-    env["sb3-dqn"] = "CartPole-v1"
+    env |= dict.fromkeys(("sb3-dqn", "dqn", "discrete-sac"), "CartPole-v1")
     line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
     assert train.main([algorithm, *line, "--log-dir", str(tmp_path)]) == 0
 
@@ -44,9 +44,9 @@ def test_tensorboard_and_the_table_hold_the_same_scalars(finished):
     events = EventAccumulator(str(finished)).Reload()
     tags = set(events.Tags()["scalars"])
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/success_rate", "time/fps", "eval/mean_reward",
-            "eval/success_rate", "train/low/critic_loss", "train/low/subgoal_reached", "train/low/subgoal_distance",
+            "eval/success_rate", "train/low/critic_loss", "train/low/subgoal_reach_rate", "train/low/subgoal_distance",
             "train/low/intrinsic_reward", "train/high/critic_loss", "train/high/actor_loss", "train/high/q_mean",
-            "train/high/learning_rate", "train/high/critic_grad_norm", "train/high/replay_size"} <= tags  # fmt: skip
+            "train/high/critic_learning_rate", "train/high/critic_grad_norm", "train/high/memory_size"} <= tags  # fmt: skip
     with (finished / "progress.csv").open() as file:
         rows = list(csv.DictReader(file))
     for tag in tags:
@@ -112,10 +112,10 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
     [
         ("hirro --env PointMaze_UMaze-v3", "Did you mean hiro?"),
         ("hiro --env PointMaze_Umaze-v3", "Did you mean PointMaze_UMaze-v3"),
-        ("hiro --env CartPole-v1", "continuous (Box) actions"),
+        ("hiro --env CartPole-v1", "td3 decides on vectors"),
         ("hiro --env tasks:Pixels-v0", "pixels"),
         ("hiro --env tasks:GoalLine-v0 --high.period 0", "high.period must be at least 1"),
-        ("hiro --env tasks:GoalLine-v0 --low.lr -1", "low.lr must be positive"),
+        ("hiro --env tasks:GoalLine-v0 --low.learning-rate -1", "low.learning_rate must be positive"),
         ("hiro --env tasks:GoalLine-v0 --goal.indices 0 9", "outside the observation"),
         ("hiro --env tasks:GoalLine-v0 --num-envs 0", "at least 1"),
         ("hiro --env tasks:GoalLine-v0 --total-steps 0", "--total-steps must be at least 1"),
@@ -126,23 +126,23 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("tasks:nothing --env X", "cannot be imported"),
         ("hiro --env tasks:GoalLine-v0 --eval-env Nope-v0", "no environment 'Nope-v0'"),
         ("hiro --env tasks:GoalLine-v0 --eval-env Pendulum-v1", "are not those of tasks:GoalLine-v0"),
-        ("hiro --env tasks:GoalLine-v0 --low.replay 100000000000000", "does not fit into memory"),
+        ("hiro --env tasks:GoalLine-v0 --low.buffer-size 100000000000000", "does not fit into memory"),
         ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
-        ("hiro --env tasks:GoalLine-v0 --low.lr nan", "--low.lr must be a finite number"),
+        ("hiro --env tasks:GoalLine-v0 --low.learning-rate nan", "--low.learning-rate must be a finite number"),
         ("hiro --env tasks:GoalLine-v0 --goal.projection math:pi", "not callable"),
-        ("hiro --env tasks:GoalLine-v0 --high.random 2 3", "high.random must be two shares"),
-        ("hiro --env tasks:GoalLine-v0 --low.noise 0 0.1 0.2", "low.noise must be one or two numbers"),
+        ("hiro --env tasks:GoalLine-v0 --high.random-actions 2 3", "high.random_actions must be two shares"),
+        ("hiro --env tasks:GoalLine-v0 --low.action-noise 0 0.1 0.2", "low.action_noise must be one or two numbers"),
         ("hiro --env tasks:GoalLine-v0 --low.reward-scale 0", "low.reward_scale must be positive"),
         ("hiro --env tasks:GoalLine-v0 --low.hidden 0", "low.hidden must be"),
         ("hiro --env tasks:GoalLine-v0 --low.gamma 1.5", "low.gamma must lie between 0 and 1"),
         ("hiro --env tasks:GoalLine-v0 --action-limit -1", "--action-limit must be positive"),
         ("td3 --env tasks:GoalLine-v0 --goal.periods 0", "goal.periods must be positive"),
-        ("td3 --env tasks:GoalLine-v0 --lr 0", "error: lr must be positive"),
+        ("td3 --env tasks:GoalLine-v0 --learning-rate 0", "error: learning_rate must be positive"),
         ("sb3-sac --env tasks:GoalLine-v0 --batch-size 0", "--batch-size must be positive"),
         ("hiro --env .a:b-v0", "cannot be imported"),
         ("tasks:Ledger --env X", "is no algorithm"),
         ("--resume nowhere", "is no run folder"),
-        ("--resume nowhere --low.lr 1", "--low.lr cannot be given with --resume"),
+        ("--resume nowhere --low.learning-rate 1", "--low.learning-rate cannot be given with --resume"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(arguments, words, tmp_path, capsys, monkeypatch):
@@ -247,5 +247,5 @@ def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit, match="0"):
         train.main(["hiro", "--help"])
     text = capsys.readouterr().out
-    for word in ["sb3-td3", "--high.period", "--low.lr", "--goal.indices", "--env-kwargs", "--device", "--seed"]:
+    for word in ["sb3-td3", "--high.period", "--low.learning-rate", "--goal.indices", "--env-kwargs", "--device", "--seed"]:
         assert word in text

@@ -11,7 +11,7 @@ from hrl.agents.presets import preset
 from hrl.run.sweep import Sweep, SweepConfig, nested
 from hrl.types import UserError
 
-LEARNING_RATE = {"low.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "high.period": {"low": 5, "high": 20, "step": 5}}
+LEARNING_RATE = {"low.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "high.period": {"low": 5, "high": 20, "step": 5}}
 
 
 def test_a_sweep_by_the_command_line_writes_a_preset_that_trains(tmp_path, capsys):
@@ -24,8 +24,8 @@ def test_a_sweep_by_the_command_line_writes_a_preset_that_trains(tmp_path, capsy
     folder = tmp_path / "sweeps" / "rates"
     assert len(list((folder / "runs").rglob("config.json"))) == 4  # two trials of two seeds
     best = yaml.safe_load((folder / "preset.yaml").read_text())["GoalLine-v0"]
-    assert 1e-4 <= best["low"]["lr"] <= 1e-2 and best["high"]["period"] in (5, 10, 15, 20)
-    assert preset("hiro", "tasks:GoalLine-v0", str(folder / "preset.yaml"))["low"]["lr"] == best["low"]["lr"]
+    assert 1e-4 <= best["low"]["learning_rate"] <= 1e-2 and best["high"]["period"] in (5, 10, 15, 20)
+    assert preset("hiro", "tasks:GoalLine-v0", str(folder / "preset.yaml"))["low"]["learning_rate"] == best["low"]["learning_rate"]
     # The same command again has nothing left to do; with more trials it goes on from those.
     assert train.main([*command, "--sweep", str(file)]) == 0
     assert "trial" not in capsys.readouterr().out
@@ -72,16 +72,16 @@ def test_a_trials_value_is_its_seeds_mean_and_a_stopped_one_is_forgotten(tmp_pat
 
 
 def test_dotted_names_are_nested():
-    assert nested({"low.lr": 1, "low.gamma": 2, "starts": 3}) == {"low": {"lr": 1, "gamma": 2}, "starts": 3}
+    assert nested({"low.learning_rate": 1, "low.gamma": 2, "learning_starts": 3}) == {"low": {"learning_rate": 1, "gamma": 2}, "learning_starts": 3}
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("trials: 3", "names no parameters"),
-        ("parameters: {low.lr: {low: 1}}", "needs either choices, or low and high"),
-        ("parameters: {low.lr: {choices: [1], low: 0, high: 1}}", "needs either choices"),
-        ("{parameters: {low.lr: {choices: [1]}}, trial: 3}", "Did you mean trials?"),
+        ("parameters: {low.learning_rate: {low: 1}}", "needs either choices, or low and high"),
+        ("parameters: {low.learning_rate: {choices: [1], low: 0, high: 1}}", "needs either choices"),
+        ("{parameters: {low.learning_rate: {choices: [1]}}, trial: 3}", "Did you mean trials?"),
         ("parameters: [", "cannot be read"),
     ],
 )

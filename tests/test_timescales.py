@@ -7,24 +7,22 @@ import torch
 from conftest import roll, setting, small_hiro
 
 from hrl.envs import EnvConfig, make_env
-from hrl.level_config import LevelConfig
+from hrl.hierarchy.config import LevelConfig
 from hrl.report.tracking import PATIENCE, Tracking
-from hrl.timescale import Coupling
+from hrl.hierarchy.timescale import Coupling
 from hrl.types import UserError
+from hrl.variants import flat
 
 
 def test_a_ratio_ties_rates_and_schedules():
     low, high, top = (
-        LevelConfig(lr=1e-3, actor_lr=2e-4, schedule="cosine", warmup=7), LevelConfig(lr=5.0), LevelConfig()
+        LevelConfig.of(learning_rate=1e-3, actor_learning_rate=2e-4, schedule="cosine", warmup=7), LevelConfig.of(learning_rate=5.0), LevelConfig()
     )  # fmt: skip
-    Coupling(0.1).tie([low, high, top])
-    assert (high.lr, high.actor_lr) == pytest.approx((1e-4, 2e-5)) and (top.lr, top.actor_lr) == pytest.approx(
-        (1e-5, 2e-6)
-    )
-    assert (high.schedule, high.warmup) == ("cosine", 7) and low.lr == 1e-3
-    untouched = LevelConfig(lr=5.0)
-    Coupling().tie([low, untouched])
-    assert untouched == LevelConfig(lr=5.0)
+    tied = Coupling(0.1).tie([low, high, top])
+    rates = [(level.learner.learning_rate, level.learner.actor_learning_rate) for level in tied]
+    assert rates == [pytest.approx(pair) for pair in ((1e-3, 2e-4), (1e-4, 2e-5), (1e-5, 2e-6))]
+    assert (tied[1].schedule, tied[1].warmup) == ("cosine", 7) and high.learner.learning_rate == 5.0
+    assert Coupling().tie([low, high]) == [low, high]
     with pytest.raises(UserError, match=r"timescale\.ratio must be positive"):
         Coupling(0.0).tie([low, high])
 
@@ -32,9 +30,9 @@ def test_a_ratio_ties_rates_and_schedules():
 def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     config = small_hiro(period=1)
-    config.low = replace(config.low, every=2, until=40, schedule="linear")
-    config.high = replace(config.high, every=2, wait=40, schedule="linear", warmup=0)
-    agent = config.build(setting(env))
+    config.low = flat(config.low, {"train_freq": 2, "learning_stops": 40, "schedule": "linear"})
+    config.high = flat(config.high, {"train_freq": 2, "random_warmup": 40, "schedule": "linear", "warmup": 0})
+    agent = config.make(setting(env))
     low, high = agent.levels
     rates, obs = [], env.reset(0)
     for _ in range(40):  # two environments: 80 steps
@@ -43,7 +41,7 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
         agent.learn(80)
         obs = step.obs
         rates.append(
-            [level.learner.optimisers()["critic_optimiser"].lr.item() / level.config.lr for level in (low, high)]
+            [level.learner.optimisers()["critic_optimiser"].lr.item() / level.config.learner.learning_rate for level in (low, high)]
         )
         if agent.steps == 40:
             walks = [p.clone() for p in low.learner.parameters()]
@@ -55,8 +53,8 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
 
 
 def test_a_time_that_ends_before_it_begins_is_refused():
-    with pytest.raises(UserError, match=r"low\.until must come after low\.wait \(100\), not at 100\."):
-        LevelConfig(wait=100, until=100).check("low.")
+    with pytest.raises(UserError, match=r"low\.learning_stops must come after low\.random_warmup \(100\), not at 100\."):
+        LevelConfig.of(random_warmup=100, learning_stops=100).check("low.")
 
 
 def shaken(level, size: float) -> None:
@@ -99,7 +97,7 @@ def test_what_lasts_is_told_once(ledger, slow, word):
 def test_a_level_that_waits_is_not_told_that_it_stands_still(ledger):
     agent, env = ledger()
     roll(agent, env, 30)
-    agent.levels[1].config = replace(agent.levels[1].config, wait=10**6)
+    agent.levels[1].config = replace(agent.levels[1].config, random_warmup=10**6)
     tracking = Tracking(agent.levels, 10**10)
     for step in range(2 * PATIENCE):
         shaken(agent.levels[0], 0.005)
@@ -114,9 +112,9 @@ def test_a_level_that_never_comes_to_learn_is_told(ledger):
     high.timescale.starts, high.timescale.every = 900, 100
     (sentence,) = Tracking(agent.levels, 1000).warnings
     assert "high level learns nothing: its first update would come after 1,000 steps, and the run ends" in sentence
-    low.config = replace(low.config, until=999)
+    low.config = replace(low.config, learning_stops=999)
     assert (
-        "low level learns nothing: its first update would come after 999 steps, and low.until is"
+        "low level learns nothing: its first update would come after 999 steps, and low.learning_stops is"
         in Tracking(agent.levels, 1001).warnings.pop()
     )
 

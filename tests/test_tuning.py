@@ -17,22 +17,22 @@ from hrl.types import UserError
 def tuned(config: FlatConfig, *names: str, **options: object):
     """An agent on the tiny goal line that has seen some steps, and its tuner."""
     env = make_env(EnvConfig("tasks:GoalLine-v0", num_envs=4))
-    config.tune, config.tuning, config.hidden, config.batch_size = names, TuneConfig(**options), (16,), 16
-    config.starts, config.hindsight, config.every = 0, 0.0, 10**9
-    agent = config.build(setting(env))
+    config.tune, config.tuning, config.learner.hidden, config.learner.batch_size = names, TuneConfig(**options), (16,), 16
+    config.learning_starts, config.hindsight, config.learner.train_freq = 0, 0.0, 10**9
+    agent = config.make(setting(env))
     roll(agent, env, 100)
     (level,) = agent.levels
     return agent, level, level.tuners[0]
 
 
 @pytest.mark.parametrize(("config", "names"), [
-    (FlatTD3(lr=1e-2), ("lr", "gamma")), (FlatSAC(lr=1e-2, entropy=0.2), ("lr", "gamma", "entropy")),
+    (FlatTD3.of(learning_rate=1e-2), ("learning_rate", "gamma")), (FlatSAC.of(learning_rate=1e-2, ent_coef=0.2), ("learning_rate", "gamma", "ent_coef")),
 ])  # fmt: skip
 def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
     agent, level, tuner = tuned(config, *names)
     for _ in range(20):  # past the first steps, where Adam's direction is a sign
-        level.update(1, 0.0, agent.generator)
-    now, following = level.sample(32, agent.generator).split(16)
+        level.learning.update(1, 0.0, agent.generator)
+    now, following = level.transitions(32, agent.generator).split(16)
     noise = torch.randn(2, 16, 1)
     tuner.trial.through_scale = True
     raw = {name: x.detach() for name, x in zip(names, tuner.raw, strict=True)}
@@ -48,28 +48,28 @@ def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
 
 
 def test_what_is_tuned_is_in_force():
-    agent, level, tuner = tuned(FlatSAC(entropy=0.2, lr=1e-3, actor_lr=5e-4), "lr", "gamma", "entropy")
+    agent, level, tuner = tuned(FlatSAC.of(ent_coef=0.2, learning_rate=1e-3, actor_learning_rate=5e-4), "learning_rate", "gamma", "ent_coef")
     before = tuner.values()
-    level.update(4, 0.0, agent.generator)
+    level.learning.update(4, 0.0, agent.generator)
     after = tuner.values()
     assert all(float(before[name]) != float(after[name]) for name in before)
     learner = level.learner
-    assert float(learner.critic_optimiser.lr) == pytest.approx(float(after["lr"]))
-    assert float(learner.actor_optimiser.lr) == pytest.approx(float(after["lr"]) / 2)
+    assert float(learner.critic_optimiser.lr) == pytest.approx(float(after["learning_rate"]))
+    assert float(learner.actor_optimiser.lr) == pytest.approx(float(after["learning_rate"]) / 2)
     assert float(level.gamma) == float(after["gamma"]) < 1
-    assert float(learner.log_alpha.detach().exp()) == pytest.approx(float(after["entropy"]))
+    assert float(learner.log_alpha.detach().exp()) == pytest.approx(float(after["ent_coef"]))
     metrics = agent.pop_metrics()
-    assert {"policy/tuned_lr", "policy/tuned_gamma", "policy/tuned_entropy", "policy/tuning_loss"} <= metrics.keys()
+    assert {"policy/tuned_learning_rate", "policy/tuned_gamma", "policy/tuned_ent_coef", "policy/tuning_loss"} <= metrics.keys()
 
 
 def test_a_rate_far_too_small_rises():
-    agent, level, tuner = tuned(FlatTD3(lr=1e-5), "lr", lr=0.02)
-    level.update(60, 0.0, agent.generator)
-    assert float(tuner.values()["lr"]) > 1.5e-5
+    agent, level, tuner = tuned(FlatTD3.of(learning_rate=1e-5), "learning_rate", lr=0.02)
+    level.learning.update(60, 0.0, agent.generator)
+    assert float(tuner.values()["learning_rate"]) > 1.5e-5
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
-    _, _, tuner = tuned(FlatTD3(), "lr", "gamma")
+    _, _, tuner = tuned(FlatTD3(), "learning_rate", "gamma")
     before = tuner.values()
     follow(tuner.optimiser, [torch.tensor(1.0), torch.tensor(1.0)], limit=1.0)  # so that there is momentum
     before, steps = tuner.values(), float(tuner.optimiser.state["steps"])
@@ -80,32 +80,32 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
 
 
 def test_no_hyperparameter_runs_away():
-    _, level, tuner = tuned(FlatTD3(gamma=0.9), "lr", "gamma", lr=50.0)
+    _, level, tuner = tuned(FlatTD3.of(gamma=0.9), "learning_rate", "gamma", lr=50.0)
     for sign in (1.0, -1.0):
         for _ in range(10):
             follow(tuner.optimiser, [torch.tensor(sign), torch.tensor(sign)], limit=10.0)
             tuner._apply()
-        assert 0 < float(level.gamma) < 1 and 0.9e-6 <= float(tuner.values()["lr"]) <= 1.1
+        assert 0 < float(level.gamma) < 1 and 0.9e-6 <= float(tuner.values()["learning_rate"]) <= 1.1
 
 
 def test_tuning_the_high_discount_leaves_the_low_level_its_own_judge():
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
-    for names in (("low.lr",), ("low.lr", "high.gamma")):
+    for names in (("low.learning_rate",), ("low.learning_rate", "high.gamma")):
         config = small_hiro(period=2)
         config.tune = names
-        agent = config.build(setting(env))
+        agent = config.make(setting(env))
         roll(agent, env, 12)
         low = agent.levels[0]
-        t = low.sample(16, agent.generator)
+        t = low.transitions(16, agent.generator)
         assert torch.equal(low.tuners[0].judge.batch(t).reward, low.batch(t).reward)  # for subgoals, not the task's
 
 
 def test_looks_are_as_rare_as_asked():
-    agent, level, tuner = tuned(FlatTD3(), "lr", every=3)
+    agent, level, tuner = tuned(FlatTD3(), "learning_rate", every=3)
     seen = []
     for _ in range(7):
-        level.update(1, 0.0, agent.generator)
-        seen.append(float(tuner.values()["lr"]))
+        level.learning.update(1, 0.0, agent.generator)
+        seen.append(float(tuner.values()["learning_rate"]))
     assert len(set(seen)) == 3 and seen[0] == seen[2] != seen[3] == seen[5] != seen[6]
 
 
@@ -114,7 +114,7 @@ def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
     config = small_hiro(period=2, huber=False)
     config.tune, config.tuning = ("high.gamma",), TuneConfig(lr=0.1)
-    agent = config.build(setting(env))
+    agent = config.make(setting(env))
     roll(agent, env, 12)
     high = agent.levels[1]
     stored = everything(agent, 1)
@@ -126,13 +126,13 @@ def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
         (t.rewards[~whole][:, 1] == 0).all()
     )
     before = float(high.gamma)
-    high.update(8, 0.0, agent.generator)
+    high.learning.update(8, 0.0, agent.generator)
     assert float(high.gamma) != before
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "hiro"])
 def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
-    names = {"sac": ["lr", "entropy"], "hiro": ["low.gamma", "high.lr", "high.gamma"]}[algorithm]
+    names = {"sac": ["learning_rate", "ent_coef"], "hiro": ["low.gamma", "high.learning_rate", "high.gamma"]}[algorithm]
     line = ["--tune", *names, "--tuning.every", "10", "--eval-freq", "0"]
     whole = trained(tmp_path / "whole", *line, algorithm=algorithm)
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm=algorithm)
@@ -141,31 +141,31 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
 
 
 @pytest.mark.parametrize(("config", "names", "word"), [
-    (HIROConfig(), ("lr",), "low.lr, low.gamma"), (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
-    (HIROConfig(), ("high.entropy",), "only SAC has a temperature"),
-    (FlatTD3(schedule="linear"), ("lr",), "no schedule"),
-    (FlatTD3(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
-    (FlatTD3(tuning=TuneConfig(gamma=1.0)), ("lr",), "between 0 and 1"),
+    (HIROConfig(), ("learning_rate",), "low.learning_rate, low.gamma"), (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
+    (HIROConfig(), ("high.ent_coef",), "only SAC has a temperature"),
+    (FlatTD3.of(schedule="linear"), ("learning_rate",), "no schedule"),
+    (FlatTD3.of(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
+    (FlatTD3.of(tuning=TuneConfig(gamma=1.0)), ("learning_rate",), "between 0 and 1"),
 ])  # fmt: skip
 def test_what_cannot_be_tuned_is_told(config, names, word):
     env = make_env(EnvConfig("tasks:GoalLine-v0"), CPU)
     config.tune = names
     with pytest.raises(UserError, match=word):
-        config.build(setting(env))
+        config.make(setting(env))
 
 
 def test_how_far_to_trust_the_meta_gradient_is_measured():
-    agent, level, tuner = tuned(FlatTD3(lr=1e-2), "lr", "gamma")
+    agent, level, tuner = tuned(FlatTD3.of(learning_rate=1e-2), "learning_rate", "gamma")
     tuner.config.check_every = 4
     tuner.trial.through_scale = True
     for _ in range(21):  # past the first steps, where Adam's direction is a sign
-        level.update(1, 0.0, agent.generator)
+        level.learning.update(1, 0.0, agent.generator)
     for name, bound in (
         ("policy/tuning_slope_error", (0.0, 0.2)),
         ("policy/tuning_horizon_cosine", (0.5, 1.0 + 1e-6)),
     ):
         level.metrics.pop()
-        level.update(4, 0.0, agent.generator)
+        level.learning.update(4, 0.0, agent.generator)
         assert bound[0] <= agent.pop_metrics()[name] <= bound[1]
 
 

@@ -1,11 +1,29 @@
-"""Update rules by name. A new one is one new file here and one new entry."""
+"""Update rules by name. A new one is one new file here and one new import."""
 
-from collections.abc import Callable
+from hrl.learners.base import Batch, Build, Choice, Constraint, Learner, LearnerConfig, Metrics, ReplayConfig
+from hrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig
+from hrl.learners.dqn import DQN, DQNConfig
+from hrl.learners.ppo import PPO, PPOConfig
+from hrl.learners.sac import SAC, SACConfig
+from hrl.learners.td3 import TD3, TD3Config
 
-from hrl.learners.base import Batch, Constraint, Learner, LearnerConfig, Metrics
-from hrl.learners.sac import SAC
-from hrl.learners.td3 import TD3
-
-LEARNERS: dict[str, Callable[..., Learner]] = {"td3": TD3, "sac": SAC}
-
-__all__ = ["LEARNERS", "SAC", "TD3", "Batch", "Constraint", "Learner", "LearnerConfig", "Metrics"]
+__all__ = [
+    "DQN",
+    "PPO",
+    "SAC",
+    "TD3",
+    "Batch",
+    "Build",
+    "Choice",
+    "Constraint",
+    "DQNConfig",
+    "DiscreteSAC",
+    "DiscreteSACConfig",
+    "Learner",
+    "LearnerConfig",
+    "Metrics",
+    "PPOConfig",
+    "ReplayConfig",
+    "SACConfig",
+    "TD3Config",
+]

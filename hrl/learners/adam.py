@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from hrl.execution.processes import average_over_processes
+
 ALIGNMENT = 16
 """Entries that each parameter's place is a multiple of (64 bytes), as matrix products want it."""
 
@@ -36,16 +38,17 @@ def _padded(size: int) -> int:
 class FlatAdam:
     """Minimises losses over its parameters. The learning rate is a tensor, so that captured graphs see it change."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        self.parameters, self.initial_lr = list(parameters), lr
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, max_norm: float | None = None, eps: float = 1e-8
+    ) -> None:
+        """`max_norm` is the longest gradient; longer ones are scaled down to it."""
+        self.parameters, self.initial_lr, self.max_norm, self.eps = list(parameters), lr, max_norm, eps
         self.flat = flatten(self.parameters)
         self.gradient = torch.zeros_like(self.flat)
         self.state = {"first": torch.zeros_like(self.flat), "second": torch.zeros_like(self.flat)}
         self.state["steps"] = self.flat.new_zeros(())
         self.lr = self.flat.new_tensor(lr)
         self._places = views(self.gradient, self.parameters)
-        self.average: Callable[[Tensor], None] | None = None
-        """Averages the gradient over the processes of a run, where there are several."""
         self.guard: Callable[[Tensor, Tensor], None] | None = None
         """Changes the gradient in place, given the parameters, where these are protected (protection.py)."""
 
@@ -53,13 +56,15 @@ class FlatAdam:
         """One step on these parameters alone; gradients of everything else are never computed. Returns the norm."""
         gradients = torch.autograd.grad(loss, self.parameters)
         torch._foreach_copy_(self._places, list(gradients))
-        if self.average is not None:
-            self.average(self.gradient)
+        average_over_processes(self.gradient)
         if self.guard is not None:
             with torch.no_grad():
                 self.guard(self.gradient, self.flat)
+        norm = torch.linalg.vector_norm(self.gradient)
+        if self.max_norm is not None:
+            self.gradient.mul_((self.max_norm / (norm + 1e-6)).clamp_max(1.0))
         self.step()
-        return torch.linalg.vector_norm(self.gradient)
+        return norm
 
     @torch.no_grad()
     def step(self) -> None:
@@ -67,10 +72,14 @@ class FlatAdam:
         adam(
             [self.flat], [self.gradient], [self.state["first"]], [self.state["second"]], [], [self.state["steps"]],
             fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.lr, weight_decay=0.0,
-            eps=1e-8, maximize=False, capturable=self.flat.is_cuda,
+            eps=self.eps, maximize=False, capturable=self.flat.is_cuda,
         )  # fmt: skip
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over `state` of another."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The moments and the number of steps."""
+        return self.state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of another."""
         for name, mine in self.state.items():
             mine.copy_(state[name])

@@ -1,15 +1,20 @@
-"""What a learner is: an update rule on batches of transitions. It knows no hierarchy."""
+"""The contract of a learner: an update rule for one action space. It knows no hierarchy."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
+import tyro
 from torch import Tensor, nn
 
+from hrl.execution.modes import Execution
 from hrl.learners.adam import FlatAdam
-from hrl.networks import TaskLinear
+from hrl.networks.layers import TaskLinear, TwinCritic
+from hrl.spaces import Space, action_width
+from hrl.types import UserError
+from hrl.variants import Variant
 
 Metrics = dict[str, Tensor]
 Constraint = Callable[[Tensor, Tensor], Tensor]
@@ -17,7 +22,8 @@ Constraint = Callable[[Tensor, Tensor], Tensor]
 
 
 class Batch(NamedTuple):
-    """B transitions as a learner sees them; inputs are state and command encoded, actions are in [-1, 1]."""
+    """B transitions as a learner sees them. Inputs are the observation and the encoded command; actions are rows of
+    numbers (hrl/spaces.py)."""
 
     inputs: Tensor
     """[B, I]"""
@@ -29,45 +35,167 @@ class Batch(NamedTuple):
     """[B, I]"""
     discount: Tensor
     """[B], γ^duration, or 0 where the task ended (semi-Markov decision process)."""
+    weight: Tensor | None = None
+    """[B] of each transition in the loss; 1 where None."""
+    mask: Tensor | None = None
+    """[B, K] choices that were available; all where None."""
+    next_mask: Tensor | None = None
+    """[B, K] choices that are available at the next decision."""
+    rows: Tensor | None = None
+    """[B] places in the replay, for priorities."""
 
     def split(self, size: int) -> "list[Batch]":
         """Batches of `size` transitions each."""
-        return [Batch(*part) for part in zip(*(x.split(size) for x in self), strict=True)]
+        count = -(-len(self.reward) // size)
+        columns = ([None] * count if x is None else x.split(size) for x in self)
+        return [Batch(*part) for part in zip(*columns, strict=True)]
+
+
+class Build(NamedTuple):
+    """What a learner is built for."""
+
+    inputs: int
+    """I, the width of its inputs."""
+    actions: Space
+    """A Box of [-1, 1], Discrete, MultiDiscrete or MultiBinary, from 0."""
+    name: str = "learner"
+    """The level's name, for error messages."""
+    encoder: nn.Module | None = None
+    """Inputs [B, I] -> features [B, width]; the inputs themselves where None. It has a `width`."""
+    tasks: int = 1
+    """Tasks that the actor keeps apart, with biases of their own."""
+    value_range: tuple[float, float] | None = None
+    """Least and greatest discounted sum of rewards, where they are known."""
+    constraint: Constraint | None = None
+    """Added to the actor's loss."""
+    tuned: frozenset[str] = frozenset()
+    """Hyperparameters that somebody else sets while it learns."""
+    execution: Execution = Execution()
+    """How its formulas are run."""
+
+
+class Exploring(NamedTuple):
+    """How a level explores beyond what its learner draws by itself. Pairs are for the first environment and the last.
+    """
+
+    noise: tuple[float, ...] = (0.0,)
+    """Standard deviation of Gaussian noise on vectors."""
+    random: tuple[float, float] = (0.0, 0.0)
+    """Share of uniformly random decisions."""
+    hold: float = 1.0
+    """Decisions for which a random one is kept, on average."""
+    fraction: float = 0.0
+    """Share of the run over which the share of random decisions falls from 1 to `random`."""
+
+
+Kind = Annotated[str, tyro.conf.arg(name="learner")]
 
 
 @dataclass
-class LearnerConfig:
-    """Hyperparameters of an update rule."""
+class LearnerConfig(Variant, ABC, family=True):
+    """The options of an update rule."""
 
-    lr: float = 1e-3
-    """Learning rate of Adam."""
-    actor_lr: float | None = None
-    """The actor's own learning rate. Default: the same as lr."""
+    on_policy: ClassVar[bool] = False
+    """Whether it learns from a rollout of its own policy, not from a replay."""
+
+    kind: Kind = ""
+    """Update rule: td3, sac, dqn, discrete-sac or ppo. Each has options of its own."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of every network."""
     layer_norm: bool = False
-    """Normalise what each hidden layer gives, in actor and critics."""
-    tasks: int = 1
-    """Tasks that the actor is told apart, by biases of their own; with --…load, each run learns the next."""
-    gamma: float = 0.99
-    """Discount an environment step."""
+    """Normalise the output of each hidden layer."""
+
+    @abstractmethod
+    def build(self, build: Build) -> "Learner":
+        """The learner. Raises UserError where it does not fit the action space."""
+
+    @property
+    def exploring(self) -> Exploring:
+        """How the level explores."""
+        return Exploring()
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        self._require(prefix, ("learning_rate",), lambda x: x > 0, "must be positive, not")
+        if not self.hidden or min(self.hidden) < 1:
+            raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
+
+    def _require(self, prefix: str, names: tuple[str, ...], holds: Callable[[Any], bool], sentence: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise UserError(f"{prefix}{name} {sentence} {value}.")
+
+
+@dataclass
+class ReplayConfig(LearnerConfig):
+    """The options of update rules that learn from a replay."""
+
+    batch_size: int = 256
+    """Transitions per gradient step, of all processes together."""
+    buffer_size: int = 1_000_000
+    """Capacity of the replay, in the level's own transitions."""
+    train_freq: int = 1
+    """Environment steps (of all environments together) from one round of gradient steps to the next."""
+    gradient_steps: int = 1
+    """Gradient steps per round."""
     tau: float = 0.005
     """Share of the online network that enters the target network at each update (Polyak averaging)."""
-    policy_delay: int = 2
-    """Critic updates for each actor and target update (TD3)."""
-    target_noise: float = 0.2
-    """Standard deviation of the target policy's smoothing noise (TD3), in half-ranges of the action."""
-    noise_clip: float = 0.5
-    """Bound of that noise."""
-    entropy: float | None = None
-    """SAC's temperature. Default: learned, for a target entropy of minus the action dimension."""
     huber: bool = False
-    """Huber loss for the critic, instead of squares."""
-    action_l2: float = 0.0
-    """Weight of the mean squared action in the actor's loss (TD3), against saturated actions."""
-    pessimism: float = 1.0
-    """What is bootstrapped of two critics, and SAC's actor climbs: 1 the lesser (published), 0 their mean, and between.
-    The lesser is too low by some part of their disagreement δ, which adds up to δ/(1-γ): most where little was seen."""
+    """Huber loss for the critic instead of the squared error."""
+    random_actions: tuple[float, float] = (0.0, 0.0)
+    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
+    the others lie between, and one alone has their mean."""
+    random_hold: float = 1.0
+    """Exploration: number of decisions for which a random one is kept, on average."""
+
+    @property
+    def exploring(self) -> Exploring:
+        """Random decisions."""
+        return Exploring(random=self.random_actions, hold=self.random_hold)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        super().check(prefix)
+        positive = ("batch_size", "buffer_size", "train_freq", "tau")
+        self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
+        self._require(prefix, ("gradient_steps",), lambda x: x >= 0, "must not be negative, but is")
+        self._require(prefix, ("tau",), lambda x: x <= 1, "must lie between 0 and 1, not at")
+        if not all(0 <= share <= 1 for share in self.random_actions):
+            raise UserError(f"{prefix}random_actions must be two shares between 0 and 1, not {self.random_actions}.")
+        if not self.random_hold >= 1:
+            raise UserError(f"{prefix}random_hold must be at least 1 decision, not {self.random_hold}.")
+
+
+@dataclass
+class ActorCriticConfig(ReplayConfig):
+    """The options that TD3 and SAC share."""
+
+    actor_learning_rate: float | None = None
+    """The actor's step size. Default: the same as the critic's."""
+    min_q_weight: float = 1.0
+    """Bootstrapped value of the two critics: 1 takes the smaller one (published), 0 their mean, values between
+    interpolate. The smaller one is too low by a part of their disagreement δ, which adds up to δ/(1-γ)."""
+    action_noise: tuple[float, ...] = (0.1,)
+    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one for all environments, or
+    that of the first and that of the last."""
+
+    @property
+    def exploring(self) -> Exploring:
+        """Noise, and random decisions."""
+        return super().exploring._replace(noise=self.action_noise)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        super().check(prefix)
+        self._require(prefix, ("actor_learning_rate",), lambda x: x > 0, "must be positive, not")
+        self._require(prefix, ("min_q_weight",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        if len(self.action_noise) not in (1, 2) or min(self.action_noise) < 0:
+            raise UserError(
+                f"{prefix}action_noise must be one or two numbers that are not negative, not {self.action_noise}."
+            )
 
 
 def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
@@ -77,9 +205,15 @@ def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
     return loss.mean(-1).sum()
 
 
-def combine_twin_q(q: Tensor, pessimism: float) -> Tensor:
-    """One value [B] of twins q [2, B]: the lesser (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
-    return q.amin(0) if pessimism == 1 else torch.lerp(q.mean(0), q.amin(0), pessimism)
+def combine_twin_q(q: Tensor, min_weight: float) -> Tensor:
+    """One value [B] of twins q [2, B]: the smaller (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
+    return q.amin(0) if min_weight == 1 else torch.lerp(q.mean(0), q.amin(0), min_weight)
+
+
+def twin_critic(build: Build, config: LearnerConfig) -> TwinCritic:
+    """Fresh critics for vectors of actions."""
+    width = action_width(build.actions)
+    return TwinCritic(build.inputs, width, config.hidden, config.layer_norm, build.encoder)
 
 
 class Learner(nn.Module, ABC):
@@ -88,19 +222,27 @@ class Learner(nn.Module, ABC):
     cycle = 1
     """Updates after which the pattern of what is updated comes again."""
     formulas: tuple[str, ...] = ()
-    """Methods that are pure, and may be compiled."""
+    """Pure methods, which may be compiled."""
+    remembers: tuple[str, ...] = ()
+    """Numbers of each decision that `update` needs, one each: PPO's log-probability and value."""
 
-    def __init__(self, config: LearnerConfig, value_range: tuple[float, float] | None) -> None:
+    def __init__(self, build: Build) -> None:
         super().__init__()
-        self.config = config
-        self.value_range = value_range
+        self.value_range, self.constraint, self.tasks = build.value_range, build.constraint, build.tasks
         self.rate_factor = 1.0
-        self.constraint: Constraint | None = None
-        """Added to the actor's loss, where it is held to more than the critic says."""
+        for name in self.formulas:
+            setattr(self, name, build.execution.formula(getattr(self, name)))
 
     @abstractmethod
-    def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Actions [B, A] in [-1, 1]; sampled with a generator where the policy is stochastic, else its mode."""
+    def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
+        """Actions [..., A] for inputs [..., I]: sampled with a generator where the policy is stochastic, else its mode.
+        `mask` [..., K] says which choices are available."""
+
+    def act_and_note(
+        self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same, and the numbers [...] that the learner `remembers`."""
+        return self.act(inputs, generator, mask), {}
 
     @abstractmethod
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
@@ -108,10 +250,6 @@ class Learner(nn.Module, ABC):
 
         Metrics are tensors, so that no device waits.
         """
-
-    @abstractmethod
-    def mode(self, inputs: Tensor) -> Tensor:
-        """The likeliest action [B, A] in [-1, 1], differentiable."""
 
     def choose_task(self, task: int) -> None:
         """Act and learn with the biases of this task, of several."""
@@ -123,22 +261,6 @@ class Learner(nn.Module, ABC):
     def task(self) -> int:
         """The one whose biases are in force. Waits for the device."""
         return next((int(m.task) for m in self.modules() if isinstance(m, TaskLinear)), 0)
-
-    @abstractmethod
-    def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The actor as a normal distribution: mean and standard deviation [B, A], differentiable."""
-
-    @abstractmethod
-    def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """What a critic step lessens, differentiable also in the batch's rewards and discounts. `noise` [B, A]."""
-
-    @abstractmethod
-    def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """What an actor step lessens. `noise` [B, A]."""
-
-    def constrained(self, loss: Tensor, inputs: Tensor, action: Tensor) -> Tensor:
-        """The actor's loss [()] at these actions [B, A], and what the constraint adds to it."""
-        return loss if self.constraint is None else loss + self.constraint(inputs, action).mean()
 
     def optimisers(self) -> dict[str, FlatAdam]:
         """By attribute name."""
@@ -154,3 +276,27 @@ class Learner(nn.Module, ABC):
     def bound(self, target: Tensor) -> Tensor:
         """Clip bootstrapped targets to what values can be (HAC: [-1/(1-γ), 0])."""
         return target if self.value_range is None else target.clamp(*self.value_range)
+
+
+@runtime_checkable
+class DifferentiableActorCritic(Protocol):
+    """What tuning, learned rewards and protection need beside the contract of a learner."""
+
+    actor_optimiser: FlatAdam
+    critic_optimiser: FlatAdam
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        """The likeliest action [B, A] in [-1, 1], differentiable."""
+
+    def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The actor as a normal distribution: mean and standard deviation [B, A], differentiable."""
+
+    def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """The critic's loss, differentiable also in the batch's rewards and discounts. `noise` [B, A]."""
+
+    def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
+        """The actor's loss. `noise` [B, A]."""
+
+
+Choice = Annotated[LearnerConfig, tyro.conf.arg(name="")]
+"""A field of a configuration that holds a learner's options; on the command line they stand beside the field."""

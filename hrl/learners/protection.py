@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from hrl.functional import call
+from hrl.networks.functional import call
 from hrl.learners.adam import FlatAdam, views
-from hrl.learners.base import Learner
-from hrl.networks import TaskLinear
+from hrl.learners.base import DifferentiableActorCritic, Learner
+from hrl.networks.layers import TaskLinear
 from hrl.types import UserError
 
 CHUNK = 64
@@ -172,7 +172,7 @@ class PackNet(Protection):
 
     def __init__(self, learner: Learner, config: ProtectConfig) -> None:
         super().__init__(learner, config)
-        self.tasks = learner.config.tasks
+        self.tasks = learner.tasks
         self.register_buffer("owner", self.owners(0))
         self.shared = [
             x.dim() > 1 and not owned for x, owned in zip(self.optimiser.parameters, self.owned, strict=True)
@@ -228,7 +228,9 @@ class PackNet(Protection):
 PROTECTIONS: dict[str, type[Protection]] = {"l2": Anchored, "ewc": EWC, "packnet": PackNet}
 
 
-def protect(learner: Learner, config: ProtectConfig) -> None:
-    """Give a learner its protection, as a part of its networks."""
+def protect(learner: Learner, config: ProtectConfig, name: str) -> None:
+    """Give a learner its protection, as a part of its networks. Raises UserError where it has no Gaussian actor."""
     if config.by != "nothing":
+        if not isinstance(learner, DifferentiableActorCritic):
+            raise UserError(f"--{name}.protect guards an actor of vectors: use td3 or sac.")
         learner.protection = PROTECTIONS[config.by](learner, config)

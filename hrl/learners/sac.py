@@ -2,16 +2,43 @@
 
 import math
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, combine_twin_q, regression
-from hrl.networks import TwinCritic, mlp, polyak_update
+from hrl.learners.base import ActorCriticConfig, Batch, Build, Kind, Learner, Metrics, combine_twin_q, regression, twin_critic
+from hrl.learners.fitting import require_box
+from hrl.networks.layers import mlp, polyak_update, width_of
+from hrl.spaces import action_width
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+@dataclass
+class SACConfig(ActorCriticConfig):
+    """SAC's options."""
+
+    kind: Kind = "sac"
+    learning_rate: float = 3e-4
+    """Step size of Adam."""
+    action_noise: tuple[float, ...] = (0.0,)
+    """Exploration: standard deviation of Gaussian noise beyond the policy's own, in half-ranges of the action; one for
+    all environments, or that of the first and that of the last."""
+    ent_coef: float | None = None
+    """Temperature. Default: learned, for a target entropy of minus the action dimension."""
+
+    def build(self, build: Build) -> "SAC":
+        """The learner. Raises UserError where actions are no Box."""
+        require_box(build, self.kind)
+        return SAC(build, self)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        super().check(prefix)
+        self._require(prefix, ("ent_coef",), lambda x: x >= 0, "must not be negative, but is")
 
 
 class SAC(Learner):
@@ -19,56 +46,51 @@ class SAC(Learner):
 
     formulas = ("target", "critic_loss", "actor_loss")
 
-    def __init__(
-        self,
-        input_dim: int,
-        action_dim: int,
-        config: LearnerConfig,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
+    def __init__(self, build: Build, config: SACConfig) -> None:
         # An entropy bonus leaves no bound on values.
-        super().__init__(config, None)
-        self.actor = mlp(input_dim, config.hidden, 2 * action_dim, config.tasks, layer_norm=config.layer_norm)
-        self.critic = TwinCritic(input_dim, action_dim, config.hidden, config.layer_norm)
+        super().__init__(build._replace(value_range=None))
+        self.config = config
+        self.action_dim = action_width(build.actions)
+        width = width_of(build.encoder, build.inputs)
+        self.actor = mlp(width, config.hidden, 2 * self.action_dim, build.tasks, layer_norm=config.layer_norm)
+        self.critic = twin_critic(build, config)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.action_dim = action_dim
-        self.learned = config.entropy is None
-        alpha = 1.0 if config.entropy is None else config.entropy
-        # exp(-inf) = 0: without a bonus for entropy.
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha) if alpha > 0 else -math.inf))
-        self.target_entropy = -float(action_dim)
-        self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_lr or config.lr)
-        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.lr)
-        self.alpha_optimiser = FlatAdam([self.log_alpha], config.lr)
+        self.log_alpha = temperature(config.ent_coef)
+        self.learned = config.ent_coef is None and "ent_coef" not in build.tuned
+        self.target_entropy = -float(self.action_dim)
+        self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_learning_rate or config.learning_rate)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.learning_rate)
+        self.alpha_optimiser = FlatAdam([self.log_alpha], config.learning_rate)
 
     @torch.no_grad()
-    def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+    def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
         """A sample of π(·|s), or its mode without a generator."""
         if generator is None:
             return self.mode(inputs)
+        features = self.critic.features(inputs)
         shape = (*inputs.shape[:-1], self.action_dim)
-        return self.sample(inputs, torch.randn(shape, generator=generator, device=inputs.device))[0]
+        return self.sample(features, torch.randn(shape, generator=generator, device=inputs.device))[0]
 
     def mode(self, inputs: Tensor) -> Tensor:
         """tanh(μ(s)), differentiable."""
-        return self.actor(inputs).chunk(2, -1)[0].tanh()
+        return self.actor(self.critic.features(inputs)).chunk(2, -1)[0].tanh()
 
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """N(μ(s), σ(s)), before the tanh."""
-        mean, log_std = self.actor(inputs).chunk(2, -1)
+        mean, log_std = self.actor(self.critic.features(inputs)).chunk(2, -1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
 
     def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """As `update_critic`."""
+        """The critic's loss, as in `update_critic`."""
         return self.critic_loss(batch, self.target(batch, noise))[0]
 
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """As in `update_actor_and_temperature`, differentiable in the temperature too."""
+        """The actor's loss, differentiable in the temperature too."""
         return self.actor_loss(batch, noise, self.log_alpha.exp())[0]
 
-    def sample(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """a = tanh(u), u = μ + σ noise, and log π(a|s) with the change of variables (appendix C)."""
-        mean, log_std = self.actor(inputs).chunk(2, -1)
+        mean, log_std = self.actor(features).chunk(2, -1)
         log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         u = mean + log_std.exp() * noise
         log_gauss = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
@@ -103,10 +125,11 @@ class SAC(Learner):
         return metrics
 
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s'), or less pessimistic."""
+        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s'), or nearer the mean of the two."""
         with torch.no_grad():
-            next_action, log_prob = self.sample(batch.next_inputs, noise)
-            next_value = combine_twin_q(self.target_critic(batch.next_inputs, next_action), self.config.pessimism)
+            next_action, log_prob = self.sample(self.critic.features(batch.next_inputs), noise)
+            q = self.target_critic(batch.next_inputs, next_action)
+            next_value = combine_twin_q(q, self.config.min_q_weight)
         return batch.reward + batch.discount * (next_value - self.log_alpha.exp() * log_prob)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,8 +138,18 @@ class SAC(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), or less pessimistic, and the constraint; log π [B]."""
-        action, log_prob = self.sample(batch.inputs, noise)
-        value = combine_twin_q(self.critic(batch.inputs, action), self.config.pessimism)
+        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), or nearer the mean, and the constraint; log π [B]. Encoders
+        learn from the critic alone."""
+        features = self.critic.features(batch.inputs).detach()
+        action, log_prob = self.sample(features, noise)
+        value = combine_twin_q(self.critic.of_features(features, action), self.config.min_q_weight)
         loss = (alpha * log_prob - value).mean()
-        return self.constrained(loss, batch.inputs, action), log_prob.detach()
+        if self.constraint is not None:
+            loss = loss + self.constraint(batch.inputs, action).mean()
+        return loss, log_prob.detach()
+
+
+def temperature(fixed: float | None) -> nn.Parameter:
+    """log α: 0 where it is learned. exp(-inf) = 0 is without a bonus for entropy."""
+    alpha = 1.0 if fixed is None else fixed
+    return nn.Parameter(torch.tensor(math.log(alpha) if alpha > 0 else -math.inf))

@@ -1,13 +1,45 @@
 """TD3: twin delayed deep deterministic policy gradient (Fujimoto, van Hoof, Meger 2018)."""
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics, combine_twin_q, regression
-from hrl.networks import TwinCritic, mlp, polyak_update
+from hrl.learners.base import ActorCriticConfig, Batch, Build, Kind, Learner, Metrics, combine_twin_q, regression, twin_critic
+from hrl.learners.fitting import require_box
+from hrl.networks.layers import mlp, polyak_update, width_of
+from hrl.spaces import action_width
+
+
+@dataclass
+class TD3Config(ActorCriticConfig):
+    """TD3's options."""
+
+    kind: Kind = "td3"
+    policy_delay: int = 2
+    """Critic updates for each actor and target update."""
+    target_noise: float = 0.2
+    """Standard deviation of the target policy's smoothing noise, in half-ranges of the action."""
+    noise_clip: float = 0.5
+    """Bound of that noise."""
+    action_l2: float = 0.0
+    """Weight of the mean squared action in the actor's loss, against saturated actions."""
+    clip_values: bool = True
+    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+
+    def build(self, build: Build) -> "TD3":
+        """The learner. Raises UserError where actions are no Box."""
+        require_box(build, self.kind)
+        return TD3(build if self.clip_values else build._replace(value_range=None), self)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        super().check(prefix)
+        self._require(prefix, ("policy_delay",), lambda x: x > 0, "must be positive, not")
+        names = ("target_noise", "noise_clip", "action_l2")
+        self._require(prefix, names, lambda x: x >= 0, "must not be negative, but is")
 
 
 class TD3(Learner):
@@ -15,30 +47,25 @@ class TD3(Learner):
 
     formulas = ("target", "critic_loss", "actor_loss")
 
-    def __init__(
-        self,
-        input_dim: int,
-        action_dim: int,
-        config: LearnerConfig,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        super().__init__(config, value_range)
-        self.cycle = config.policy_delay
-        self.actor = mlp(input_dim, config.hidden, action_dim, config.tasks, layer_norm=config.layer_norm)
-        self.critic = TwinCritic(input_dim, action_dim, config.hidden, config.layer_norm)
+    def __init__(self, build: Build, config: TD3Config) -> None:
+        super().__init__(build)
+        self.config, self.cycle = config, config.policy_delay
+        width, actions = width_of(build.encoder, build.inputs), action_width(build.actions)
+        self.actor = mlp(width, config.hidden, actions, build.tasks, layer_norm=config.layer_norm)
+        self.critic = twin_critic(build, config)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_lr or config.lr)
-        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.lr)
+        self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_learning_rate or config.learning_rate)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.learning_rate)
 
     @torch.no_grad()
-    def act(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+    def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
         """π(s) in [-1, 1]."""
         return self.mode(inputs)
 
     def mode(self, inputs: Tensor) -> Tensor:
         """π(s), differentiable."""
-        return self.actor(inputs).tanh()
+        return self.actor(self.critic.features(inputs)).tanh()
 
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """N(π(s), 1)."""
@@ -46,7 +73,7 @@ class TD3(Learner):
         return mean, torch.ones_like(mean)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """One critic step, and every `policy_delay`-th time one actor step and the targets' tracking."""
+        """One critic step, and every `policy_delay`-th time one actor step and one step of the target networks."""
         metrics = self.update_critic(batch, generator)
         if (number + 1) % self.config.policy_delay == 0:
             metrics |= self.update_actor(batch)
@@ -68,20 +95,21 @@ class TD3(Learner):
         return {"actor_loss": loss.detach(), "actor_grad_norm": norm}
 
     def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """As `update_critic`."""
+        """The critic's loss, as in `update_critic`."""
         return self.critic_loss(batch, self.target(batch, noise))[0]
 
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """As `update_actor`; no noise is needed."""
+        """The actor's loss, as in `update_actor`; no noise is needed."""
         return self.actor_loss(batch)
 
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c), or less pessimistic."""
+        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c), or nearer the mean of the two."""
         c = self.config
         with torch.no_grad():
             smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
-            next_action = (self.target_actor(batch.next_inputs).tanh() + smoothing).clamp(-1.0, 1.0)
-            next_value = combine_twin_q(self.target_critic(batch.next_inputs, next_action), c.pessimism)
+            features = self.target_critic.features(batch.next_inputs)
+            next_action = (self.target_actor(features).tanh() + smoothing).clamp(-1.0, 1.0)
+            next_value = combine_twin_q(self.target_critic.of_features(features, next_action), c.min_q_weight)
         return self.bound(batch.reward + batch.discount * next_value)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,8 +118,9 @@ class TD3(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch) -> Tensor:
-        """-Q₁(s, π(s)), the squared action's weight, and the constraint."""
-        action = self.actor(batch.inputs).tanh()
-        value = self.critic.first(batch.inputs, action)
+        """-Q₁(s, π(s)), the squared action's weight, and the constraint. Encoders learn from the critic alone."""
+        features = self.critic.features(batch.inputs).detach()
+        action = self.actor(features).tanh()
+        value = self.critic.first(features, action)
         loss = -value.mean() + self.config.action_l2 * action.square().mean()
-        return self.constrained(loss, batch.inputs, action)
+        return loss if self.constraint is None else loss + self.constraint(batch.inputs, action).mean()

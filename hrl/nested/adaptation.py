@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from hrl.functional import call
+from hrl.networks.functional import call
 from hrl.learners.policy_gradient import Trajectories, dice, score, surrogate
 from hrl.nested.inner import Descent, parameters
 from hrl.nested.optimisers import SGD

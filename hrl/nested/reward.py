@@ -8,6 +8,7 @@ level's own, says on the next batch how good the actor has become:
     η ← η + β ∇_η Q_task(s, π_θ'(s))
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,10 +18,12 @@ from torch.func import functional_call
 
 from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
-from hrl.level import Level
+from hrl.learners.base import DifferentiableActorCritic
+from hrl.hierarchy.level import Level
 from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
-from hrl.networks import mlp
-from hrl.replay.transitions import Transitions
+from hrl.networks.layers import mlp
+from hrl.memory.transitions import Transitions
+from hrl.state import gather, restore
 from hrl.types import UserError
 
 
@@ -93,18 +96,15 @@ class LearnedReward:
     """Learns a level's intrinsic reward while the level learns on it."""
 
     def __init__(self, level: Level, config: IntrinsicConfig) -> None:
-        config.check()
         self.level, self.config = level, config
-        fields = level.replay.fields
-        inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
+        inputs, action = (level.memory.width(name) for name in ("state", "action"))
         with level.gamma.device:
             self.net = IntrinsicReward(inputs + level.command.input_dim, action, config.scale, config.hidden)
         self.optimiser = FlatAdam(self.net.parameters(), config.lr)
         self.trial, self.judge = DifferentiableUpdate(level), OuterCritic(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)
-        level.shaping, level.judged_by_task = self.reward, True
+        self.shaping = self.reward
         self.learner = cast(Any, level.learner)
-        self.learner.value_range = None  # the reward is no longer known beforehand
 
     @torch.no_grad()
     def reward(self, inputs: Tensor, action: Tensor) -> Tensor:
@@ -141,18 +141,33 @@ class LearnedReward:
         batch = self.judge.batch(following)
         return -self.judge(batch, self.trial.call("mode", actor, batch.inputs))
 
-    def optimisers(self) -> list[FlatAdam]:
-        """Averaged over the processes of a run."""
-        return [self.optimiser, self.judge.optimiser]
-
-    def tensors(self) -> Params:
-        """By name, for a checkpoint."""
-        tensors = {f"reward.{name}": x for name, x in self.net.state_dict().items()}
-        tensors |= {f"adam.{name}": x for name, x in self.optimiser.state.items()}
-        return tensors | self.judge.tensors() | {"skipped": self.skipped}
+    def state_dict(self) -> Params:
+        """The reward, its optimiser, and the value head."""
+        parts = {"reward": self.net, "adam": self.optimiser, "judge": self.judge}
+        return gather(parts) | {"skipped": self.skipped}
 
     @torch.no_grad()
-    def load_tensors(self, tensors: Params) -> None:
-        """Take over what `tensors` gave."""
-        for name, mine in self.tensors().items():
-            mine.copy_(tensors[name])
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of another."""
+        restore({"reward": self.net, "adam": self.optimiser, "judge": self.judge}, state)
+        self.skipped.copy_(state["skipped"])
+
+
+@dataclass(frozen=True)
+class LearnsReward:
+    """Makes the learned reward of a level."""
+
+    config: IntrinsicConfig
+    tunes: tuple[str, ...] = ("reward",)
+
+    def __call__(self, level: Level) -> LearnedReward:
+        """Raises UserError where the level's learner cannot be differentiated through."""
+        if not isinstance(level.learner, DifferentiableActorCritic):
+            raise UserError(f"The {level.name} level's learned reward differentiates through updates: use td3 or sac.")
+        return LearnedReward(level, self.config)
+
+
+def learned_reward(config: IntrinsicConfig) -> LearnsReward:
+    """What makes a level's learned reward. Raises UserError for invalid values."""
+    config.check()
+    return LearnsReward(config)

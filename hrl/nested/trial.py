@@ -1,21 +1,23 @@
 """A level's update on trial: the learner's own steps as functions of what an outer level chooses, and their judge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hrl.functional import call
+from hrl.networks.functional import call
+from hrl.execution.processes import average_over_processes
 from hrl.learners.adam import FlatAdam, views
 from hrl.learners.base import Batch, Metrics, regression
-from hrl.level import Level
+from hrl.hierarchy.level import Level
 from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import FunctionalAdam, Hyper
 from hrl.nested.outer import slope_error
 from hrl.nested.trees import cosine
-from hrl.networks import TwinCritic, polyak_update
-from hrl.replay.transitions import Transitions
+from hrl.networks.layers import TwinCritic, polyak_update
+from hrl.memory.transitions import Transitions
+from hrl.state import gather, restore
 from hrl.types import UserError
 
 Params = dict[str, Tensor]
@@ -77,14 +79,14 @@ class OuterCritic:
 
     def __init__(self, level: Level, gamma: float, horizon: int = 1) -> None:
         self.level, self.gamma, self.horizon = level, level.gamma.new_tensor(gamma), horizon
-        fields, c = level.replay.fields, level.config
-        inputs, action = (x.stop - x.start for x in (fields["state"], fields["action"]))
+        c = level.config.off_policy
+        inputs, action = (level.memory.width(name) for name in ("state", "action"))
         with level.gamma.device:
             self.value, self.slow = (
                 TwinCritic(inputs + level.command.input_dim, action, c.hidden, c.layer_norm) for _ in range(2)
             )
         self.slow.load_state_dict(self.value.state_dict())
-        self.optimiser = FlatAdam(self.value.parameters(), c.lr)
+        self.optimiser = FlatAdam(self.value.parameters(), c.learning_rate)
 
     def __call__(self, batch: Batch, action: Tensor) -> Tensor:
         """The mean value of these actions."""
@@ -101,14 +103,14 @@ class OuterCritic:
             action = self.level.learner.act(batch.next_inputs, None)
             target = batch.reward + batch.discount * self.slow(batch.next_inputs, action).amin(0)
         self.optimiser.minimise(regression(self.value(batch.inputs, batch.action), target, False))
-        polyak_update(self.slow, self.value, self.level.config.tau)
+        polyak_update(self.slow, self.value, self.level.config.off_policy.tau)
 
     def _long(self, size: int, generator: torch.Generator) -> Batch:
         """`horizon` steps on from drawn places: Σ γ^i r_i, and the value at the end or where the episode ends.
 
         As they were taken, by whatever policy then: rewards that come late are seen, and not corrected for.
         """
-        replay, level = self.level.replay, self.level
+        replay, level = self.level.memory, self.level
         rows = replay.draw(size, generator)
         length = (replay.end(rows) - rows.row).clamp_max(self.horizon)
         ahead = torch.arange(self.horizon, device=length.device).unsqueeze(-1)
@@ -126,12 +128,13 @@ class OuterCritic:
             discount=self.gamma**length * ~over,
         )
 
-    def tensors(self) -> Params:
-        """By name, for a checkpoint."""
-        tensors = {f"judge_adam.{name}": x for name, x in self.optimiser.state.items()}
-        for part in ("value", "slow"):
-            tensors |= {f"judge.{part}.{name}": x for name, x in getattr(self, part).state_dict().items()}
-        return tensors
+    def state_dict(self) -> Params:
+        """Both networks and the optimiser."""
+        return gather({"value": self.value, "slow": self.slow, "adam": self.optimiser})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of another."""
+        restore({"value": self.value, "slow": self.slow, "adam": self.optimiser}, state)
 
 
 @torch.no_grad()
@@ -142,8 +145,7 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
     """
     for place, g in zip(views(optimiser.gradient, optimiser.parameters), gradient, strict=True):
         place.copy_(g)
-    if optimiser.average is not None:
-        optimiser.average(optimiser.gradient)
+    average_over_processes(optimiser.gradient)
     length = torch.linalg.vector_norm(optimiser.gradient)
     usable = length.isfinite()
     optimiser.gradient.copy_(torch.where(usable, optimiser.gradient * (limit / length.clamp_min(limit)), 0.0))

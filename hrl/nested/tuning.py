@@ -7,7 +7,7 @@ the logarithm of its horizon 1 / (1 - γ).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
-from hrl.level import Level
+from hrl.learners.base import DifferentiableActorCritic
+from hrl.hierarchy.level import Level
 from hrl.nested.optimisers import Hyper
 from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
-from hrl.replay.rewards import StepRewards
-from hrl.replay.transitions import Transitions
+from hrl.hierarchy.relabelling.rewards import StepRewards
+from hrl.memory.transitions import Transitions
+from hrl.state import gather, restore
 from hrl.types import UserError
 
 
@@ -58,10 +60,9 @@ class TunedParameter:
 
     def raw(self, level: Level) -> float:
         """Where it begins."""
-        c = level.config
         if self.name == "gamma":
-            return -math.log1p(-c.gamma)
-        return math.log(c.lr if self.name == "lr" else c.entropy or 1.0)
+            return -math.log1p(-level.config.gamma)
+        return math.log(getattr(level.config.learner, self.name) or 1.0)
 
     def bounds(self, raw: float) -> tuple[float, float]:
         """How far it may go: a discount's horizon from 1 to 10,000 steps, the others a thousand times up or down."""
@@ -72,36 +73,53 @@ class TunedParameter:
         return 1 - (-raw).exp() if self.name == "gamma" else raw.exp()
 
 
-KNOBS = ("lr", "gamma", "entropy")
+KNOBS = ("learning_rate", "gamma", "ent_coef")
 
 
-def tune(levels: Sequence[Level], names: Sequence[str], config: TuneConfig) -> None:
-    """Give levels their tuners. `names` are `low.lr`, `low.gamma`; `lr` alone where there is one level.
+def tuned_by_name(level: str, levels: Sequence[str], names: Sequence[str], config: TuneConfig) -> list[Any]:
+    """What makes a level's tuner, if any of its hyperparameters is named. `names` are `low.learning_rate`,
+    `low.gamma`; `gamma` alone where there is one level.
 
-    Raises UserError for a name that is none, or that this level's learner does not have.
+    Raises UserError for a name that is none.
     """
     config.check()
-    chosen: dict[str, list[str]] = {}
+    chosen = []
     for name in names:
         owner, _, knob = name.rpartition(".")
-        owner = owner or (levels[0].name if len(levels) == 1 else "")
-        if knob not in KNOBS or owner not in {level.name for level in levels}:
-            given = [f"{level.name}.{k}" if len(levels) > 1 else k for level in levels for k in KNOBS]
+        owner = owner or (levels[0] if len(levels) == 1 else "")
+        if knob not in KNOBS or owner not in levels:
+            given = [f"{one}.{k}" if len(levels) > 1 else k for one in levels for k in KNOBS]
             raise UserError(f"--tune {name} is no hyperparameter that can be tuned; there are {', '.join(given)}.")
-        chosen.setdefault(owner, []).append(knob)
-    for level in levels:
-        if knobs := chosen.get(level.name):
-            if "entropy" in knobs and not hasattr(level.learner, "log_alpha"):
-                raise UserError(f"--tune {level.name}.entropy: only SAC has a temperature; set its learner to sac.")
-            if "entropy" in knobs and level.config.entropy == 0:
-                raise UserError(f"--tune {level.name}.entropy starts from a temperature above 0, not from 0.")
-            if "gamma" in knobs and level.period > 1 and not any(isinstance(r, StepRewards) for r in level.relabels):
-                raise UserError(f"--tune {level.name}.gamma: this level stores the rewards of its steps discounted.")
-            if "gamma" in knobs and not 0 < level.config.gamma < 1:
-                raise UserError(f"--tune {level.name}.gamma must begin between 0 and 1, not at {level.config.gamma}.")
-            if "lr" in knobs and (level.config.schedule != "constant" or level.config.warmup):
-                raise UserError(f"--tune {level.name}.lr: a learning rate that is tuned has no schedule or warm-up.")
-            level.tuners.append(Tuning(level, knobs, config))
+        if owner == level:
+            chosen.append(knob)
+    return [TunedHyperparameters(tuple(chosen), config)] if chosen else []
+
+
+@dataclass(frozen=True)
+class TunedHyperparameters:
+    """Makes the tuner of these hyperparameters of a level."""
+
+    tunes: tuple[str, ...]
+    config: TuneConfig
+
+    def __call__(self, level: Level) -> "Tuning":
+        """Raises UserError where the level's learner does not have them."""
+        c, knobs = level.config, self.tunes
+        if not isinstance(level.learner, DifferentiableActorCritic):
+            raise UserError(f"--tune {level.name}.{knobs[0]} differentiates through updates: use td3 or sac.")
+        if "ent_coef" in knobs and not hasattr(level.learner, "log_alpha"):
+            raise UserError(f"--tune {level.name}.ent_coef: only SAC has a temperature; set its learner to sac.")
+        if "ent_coef" in knobs and getattr(c.learner, "ent_coef", None) == 0:
+            raise UserError(f"--tune {level.name}.ent_coef starts from a temperature above 0, not from 0.")
+        if "gamma" in knobs and level.period > 1 and not any(isinstance(r, StepRewards) for r in level.relabels):
+            raise UserError(f"--tune {level.name}.gamma: this level stores the rewards of its steps discounted.")
+        if "gamma" in knobs and not 0 < c.gamma < 1:
+            raise UserError(f"--tune {level.name}.gamma must begin between 0 and 1, not at {c.gamma}.")
+        if "learning_rate" in knobs and (c.schedule != "constant" or c.warmup):
+            raise UserError(
+                f"--tune {level.name}.learning_rate: a learning rate that is tuned has no schedule or warm-up."
+            )
+        return Tuning(level, knobs, self.config)
 
 
 class Tuning:
@@ -122,12 +140,10 @@ class Tuning:
             else level.config.gamma
         )
         self.trial, self.judge = DifferentiableUpdate(level), OuterCritic(level, reference)
-        self.ratio = (level.config.actor_lr or level.config.lr) / level.config.lr
+        rates = cast(Any, level.config.learner)
+        self.ratio = (rates.actor_learning_rate or rates.learning_rate) / rates.learning_rate
         self.skipped = torch.zeros_like(level.gamma)
-        if "entropy" in knobs:
-            self.learner.learned = False
-        if "gamma" in knobs:
-            self.learner.value_range = None  # known for one discount only
+        self.shaping = None
         self._apply()
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
@@ -150,10 +166,10 @@ class Tuning:
     def _outer(self, raw: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
         """How good critic and actor are on the next batch after trial updates on this one."""
         values = {name: TunedParameter(name).value(x) for name, x in raw.items()}
-        extra = {"log_alpha": values["entropy"].log()} if "entropy" in values else {}
+        extra = {"log_alpha": values["ent_coef"].log()} if "ent_coef" in values else {}
         rates: dict[str, Hyper] = {}
-        if "lr" in values:
-            rates = {"critic": values["lr"], "actor": values["lr"] * self.ratio}
+        if "learning_rate" in values:
+            rates = {"critic": values["learning_rate"], "actor": values["learning_rate"] * self.ratio}
         critic, actor = self.trial.updated(self.level.batch(now, values.get("gamma")), noise, rates, extra, steps)
         error = self.trial.call("critic_objective", critic, self.level.batch(following, self.judge.gamma), noise[1])
         batch = self.judge.batch(following)
@@ -172,25 +188,22 @@ class Tuning:
         values = self.values()
         if "gamma" in values:
             self.level.gamma.copy_(values["gamma"])
-        if "entropy" in values:
-            self.learner.log_alpha.copy_(values["entropy"].log())
-        if "lr" in values:
+        if "ent_coef" in values:
+            self.learner.log_alpha.copy_(values["ent_coef"].log())
+        if "learning_rate" in values:
             for name, optimiser in self.learner.optimisers().items():
-                optimiser.lr.copy_(values["lr"] * (self.ratio if name.startswith("actor") else 1.0))
+                optimiser.lr.copy_(values["learning_rate"] * (self.ratio if name.startswith("actor") else 1.0))
 
-    def optimisers(self) -> list[FlatAdam]:
-        """Averaged over the processes of a run."""
-        return [self.optimiser, self.judge.optimiser]
-
-    def tensors(self) -> Params:
-        """By name, for a checkpoint."""
-        tensors = {f"raw.{knob.name}": x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
-        tensors |= {f"adam.{name}": x for name, x in self.optimiser.state.items()}
-        return tensors | self.judge.tensors() | {"skipped": self.skipped}
+    def state_dict(self) -> Params:
+        """Hyperparameters, their optimiser, and the value head."""
+        raw = {f"raw.{knob.name}": x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
+        return raw | gather({"adam": self.optimiser, "judge": self.judge}) | {"skipped": self.skipped}
 
     @torch.no_grad()
-    def load_tensors(self, tensors: Params) -> None:
-        """Take over what `tensors` gave."""
-        for name, mine in self.tensors().items():
-            mine.copy_(tensors[name])
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of another."""
+        for knob, x in zip(self.knobs, self.raw, strict=True):
+            x.copy_(state[f"raw.{knob.name}"])
+        restore({"adam": self.optimiser, "judge": self.judge}, state)
+        self.skipped.copy_(state["skipped"])
         self._apply()

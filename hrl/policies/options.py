@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrl.networks import mlp
+from hrl.networks.layers import mlp
 from hrl.policies.base import choose, gather_actions, xavier
 
 SURE = 30.0

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrl.commands import Subgoal
+from hrl.hierarchy.commands import Subgoal
 from hrl.policies.flat import Gaussian
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = {
-    "lr": "learning rate", "gamma": "discount", "batch_size": "batch size", "hidden": "hidden layers",
-    "learner": "learner", "every": "steps per update",
+    "learning_rate": "learning rate", "gamma": "discount", "batch_size": "batch size", "hidden": "hidden layers",
+    "learner": "learner", "train_freq": "steps per update",
 }  # fmt: skip
 """Options of a level, and what they are called."""
 NONE = "-"

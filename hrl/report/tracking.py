@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hrl.level import Level
+from hrl.hierarchy.level import Level
 
 PROBES = 256
 """Situations that decisions are compared on."""
@@ -44,7 +44,7 @@ class Tracking:
             moved, below = metrics.get(f"{slow.name}/drift"), metrics.get(f"{fast.name}/drift")
             if moved is not None and below and fast.learns_at(steps):
                 metrics[f"{slow.name}/drift_ratio"] = moved / below
-                advice = f"lower --timescale.ratio or --{slow.name}.lr"
+                advice = f"lower --timescale.ratio or --{slow.name}.learning-rate"
                 self._warn(
                     moved > below,
                     f"The {slow.name} level's decisions keep moving faster than the {fast.name} level's "
@@ -60,9 +60,9 @@ class Tracking:
     def _drift(self, level: Level, steps: int) -> float | None:
         before = self._before.get(level.name)
         moved = None if before is None else float((level.decide(*before[:2]) - before[2]).abs().mean())
-        if int(level.replay.cursor.sum()):
-            generator = torch.Generator(level.replay.device).manual_seed(steps)  # the run's own stays untouched
-            seen = level.replay.read(level.replay.draw(PROBES, generator))
+        if int(level.memory.cursor.sum()):
+            generator = torch.Generator(level.memory.device).manual_seed(steps)  # the run's own stays untouched
+            seen = level.memory.read(level.memory.draw(PROBES, generator))
             self._before[level.name] = seen["state"], seen["target"], level.decide(seen["state"], seen["target"])
         return moved
 
@@ -78,8 +78,8 @@ class Tracking:
 def learns_nothing(level: Level, total_steps: int) -> str | None:
     """A sentence where a level's first update would come too late."""
     first = level.timescale.starts + level.timescale.every
-    end = min(total_steps, level.config.until or total_steps)
+    end = min(total_steps, level.config.learning_stops or total_steps)
     if level.config.frozen or first < end:
         return None
-    why = f"the run ends at {end:,}" if end == total_steps else f"{level.name}.until is {end:,}"
+    why = f"the run ends at {end:,}" if end == total_steps else f"{level.name}.learning_stops is {end:,}"
     return f"The {level.name} level learns nothing: its first update would come after {first:,} steps, and {why}."

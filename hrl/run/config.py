@@ -1,6 +1,7 @@
 """Configuration dataclasses from plain values (presets, stored runs). Nothing is evaluated, unknown names are told."""
 
 import difflib
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hrl.types import UserError
+from hrl.variants import Variant
 
 C = TypeVar("C")
 
@@ -21,18 +23,68 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
         raise UserError(f"{source} must map options to values, not be {_short(values)}.")
     hints = get_type_hints(type(config))
     known = [f.name for f in fields(config)]  # type: ignore[arg-type]
-    changes = {}
+    changes: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}  # options of variants, which may stand beside the variant
     for name, value in values.items():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise UserError(f"{source} has no option {name!r}.{hint}")
-        current = getattr(config, name)
-        if is_dataclass(current) and isinstance(value, Mapping):
-            changes[name] = updated(current, value, f"{source}: {name}")
+        owner = name if isinstance(getattr(config, name, None), Variant) else variant_with(config, name, values, source)
+        if owner is not None:
+            chosen = value if isinstance(value, Mapping) else {"kind" if owner == name else name: value}
+            parts.setdefault(owner, {}).update(chosen)
+        elif name not in known:
+            raise UserError(f"{source} has no option {name!r}.{_hint(name, known)}")
         else:
-            changes[name] = coerced(value, hints[name], f"{source}: {name}")
+            current = getattr(config, name)
+            nested = is_dataclass(current) and isinstance(value, Mapping)
+            where = f"{source}: {name}"
+            changes[name] = updated(current, value, where) if nested else coerced(value, hints[name], where)
+    for name, given in parts.items():
+        where = f"{source}: {name}"
+        variant = getattr(config, name).switched(given.pop("kind", getattr(config, name).kind), where)
+        changes[name] = updated(variant, given, where)
     return replace(config, **changes)  # type: ignore[type-var]
+
+
+def variant_with(config: Any, option: str, values: Mapping[str, Any], source: str) -> str | None:
+    """The field that holds a variant to which this option belongs. Raises UserError where it belongs to another kind
+    than the one chosen."""
+    if option in {f.name for f in fields(config)}:
+        return None
+    for field in fields(config):
+        current = getattr(config, field.name)
+        if isinstance(current, Variant) and (owners := current.owners(option)):
+            chosen = values.get(field.name, current.kind)
+            kind = chosen.get("kind", current.kind) if isinstance(chosen, Mapping) else chosen
+            if kind in owners or kind not in current.kinds:
+                return field.name
+            raise UserError(
+                f"{source}: {option} is an option of {' and '.join(owners)}, but the {field.name} is {kind}."
+            )
+    return None
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as plain values, from which `updated` makes it again."""
+    return json.loads(json.dumps(_flattened(config), default=str))
+
+
+def _flattened(config: Any) -> Any:
+    """Dataclasses as dictionaries; the options of a variant stand beside its name, as on the command line."""
+    if not is_dataclass(config) or isinstance(config, type):
+        return config
+    values: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Variant):
+            options = _flattened(value)
+            values |= {field.name: options.pop("kind"), **options}
+        else:
+            values[field.name] = _flattened(value)
+    return values
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def coerced(value: Any, kind: Any, where: str) -> Any:

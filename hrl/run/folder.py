@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from hrl.execution import Mode
+from hrl.execution.modes import Mode
 from hrl.run.checkpoint import Checkpoints
 from hrl.types import UserError
 from hrl.version import __version__
@@ -200,11 +200,6 @@ def _sum(content: dict[str, Any]) -> str:
     """A checksum of a configuration, its own left out."""
     plain = {key: x for key, x in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def as_json(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as JSON values."""
-    return json.loads(json.dumps(asdict(config), default=str))
 
 
 def _versions() -> dict[str, str]:

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrl.clock import FRESH, ActiveCommand
-from hrl.commands import Subgoal
-from hrl.hierarchy import Hierarchy, Memory
+from hrl.hierarchy.clock import FRESH, ActiveCommand
+from hrl.hierarchy.hierarchy import Hierarchy, Memory
 from hrl.types import BatchedEnv, Observation, Step
-from hrl.warm_start import recall
+from hrl.hierarchy.warm_start import recall
 
 PredictState = tuple[np.ndarray, ...]
 
@@ -33,24 +32,24 @@ class HierarchyPolicy:
     def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, list[Tensor]]:
         """Actions [N, A], the memory, and the subgoals [N, G] in force, lowest level first."""
         d = self.agent.decide(obs, memory, "greedy")
-        return d.actions[0], d.memory, d.targets[:-1]
+        pairs = zip(self.agent.commands, d.targets, strict=False)
+        places = [place for command, target in pairs if (place := command.place(target)) is not None]
+        return d.actions[0], d.memory, places
 
     def place(self, state: Tensor) -> Tensor | None:
         """States [N, D] in the goal space that the bottom level is steered in, or the task's."""
-        command = self.agent.levels[0].command
-        return command.project(state) if getattr(command, "space", None) is not None else None
+        command: Any = self.agent.levels[0].command
+        goals = getattr(command, "goals", None)
+        return goals.project(state) if goals is not None else None
 
     def after(self, memory: Memory, step: Step) -> tuple[Memory, dict[str, Tensor]]:
         """The memory after a step, and how subgoals that ended with it were reached."""
         following = self.agent.after(memory, step)
         rates = {}
         if memory:
-            command = self.agent.levels[0].command
-            assert isinstance(command, Subgoal)
             ended = ((following[0].elapsed >= FRESH) & (memory[0].elapsed < FRESH) & step.active).float()
-            distance = command.distance(step.final.state, memory[0].target)
-            rates["subgoal_reach_rate"] = torch.stack([(distance <= command.space.threshold).float(), ended])
-            rates["subgoal_distance"] = torch.stack([distance, ended])
+            measured = self.agent.commands[0].measure(step.final.state, memory[0].target)
+            rates = {name: torch.stack([values, ended]) for name, values in measured.items()}
         return following, rates
 
     @torch.no_grad()
@@ -73,25 +72,12 @@ class HierarchyPolicy:
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
             memory = [held.dropped(begun) for held in memory]
-        memory = self._drop_reached(memory, obs)
+        memory = self.agent.drop_ended(memory, obs.state)
         d = self.agent.decide(obs, memory, "greedy" if deterministic else "noisy")
         always = torch.ones(len(obs.state), dtype=torch.bool, device=self.agent.device)
         memory = [held.ticked(always) for held in d.memory]
         actions = self._env.to_action(d.actions[0].cpu().numpy())
         return actions[0] if single else actions, self._pack(memory)
-
-    def _drop_reached(self, memory: Memory, obs: Observation) -> Memory:
-        """Subgoals that end when reached, and that the last step reached, are no longer in force."""
-        if not self.agent.early:
-            return memory
-        ended: list[Tensor] = []
-        above = torch.zeros(len(obs.state), dtype=torch.bool, device=self.agent.device)
-        for i in range(len(memory) - 1, -1, -1):
-            command = self.agent.levels[i].command
-            assert isinstance(command, Subgoal)
-            above = above | command.reached(obs.state, memory[i].target)
-            ended.insert(0, above)
-        return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
 
     def _pack(self, memory: Memory) -> PredictState:
         return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed))

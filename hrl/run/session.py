@@ -9,8 +9,8 @@ from typing import Any, Literal
 import gymnasium as gym
 import torch
 
-from hrl.hierarchy import Hierarchy
-from hrl.processes import ALONE, Processes
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.execution.processes import ALONE, Processes
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation, Policy, evaluate
 from hrl.run.checkpoint import Checkpoint, Checkpoints
@@ -45,9 +45,9 @@ class Session:
     """What asks the run to stop."""
     faults: tuple[type[Exception], ...] = (UserError,)
     """Exceptions that are told in one sentence, and leave the agent as it was."""
-    begin: Callable[..., None] = lambda lines=(): None
-    """Called once the agent is built, with lines that say what was resolved: makes the run folder, writes the resolved
-    configuration into it, and prints the lines."""
+    begin: Callable[..., None] = lambda lines=(), config=None: None
+    """Called once the agent is built, with lines that say what was resolved, and the resolved configuration: makes the
+    run folder, writes the configuration into it, and prints the lines."""
     draw: Callable[[Evaluation], Any] | None = None
     judge: Callable[[int, dict[str, float]], bool] | None = None
     """(steps, scalars of an evaluation) -> whether to give the run up."""

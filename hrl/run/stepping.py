@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hrl.hierarchy import RANK_SEED, Hierarchy
-from hrl.level import under
+from hrl.hierarchy.hierarchy import RANK_SEED, Hierarchy
+from hrl.state import under
 from hrl.report.episodes import EpisodeCounter, Finished
 from hrl.report.tracking import Tracking
 from hrl.run.checkpoint import Checkpoint
@@ -100,7 +100,7 @@ class HierarchyTrainee:
     def cut(self) -> None:
         """End every segment and episode as truncated where it stands."""
         if self.obs is not None:
-            self.agent.cut(self.obs)
+            self.agent.truncate_episodes(self.obs)
 
     def networks(self) -> dict[str, torch.Tensor]:
         """Every level's networks."""
@@ -116,13 +116,12 @@ class HierarchyTrainee:
         prints = [fingerprint for _, fingerprint in parts]
         if len(set(prints)) > 1:
             raise AssertionError(f"the networks differ between the processes: {prints}")
-        return Checkpoint(tensors, {"agent": self.agent.counters(), "fingerprints": prints})
+        return Checkpoint(tensors, {"fingerprints": prints})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put the agent where the checkpoint was taken."""
         own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
         self.agent.load_tensors(checkpoint.tensors | own)
-        self.agent.load_counters(checkpoint.numbers["agent"])
 
     def close(self) -> None:
         """Close the environments."""

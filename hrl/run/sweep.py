@@ -7,7 +7,7 @@ A sweep is a YAML file:
     metric: eval/success_rate       # of the last evaluation
     prune: true                     # give up trials below the median at the same evaluation
     parameters:
-      low.lr: {low: 1.0e-4, high: 3.0e-3, log: true}
+      low.learning_rate: {low: 1.0e-4, high: 3.0e-3, log: true}
       high.period: {low: 10, high: 40, step: 5}
       low.hidden: {choices: [[64, 64], [128, 128]]}
 """
@@ -52,7 +52,7 @@ class SweepConfig:
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"The sweep {path} cannot be read: {error}") from error
         if not isinstance(values, dict) or not values.get("parameters"):
-            raise UserError(f"The sweep {path} names no parameters to search (parameters: {{low.lr: …}}).")
+            raise UserError(f"The sweep {path} names no parameters to search (parameters: {{low.learning_rate: …}}).")
         config = updated(cls(), values, str(path))
         for name, given in config.parameters.items():
             known = isinstance(given, dict) and set(given) <= {"low", "high", "log", "step", "choices"}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from hrl.processes import lost_connection
+from hrl.execution.processes import lost_connection
 from hrl.report.episodes import Finished, Recent
 from hrl.report.evaluation import Policy
 from hrl.run.checkpoint import Checkpoint, Checkpoints
@@ -78,8 +78,11 @@ class Trainee(Protocol):
 class Trainer:
     """One run: everything between the first step and the last checkpoint."""
 
-    def __init__(self, trainee: Trainee, session: Session, lines: Sequence[str] = ()) -> None:
-        """`lines` say what was resolved; they are printed as the run begins."""
+    def __init__(
+        self, trainee: Trainee, session: Session, lines: Sequence[str] = (), config: Any = None
+    ) -> None:
+        """`lines` say what was resolved; they are printed as the run begins. `config` is the agent's configuration as it
+        was resolved; None where nothing was."""
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.checkpoints = Checkpoints(session.folder.checkpoints)
@@ -90,7 +93,7 @@ class Trainer:
                 Recent(session.device, trainee.time_limit).load_state_dict(session.resume.numbers["reporter"]["recent"])
             self.saved_at = session.resume.steps
         with self.stop.interruptible():
-            session.begin(lines)
+            session.begin(lines, config)
         kind = Reporter if self.processes.first else Bystander
         with session.fitting():
             self.reporter = kind(session, self.saved_at or 0, trainee.time_limit)

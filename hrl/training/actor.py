@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrl.functional import call
+from hrl.networks.functional import call
 from hrl.policies import policy_input
 from hrl.types import Observation, Step
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrl.execution import none_true
+from hrl.execution.modes import none_true
 from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.trees import tree_map
 from hrl.policies import policy_input

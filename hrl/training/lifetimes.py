@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from hrl.functional import call
+from hrl.networks.functional import call
 from hrl.learners.adam import FlatAdam
 from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
 from hrl.nested.inner import Descent, State, parameters
@@ -17,7 +17,7 @@ from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.reward import IntrinsicReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
-from hrl.networks import mlp
+from hrl.networks.layers import mlp
 from hrl.policies import num_actions
 from hrl.report.episodes import Finished, finished
 from hrl.training.collecting import rollout, time_limit

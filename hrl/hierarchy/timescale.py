@@ -1,14 +1,15 @@
 """A level's timescale: when it updates, how often then, and how its learning rate moves."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 from hrl.types import UserError
 
 Schedule = Literal["constant", "linear", "cosine"]
+L = TypeVar("L", bound=Any)
+"""A level's configuration (LevelConfig)."""
 
 
 @dataclass
@@ -47,9 +48,9 @@ class Timescale:
         """The counters."""
         return {"rounds": self.rounds, "done": self.done}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the counters."""
-        self.rounds, self.done = state["rounds"], state["done"]
+        self.rounds, self.done = int(state["rounds"]), int(state["done"])
 
 
 FALL = {
@@ -59,29 +60,28 @@ FALL = {
 }
 
 
-class Paced(Protocol):
-    """What says how fast a level learns."""
-
-    lr: float
-    actor_lr: float | None
-    schedule: Schedule
-    warmup: int
-
-
 @dataclass
 class Coupling:
-    """How the levels' timescales hang together."""
+    """How the levels' timescales depend on each other."""
 
     ratio: float | None = None
     """Learning rates of each level over those of the level below, whose schedule it shares. Default: each its own."""
 
-    def tie(self, levels: Sequence[Paced]) -> None:
-        """Set the rates and schedules of all but the lowest, in place. Raises UserError for a ratio that is none."""
+    def tie(self, levels: Sequence[L]) -> list[L]:
+        """The configurations with rates and schedules of all but the lowest set. Raises UserError for a ratio that is
+        not positive."""
         if self.ratio is None:
-            return
+            return list(levels)
         if not self.ratio > 0:
             raise UserError(f"--timescale.ratio must be positive, not {self.ratio}.")
-        for below, level in pairwise(levels):
-            level.lr = self.ratio * below.lr
-            level.actor_lr = self.ratio * (below.actor_lr or below.lr)
-            level.schedule, level.warmup = below.schedule, below.warmup
+        tied = [levels[0]]
+        for level in levels[1:]:
+            below = tied[-1].learner
+            rates = {"learning_rate": self.ratio * below.learning_rate}
+            if hasattr(level.learner, "actor_learning_rate"):
+                actor = getattr(below, "actor_learning_rate", None) or below.learning_rate
+                rates["actor_learning_rate"] = self.ratio * actor
+            learner = replace(level.learner, **rates)
+            schedule = {"schedule": tied[-1].schedule, "warmup": tied[-1].warmup}
+            tied.append(replace(level, learner=learner, **schedule))
+        return tied

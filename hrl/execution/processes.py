@@ -26,12 +26,6 @@ class Processes:
         """Whether this one writes the run folder, evaluates and tells."""
         return self.rank == 0
 
-    def average(self, tensor: Tensor) -> None:
-        """Replace a tensor by its mean over all processes. Called by all alike."""
-        if self.size > 1:
-            dist.all_reduce(tensor)
-            tensor /= self.size
-
     def any(self, flag: bool) -> bool:
         """Whether any process says so. Called by all alike."""
         if self.size == 1:
@@ -56,6 +50,22 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def average_over_processes(tensor: Tensor) -> None:
+    """Replace a tensor by its mean over the processes of the run, if there are several. All of them call it alike."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+
+
+def least_of_processes(count: int) -> int:
+    """The least of the processes' numbers; the number itself where there is one process. All of them call it alike."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return count
+    least = torch.tensor(count)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return int(least)
 
 
 def join_processes() -> Processes:

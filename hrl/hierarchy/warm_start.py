@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hrl.commands import Subgoal
-from hrl.hierarchy import Hierarchy
+from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.learners.protection import Material, ProtectConfig, protect
-from hrl.level import Level
+from hrl.hierarchy.level import Level
 from hrl.types import UserError
 
 
@@ -19,7 +18,7 @@ def warm_start(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
     Raises UserError where the two do not fit. The earlier agents are used up.
     """
     for place, level in enumerate(agent.levels):
-        run = level.config.earlier
+        run = level.config.init_from
         if run is None:
             continue
         names = [other.name for other in earlier[run].levels]
@@ -47,7 +46,7 @@ def recall(agent: Hierarchy, task: int) -> None:
 def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:
     """Subgoals must mean the same to a level that obeys them (its own command) or sets them (that below it)."""
     for here, there in zip(mine[-2:], theirs[-2:], strict=False):
-        if isinstance(here.command, Subgoal) and not here.command.fits(there.command):
+        if not here.command.extrinsic and not here.command.same(there.command):
             raise UserError(
                 f"The run in {run} steers in another goal space: give the options --goal.… that its config.json holds."
             )
@@ -64,7 +63,7 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
     if not torch.equal(level.sight, earlier.sight):
         raise UserError(
             f"The {level.name} level of the run in {run} does not see what it would see here: its state entries "
-            f"{_unseen(earlier)} are hidden from it; give --….blind the same."
+            f"{_unseen(earlier)} are hidden from it; give --….masked-entries the same."
         )
     new = level.config.tasks > 1 and not level.config.frozen
     task = earlier.learner.task + new
@@ -75,7 +74,7 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
         )
     if level.protection is not None and not level.config.frozen:
         known |= _sealed(earlier, level.config.protect, run, generator)
-    if level.config.entropy is not None and "log_alpha" in known:
+    if getattr(level.config.learner, "ent_coef", None) is not None and "log_alpha" in known:
         known["log_alpha"] = drawn["log_alpha"]  # a temperature that is given, not learned
     level.learner.load_state_dict(known, strict=level.protection is None or not level.config.frozen)
     if new:
@@ -96,16 +95,16 @@ def _sealed(earlier: Level, config: ProtectConfig, run: Path, generator: torch.G
                 f"PackNet must protect from the first run on: the {earlier.name} level of the run in {run} has learned "
                 f"{earlier.learner.task + 1} tasks without."
             )
-        protect(earlier.learner, config)
+        protect(earlier.learner, config, earlier.name)
     assert earlier.protection is not None
     if earlier.protection.config.by != config.by:
         raise UserError(
             f"The {earlier.name} level of the run in {run} is protected by {earlier.protection.config.by}, not by "
             f"{config.by}; go on with that."
         )
-    if not len(earlier.replay):
+    if not len(earlier.memory):
         raise UserError(f"The run in {run} has seen nothing yet that says what of it must be kept.")
     earlier.protection.config = config
-    situations = lambda n: earlier.batch(earlier.sample(n, generator)).inputs  # noqa: E731
-    earlier.protection.seal(Material(situations, lambda n: earlier.rehearse(n, generator)))
+    situations = lambda n: earlier.batch(earlier.transitions(n, generator)).inputs  # noqa: E731
+    earlier.protection.seal(Material(situations, lambda n: earlier.learning.learn(n, 0.0, generator)))
     return earlier.learner.state_dict()

@@ -68,17 +68,35 @@ class Transition(NamedTuple):
     """[N] False where the environment only reset."""
     info: Tensor
     """[N, K] entries of info that hindsight is to remember."""
+    mask: Tensor | None
+    """[N, K] choices that are available there, where the environment says so."""
 
     @classmethod
     def of(cls, step: Step) -> "Transition":
         """The part of a step that is learned from."""
-        final = step.final
-        return cls(final.state, final.goal, step.reward, step.terminated, step.truncated, step.active, step.info)
+        final, ends = step.final, (step.reward, step.terminated, step.truncated)
+        return cls(final.state, final.goal, *ends, step.active, step.info, final.mask)
 
     @property
     def done(self) -> Tensor:
         """Whether [N] the episode ended."""
         return self.terminated | self.truncated
+
+
+class Decision(NamedTuple):
+    """A decision of one level in each of N environments, as it is taken."""
+
+    state: Tensor
+    target: Tensor
+    """The command from above."""
+    action: Tensor
+    first: Tensor
+    """Row of the next environment step in the bottom level's ring."""
+    below: Tensor
+    """Row of the next decision of the level directly below, in that level's ring."""
+    tested: Tensor
+    notes: dict[str, Tensor]
+    mask: Tensor | None
 
 
 @dataclass
@@ -93,6 +111,12 @@ class Segment:
     """[N, A] the decision, in [-1, 1]."""
     first: Tensor
     """[N] row of its first step in the bottom level's ring."""
+    below: Tensor
+    """[N] row of the first decision of the level directly below, in that level's ring."""
+    mask: Tensor
+    """[N, K] choices that the environment made available then; K = 0 where it does not say."""
+    notes: dict[str, Tensor]
+    """[N] numbers that the learner remembers of the decision, by name."""
     reward: Tensor
     """[N] Σ γ^i r_i so far."""
     discount: Tensor
@@ -101,38 +125,62 @@ class Segment:
     """[N] whether the levels below act without exploration, to test the subgoal."""
 
     @classmethod
-    def empty(cls, num_envs: int, state: int, target: int, action: int, device: torch.device) -> "Segment":
-        """No segment open; `state`, `target` and `action` are widths."""
+    def empty(
+        cls,
+        num_envs: int,
+        state: int,
+        target: int,
+        action: int,
+        device: torch.device,
+        mask: int = 0,
+        notes: tuple[str, ...] = (),
+    ) -> "Segment":
+        """No segment open; `state`, `target`, `action` and `mask` are widths."""
         return cls(
             state=torch.zeros(num_envs, state, device=device),
             target=torch.zeros(num_envs, target, device=device),
             action=torch.zeros(num_envs, action, device=device),
             first=torch.zeros(num_envs, dtype=torch.int64, device=device),
+            below=torch.zeros(num_envs, dtype=torch.int64, device=device),
+            mask=torch.ones(num_envs, mask, device=device),
+            notes={name: torch.zeros(num_envs, device=device) for name in notes},
             reward=torch.zeros(num_envs, device=device),
             discount=torch.ones(num_envs, device=device),
             tested=torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
-    def begin(self, state: Tensor, target: Tensor, action: Tensor, first: Tensor, tested: Tensor) -> None:
+    def begin(self, decision: "Decision") -> None:
         """Open a segment in every environment."""
-        self.state.copy_(state)
-        self.target.copy_(target)
-        self.action.copy_(action)
-        self.first.copy_(first)
+        for mine, given in self._pairs(decision):
+            mine.copy_(given)
         self.reward.zero_()
         self.discount.fill_(1.0)
-        self.tested.copy_(tested)
 
-    def open(self, due: Tensor, state: Tensor, target: Tensor, action: Tensor, first: Tensor, tested: Tensor) -> None:
-        """Open a segment where due."""
+    def open(self, due: Tensor, decision: "Decision") -> None:
+        """Open a segment where due [N]."""
         wide = due.unsqueeze(-1)
-        torch.where(wide, state, self.state, out=self.state)
-        torch.where(wide, target, self.target, out=self.target)
-        torch.where(wide, action, self.action, out=self.action)
-        torch.where(due, first, self.first, out=self.first)
+        for mine, given in self._pairs(decision):
+            torch.where(wide if mine.dim() == 2 else due, given, mine, out=mine)
         self.reward.masked_fill_(due, 0.0)
         self.discount.masked_fill_(due, 1.0)
-        torch.where(due, tested, self.tested, out=self.tested)
+
+    def _pairs(self, decision: "Decision") -> list[tuple[Tensor, Tensor]]:
+        pairs = [
+            (self.state, decision.state), (self.target, decision.target), (self.action, decision.action),
+            (self.first, decision.first), (self.below, decision.below), (self.tested, decision.tested),
+        ]  # fmt: skip
+        if decision.mask is not None and self.mask.shape[-1]:
+            pairs.append((self.mask, decision.mask))
+        return pairs + [(self.notes[name], x) for name, x in decision.notes.items()]
+
+    def row(self, info: Tensor) -> dict[str, Tensor]:
+        """The fields of the row that the level's memory stores of it; `info` [N, K] is remembered beside."""
+        fixed = {"state": self.state, "target": self.target, "action": self.action, "reward": self.reward}
+        return fixed | {"info": info, "mask": self.mask} | self.notes
+
+    def counters(self) -> dict[str, Tensor]:
+        """The counters of that row."""
+        return {"first": self.first, "below": self.below, "tested": self.tested}
 
     def pay(self, reward: Tensor, gamma: float, active: Tensor) -> None:
         """Add one environment step's reward where a step was taken."""

@@ -10,18 +10,19 @@ through which the actor that sets subgoals is held to such as are adjacent to wh
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hrl.commands import Subgoal
+from hrl.hierarchy.commands import Subgoal
 from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
-from hrl.level import Level, under
-from hrl.networks import mlp
-from hrl.replay.ring import Replay, Rows
+from hrl.hierarchy.level import Level
+from hrl.networks.layers import mlp
+from hrl.memory.ring import Replay, Rows
+from hrl.state import gather, restore
 from hrl.types import UserError
 
 LOOKS = 10
@@ -135,12 +136,21 @@ def contrastive(embedded: Tensor, adjacent: Tensor, near: float, far: float) -> 
 class Adjacency:
     """A level's model of what is within k steps: reads what the lowest level walked, and constrains the actor."""
 
-    def __init__(self, level: Level, command: Subgoal, walked: Replay, k: int, config: AdjacencyConfig) -> None:
-        """Of a level that sets subgoals by `command`. Raises UserError where it does not see where it sets them."""
-        hidden = sorted({*command.space.entries(len(level.sight))} & {*level.config.blind})
+    def __init__(
+        self,
+        command: Subgoal,
+        walked: Replay,
+        state_dim: int,
+        masked: tuple[int, ...],
+        k: int,
+        config: AdjacencyConfig,
+    ) -> None:
+        """For a level that sets subgoals by `command` and is not shown the `masked` entries. Raises UserError where it
+        does not see where it sets them."""
+        hidden = sorted({*command.goals.entries(state_dim)} & {*masked})
         if hidden:
-            raise UserError(f"{level.name}.blind {hidden}: the adjacency constraint begins there; leave them out.")
-        self.level, self.command, self.walked, self.config = level, command, walked, config
+            raise UserError(f"high.masked_entries {hidden}: the adjacency constraint begins there; leave them out.")
+        self.command, self.walked, self.state_dim, self.config = command, walked, state_dim, config
         self.margin = (config.near + config.far) / 2
         self.matrix = AdjacencyMatrix(command.dim, k, config.cell, config.limit, walked.device)
         with walked.device:
@@ -158,13 +168,15 @@ class Adjacency:
 
     def constraint(self, inputs: Tensor, action: Tensor) -> Tensor:
         """η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2) [B] of subgoals [B, A] that are set at inputs [B, I]."""
-        state = inputs[..., : len(self.level.sight)]
+        state = inputs[..., : self.state_dim]
         start, subgoal = self.command.project(state), self.command.issue(state, action)
         return self.weight * (self.distance(start, subgoal) - self.margin).clamp_min(0.0)
 
     # -- keeping up ------------------------------------------------------------------------------------------
 
-    def keep_up(self, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> Metrics:
+    def keep_up(
+        self, level: Level, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
+    ) -> Metrics:
         """Now and then look at what was walked since; and fit, where that is due. Waits for the device then."""
         if steps - self.at < self.pause:
             return {}
@@ -172,7 +184,7 @@ class Adjacency:
         self.at = steps
         self.look()
         loss = {"adjacency_loss": self.fit(generator, in_haste)} if fit else {}
-        return loss | self.measure()
+        return loss | self.measure(level)
 
     def look(self) -> None:
         """Enter the newest rows of the lowest level's ring into the matrix. Those read twice change nothing."""
@@ -201,11 +213,11 @@ class Adjacency:
         return total / config.updates
 
     @torch.no_grad()
-    def measure(self) -> Metrics:
+    def measure(self, level: Level) -> Metrics:
         """Where decisions were taken last: what share of the subgoals that the level would set is within k steps, as
         far as was ever walked, and how much the constraint finds amiss with them."""
-        state, target = self.level.segment.state, self.level.segment.target
-        action = self.level.decide(state, target)
+        state, target = level.segment.state, level.segment.target
+        action = level.decide(state, target)
         start, subgoal = self.command.project(state), self.command.issue(state, action)
         amiss = (self.distance(start, subgoal) - self.margin).clamp_min(0.0)
         return {
@@ -216,18 +228,16 @@ class Adjacency:
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
-    def tensors(self) -> dict[str, Tensor]:
-        """By name, for a checkpoint."""
-        tensors = {f"net.{name}": x for name, x in self.net.state_dict().items()}
-        tensors |= {f"adam.{name}": x for name, x in self.optimiser.state.items()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Network, optimiser and matrix."""
+        tensors = gather({"net": self.net, "adam": self.optimiser})
         tensors |= {"cells": self.matrix.cells, "adjacent": self.matrix.adjacent}
         return tensors | {"weight": self.weight, "at": torch.tensor(self.at)}
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
-        self.net.load_state_dict(under("net.", tensors))
-        self.optimiser.load_state(under("adam.", tensors))
-        self.matrix.cells = tensors["cells"].to(self.walked.device)
-        self.matrix.adjacent = tensors["adjacent"].to(self.walked.device)
-        self.weight.copy_(tensors["weight"])
-        self.at = int(tensors["at"])
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of another; the matrix may have grown."""
+        restore({"net": self.net, "adam": self.optimiser}, state)
+        self.matrix.cells = state["cells"].to(self.walked.device)
+        self.matrix.adjacent = state["adjacent"].to(self.walked.device)
+        self.weight.copy_(state["weight"])
+        self.at = int(state["at"])

@@ -80,23 +80,81 @@ class EnsembleValue(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """Two independent Q functions (Fujimoto et al. 2018): inputs [B, I], actions [B, A] -> [2, B]."""
+    """Two independent Q functions (Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [2, ...].
 
-    def __init__(self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False) -> None:
+    An encoder, where there is one, is shared by the two and learned by their loss.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        encoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        sizes = (input_dim + action_dim, *hidden)
+        self.encoder = nn.Identity() if encoder is None else encoder
+        self.width, self.actions = width_of(encoder, input_dim), action_dim
+        sizes = (self.width + action_dim, *hidden)
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
             layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, EnsembleValue(2, sizes[-1]))
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """[..., width]"""
+        return self.encoder(inputs)
+
     def forward(self, inputs: Tensor, action: Tensor) -> Tensor:
-        x = torch.cat([inputs, action], -1)
+        """[2, ...]"""
+        return self.of_features(self.encoder(inputs), action)
+
+    def of_features(self, features: Tensor, action: Tensor) -> Tensor:
+        """Both values [2, ...], of encoded inputs."""
+        x = torch.cat([features, action], -1)
         return self.layers(x.expand(2, *x.shape))
 
-    def first(self, inputs: Tensor, action: Tensor) -> Tensor:
-        """Q₁ alone [B], at half the cost."""
-        return self.layers(torch.cat([inputs, action], -1).unsqueeze(0)).squeeze(0)
+    def first(self, features: Tensor, action: Tensor) -> Tensor:
+        """Q₁ alone [...], of encoded inputs, at half the cost."""
+        return self.layers(torch.cat([features, action], -1).unsqueeze(0)).squeeze(0)
+
+
+class TwinChoices(nn.Module):
+    """Two independent value functions of K numbered choices: inputs [..., I] -> [2, ..., K]."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        count: int,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = nn.Identity() if encoder is None else encoder
+        self.width = width_of(encoder, input_dim)
+        layers: list[nn.Module] = []
+        for a, b in pairwise((self.width, *hidden)):
+            layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, EnsembleLinear(2, (self.width, *hidden)[-1], count))
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """[..., width]"""
+        return self.encoder(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[2, ..., K]"""
+        return self.of_features(self.encoder(inputs))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """[2, ..., K] of encoded inputs."""
+        return self.layers(features.expand(2, *features.shape))
+
+
+def width_of(encoder: nn.Module | None, input_dim: int) -> int:
+    """Width of what an encoder gives; without one, of the inputs."""
+    return input_dim if encoder is None else int(encoder.width)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

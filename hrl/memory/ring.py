@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hrl.execution import none_true
+from hrl.execution.modes import none_true
 
 REDRAWS = 4
 """Rounds in which a drawn final row is drawn again. A fraction f of final rows leaves a bias of order f^4."""
@@ -71,6 +71,10 @@ class Replay:
         self.episode = torch.zeros(num_envs, dtype=torch.int32, device=device)
         self._env = torch.arange(num_envs, device=device)
 
+    def width(self, name: str) -> int:
+        """Width of a field; 0 where there is none of this name."""
+        return self.fields[name].stop - self.fields[name].start if name in self.fields else 0
+
     # -- writing ---------------------------------------------------------------------------------------------
 
     def write(
@@ -116,7 +120,7 @@ class Replay:
             flat = table.view(-1)
             flat.index_copy_(0, slot, torch.where(where, value, flat.index_select(0, slot)))
 
-    def close(self) -> None:
+    def truncate_episodes(self) -> None:
         """End every open episode as truncated where it stands: its last row's successor becomes final."""
         begun = self.cursor > 0
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
@@ -126,7 +130,7 @@ class Replay:
         self.cursor += open_
         self.episode += open_
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Keep no transition so far. Open episodes go on, as if they had begun here."""
         self.forgotten.copy_(self.cursor)
 
@@ -168,8 +172,24 @@ class Replay:
         return {name: values[..., columns] for name, columns in self.fields.items()}
 
     def _rows(self, rows: Rows) -> Tensor:
+        self._require_written(rows)
         place = self._index(rows.env, rows.row)
         return self.values.index_select(0, place.flatten()).unflatten(0, place.shape)
+
+    def last_row(self) -> Tensor:
+        """[N] row of each stream's newest observation: the open row, or the final one of an episode that ended there."""
+        before = Rows(self._env, (self.cursor - 1).clamp_min(0))
+        return self.cursor - (self.is_final(before) & (self.cursor > 0)).long()
+
+    def _require_written(self, rows: Rows) -> None:
+        """Refuse rows that are not there: what stands in their place belongs to another time. Asked on a CPU, where
+        asking is free."""
+        if rows.row.device.type == "cpu" and bool((rows.row > self.cursor[rows.env]).any()):
+            raise IndexError("a row of a replay was read that has not been written yet")
+
+    def within(self, rows: Rows) -> Rows:
+        """The rows, with those that are not written yet replaced by the newest."""
+        return Rows(rows.env, torch.minimum(rows.row, self.cursor[rows.env]))
 
     def count(self, rows: Rows, name: str) -> Tensor:
         """The counter [B] of these rows, int64."""

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hrl.commands import Subgoal, Task
-from hrl.replay.ring import Replay, Rows
-from hrl.replay.transitions import Transitions
+from hrl.hierarchy.commands import Subgoal, Task
+from hrl.memory.ring import Replay, Rows
+from hrl.memory.transitions import Transitions
 
 Strategy = Literal["future", "final", "random"]
 """What was reached at a random later moment of the episode, or at its end; or what has nothing to do with it."""
@@ -76,9 +76,9 @@ class HindsightTask:
     """Whether the reward reads what the bottom level's ring remembers of each step's info."""
 
     @property
-    def asks_host(self) -> bool:
+    def requires_host(self) -> bool:
         """Whether the task's reward asks the host."""
-        return getattr(self.command.task_reward, "asks_host", False)
+        return getattr(self.command.task_reward, "requires_host", False)
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         if self.strategy == "random":
@@ -104,7 +104,7 @@ class HindsightTask:
         """
         assert self.command.task_reward is not None
         i = torch.arange(self.period, device=goal.device)
-        rows = Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i)
+        rows = self.steps.within(Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i))
         achieved = self.command.project(self.steps.get(rows, "state"))  # [B, period, G]
         # The task is asked once, since it may be the environment's own code: every step, then the old goal.
         asked = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
@@ -113,7 +113,7 @@ class HindsightTask:
         within = i < t.length.unsqueeze(-1)
         ends = reaches[:, :-1] & within
         ended_before = ends.long().cumsum(-1) - ends.long() > 0
-        paid = self.command.shape(rewards[:, :-1]) * (within & ~ended_before)
+        paid = self.command.scale_reward(rewards[:, :-1]) * (within & ~ended_before)
         return paid, ends.any(-1), reaches[:, -1]
 
     def _told(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
@@ -153,10 +153,4 @@ class SubgoalTesting:
         tested = self.replay.count(t.rows, "tested") > 0
         as_taken = (t.action == self.replay.get(t.rows, "action")).all(-1)
         missed = ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
-        missed &= tested & as_taken
-        penalty = torch.full_like(t.reward, -self.penalty)
-        changed = t.changed(reward=torch.where(missed, penalty, t.reward), terminated=t.terminated | missed)
-        if t.rewards is None:
-            return changed
-        first = torch.arange(t.rewards.shape[-1], device=missed.device) == 0
-        return changed.changed(rewards=torch.where(missed.unsqueeze(-1), -self.penalty * first, t.rewards))
+        return t.changed(penalty=torch.where(missed & tested & as_taken, self.penalty, 0.0))

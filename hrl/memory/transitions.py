@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrl.replay.ring import Replay, Rows
+from hrl.memory.ring import Replay, Rows
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Transitions:
     """Where they stand in the level's ring."""
     steps: Rows
     """Where their first environment step stands in the bottom level's ring (the same, for the bottom level)."""
+    below: Rows
+    """Where the first decision of the level directly below stands in that level's ring."""
     state: Tensor
     """[B, D] when the decision was taken."""
     target: Tensor
@@ -31,17 +33,28 @@ class Transitions:
     """[B, G] the command under which the value of next_state is taken."""
     length: Tensor
     """[B] environment steps from decision to end, int64."""
+    below_length: Tensor
+    """[B] decisions of the level directly below until then, int64."""
     terminated: Tensor
     """[B] whether the task ended there."""
+    mask: Tensor | None = None
+    """[B, K] choices that the environment made available, where it says so."""
+    next_mask: Tensor | None = None
+    """[B, K] the same at the decision's end."""
+    weight: Tensor | None = None
+    """[B] in the loss, where transitions are not drawn uniformly."""
+    penalty: Tensor | None = None
+    """[B] what a missed subgoal costs: where it is above 0, it takes the reward's place, as an end."""
     rewards: Tensor | None = None
     """[B, period] of each environment step, undiscounted, where the level's discount is tuned."""
 
     def split(self, size: int) -> "list[Transitions]":
         """Parts of `size` transitions each, without their places in the ring."""
         nowhere = Rows(self.rows.env[:0], self.rows.row[:0])
-        names = [f.name for f in fields(self) if f.name not in ("rows", "steps") and getattr(self, f.name) is not None]
+        places = ("rows", "steps", "below")
+        names = [f.name for f in fields(self) if f.name not in places and getattr(self, f.name) is not None]
         parts = zip(*(getattr(self, name).split(size) for name in names), strict=True)
-        return [Transitions(nowhere, nowhere, *part) for part in parts]
+        return [Transitions(nowhere, nowhere, nowhere, **dict(zip(names, part, strict=True))) for part in parts]
 
     def total(self, gamma: Tensor) -> Tensor:
         """[B] Σ_i γ^i r_i: as it was stored, or by this discount where each step's reward is known."""
@@ -54,22 +67,21 @@ class Transitions:
         return replace(self, **fields)
 
 
-def sample_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitions:
+def read_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitions:
     """Read these rows of a level's ring.
 
-    The task's command is read anew at the end, since an environment may set another goal; a subgoal holds
+    A command that pays the task's reward is read anew at the end, since another one may follow; a subgoal holds
     while it is pursued, so the value of the next state is taken under the same one.
     """
     row, following = replay.read(rows), replay.read(rows.later(1))
-    # Segments follow each other in the bottom ring, so each is as long as it is to where the next begins.
-    first, end = (
-        (replay.count(rows, "first"), replay.count(rows.later(1), "first"))
-        if "first" in replay.counters
-        else (rows.row, rows.row + 1)
-    )
+    # Segments follow each other in the rings below, so each is as long as it is to where the next begins.
+    span = lambda name: (replay.count(rows, name), replay.count(rows.later(1), name))  # noqa: E731
+    first, end = span("first") if "first" in replay.counters else (rows.row, rows.row + 1)
+    below, below_end = span("below") if "below" in replay.counters else (first, end)
     return Transitions(
         rows=rows,
         steps=Rows(rows.env, first),
+        below=Rows(rows.env, below),
         state=row["state"],
         target=row["target"],
         action=row["action"],
@@ -77,5 +89,8 @@ def sample_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitio
         next_state=following["state"],
         next_target=following["target"] if extrinsic else row["target"],
         length=end - first,
+        below_length=below_end - below,
         terminated=replay.terminated(rows),
+        mask=row.get("mask"),
+        next_mask=following.get("mask"),
     )

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hrl.commands import Task
-from hrl.replay.ring import Replay, Rows
-from hrl.replay.transitions import Transitions
+from hrl.hierarchy.commands import Task
+from hrl.memory.ring import Replay, Rows
+from hrl.memory.transitions import Transitions
 
 
 @dataclass
@@ -22,7 +22,7 @@ class StepRewards:
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         i = torch.arange(self.period, device=t.reward.device)
-        rows = Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + i)
-        paid = self.command.shape(self.steps.get(rows, "reward").squeeze(-1)) * (i < t.length.unsqueeze(-1))
+        rows = self.steps.within(Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + i))
+        paid = self.command.scale_reward(self.steps.get(rows, "reward").squeeze(-1)) * (i < t.length.unsqueeze(-1))
         stored = t.reward.unsqueeze(-1) * (i == 0)
         return t.changed(rewards=torch.where(self.steps.holds(t.steps).unsqueeze(-1), paid, stored))

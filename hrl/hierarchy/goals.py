@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hrl.stopping import close_within
+from hrl.spaces import action_width, from_uniform
 from hrl.types import BatchedEnv, Spec, UserError
 
 
@@ -37,6 +38,9 @@ class GoalConfig:
     """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal."""
     info: tuple[str, ...] = ()
     """Entries of info that the task's compute_reward reads: hindsight remembers them with every step."""
+    cells: int = 0
+    """Set subgoals as one of a grid's cells, so many along each dimension, for a high level that decides among choices.
+    Default: as vectors."""
     periods: tuple[float, ...] = ()
     """Sine and cosine features of positions in goal space, with these periods, for every network."""
 
@@ -57,6 +61,8 @@ class GoalConfig:
             raise UserError(f"goal.threshold must be positive, not {self.threshold}.")
         if not all(p > 0 for p in self.periods):
             raise UserError(f"goal.periods must be positive, not {self.periods}.")
+        if self.cells < 0 or self.cells == 1:
+            raise UserError(f"goal.cells must be 0 (vectors) or at least 2, not {self.cells}.")
         if self.bounds in ("space", "measured") and (self.low or self.high):
             raise UserError(f"goal.low and goal.high cannot be given with goal.bounds {self.bounds}.")
 
@@ -272,11 +278,11 @@ def measure_bounds(
     start = project(obs.state)
     low = torch.zeros_like(start[0]) if relative else start.amin(0)
     high = torch.zeros_like(start[0]) if relative else start.amax(0)
-    action = torch.zeros(env.num_envs, env.spec.action_dim)
+    action = torch.zeros(env.num_envs, action_width(env.spec.actions))
     for t in range(steps):
         # Held for a few steps, a random action gets somewhere.
         if t % 5 == 0:
-            action = torch.rand(action.shape, generator=generator) * 2 - 1
+            action = from_uniform(env.spec.actions, torch.rand(action.shape, generator=generator))
         step = env.step(action.to(start.device))
         at = torch.where(step.active.unsqueeze(-1), project(step.final.state), start)
         seen = at - start if relative else at

@@ -1,0 +1,8 @@
+"""What a level obeys: the task, or what the level above decides."""
+
+from hrl.hierarchy.commands.base import Command, IssuedCommand
+from hrl.hierarchy.commands.choices import Direction, Latent, Skill
+from hrl.hierarchy.commands.subgoal import GridSubgoal, Subgoal
+from hrl.hierarchy.commands.task import Task
+
+__all__ = ["Command", "Direction", "GridSubgoal", "IssuedCommand", "Latent", "Skill", "Subgoal", "Task"]

@@ -1,0 +1,164 @@
+"""A subgoal: a place in goal space that the level below is to reach, set as a vector or as a cell of a grid."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.hierarchy.goals import GoalSpace
+from hrl.spaces import Space, unit_box
+from hrl.types import UserError
+
+Reward = Literal["sparse", "distance", "progress"] | Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A reward by name, or a function (state [..., D], next_state [..., D], target [..., G]) -> [...]."""
+MOST_CELLS = 4096
+
+
+class Subgoal:
+    """A place in goal space to be reached. The target is absolute; a relative goal space shows the way to it.
+
+    HIRO's goal transition h(s, g, s') = s + g - s' keeps the place s + g fixed, so storing the place and
+    showing `target - φ(s)` is that transition, computed from the true state each time.
+    """
+
+    extrinsic = False
+
+    def __init__(self, goals: GoalSpace, reward: Reward, scale: float = 1.0, ends_early: bool = False) -> None:
+        """`ends_early`: a subgoal ends as soon as it is reached."""
+        self.goals, self.scale, self.ends_early = goals, scale, ends_early
+        self.dim = goals.dim
+        self.input_dim = goals.dim * (1 if goals.relative else 2) + goals.feature_dim
+        self.space: Space = unit_box(goals.dim)
+        self.kind = reward if isinstance(reward, str) else "custom"
+        named: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+            "sparse": self._sparse, "distance": self._negative_distance, "progress": self._progress
+        }  # fmt: skip
+        self._reward = named[reward] if isinstance(reward, str) else reward
+
+    def same(self, other: object) -> bool:
+        """Whether decisions and targets mean the same under another command."""
+        return isinstance(other, Subgoal) and self.goals.same(other.goals) and self.space == other.space
+
+    def issue(self, state: Tensor, action: Tensor) -> Tensor:
+        """The target [..., G] of a decision in [-1, 1]."""
+        goal = self.goals.scale(action)
+        return goal + self.goals.project(state) if self.goals.relative else goal
+
+    def place(self, target: Tensor) -> Tensor | None:
+        """The target itself."""
+        return target
+
+    def available(self, state: Tensor) -> Tensor | None:
+        """Every subgoal."""
+        return None
+
+    def ended(self, state: Tensor, target: Tensor) -> Tensor:
+        """Where it is reached, if it ends early."""
+        reached = self.reached(state, target)
+        return reached if self.ends_early else torch.zeros_like(reached)
+
+    def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The distance that was left, and whether the subgoal was reached."""
+        distance = self.distance(state, target)
+        return {"subgoal_distance": distance, "subgoal_reach_rate": (distance <= self.goals.threshold).float()}
+
+    def retrace(self, state: Tensor, target: Tensor) -> Tensor:
+        """The decision in [-1, 1] that would have issued this target from this state, clipped."""
+        return self.goals.unscale(target - self.goals.project(state) if self.goals.relative else target)
+
+    def candidates(
+        self, state: Tensor, next_state: Tensor, action: Tensor, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """`count` decisions [B, K, A] that may explain the way from state to next_state [B, D]: the one taken [B, A],
+        what was reached, and Gaussian ones around the latter with half the goal space's half-range as deviation. The
+        one taken is the first, so that ties keep it."""
+        moved = self.project(next_state)
+        if self.goals.relative:
+            moved = moved - self.project(state)
+        moved = ((moved - self.goals.centre) / self.goals.half).unsqueeze(1)
+        shape = (len(moved), count - 2, self.dim)
+        around = moved + 0.5 * torch.randn(shape, generator=generator, device=moved.device)
+        return torch.cat([action.unsqueeze(1), moved.clamp(-1, 1), around.clamp(-1, 1)], 1)
+
+    def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
+        """Way to the target (and the target itself where absolute), position features, scaled to order 1."""
+        way = (target - self.goals.project(state)) / self.goals.half
+        parts = [way] if self.goals.relative else [way, (target - self.goals.centre) / self.goals.half]
+        return torch.cat([*parts, self.goals.features(self.goals.project(shown))], -1)
+
+    def scale_reward(self, reward: Tensor) -> Tensor:
+        """A subgoal does not pay the environment's reward."""
+        return torch.zeros_like(reward)
+
+    def project(self, state: Tensor) -> Tensor:
+        """φ(s)."""
+        return self.goals.project(state)
+
+    def distance(self, state: Tensor, target: Tensor) -> Tensor:
+        """How far [...] the state is from the target."""
+        return self.goals.distance(self.goals.project(state), target)
+
+    def reached(self, state: Tensor, target: Tensor) -> Tensor:
+        """Whether [...] the state fulfils the target."""
+        return self.distance(state, target) <= self.goals.threshold
+
+    def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        """HIRO eq. 3 (distance: -||s + g - s'||), HAC's sparse -1 / 0, or how much nearer the step came.
+
+        Progress is the distance's reward times 1 - γ, shaped (Ng 1999) by the value of standing still for ever,
+        -||s + g - s||: it makes the same policy best, and what values no longer carry is not to be learned. That
+        holds also where the task ends, since that is no end for the level that is paid (`Level.batch`).
+        """
+        return self._reward(state, next_state, target) * self.scale
+
+    def _sparse(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        return self.reached(next_state, target).float() - 1.0
+
+    def _negative_distance(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        return -self.distance(next_state, target)
+
+    def _progress(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+        return self.distance(state, target) - self.distance(next_state, target)
+
+    def value_range(self, gamma: float) -> tuple[float, float] | None:
+        """[-1/(1-γ), 0] times the scale for the sparse reward; a distance is bounded above, progress not at all."""
+        return {"sparse": (-self.scale / (1.0 - gamma), 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
+
+
+class GridSubgoal(Subgoal):
+    """A subgoal that is set as one of K cells: `cells` along each dimension of the goal space's bounds, at their centres.
+    """
+
+    def __init__(
+        self, goals: GoalSpace, cells: int, reward: Reward, scale: float = 1.0, ends_early: bool = False
+    ) -> None:
+        """Raises UserError for more cells than a learner can tell apart."""
+        super().__init__(goals, reward, scale, ends_early)
+        self.cells, count = cells, cells**goals.dim
+        if count > MOST_CELLS:
+            raise UserError(f"--goal.cells {cells} makes {count:,} subgoals, more than {MOST_CELLS:,}; give fewer.")
+        self.space = spaces.Discrete(count)
+        along = (torch.arange(cells, device=goals.low.device) + 0.5) / cells * 2 - 1
+        self.centres = torch.cartesian_prod(*[along] * goals.dim).view(count, goals.dim)
+        """[K, G] in [-1, 1]"""
+
+    def issue(self, state: Tensor, action: Tensor) -> Tensor:
+        """The target [..., G] of a cell's number [..., 1]."""
+        return super().issue(state, self.centres[action.squeeze(-1).long()])
+
+    def retrace(self, state: Tensor, target: Tensor) -> Tensor:
+        """The cell [..., 1] that this target lies in, or the nearest one."""
+        along = ((super().retrace(state, target) + 1) / 2 * self.cells).long().clamp(0, self.cells - 1)
+        powers = [self.cells**k for k in range(self.goals.dim)][::-1]
+        return (along * torch.tensor(powers, device=along.device)).sum(-1, keepdim=True).float()
+
+    def candidates(
+        self, state: Tensor, next_state: Tensor, action: Tensor, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """The cell taken, the one that was reached, and random ones [B, K, 1]."""
+        reached = self.retrace(state, self.project(next_state))
+        uniform = torch.rand(len(state), count - 2, generator=generator, device=state.device)
+        others = (uniform * len(self.centres)).floor()
+        return torch.cat([action, reached, others], 1).unsqueeze(-1)

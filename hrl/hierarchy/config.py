@@ -1,0 +1,91 @@
+"""The options of a level."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from hrl.hierarchy.timescale import Schedule
+from hrl.learners import Choice, ReplayConfig, TD3Config
+from hrl.learners.protection import ProtectConfig
+from hrl.hierarchy.relabelling.hindsight import Strategy
+from hrl.types import UserError
+from hrl.variants import flat
+
+
+@dataclass
+class LevelConfig:
+    """One level: its learner, timescale and hindsight."""
+
+    learner: Choice = field(default_factory=TD3Config)
+    gamma: float = 0.99
+    """Discount an environment step."""
+    tasks: int = 1
+    """Tasks that the actor keeps apart, by biases of their own; with --…init-from, each run learns the next."""
+    masked_entries: tuple[int, ...] = ()
+    """State entries that the level's networks are not shown; they see 0 there."""
+    schedule: Schedule = "constant"
+    """How the learning rate falls while the level learns."""
+    warmup: int = 0
+    """Updates over which the learning rate first rises from zero."""
+    random_warmup: int = 0
+    """Environment steps for which all decisions are random, and nothing is learned from them or kept: meanwhile the
+    levels below learn to obey."""
+    learning_stops: int | None = None
+    """Environment steps after which the level acts, but learns no more: a level above then learns to lead one that
+    stands still. Default: it learns to the run's end."""
+    hindsight: float | None = None
+    """Share of a batch whose command is replaced by what was reached later, or by another. Default: .8 where commands
+    can be replaced and the learner has a replay; at the task's level that needs a goal environment."""
+    hindsight_strategy: Strategy = "future"
+    """Reached when: at a random later moment of the episode, or at its end. Or not reached at all: any subgoal, at the
+    task's level another episode's goal, which shows what a decision is worth whatever is wanted now."""
+    hindsight_horizon: int | None = None
+    """Only moments within so many of the level's decisions. Default: to the episode's end. What is random has none."""
+    frozen: bool = False
+    """Act, but do not learn."""
+    init_from: Path | None = None
+    """Begin with what the level of this name has learned in an earlier run (its folder), not from nothing."""
+    protect: ProtectConfig = field(default_factory=ProtectConfig)
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """With these options, the learner's beside the level's: `LevelConfig.of(learner="sac", tau=.01, gamma=.95)`."""
+        return flat(cls(), options)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        self.learner.check(prefix)
+        for option in ("warmup", "random_warmup"):
+            if getattr(self, option) < 0:
+                raise UserError(f"{prefix}{option} must not be negative, but is {getattr(self, option)}.")
+        for option in ("hindsight", "gamma"):
+            value = getattr(self, option)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{prefix}{option} must lie between 0 and 1, not at {value}.")
+        if self.tasks < 1:
+            raise UserError(f"{prefix}tasks must be positive, not {self.tasks}.")
+        if self.gamma == 1.0 and getattr(self.learner, "clip_values", False):
+            raise UserError(f"{prefix}gamma must be below 1 while {prefix}clip_values is on.")
+        if self.hindsight_horizon is not None and self.hindsight_horizon < 1:
+            raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
+        if self.learning_stops is not None and not self.learning_stops > self.random_warmup:
+            raise UserError(
+                f"{prefix}learning_stops must come after {prefix}random_warmup ({self.random_warmup}), "
+                f"not at {self.learning_stops}."
+            )
+        if self.learner.on_policy:
+            self._check_on_policy(prefix)
+        self.protect.check(prefix, self.tasks)
+
+    def _check_on_policy(self, prefix: str) -> None:
+        kind = self.learner.kind
+        if self.hindsight:
+            raise UserError(f"{prefix}hindsight needs a replay, but {kind} learns from its last rollout alone.")
+        if self.random_warmup:
+            raise UserError(f"{prefix}random_warmup: {kind} learns from decisions of its own policy alone.")
+
+    @property
+    def off_policy(self) -> ReplayConfig:
+        """The options of a learner with a replay."""
+        assert isinstance(self.learner, ReplayConfig)
+        return self.learner

@@ -1,0 +1,96 @@
+"""How a level explores: Gaussian noise, and bursts of random decisions, more of them in some environments."""
+
+import torch
+from torch import Tensor
+
+from hrl.learners.base import Exploring
+from hrl.spaces import Space, action_width, from_uniform
+
+
+class Exploration:
+    """Decides in each of N environments when a level does something else than its policy says.
+
+    A random decision is kept for a time, as in εz-greedy exploration (Dabney 2021): kept for one step it seldom moves
+    a body anywhere. Its length is geometric, of mean `hold`, and a share `random` of all decisions is random. In a
+    `warmup` all of them are.
+    """
+
+    def __init__(
+        self, config: Exploring, num_envs: int, actions: Space, device: torch.device, warmup: bool = False
+    ) -> None:
+        self.noise, self.hold = graded(config.noise, num_envs, device), float(config.hold)
+        self.share, self.fraction = graded(config.random, num_envs, device), config.fraction
+        self.actions = actions
+        self.mean_noise = self.noise.mean()
+        self.shaken = max(config.noise) > 0
+        self.anywhere = max(config.random) > 0 or config.fraction > 0 or warmup
+        self.begins = torch.zeros_like(self.share)
+        """[N, 1] probability that a random decision begins where none goes on, so that the share comes out."""
+        self.warming_up = warmup
+        self.progress(0.0)
+        self.held = torch.zeros(num_envs, action_width(actions), device=device)
+        self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
+
+    def noisy(self, action: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
+        """[B, A] the policy's action, with noise of this deviation [B, 1] or []."""
+        if not self.shaken:
+            return action
+        noise = torch.randn(action.shape, generator=generator, device=action.device)
+        return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
+
+    def __call__(
+        self, action: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+    ) -> Tensor:
+        """[N, A] the action taken where the policy says `action`; `due` [N] says who decides anew at all, `mask`
+        [N, K] which choices are available."""
+        action = self.noisy(action, self.noise, generator)
+        if not self.anywhere:
+            return action
+        uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
+        # One number says whether the last random decision goes on (below 0), and if not, whether one begins.
+        lot = torch.where(self.holding, (uniform[:, :1] - 1) * self.hold + 1, uniform[:, :1])
+        lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))  # where not, all stays
+        torch.lt(lot, self.begins, out=self.holding)
+        anything = from_uniform(self.actions, uniform[:, 1:])
+        if mask is not None:
+            drawn = torch.rand(mask.shape, generator=generator, device=mask.device)
+            anything = torch.where(mask > 0.5, drawn, -1.0).argmax(-1, keepdim=True).float()
+            self.holding &= (lot >= 0) | (mask.gather(-1, self.held.long()) > 0.5)  # no longer available: it ends
+        torch.where(self.holding & (lot >= 0), anything, self.held, out=self.held)
+        return torch.where(self.holding, self.held, action)
+
+    def progress(self, done: float) -> None:
+        """Set the share of random decisions for this share of the run: all in a warmup, else as configured."""
+        share = self.share
+        if self.warming_up:
+            share = torch.ones_like(share)
+        elif self.fraction > 0:
+            left = max(0.0, 1.0 - done / self.fraction)
+            share = share + left * (1.0 - share)
+        begins = share / self.hold / (1 - share + share / self.hold)
+        self.begins.copy_(begins)
+
+    def warm_up(self, on: bool) -> None:
+        """Decide at random throughout, or as configured."""
+        if on != self.warming_up:
+            self.warming_up = on
+            self.progress(0.0)
+
+    def restart(self) -> None:
+        """Nothing goes on."""
+        self.holding.fill_(False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the decisions to come depend on. Random decisions that go on end at a checkpoint."""
+        return {"begins": self.begins, "warming_up": torch.tensor(self.warming_up)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over the state of another."""
+        self.begins.copy_(state["begins"])
+        self.warming_up = bool(state["warming_up"])
+
+
+def graded(ends: tuple[float, ...], num_envs: int, device: torch.device) -> Tensor:
+    """[N, 1] from the first environment's value to the last one's; of one environment alone, the mean."""
+    first, last = (ends[0], ends[-1]) if num_envs > 1 else ((ends[0] + ends[-1]) / 2,) * 2
+    return torch.linspace(first, last, num_envs, device=device).unsqueeze(-1)

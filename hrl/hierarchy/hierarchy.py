@@ -1,0 +1,302 @@
+"""The hierarchy: a stack of learners on different clocks.
+
+Level 0 acts in the environment at every step. Each level above decides once a period, and its decision is a
+command to the level below. `act`, `observe` and `learn` are the whole path of the data.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from hrl.execution.modes import none_true
+from hrl.hierarchy.clock import FRESH, ActiveCommand, Decision, Transition
+from hrl.hierarchy.commands import IssuedCommand
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.setting import Setting
+from hrl.state import Stateful, gather, restore
+from hrl.types import Observation, Step
+
+RANK_SEED = 104_729
+"""The difference of the random states of two processes of a run."""
+
+ActionMode = Literal["greedy", "noisy", "exploring"]
+"""The policies' modes; drawn as in training; or with random decisions and tests too, which the training environments
+alone have."""
+Memory = list[ActiveCommand]
+"""What every upper level has in force, lowest first: all that acting remembers from step to step."""
+
+
+@dataclass
+class Decisions:
+    """One pass down the stack. Lists are lowest level first."""
+
+    actions: list[Tensor]
+    """[N, A] what each level decided; the first acts in the environment."""
+    targets: list[Tensor]
+    """The command that each level obeys now; the last is the task's goal."""
+    due: list[Tensor]
+    """Where [N] each upper level decided anew; the lowest does at every step."""
+    tests: list[Tensor]
+    """Where [N] everything below a level acts without exploration, to test its command."""
+    notes: list[dict[str, Tensor]]
+    """[N] numbers that each level's learner remembers of its decision."""
+    memory: Memory
+
+
+class Hierarchy:
+    """Levels, lowest first, over N environments on one device."""
+
+    def __init__(self, levels: Sequence[Level], setting: Setting) -> None:
+        self.levels = list(levels)
+        self.commands = [cast(IssuedCommand, level.command) for level in self.levels[:-1]]
+        """What each upper level issues to the one below, lowest first."""
+        self.num_envs, self.device = setting.num_envs, setting.device
+        self.steps = 0
+        self.processes = setting.processes
+        self.tests = any(level.testing for level in self.levels)
+        self.generator = torch.Generator(self.device).manual_seed(setting.seed + self.processes.rank * RANK_SEED)
+        self.memory: Memory = self.initial_state(self.num_envs)
+        self.act = setting.execution.function(self._act)
+        self._observe_step = setting.execution.function(self._observe)
+
+    # -- acting ----------------------------------------------------------------------------------------------
+
+    def initial_state(self, num_envs: int) -> Memory:
+        """The memory at the beginning: every level is due."""
+        return [ActiveCommand.nothing(num_envs, command.dim, self.device) for command in self.commands]
+
+    @torch.inference_mode()
+    def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
+        """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
+        state, renewed = obs.state, list(memory)
+        targets: list[Tensor] = [obs.goal]
+        actions: list[Tensor] = []
+        due: list[Tensor] = []
+        tests: list[Tensor] = []
+        notes: list[dict[str, Tensor]] = []
+        above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
+        greedy = above
+        for i in range(len(self.levels) - 1, 0, -1):
+            level, command = self.levels[i], self.commands[i - 1]
+            above = above | memory[i - 1].due(level.period)
+            action, noted = level.segment.action, level.segment.notes
+            if not none_true(above):
+                mask = command.available(state)
+                action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
+                renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, level.within(action)))
+            if how == "exploring" and level.testing:
+                greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
+            answers = (actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target), (notes, noted)
+            for column, answer in answers:
+                column.insert(0, answer)
+        always = torch.ones_like(above)
+        action, noted = self._decision(self.levels[0], state, targets[0], always, greedy, how, obs.mask)
+        return Decisions([action, *actions], targets, due, [greedy, *tests], [noted, *notes], renewed)
+
+    def _decision(
+        self,
+        level: Level,
+        state: Tensor,
+        target: Tensor,
+        due: Tensor,
+        greedy: Tensor,
+        how: ActionMode,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if how == "greedy":
+            return level.decide(state, target, mask), {}
+        if how == "noisy":
+            return level.sample(state, target, self.generator, mask), {}
+        explored, notes = level.explore(state, target, due, self.generator, mask)
+        if self.tests:
+            explored = torch.where(greedy.unsqueeze(-1), level.decide(state, target, mask), explored)
+        return explored, notes
+
+    @torch.inference_mode()
+    def _act(self, obs: Observation) -> Tensor:
+        """Actions [N, A] for training: explores, and opens a segment where a level decided anew."""
+        d = self.decide(obs, self.memory, "exploring")
+        bottom, *upper = self.levels
+        first = bottom.memory.cursor
+        bottom.segment.begin(
+            Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
+        )
+        for i, (level, due) in enumerate(zip(upper, d.due, strict=True), 1):
+            if not none_true(due):
+                below = self.levels[i - 1].memory.cursor
+                decision = Decision(
+                    obs.state, d.targets[i], d.actions[i], first, below, d.tests[i], d.notes[i], None
+                )
+                level.segment.open(due, decision)
+                self.memory[i - 1].assign(d.memory[i - 1])
+        return d.actions[0]
+
+    def _draw_tests(self, num_envs: int, level: Level) -> Tensor:
+        return torch.rand(num_envs, generator=self.generator, device=self.device) < level.testing
+
+    # -- observing -------------------------------------------------------------------------------------------
+
+    def observe(self, step: Step) -> None:
+        """From the bottom up: pay rewards, tick clocks, and hand segments that ended to their level's memory."""
+        self._observe_step(Transition.of(step))
+        self.steps += step.taken * self.processes.size
+
+    @torch.inference_mode()
+    def _observe(self, outcome: Transition) -> None:
+        ended = self._ended(self.memory, outcome)
+        for i, level in enumerate(self.levels):
+            extrinsic = level.command.extrinsic
+            if "reward" in level.memory.fields:
+                paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
+                level.segment.pay(paid, level.config.gamma, outcome.active)
+            if not extrinsic:
+                reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
+                level.metrics.add_where("intrinsic_reward", reward, ended[i])
+            if not i:
+                self._store(i, 1, outcome, ended[i])
+            elif not none_true(ended[i]):
+                self._measure(i, outcome, ended[i])
+                self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i])
+        for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
+            held.assign(following)
+
+    def after(self, memory: Memory, step: Step) -> Memory:
+        """What is in force after a step: clocks tick, and segments that ended are forgotten."""
+        outcome = Transition.of(step)
+        return self._ticked(memory, outcome, self._ended(memory, outcome))
+
+    def _ticked(self, memory: Memory, outcome: Transition, ended: list[Tensor]) -> Memory:
+        return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
+
+    def _ended(self, memory: Memory, outcome: Transition) -> list[Tensor]:
+        """Where [N] each level's segment ends with this step: its period, the command, the episode, or the level above.
+        """
+        ended: list[Tensor] = []
+        above = outcome.done & outcome.active
+        for i in range(len(self.levels) - 1, 0, -1):
+            held, command = memory[i - 1], self.commands[i - 1]
+            above = above | (outcome.active & (held.elapsed + 1 >= self.levels[i].period))
+            if command.ends_early:
+                above = above | (outcome.active & command.ended(outcome.state, held.target))
+            ended.insert(0, above)
+        return [outcome.active, *ended]
+
+    def drop_ended(self, memory: Memory, state: Tensor) -> Memory:
+        """Commands that end early, and that end in this state [N, D], are no longer in force."""
+        ended: list[Tensor] = []
+        above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
+        for held, command in zip(memory[::-1], self.commands[::-1], strict=True):
+            above = above | command.ended(state, held.target) if command.ends_early else above
+            ended.insert(0, above)
+        return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
+
+    def _measure(self, i: int, outcome: Transition, ended: Tensor) -> None:
+        """How well the level below obeyed the commands of level i that ended."""
+        measured = self.commands[i - 1].measure(outcome.state, self.memory[i - 1].target)
+        for name, values in measured.items():
+            self.levels[i - 1].metrics.add_where(name, values, ended)
+
+    def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
+        """Write level i's open segment; where it ended [N] it becomes a transition, `length` [N] environment steps
+        long."""
+        level = self.levels[i]
+        segment, top = level.segment, i == len(self.levels) - 1
+        # The next decision of this level overwrites target and mask, unless this one was the episode's last.
+        following = {"state": outcome.state, "target": outcome.goal if top else segment.target}
+        if outcome.mask is not None:
+            following["mask"] = outcome.mask
+        if "first" in level.memory.counters:
+            following["first"] = segment.first + length
+        if "below" in level.memory.counters:
+            following["below"] = self.levels[i - 1].memory.last_row()
+        level.memory.write(
+            segment.row(outcome.info), following, segment.counters(), ended, outcome.done, outcome.terminated
+        )
+
+    # -- learning --------------------------------------------------------------------------------------------
+
+    def learn(self, total_steps: float = math.inf, in_haste: Callable[[], bool] = bool) -> None:
+        """Each level updates as its timescale says; learning-rate schedules fall until the run's `total_steps`. Updates
+        that are left are skipped as soon as `in_haste` says so."""
+        for level in self.levels:
+            level.learn(self.steps, total_steps, self.generator, in_haste)
+
+    def pop_metrics(self) -> dict[str, float]:
+        """`<level>/<name>` means since the last call. Waits for the device."""
+        metrics: dict[str, float] = {}
+        for level in self.levels:
+            values = level.metrics.pop()
+            for name, optimiser in level.learner.optimisers().items():
+                values[f"{name.removesuffix('_optimiser')}_learning_rate"] = float(optimiser.lr)
+            values["memory_size"] = float(len(level.memory))
+            values["updates"] = float(level.timescale.done)
+            metrics |= {f"{level.name}/{name}": value for name, value in values.items()}
+        return metrics
+
+    # -- checkpoint ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def truncate_episodes(self, obs: Observation) -> None:
+        """End every open segment and episode as truncated at `obs`, so that no simulator state need be saved."""
+        always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        nothing = torch.zeros(self.num_envs, device=self.device)
+        info = torch.zeros(self.num_envs, 0, device=self.device)
+        outcome = Transition(obs.state, obs.goal, nothing, ~always, always, always, info, obs.mask)
+        for i, held in enumerate(self.memory, 1):
+            level = self.levels[i]
+            open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
+            # Where no segment is open, the open row is the last observation of the one before: it stays.
+            segment, first, below = level.segment, self.levels[0].memory.cursor, self.levels[i - 1].memory.cursor
+            target = obs.goal if level is self.levels[-1] else segment.target
+            empty = Decision(obs.state, target, segment.action, first, below, ~always, {}, None)
+            segment.open(~open_, empty)
+            self._store(i, torch.where(open_, held.elapsed, 0), outcome, open_)
+        for level in self.levels:
+            level.memory.truncate_episodes()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what is in force: every level is due."""
+        for level in self.levels:
+            level.exploration.restart()
+        for held, nothing in zip(self.memory, self.initial_state(self.num_envs), strict=True):
+            held.assign(nothing)
+
+    def parts(self) -> dict[str, Stateful]:
+        """Everything that the agent's next steps depend on, by `<level>.<part>`."""
+        return {f"{level.name}.{name}": part for level in self.levels for name, part in level.parts().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the agent by name."""
+        return gather(self.parts()) | {"generator": self.generator.get_state(), "steps": torch.tensor(self.steps)}
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Those that differ between the processes of a run, copied to the host: memories and the random state."""
+        own = {name: x for name, x in self.tensors().items() if ".memory." in name or name == "generator"}
+        return {name: x.detach().cpu().clone() for name, x in own.items()}
+
+    def fingerprint(self) -> str:
+        """A checksum of the networks, which are equal in all processes of a run."""
+        digest = hashlib.sha256()
+        for tensor in self.network_tensors().values():
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """The networks alone, enough to act."""
+        return gather({f"{level.name}.net": level.learner for level in self.levels})
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave. Raises RuntimeError, ValueError or KeyError where it does not fit."""
+        restore(self.parts(), tensors)
+        self.generator.set_state(tensors["generator"].cpu())
+        self.steps = int(tensors["steps"])
+
+    def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the networks alone, to act. Raises RuntimeError where their sizes are others."""
+        restore({f"{level.name}.net": level.learner for level in self.levels}, tensors)

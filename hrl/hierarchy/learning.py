@@ -1,0 +1,151 @@
+"""How a level learns from its memory: gradient steps on batches of a replay, or passes over a rollout."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+
+from hrl.execution.processes import least_of_processes
+from hrl.hierarchy.commands import Command
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.setting import Setting
+from hrl.hierarchy.timescale import Timescale
+from hrl.learners import PPO, Batch, Learner, PPOConfig
+from hrl.learners.ppo import Rollout
+from hrl.memory.ring import Replay, Rows
+from hrl.memory.rollout import RolloutMemory, advantages
+from hrl.memory.transitions import Transitions, read_transitions
+from hrl.metrics import Means
+
+AT_ONCE = 16
+"""Batches that are sampled together, at most. One at a time, half the cost of a small update is in sampling."""
+
+
+class Learning(Protocol):
+    """A level, as far as learning needs it."""
+
+    config: LevelConfig
+    command: Command
+    learner: Learner
+    memory: Replay
+    timescale: Timescale
+    tuners: list[Any]
+    metrics: Means
+
+    @property
+    def requires_host(self) -> bool: ...
+    def transitions(self, size: int, generator: torch.Generator) -> Transitions: ...
+    def batch(self, t: Transitions) -> Batch: ...
+
+
+def timescale_of(config: LevelConfig, environments: int, period: int) -> Timescale:
+    """When a level updates, and how often then. A rollout of `n_steps` decisions is one round."""
+    learner = config.learner
+    if isinstance(learner, PPOConfig):
+        return Timescale(learner.n_steps * period * environments, 1, config.schedule, config.warmup)
+    replay = config.off_policy
+    return Timescale(replay.train_freq, replay.gradient_steps, config.schedule, config.warmup)
+
+
+def first_update(config: LevelConfig, environments: int, period: int) -> int:
+    """Environment steps before the first update: every one of the environments must have ended a segment first, else
+    there may be nothing to learn from."""
+    return 0 if config.learner.on_policy else config.random_warmup + environments * period
+
+
+class FromReplay:
+    """Gradient steps on relabelled batches of the replay."""
+
+    def __init__(self, level: Learning, setting: Setting) -> None:
+        self.level, self.learner = level, level.learner
+        self.batch_size = -(-level.config.off_policy.batch_size // setting.processes.size)  # this process's share
+        if level.tuners:  # their transforms are not captured
+            self._round = self._tuned_round
+        elif level.requires_host:
+            self._round = self._plain_round
+            self._fit = setting.execution.function(self._fit)  # type: ignore[method-assign]
+        else:
+            self._round = setting.execution.function(self._plain_round)
+
+    def learn(
+        self,
+        updates: int,
+        progress: float,
+        generator: torch.Generator,
+        in_haste: Callable[[], bool] = bool,
+    ) -> None:
+        """So many updates, as long as nothing is `in_haste`."""
+        for done in range(0, updates, AT_ONCE):
+            if in_haste():
+                return
+            self.update(min(AT_ONCE, updates - done), progress, generator)
+
+    def update(self, count: int, progress: float, generator: torch.Generator) -> None:
+        """Sample and relabel `count` batches in one go, and make an update of the learner with each."""
+        timescale = self.level.timescale
+        phase = timescale.done % self.learner.cycle
+        self.learner.set_learning_rate(timescale.factor(progress, count))
+        self._round(count, phase, generator)
+
+    def _plain_round(self, count: int, phase: int, generator: torch.Generator) -> None:
+        level = self.level
+        self._fit(level.batch(level.transitions(count * self.batch_size, generator)), phase, generator)
+
+    def _fit(self, batches: Batch, phase: int, generator: torch.Generator) -> None:
+        for number, batch in enumerate(batches.split(self.batch_size), phase):
+            self.level.metrics.add(self.learner.update(batch, number, generator))
+
+    def _tuned_round(self, count: int, phase: int, generator: torch.Generator) -> None:
+        """Before each update, the tuners ask what would make it do best on the batch after."""
+        level = self.level
+        parts = level.transitions((count + 1) * self.batch_size, generator).split(self.batch_size)
+        made = level.timescale.done - count
+        for i, (now, following) in enumerate(pairwise(parts)):
+            for tuner in level.tuners:
+                level.metrics.add(tuner.step(made + i, now, following, generator))
+            level.metrics.add(self.learner.update(level.batch(now), phase + i, generator))
+
+
+class FromRollout:
+    """Passes over the decisions since the last update."""
+
+    def __init__(self, level: Learning, setting: Setting) -> None:
+        assert isinstance(level.memory, RolloutMemory) and isinstance(level.learner, PPO)
+        self.level, self.memory, self.learner = level, level.memory, level.learner
+        self.batch_size = -(-self.learner.config.batch_size // setting.processes.size)
+
+    def learn(
+        self, updates: int, progress: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool
+    ) -> None:
+        """One update if any is due: an earlier rollout is gone."""
+        if updates and not in_haste():
+            self.update(1, progress, generator)
+
+    def update(self, count: int, progress: float, generator: torch.Generator) -> None:
+        """Learn from what was not read yet. `count` is 1."""
+        self.learner.set_learning_rate(self.level.timescale.factor(progress, count))
+        rollout = self.rollout(generator)
+        self.memory.finish()
+        if len(rollout.action):
+            self.level.metrics.add(self.learner.learn(rollout, self.batch_size, progress, generator))
+
+    def rollout(self, generator: torch.Generator) -> Rollout:
+        """The decisions since the last reading, with their advantages. Waits for the device."""
+        rows, there = self.memory.unread()  # [T, N]
+        shape = there.shape
+        flat = Rows(rows.env.flatten(), rows.row.flatten())
+        level, t = self.level, read_transitions(self.memory, flat, self.level.command.extrinsic)
+        batch = level.batch(t)
+        log_prob, value = (self.memory.get(flat, name).squeeze(-1) for name in ("log_prob", "value"))
+        next_value = self.learner.values(batch.next_inputs)
+        follows = torch.zeros(shape, dtype=torch.bool, device=there.device)
+        under = (t.next_target.view(*shape, -1)[:-1] == t.target.view(*shape, -1)[1:]).all(-1)
+        follows[:-1] = there[:-1] & there[1:] & under
+        grid = [x.view(shape) for x in (batch.reward, batch.discount, value, next_value)]
+        advantage = advantages(*grid, follows, self.learner.config.gae_lambda).flatten()
+        index = there.flatten().nonzero().squeeze(-1)
+        index = index[: least_of_processes(len(index))]
+        columns = Rollout(batch.inputs, batch.action, log_prob, value, advantage, advantage + value, batch.mask)
+        return columns.at(index)
+

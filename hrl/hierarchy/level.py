@@ -1,0 +1,267 @@
+"""A level: one member of the stack, with its own policy, learner, memory and timescale."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from hrl.execution.modes import Execution
+from hrl.hierarchy.clock import Segment
+from hrl.hierarchy.commands import Command
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.exploration import Exploration
+from hrl.hierarchy.learning import FromReplay, FromRollout, first_update, timescale_of
+from hrl.hierarchy.setting import Setting
+from hrl.learners import Batch, Build, Constraint, Metrics
+from hrl.learners.protection import Protection, protect
+from hrl.memory.ring import Replay
+from hrl.memory.rollout import RolloutMemory
+from hrl.memory.transitions import Transitions, read_transitions
+from hrl.metrics import Means
+from hrl.spaces import Space, action_width
+from hrl.state import Stateful
+from hrl.types import UserError
+
+Relabel = Callable[[Transitions, torch.Generator], Transitions]
+Shaping = Callable[[Tensor, Tensor], Tensor]
+"""(inputs [B, I], action [B, A]) -> what is added to the reward [B]."""
+
+
+class Tuner(Stateful, Protocol):
+    """Adapts, while a level learns, what it learns by (see hrl/nested/tuning.py and reward.py)."""
+
+    shaping: Shaping | None
+    """Added to the level's reward, if anything is."""
+
+    def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
+        """Adapt by how the update of this number, on `now`, would do on `following`."""
+
+
+class Tuned(Protocol):
+    """Makes the tuner of a level."""
+
+    tunes: tuple[str, ...]
+    """What it sets: learning_rate, gamma, ent_coef or reward."""
+
+    def __call__(self, level: "Level") -> Tuner:
+        """Raises UserError where the level's learner does not have what is to be tuned."""
+
+
+class Model(Stateful, Protocol):
+    """What a level keeps up beside its learning, such as a model of its world (see agents/adjacency.py).
+
+    It runs as it is written, outside of what is compiled or captured; what updates read of it changes in place.
+    """
+
+    def keep_up(
+        self, level: "Level", steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
+    ) -> Metrics:
+        """Called before a level's updates, after `steps` environment steps: nothing to do most of the time."""
+
+
+class Level:
+    """Acts on its own clock under a command from above, stores what came of it, and learns from that."""
+
+    def __init__(
+        self,
+        name: str,
+        config: LevelConfig,
+        command: Command,
+        actions: Space,
+        memory: Replay,
+        setting: Setting,
+        period: int = 1,
+        learning_starts: int = 0,
+        steps: Replay | None = None,
+        testing: float = 0.0,
+        relabels: Sequence[Relabel] = (),
+        tuned: Sequence[Tuned] = (),
+        models: Sequence[Model] = (),
+        constraint: Constraint | None = None,
+        encoder: torch.nn.Module | None = None,
+    ) -> None:
+        """It decides in `actions` every `period` environment steps. `steps` is the memory of environment steps that its
+        decisions are made of, `testing` the share of its decisions under which the levels below act without
+        exploration."""
+        if not command.extrinsic and config.gamma == 1:
+            raise UserError(f"{name}.gamma must be below 1: a subgoal's rewards never end.")
+        device, num_envs, spec = setting.device, setting.num_envs, setting.spec
+        self.name, self.config, self.command, self.actions, self.period = name, config, command, actions, period
+        self.memory, self.steps, self.testing = memory, steps, testing
+        self.relabels, self.models = list(relabels), list(models)
+        self.gamma = torch.tensor(config.gamma, device=device)
+        self.sight = self._sight(spec.state_dim, device)
+        self.continuous = isinstance(actions, spaces.Box)
+        tunes = {knob for one in tuned for knob in one.tunes}
+        known = command.value_range(config.gamma) if not tunes & {"gamma", "reward"} else None
+        build = Build(
+            spec.state_dim + command.input_dim, actions, name, encoder, config.tasks, known, constraint,
+            frozenset(tunes), setting.execution if not tuned else Execution(),
+        )  # fmt: skip
+        with device:
+            self.learner = config.learner.build(build)
+        protect(self.learner, config.protect, name)
+        self.timescale = timescale_of(config, num_envs * setting.processes.size, period)
+        self.timescale.starts = max(learning_starts, first_update(config, num_envs * setting.processes.size, period))
+        self.segment = Segment.empty(
+            num_envs, spec.state_dim, command.dim, action_width(actions), device,
+            memory.width("mask"), self.learner.remembers,
+        )  # fmt: skip
+        warmup = config.random_warmup > 0
+        self.exploration = Exploration(config.learner.exploring, num_envs, actions, device, warmup)
+        self.metrics = Means(device)
+        self.tuners = [make(self) for make in tuned]
+        self.shaping = next((t.shaping for t in self.tuners if t.shaping is not None), None)
+        learning = FromRollout if isinstance(memory, RolloutMemory) else FromReplay
+        self.learning = learning(self, setting)
+
+    def _sight(self, state_dim: int, device: torch.device) -> Tensor:
+        """[D] 1 where the networks are shown the state, 0 where it is masked."""
+        masked = self.config.masked_entries
+        outside = [i for i in masked if not 0 <= i < state_dim]
+        if outside:
+            raise UserError(
+                f"{self.name}.masked_entries {outside}: the observation has {state_dim} entries (0 to {state_dim - 1})."
+            )
+        sight = torch.ones(state_dim, device=device)
+        sight[list(masked)] = 0.0
+        return sight
+
+    # -- acting ----------------------------------------------------------------------------------------------
+
+    def inputs(self, state: Tensor, target: Tensor) -> Tensor:
+        """The networks' inputs [..., I]."""
+        shown = state * self.sight if self.config.masked_entries else state
+        return torch.cat([shown, self.command.encode(state, target, shown)], -1)
+
+    def decide(self, state: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The deterministic decision [..., A], within the bounds of a Box."""
+        return self.within(self.learner.act(self.inputs(state, target), None, mask))
+
+    def within(self, action: Tensor) -> Tensor:
+        """A decision as it is carried out: policies that are not squashed may step over the bounds of a Box."""
+        return action.clamp(-1.0, 1.0) if self.continuous and self.learner.remembers else action
+
+    def sample(
+        self, state: Tensor, target: Tensor, generator: torch.Generator, mask: Tensor | None = None
+    ) -> Tensor:
+        """The decision [B, A] as it is drawn in training, on average over the environments, without random ones."""
+        action = self.learner.act(self.inputs(state, target), generator, mask)
+        return self.within(self.exploration.noisy(action, self.exploration.mean_noise, generator))
+
+    def explore(
+        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The decision [N, A] with exploration, for those environments that are due [N], and the numbers [N] that the
+        learner remembers of it."""
+        action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
+        return self.exploration(action, due, generator, mask), notes
+
+    def log_likelihood(self, state: Tensor, target: Tensor, action: Tensor) -> Tensor:
+        """How likely [...] today's policy is to decide as it did, up to a constant: -½ ||a - μ||² for vectors, minus the
+        number of entries that differ for choices."""
+        error = action - self.decide(state, target)
+        return -0.5 * error.square().sum(-1) if self.continuous else -(error != 0).float().sum(-1)
+
+    # -- learning --------------------------------------------------------------------------------------------
+
+    def waits_at(self, steps: int) -> bool:
+        """Whether its time to learn is yet to come, after `steps` environment steps."""
+        return steps < self.config.random_warmup
+
+    def done_at(self, steps: int) -> bool:
+        """Whether its time to learn is over."""
+        c = self.config
+        return c.frozen or (c.learning_stops is not None and steps > c.learning_stops)
+
+    def learns_at(self, steps: int) -> bool:
+        """Whether its time to learn is now."""
+        return not self.waits_at(steps) and not self.done_at(steps)
+
+    def progress(self, steps: int, total: float) -> float:
+        """The share of its time to learn that has passed, where the run has `total` environment steps."""
+        c = self.config
+        end = total if c.learning_stops is None else min(c.learning_stops, total)
+        return (steps - c.random_warmup) / max(end - c.random_warmup, 1)
+
+    def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> None:
+        """Keep up the models, and make the updates that are due, after `steps` environment steps of `total`."""
+        due, progress = self.timescale.due(steps), self.progress(steps, total)
+        self.warm_up(steps)
+        if self.exploration.fraction:
+            self.exploration.progress(steps / total)
+        if self.done_at(steps):
+            return
+        for model in self.models:
+            self.metrics.add(model.keep_up(self, steps, generator, in_haste))
+        self.learning.learn(due, min(max(progress, 0.0), 1.0), generator, in_haste)
+
+    def warm_up(self, steps: int) -> None:
+        """Decide at random in a warmup. What came of it is forgotten then: another low level did it."""
+        if self.exploration.warming_up and not self.waits_at(steps):
+            self.memory.clear()
+        self.exploration.warm_up(self.waits_at(steps))
+
+    @property
+    def requires_host(self) -> bool:
+        """Whether sampling asks the host: where a task's reward is the environment's own code, not on tensors."""
+        return any(getattr(relabel, "requires_host", False) for relabel in self.relabels)
+
+    def transitions(self, size: int, generator: torch.Generator) -> Transitions:
+        """Relabelled transitions, drawn from the memory."""
+        rows = self.memory.draw(size, generator)
+        transitions = read_transitions(self.memory, rows, self.command.extrinsic)
+        if self.steps is not None:
+            self.metrics.add({"steps_in_reach": self.steps.holds(transitions.steps).float().mean()})
+        for relabel in self.relabels:
+            transitions = relabel(transitions, generator)
+        return transitions
+
+    def batch(
+        self, t: Transitions, gamma: Tensor | None = None, outer: bool = False, shaping: Shaping | None = None
+    ) -> Batch:
+        """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
+
+        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). The task's end is none
+        for a level that obeys a subgoal: it bootstraps there as at a truncation. So an end is neither a way to escape
+        from rewards that are negative, nor a loss. `outer` gives what an outer level judges by: the task's reward where
+        one is learned, without the learned part.
+        """
+        inputs = self.inputs(t.state, t.target)
+        shaping = shaping if shaping is not None else self.shaping
+        gamma = self.gamma if gamma is None else gamma
+        if self.command.extrinsic or (outer and shaping is not None):
+            reward, ended = t.total(gamma), t.terminated
+        else:
+            reward, ended = self.command.reward(t.state, t.next_state, t.target), torch.zeros_like(t.terminated)
+        if t.penalty is not None:
+            missed = t.penalty > 0
+            reward, ended = torch.where(missed, -t.penalty, reward), ended | missed
+        if shaping is not None and not outer:
+            reward = reward + shaping(inputs, t.action)
+        return Batch(
+            inputs=inputs,
+            action=t.action,
+            reward=reward,
+            next_inputs=self.inputs(t.next_state, t.next_target),
+            discount=gamma**t.length * ~ended,
+            weight=t.weight,
+            mask=t.mask,
+            next_mask=t.next_mask,
+        )
+
+    @property
+    def protection(self) -> Protection | None:
+        """What guards the learner's actor, if anything does."""
+        return getattr(self.learner, "protection", None)
+
+    # -- checkpoint ------------------------------------------------------------------------------------------
+
+    def parts(self) -> dict[str, Stateful]:
+        """Everything that the level's next decisions and updates depend on, by name."""
+        parts: dict[str, Any] = {"net": self.learner, "memory": self.memory, "timescale": self.timescale}
+        parts |= {"exploration": self.exploration, **self.learner.optimisers()}
+        parts |= {f"tuner{number}": tuner for number, tuner in enumerate(self.tuners)}
+        return parts | {f"model{number}": model for number, model in enumerate(self.models)}

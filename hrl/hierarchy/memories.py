@@ -1,0 +1,53 @@
+"""The memory that a level's learner needs: a replay, or a rollout."""
+
+from hrl.hierarchy.commands import Command
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.setting import Setting
+from hrl.learners import PPOConfig, ReplayConfig
+from hrl.memory.ring import Replay
+from hrl.memory.rollout import RolloutMemory
+from hrl.spaces import Space, action_width
+from hrl.types import UserError
+
+
+def make_memory(
+    config: LevelConfig,
+    command: Command,
+    actions: Space,
+    setting: Setting,
+    period: int = 1,
+    counters: tuple[str, ...] = (),
+    rewards: bool = False,
+    held: int = 0,
+    bottom: bool = False,
+) -> Replay:
+    """The memory of a level that decides in `actions` under `command`, every `period` environment steps.
+
+    `counters` are numbers that each decision has beside its fields; `rewards` stores the environment's reward also where
+    the level does not learn on it; `held` is the number of rows that levels above want to read; the `bottom` level
+    stores what the environment says of available choices and the info that hindsight remembers. Raises UserError where
+    it does not fit.
+    """
+    spec, device, num_envs = setting.spec, setting.device, setting.num_envs
+    fields = {"state": spec.state_dim, "target": command.dim, "action": action_width(actions)}
+    following = ("state", "target") if command.extrinsic else ("state",)
+    if rewards or command.extrinsic:
+        fields["reward"] = 1
+    if bottom and spec.info_dim:
+        fields["info"] = spec.info_dim
+    if bottom and spec.mask_dim:
+        fields["mask"] = spec.mask_dim
+        following = (*following, "mask")
+    learner = config.learner
+    rows = 1
+    try:
+        if isinstance(learner, PPOConfig):
+            fields |= {"log_prob": 1, "value": 1}
+            decisions = 1 if setting.acts_only else max(learner.n_steps * period, -(-held // num_envs))
+            rows = decisions * num_envs
+            return RolloutMemory(fields, following, counters, decisions, num_envs, device)
+        assert isinstance(learner, ReplayConfig)
+        rows = 1 if setting.acts_only else learner.buffer_size
+        return Replay(fields, following, counters, rows, num_envs, device, held)
+    except RuntimeError as error:
+        raise UserError(f"A replay of {max(rows, held):,} transitions does not fit into memory.") from error

@@ -1,0 +1,140 @@
+"""DQN (Mnih 2015), with double Q learning (van Hasselt 2016) and dueling heads (Wang 2016) as switches.
+
+Prioritised replay (Schaul 2016) and n-step returns are the replay's affair: a batch carries weights, and each
+transition its own discount. Several numbered entries (MultiDiscrete, MultiBinary) are one joint choice.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hrl.learners.adam import FlatAdam
+from hrl.learners.base import Batch, Build, Exploring, Kind, Learner, Metrics, ReplayConfig
+from hrl.learners.fitting import joint_choices
+from hrl.networks.layers import mlp, polyak_update, width_of
+
+
+@dataclass
+class DQNConfig(ReplayConfig):
+    """DQN's options."""
+
+    kind: Kind = "dqn"
+    learning_rate: float = 5e-4
+    """Step size of Adam."""
+    batch_size: int = 64
+    """Transitions per gradient step, of all processes together."""
+    buffer_size: int = 100_000
+    """Capacity of the replay, in the level's own transitions."""
+    train_freq: int = 4
+    """Environment steps (of all environments together) from one round of gradient steps to the next."""
+    tau: float = 0.01
+    """Share of the online network that enters the target network at each update (Polyak averaging)."""
+    huber: bool = True
+    """Huber loss instead of the squared error."""
+    double: bool = True
+    """The online network chooses the next action, the target network values it (double Q learning)."""
+    dueling: bool = False
+    """Separate heads for the state's value and the actions' advantages."""
+    n_step: int = 1
+    """Decisions whose rewards are added up before the target network is asked."""
+    prioritised: bool = False
+    """Draw transitions by their last error, not uniformly (alpha .6), with weights that correct for it."""
+    priority_beta: float = 0.4
+    """Exponent of those weights at the start of the run; it rises to 1."""
+    random_actions: tuple[float, float] = (0.02, 0.1)
+    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
+    the others lie between, and one alone has their mean."""
+    exploration_fraction: float = 0.1
+    """Share of the run over which random decisions fall from all to that share."""
+    clip_values: bool = True
+    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+    max_grad_norm: float = 10.0
+    """Longest gradient; longer ones are scaled down."""
+
+    @property
+    def exploring(self) -> Exploring:
+        """Random decisions whose share falls at the beginning."""
+        return super().exploring._replace(fraction=self.exploration_fraction)
+
+    def build(self, build: Build) -> "DQN":
+        """The learner. Raises UserError where actions are not numbered."""
+        joint_choices(build, self.kind)
+        return DQN(build if self.clip_values else build._replace(value_range=None), self)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        super().check(prefix)
+        self._require(prefix, ("n_step", "max_grad_norm"), lambda x: x > 0, "must be positive, not")
+        names = ("priority_beta", "exploration_fraction")
+        self._require(prefix, names, lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+
+
+class QNetwork(nn.Module):
+    """Q(s, ·) [..., K]; dueling: V(s) + A(s, ·) - mean A(s, ·)."""
+
+    def __init__(self, build: Build, count: int, config: DQNConfig) -> None:
+        super().__init__()
+        self.encoder = nn.Identity() if build.encoder is None else build.encoder
+        width, sizes = width_of(build.encoder, build.inputs), config.hidden
+        self.net = mlp(width, sizes, count, build.tasks, layer_norm=config.layer_norm)
+        self.value = mlp(width, sizes, 1, build.tasks, layer_norm=config.layer_norm) if config.dueling else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., K]"""
+        features = self.encoder(inputs)
+        values = self.net(features)
+        if self.value is None:
+            return values
+        return self.value(features) + values - values.mean(-1, keepdim=True)
+
+
+class DQN(Learner):
+    """One network of action values, and its slow copy."""
+
+    formulas = ("target", "loss")
+
+    def __init__(self, build: Build, config: DQNConfig) -> None:
+        super().__init__(build)
+        self.config = config
+        self.choices = joint_choices(build, config.kind)
+        self.critic = QNetwork(build, self.choices.count, config)
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), config.learning_rate, config.max_grad_norm)
+        self.last_error: Tensor | None = None
+        """[B] absolute errors of the last update, for priorities."""
+
+    @torch.no_grad()
+    def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
+        """argmax_a Q(s, a) over the available choices."""
+        return self.choices.action(available(self.critic(inputs), mask).argmax(-1))
+
+    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
+        """One step towards the target; the slow copy follows."""
+        loss, error, q = self.loss(batch, self.target(batch))
+        norm = self.critic_optimiser.minimise(loss)
+        polyak_update(self.target_critic, self.critic, self.config.tau)
+        self.last_error = error
+        return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
+
+    def target(self, batch: Batch) -> Tensor:
+        """y = r + γ^k Q'(s', argmax_a Q(s', a)), or max_a Q'(s', a) without double Q learning."""
+        with torch.no_grad():
+            slow = self.target_critic(batch.next_inputs)
+            chooser = self.critic(batch.next_inputs) if self.config.double else slow
+            best = available(chooser, batch.next_mask).argmax(-1, keepdim=True)
+            return self.bound(batch.reward + batch.discount * slow.gather(-1, best).squeeze(-1))
+
+    def loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E[w L(Q(s, a) - y)], the absolute errors [B] and the values [B]."""
+        q = self.critic(batch.inputs).gather(-1, self.choices.number(batch.action).unsqueeze(-1)).squeeze(-1)
+        measure = nn.functional.smooth_l1_loss if self.config.huber else nn.functional.mse_loss
+        each = measure(q, target, reduction="none")
+        loss = each.mean() if batch.weight is None else (each * batch.weight).mean()
+        return loss, (q - target).detach().abs(), q.detach()
+
+
+def available(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Values [..., K], with -inf where a choice is not available."""
+    return values if mask is None else values.masked_fill(mask < 0.5, -torch.inf)

@@ -1,0 +1,33 @@
+"""Which action spaces a learner can decide in, and the sentences that refuse the others."""
+
+from gymnasium import spaces
+
+from hrl.learners.base import Build
+from hrl.spaces import MOST_COMBINATIONS, Choices, choice_sizes
+from hrl.types import UserError
+
+
+def require_box(build: Build, kind: str) -> None:
+    """Raise UserError where actions are numbered."""
+    if not isinstance(build.actions, spaces.Box):
+        raise UserError(
+            f"{kind} decides on vectors (Box), but the {build.name} level decides in {build.actions}; use dqn, "
+            "discrete-sac or ppo."
+        )
+
+
+def joint_choices(build: Build, kind: str) -> Choices:
+    """The joint choices of numbered actions. Raises UserError for a Box, and for too many."""
+    sizes = choice_sizes(build.actions)
+    if sizes is None:
+        raise UserError(
+            f"{kind} decides among numbered choices, but the {build.name} level decides on vectors; use td3, sac or "
+            "ppo."
+        )
+    choices = Choices(sizes)
+    if choices.count > MOST_COMBINATIONS:
+        raise UserError(
+            f"{kind} needs a value for each of {choices.count:,} combinations, more than {MOST_COMBINATIONS:,}; ppo "
+            "decides on each entry by itself."
+        )
+    return choices

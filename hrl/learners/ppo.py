@@ -1,0 +1,192 @@
+"""PPO: proximal policy optimisation (Schulman et al. 2017), with generalised advantage estimation (Schulman 2016).
+
+Learns from the last rollout of its own policy. Decisions may last several environment steps: advantages are discounted
+by γ to the power of each one's duration (hrl/memory/rollout.py).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hrl.learners.adam import FlatAdam
+from hrl.learners.base import Batch, Build, Kind, Learner, LearnerConfig, Metrics
+from hrl.networks.distributions import distribution
+from hrl.networks.layers import mlp, width_of
+
+
+@dataclass
+class PPOConfig(LearnerConfig):
+    """PPO's options."""
+
+    on_policy: ClassVar[bool] = True
+    kind: Kind = "ppo"
+    learning_rate: float = 3e-4
+    """Step size of Adam."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers (tanh) of policy and value function."""
+    n_steps: int = 2048
+    """Decisions of each environment in a rollout."""
+    batch_size: int = 64
+    """Decisions per gradient step, of all processes together."""
+    n_epochs: int = 10
+    """Passes over a rollout."""
+    gae_lambda: float = 0.95
+    """λ of generalised advantage estimation."""
+    clip_range: float = 0.2
+    """How far π/π_old may move from 1 before its gradient ends."""
+    clip_range_vf: float | None = None
+    """How far a value may move before its gradient ends. Default: without a limit."""
+    normalize_advantage: bool = True
+    """Give the advantages of a minibatch mean 0 and deviation 1."""
+    ent_coef: float = 0.0
+    """Weight of the policy's entropy."""
+    ent_coef_final: float | None = None
+    """The same at the end of the run; it moves there on a line. Default: constant."""
+    vf_coef: float = 0.5
+    """Weight of the value function's loss."""
+    max_grad_norm: float = 0.5
+    """Longest gradient; longer ones are scaled down."""
+    target_kl: float | None = None
+    """End the passes once π has moved further than 1.5 times this divergence from π_old. Default: never."""
+    log_std_init: float = 0.0
+    """Logarithm of the policy's standard deviation at the start, in half-ranges of the action."""
+
+    def build(self, build: Build) -> "PPO":
+        """The learner, for any action space."""
+        return PPO(build, self)
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, where a value is invalid."""
+        super().check(prefix)
+        positive = ("n_steps", "batch_size", "n_epochs", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl")
+        self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
+        self._require(prefix, ("ent_coef", "ent_coef_final", "vf_coef"), lambda x: x >= 0, "must not be negative, but")
+        self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+
+
+class Rollout(NamedTuple):
+    """B decisions of the policy that acted last."""
+
+    inputs: Tensor
+    """[B, I]"""
+    action: Tensor
+    """[B, A]"""
+    log_prob: Tensor
+    """[B] log π_old when it was decided."""
+    value: Tensor
+    """[B] V(s) when it was decided."""
+    advantage: Tensor
+    """[B]"""
+    returns: Tensor
+    """[B] advantage + V(s), which the value function learns."""
+    mask: Tensor | None = None
+    """[B, K] choices that were available; all where None."""
+
+    def at(self, index: Tensor) -> "Rollout":
+        """Those of these numbers."""
+        return Rollout(*(None if x is None else x[index] for x in self))  # type: ignore[arg-type]
+
+
+class PPO(Learner):
+    """A stochastic policy and a value function, with one optimiser."""
+
+    formulas = ("loss",)
+    remembers = ("log_prob", "value")
+
+    def __init__(self, build: Build, config: PPOConfig) -> None:
+        super().__init__(build)
+        self.config = config
+        self.encoder = nn.Identity() if build.encoder is None else build.encoder
+        width = width_of(build.encoder, build.inputs)
+        self.distribution = distribution(build.actions, config.log_std_init)
+        outputs = self.distribution.parameters_needed
+        self.actor = mlp(width, config.hidden, outputs, build.tasks, smooth=True, layer_norm=config.layer_norm)
+        self.critic = mlp(width, config.hidden, 1, smooth=True, layer_norm=config.layer_norm)
+        orthogonal(self.actor, 0.01)
+        orthogonal(self.critic, 1.0)
+        self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
+
+    @torch.no_grad()
+    def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
+        """A sample of π(·|s), or its mode without a generator."""
+        return self.distribution.sample(self.actor(self.encoder(inputs)), generator, mask)
+
+    @torch.no_grad()
+    def act_and_note(
+        self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same, with log π(a|s) and V(s)."""
+        features = self.encoder(inputs)
+        head = self.actor(features)
+        action = self.distribution.sample(head, generator, mask)
+        notes = {"log_prob": self.distribution.log_prob(head, action, mask), "value": self.critic(features).squeeze(-1)}
+        return action, notes
+
+    @torch.no_grad()
+    def values(self, inputs: Tensor) -> Tensor:
+        """V(s) [B]."""
+        return self.critic(self.encoder(inputs)).squeeze(-1)
+
+    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
+        """PPO learns from rollouts alone (`learn`)."""
+        raise NotImplementedError
+
+    def learn(self, rollout: Rollout, size: int, progress: float, generator: torch.Generator) -> Metrics:
+        """Passes over a rollout in minibatches of `size`, after the share `progress` of the run; mean metrics."""
+        c, count = self.config, len(rollout.action)
+        ent_coef = c.ent_coef if c.ent_coef_final is None else c.ent_coef + progress * (c.ent_coef_final - c.ent_coef)
+        sums: Metrics = {}
+        steps = 0
+        for _ in range(c.n_epochs):
+            order = torch.randperm(count, generator=generator, device=rollout.action.device)
+            for index in order.split(size):
+                metrics = self.step(rollout.at(index), ent_coef)
+                steps += 1
+                for name, x in metrics.items():
+                    sums[name] = sums[name] + x if name in sums else x.clone()
+                if c.target_kl is not None and float(metrics["kl"]) > 1.5 * c.target_kl:
+                    return {name: x / steps for name, x in sums.items()}
+        return {name: x / max(steps, 1) for name, x in sums.items()}
+
+    def step(self, batch: Rollout, ent_coef: float) -> Metrics:
+        """One gradient step."""
+        loss, metrics = self.loss(batch, ent_coef)
+        return metrics | {"grad_norm": self.policy_optimiser.minimise(loss)}
+
+    def loss(self, batch: Rollout, ent_coef: float) -> tuple[Tensor, Metrics]:
+        """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)"""
+        c = self.config
+        features = self.encoder(batch.inputs)
+        head = self.actor(features)
+        advantage = batch.advantage
+        if c.normalize_advantage and len(advantage) > 1:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        log_ratio = self.distribution.log_prob(head, batch.action, batch.mask) - batch.log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+        value = self.critic(features).squeeze(-1)
+        if c.clip_range_vf is not None:
+            value = batch.value + (value - batch.value).clamp(-c.clip_range_vf, c.clip_range_vf)
+        value_loss = (value - batch.returns).square().mean()
+        entropy = self.distribution.entropy(head, batch.mask).mean()
+        with torch.no_grad():
+            metrics = {
+                "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(),
+                "kl": ((ratio - 1) - log_ratio).mean(),  # Schulman's low-variance estimate
+                "clip_fraction": ((ratio - 1).abs() > c.clip_range).float().mean(), "value_mean": value.mean(),
+            }  # fmt: skip
+        return policy_loss + c.vf_coef * value_loss - ent_coef * entropy, metrics
+
+
+def orthogonal(net: nn.Sequential, gain: float) -> None:
+    """Orthogonal weights and no biases: gain √2 in hidden layers, `gain` in the last one."""
+    layers = [layer for layer in net if hasattr(layer, "weight") and getattr(layer, "weight") is not None]
+    for layer in layers:
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        if weight.dim() == 2:
+            nn.init.orthogonal_(weight, gain if layer is layers[-1] else math.sqrt(2))
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Distributions over actions, as heads of stochastic policies: Gaussian for a Box, categorical for numbered entries.
+
+Both draw from noise that is handed in, so that the same noise gives the same action.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hrl.spaces import Space, action_width, choice_sizes
+
+FAR = -1e9
+"""Log-odds of a choice that is not available."""
+
+
+class DiagonalGaussian(nn.Module):
+    """N(μ, diag σ²) with a standard deviation that does not depend on the state. Actions are not squashed."""
+
+    def __init__(self, width: int, log_std: float) -> None:
+        super().__init__()
+        self.width, self.parameters_needed = width, width
+        self.log_std = nn.Parameter(torch.full((width,), log_std))
+
+    def sample(self, mean: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
+        """[..., A], or the mean without a generator."""
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + self.log_std.exp() * noise
+
+    def log_prob(self, mean: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
+        """Σ_a log N(a; μ, σ) [...]"""
+        z = (action - mean) * (-self.log_std).exp()
+        return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, mean: Tensor, mask: Tensor | None) -> Tensor:
+        """Σ_a (log σ + (1 + log 2π) / 2) [...]"""
+        return (self.log_std + 0.5 * (1 + math.log(2 * math.pi))).sum().expand(mean.shape[:-1])
+
+
+class Categoricals(nn.Module):
+    """One independent choice per entry. Of a single entry, a mask [..., K] says which choices are available."""
+
+    valid: Tensor
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sizes, self.parameters_needed = sizes, sum(sizes)
+        table = torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(-1)
+        self.register_buffer("valid", table, persistent=False)
+
+    def log_probs(self, logits: Tensor, mask: Tensor | None) -> Tensor:
+        """log π [..., E, K], entries of fewer choices padded."""
+        if len(self.sizes) == 1:
+            wide = logits if mask is None else logits.masked_fill(mask < 0.5, FAR)
+            return wide.log_softmax(-1).unsqueeze(-2)
+        padded = logits.new_full((*logits.shape[:-1], *self.valid.shape), FAR)
+        padded[..., self.valid] = logits
+        return padded.log_softmax(-1)
+
+    def sample(self, logits: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
+        """[..., E] numbers, or the likeliest without a generator."""
+        log_probs = self.log_probs(logits, mask)
+        if generator is not None:  # the maximum of log-odds plus Gumbel noise is a sample
+            uniform = torch.rand(log_probs.shape, generator=generator, device=log_probs.device)
+            log_probs = log_probs - (-(uniform.clamp_min(1e-20)).log()).clamp_min(1e-20).log()
+        return log_probs.argmax(-1).float()
+
+    def log_prob(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
+        """Of the choices taken [...], summed over entries."""
+        return self.log_probs(logits, mask).gather(-1, action.long().unsqueeze(-1)).squeeze(-1).sum(-1)
+
+    def entropy(self, logits: Tensor, mask: Tensor | None) -> Tensor:
+        """-Σ π log π [...], summed over entries."""
+        log_probs = self.log_probs(logits, mask)
+        return -(log_probs.exp() * log_probs).sum((-2, -1))
+
+
+def distribution(actions: Space, log_std: float) -> DiagonalGaussian | Categoricals:
+    """The distribution over an action space."""
+    sizes = choice_sizes(actions)
+    return DiagonalGaussian(action_width(actions), log_std) if sizes is None else Categoricals(sizes)

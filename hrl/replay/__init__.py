@@ -1,1 +1,0 @@
-"""A level's own memory: the ring, and what rewrites its samples (hindsight, off-policy correction)."""

@@ -1,0 +1,45 @@
+"""Options of a command line that choose between configurations, before the others are read."""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from hrl.types import UserError
+from hrl.variants import Variant
+
+
+def choose(config: Any, arguments: Sequence[str], prefix: str = "--") -> Any:
+    """The configuration with the variants that the arguments choose (`--low.learner sac`).
+
+    Raises UserError for an option of another variant than the one chosen.
+    """
+    changes: dict[str, Any] = {}
+    for field in fields(config):
+        current = getattr(config, field.name)
+        if isinstance(current, Variant):
+            option = prefix + field.name
+            variant = current.switched(peek(arguments, option) or current.kind, option)
+            _refuse_others(variant, config, arguments, prefix, option)
+            changes[field.name] = variant
+        elif is_dataclass(current) and not isinstance(current, type):
+            changes[field.name] = choose(current, arguments, f"{prefix}{field.name}.")
+    return replace(config, **changes) if changes else config
+
+
+def _refuse_others(variant: Variant, config: Any, arguments: Sequence[str], prefix: str, option: str) -> None:
+    own = {f.name for f in fields(config)} | {f.name for f in fields(variant)}
+    for argument in arguments:
+        name = argument.split("=")[0].removeprefix(prefix).replace("-", "_")
+        if argument.startswith(prefix) and name not in own and (owners := variant.owners(name)):
+            raise UserError(
+                f"{argument.split('=')[0]} is an option of {' and '.join(owners)}, but {option} is {variant.kind}."
+            )
+
+
+def peek(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option, where it is given."""
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == option:
+            return value or (arguments[i + 1] if i + 1 < len(arguments) else None)
+    return None

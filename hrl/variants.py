@@ -1,0 +1,76 @@
+"""Configurations of which one is chosen by name, such as a level's learner: `--low.learner sac`."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+from hrl.types import UserError
+
+C = TypeVar("C", bound=Any)
+
+
+@dataclass
+class Variant:
+    """The base of dataclasses that stand for one another, told apart by their `kind`.
+
+    On the command line and in presets the options of a variant stand beside the choice:
+    `--low.learner sac --low.tau .01`. A class that sets `kind` is found by it in every configuration of its family.
+    """
+
+    kind: str = ""
+    """The name it is chosen by."""
+    kinds: ClassVar[dict[str, type[Any]]] = {}
+
+    def __init_subclass__(cls, family: bool = False) -> None:
+        super().__init_subclass__()
+        if family:
+            cls.kinds = {}
+        if kind := vars(cls).get("kind"):
+            cls.kinds[kind] = cls
+
+    @classmethod
+    def named(cls, kind: Any, where: str) -> type[Any]:
+        """The dataclass of this kind. Raises UserError, naming the option `where`, if there is none."""
+        if kind not in cls.kinds:
+            raise UserError(f"{where} must be one of {', '.join(cls.kinds)}, not {kind!r}.")
+        return cls.kinds[kind]
+
+    def switched(self, kind: Any, where: str) -> Any:
+        """One of another kind. Options that both have, and that were changed here, keep their values."""
+        if kind == self.kind:
+            return self
+        new = self.named(kind, where)
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != default_of(f)}
+        return new(**{f.name: changed[f.name] for f in fields(new) if f.name in changed and f.name != "kind"})
+
+    @classmethod
+    def owners(cls, option: str) -> list[str]:
+        """The kinds that have this option."""
+        return [kind for kind, other in cls.kinds.items() if option in other.__dataclass_fields__]
+
+
+def default_of(field: Field[Any]) -> Any:
+    """A dataclass field's default; MISSING where it has none."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def flat(config: C, options: Mapping[str, Any]) -> C:
+    """A copy of a configuration with these options; those of a variant that it holds stand beside its own.
+
+    Raises TypeError for options that neither has.
+    """
+    own = {f.name for f in fields(config)}
+    changes: dict[str, Any] = {}
+    rest = {name: value for name, value in options.items() if name not in own}
+    for field in fields(config):
+        current = getattr(config, field.name)
+        if isinstance(current, Variant):
+            given = options.get(field.name, current)
+            variant = current.switched(given, field.name) if isinstance(given, str) else given
+            mine = {f.name for f in fields(variant)} & rest.keys()
+            changes[field.name] = replace(variant, **{name: rest.pop(name) for name in mine})
+        elif field.name in options:
+            changes[field.name] = options[field.name]
+    if rest:
+        raise TypeError(f"{type(config).__name__} has no options {', '.join(sorted(rest))}")
+    return replace(config, **changes)
