@@ -131,7 +131,7 @@ TASKS = ["--low.tasks", "3", "--high.tasks", "3", "--eval-freq", "0"]
 
 
 def after(run: Path, by: str) -> list[str]:
-    words = [f"--{level}.{name}" for level in ("low", "high") for name in ("load", "protect.by", "protect.updates")]
+    words = [f"--{level}.{name}" for level in ("low", "high") for name in ("init-from", "protect.by", "protect.updates")]
     return [x for word, value in zip(words, (run, by, 8) * 2, strict=True) for x in (word, str(value))]
 
 
