@@ -31,7 +31,7 @@ ROUND = 16
 class SB3Config:
     """What all of stable-baselines3's algorithms take. Everything else keeps its own defaults."""
 
-    lr: float = 1e-3
+    learning_rate: float = 1e-3
     """Learning rate."""
     gamma: float = 0.99
     """Discount an environment step."""
@@ -50,7 +50,7 @@ class SB3Config:
 
     def check(self) -> None:
         """Raise UserError where a value cannot be meant."""
-        for name in ("lr", "batch_size", "buffer_size", "n_steps", "tau"):
+        for name in ("learning_rate", "batch_size", "buffer_size", "n_steps", "tau"):
             if not getattr(self, name, 1) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
         if not self.hidden or min(self.hidden) < 1:
@@ -73,7 +73,7 @@ class SB3Config:
         options = self.options(goal_env, session.num_envs * ((one.spec and one.spec.max_episode_steps) or 0))
         try:
             return self.algorithm(
-                "MultiInputPolicy" if goal_env else "MlpPolicy", DummyVecEnv(makers), self.lr, gamma=self.gamma,
+                "MultiInputPolicy" if goal_env else "MlpPolicy", DummyVecEnv(makers), self.learning_rate, gamma=self.gamma,
                 batch_size=self.batch_size, policy_kwargs={"net_arch": list(self.hidden)},
                 seed=session.run.seed, device=session.device, **options,
             )  # type: ignore[call-arg]  # fmt: skip
@@ -137,7 +137,7 @@ class SB3TD3(OffPolicy):
 
     algorithm: ClassVar[type[BaseAlgorithm]] = TD3
     actions: ClassVar[tuple[type, ...]] = (spaces.Box,)
-    noise: float = 0.1
+    action_noise: float = 0.1
     """Standard deviation of Gaussian exploration noise, in half-ranges of the action."""
 
     def make(self, session: Session) -> BaseAlgorithm:
@@ -147,7 +147,7 @@ class SB3TD3(OffPolicy):
         model = super().make(session)
         assert isinstance(model, TD3) and isinstance(model.action_space, spaces.Box)
         size = model.action_space.shape[0]
-        model.action_noise = NormalActionNoise(np.zeros(size), np.full(size, self.noise))
+        model.action_noise = NormalActionNoise(np.zeros(size), np.full(size, self.action_noise))
         return model
 
 
@@ -157,7 +157,7 @@ class SB3SAC(OffPolicy):
 
     algorithm: ClassVar[type[BaseAlgorithm]] = SAC
     actions: ClassVar[tuple[type, ...]] = (spaces.Box,)
-    lr: float = 3e-4
+    learning_rate: float = 3e-4
     """Learning rate."""
 
 
@@ -167,10 +167,23 @@ class SB3DQN(OffPolicy):
 
     algorithm: ClassVar[type[BaseAlgorithm]] = DQN
     actions: ClassVar[tuple[type, ...]] = (spaces.Discrete,)
-    lr: float = 1e-4
+    learning_rate: float = 1e-4
     """Learning rate."""
     tau: float = 1.0
     """Share of the network copied into the target at each of its updates."""
+    train_freq: int = 4
+    """Steps of every environment from one round of updates to the next."""
+    target_update_interval: int = 10_000
+    """Environment steps from one update of the target to the next."""
+    exploration_fraction: float = 0.1
+    """Share of the run over which the share of random actions falls."""
+    exploration_final_eps: float = 0.05
+    """Share of random actions in the end."""
+
+    def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
+        """Further arguments of the algorithm."""
+        own = ("train_freq", "target_update_interval", "exploration_fraction", "exploration_final_eps")
+        return super().options(goal_env, one_episode) | {name: getattr(self, name) for name in own}
 
 
 @dataclass
@@ -181,7 +194,7 @@ class SB3PPO(SB3Config):
     actions: ClassVar[tuple[type, ...]] = (
         spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary,
     )  # fmt: skip
-    lr: float = 3e-4
+    learning_rate: float = 3e-4
     """Learning rate."""
     batch_size: int = 64
     """Transitions a gradient update."""

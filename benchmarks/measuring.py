@@ -110,9 +110,8 @@ def built(config: Any, env: Bridge, options: Options) -> Hierarchy:
     """An agent for these environments, on the device."""
     device = torch.device(options.device)
     apart = EnvConfig(env.spec.env_id, EPISODIC, 8)  # goal bounds that are not given are measured in it
-    agent = config.make(Setting(env.spec, env.num_envs, device, 0, lambda: make_env(apart, device)))
-    agent.execute(pick_execution("auto", device))
-    return agent
+    measure, execution = lambda: make_env(apart, device), pick_execution("auto", device)
+    return config.make(Setting(env.spec, env.num_envs, device, 0, measure, execution=execution))
 
 
 def rolling(agent: Hierarchy, env: Bridge, learn: bool) -> Callable[[], None]:

@@ -20,11 +20,11 @@ import tyro
 from running import RESULTS, command, mean, processor
 
 CASES = {
-    "learned reward": "--reward learned --lr 0.015",
-    "without, learning rate .01": "--reward task --lr 0.01",
-    "without, learning rate .015": "--reward task --lr 0.015",
-    "without, learning rate .02": "--reward task --lr 0.02",
-    "without, rewards not delayed": "--reward task --lr 0.02 --reward-delay 0",
+    "learned reward": "--reward learned --learning-rate 0.015",
+    "without, learning rate .01": "--reward task --learning-rate 0.01",
+    "without, learning rate .015": "--reward task --learning-rate 0.015",
+    "without, learning rate .02": "--reward task --learning-rate 0.02",
+    "without, rewards not delayed": "--reward task --learning-rate 0.02 --reward-delay 0",
 }
 LIVES, ROUNDS, FIRST = 10, 10, 5
 

@@ -20,7 +20,7 @@ def updates(options: Options, row: str, config: type[FlatConfig], peer: type[Off
     """Gradient updates a second, sampling included, from full replays; rounds of 16."""
     for hidden, batch in ((300, 128), (256, 256)):
         env = make_env(EnvConfig("Noise-v0", num_envs=8), options.device)
-        agent = built(config(hidden=(hidden, hidden), batch_size=batch, replay=20_000, lr=1e-3), env, options)
+        agent = built(config.of(hidden=(hidden, hidden), batch_size=batch, buffer_size=20_000, learning_rate=1e-3), env, options)
         collect = rolling(agent, env, learn=False)
         for _ in range(2000):
             collect()
@@ -103,10 +103,10 @@ def levels(options: Options) -> Iterator[Row]:
         share = 0.8 if relabelled else 0.0
         two = tuned(
             env_id,
-            low={**shared, "every": 32, "hindsight": share, "reward": "sparse"},
-            high={**shared, "every": 32, "hindsight": share, "correction": False, "hindsight_actions": 0.0},
+            low={**shared, "train_freq": 32, "hindsight": share, "reward": "sparse"},
+            high={**shared, "train_freq": 32, "hindsight": share, "correction": False, "hindsight_actions": 0.0},
         )
-        one = updated(FlatTD3(), {**shared, "every": 16, "hindsight": share}, "one level")
+        one = updated(FlatTD3(), {**shared, "train_freq": 16, "hindsight": share}, "one level")
         sides = []
         for config in (two, one):
             env = make_env(EnvConfig(env_id, EPISODIC, num_envs=32), options.device)

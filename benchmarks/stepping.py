@@ -59,7 +59,7 @@ def overlap(options: Options) -> Iterator[Row]:
     for workers in (1, 2, 0):
         config = EnvConfig(env_id, EPISODIC, 16, "async" if workers else "sync", workers)
         env = make_env(config, options.device)
-        agent = built(updated(HIROConfig(), {"low": {"every": 4}, "high": {"every": 40}}, "overlap"), env, options)
+        agent = built(updated(HIROConfig(), {"low": {"train_freq": 4}, "high": {"train_freq": 40}}, "overlap"), env, options)
         step = rolling(agent, env, learn=True)
         while agent.steps < 3200:
             step()
@@ -76,7 +76,7 @@ def throughput(options: Options) -> Iterator[Row]:
         for count in (1, 4, 16, 64, 256, 1024, 4096, 16384):
             env = make_env(EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, num_envs=count), options.device)
             # One update of each level in 16 vector steps, whatever the number of environments.
-            every = {"every": 16 * count, "replay": max(200_000, 64 * count)}
+            every = {"train_freq": 16 * count, "buffer_size": max(200_000, 64 * count)}
             config = tuned("PointMaze_Large-v3")
             config = updated(config, {"low": every, "high": every, "starts": 40 * count}, "throughput")
             step = rolling(built(config, env, options), env, learn)

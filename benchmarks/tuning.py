@@ -24,7 +24,7 @@ CASES = {
     "as tuned by hand": "",
     **{f"{name}, {kind}": f"{given}{tune}"
        for name, given, knob in (
-           ("learning rate 1e-4", "--lr 1e-4", "lr"), ("learning rate 1e-2", "--lr 1e-2", "lr"),
+           ("learning rate 1e-4", "--learning-rate 1e-4", "learning_rate"), ("learning rate 1e-2", "--learning-rate 1e-2", "learning_rate"),
            ("discount .9", "--gamma 0.9", "gamma"), ("discount .999", "--gamma 0.999", "gamma"))
        for kind, tune in (("kept", ""), ("tuned", f" --tune {knob} --tuning.every 2"))},
 }  # fmt: skip

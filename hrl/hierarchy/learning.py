@@ -11,8 +11,9 @@ from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.timescale import Timescale
-from hrl.learners import PPO, Batch, Learner, PPOConfig
+from hrl.learners import DQN, PPO, Batch, Learner, PPOConfig
 from hrl.learners.ppo import Rollout
+from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay, Rows
 from hrl.memory.rollout import RolloutMemory, advantages
 from hrl.memory.transitions import Transitions, read_transitions
@@ -58,7 +59,8 @@ class FromReplay:
     """Gradient steps on relabelled batches of the replay."""
 
     def __init__(self, level: Learning, setting: Setting) -> None:
-        self.level, self.learner = level, level.learner
+        self.level, self.learner, self.memory = level, level.learner, level.memory
+        self.at_once = 1 if isinstance(self.memory, PrioritisedReplay) else AT_ONCE  # each error counts for the next draw
         self.batch_size = -(-level.config.off_policy.batch_size // setting.processes.size)  # this process's share
         if level.tuners:  # their transforms are not captured
             self._round = self._tuned_round
@@ -76,10 +78,12 @@ class FromReplay:
         in_haste: Callable[[], bool] = bool,
     ) -> None:
         """So many updates, as long as nothing is `in_haste`."""
-        for done in range(0, updates, AT_ONCE):
+        if isinstance(self.memory, PrioritisedReplay):
+            self.memory.anneal(progress)
+        for done in range(0, updates, self.at_once):
             if in_haste():
                 return
-            self.update(min(AT_ONCE, updates - done), progress, generator)
+            self.update(min(self.at_once, updates - done), progress, generator)
 
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
         """Sample and relabel `count` batches in one go, and make an update of the learner with each."""
@@ -89,8 +93,11 @@ class FromReplay:
         self._round(count, phase, generator)
 
     def _plain_round(self, count: int, phase: int, generator: torch.Generator) -> None:
-        level = self.level
-        self._fit(level.batch(level.transitions(count * self.batch_size, generator)), phase, generator)
+        t = self.level.transitions(count * self.batch_size, generator)
+        self._fit(self.level.batch(t), phase, generator)
+        if isinstance(self.memory, PrioritisedReplay) and isinstance(self.learner, DQN):
+            assert self.learner.last_error is not None
+            self.memory.prioritise(t.rows, self.learner.last_error)
 
     def _fit(self, batches: Batch, phase: int, generator: torch.Generator) -> None:
         for number, batch in enumerate(batches.split(self.batch_size), phase):

@@ -13,9 +13,11 @@ from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
 from hrl.hierarchy.learning import FromReplay, FromRollout, first_update, timescale_of
+from hrl.hierarchy.relabelling.n_step import NStep
 from hrl.hierarchy.setting import Setting
 from hrl.learners import Batch, Build, Constraint, Metrics
 from hrl.learners.protection import Protection, protect
+from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
 from hrl.memory.rollout import RolloutMemory
 from hrl.memory.transitions import Transitions, read_transitions
@@ -95,6 +97,11 @@ class Level:
         self.sight = self._sight(spec.state_dim, device)
         self.continuous = isinstance(actions, spaces.Box)
         tunes = {knob for one in tuned for knob in one.tunes}
+        n_step = getattr(config.learner, "n_step", 1)
+        if n_step > 1:
+            if not command.extrinsic or self.relabels:
+                raise UserError(f"{name}.n_step adds up stored rewards, which hindsight and subgoals change: give 1.")
+            self.relabels.append(NStep(memory, n_step, config.gamma))
         known = command.value_range(config.gamma) if not tunes & {"gamma", "reward"} else None
         build = Build(
             spec.state_dim + command.input_dim, actions, name, encoder, config.tasks, known, constraint,
@@ -215,6 +222,8 @@ class Level:
         transitions = read_transitions(self.memory, rows, self.command.extrinsic)
         if self.steps is not None:
             self.metrics.add({"steps_in_reach": self.steps.holds(transitions.steps).float().mean()})
+        if isinstance(self.memory, PrioritisedReplay):
+            transitions = transitions.changed(weight=self.memory.weights(rows))
         for relabel in self.relabels:
             transitions = relabel(transitions, generator)
         return transitions

@@ -3,7 +3,8 @@
 from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
-from hrl.learners import PPOConfig, ReplayConfig
+from hrl.learners import DQNConfig, PPOConfig, ReplayConfig
+from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
 from hrl.memory.rollout import RolloutMemory
 from hrl.spaces import Space, action_width
@@ -48,6 +49,9 @@ def make_memory(
             return RolloutMemory(fields, following, counters, decisions, num_envs, device)
         assert isinstance(learner, ReplayConfig)
         rows = 1 if setting.acts_only else learner.buffer_size
+        if isinstance(learner, DQNConfig) and learner.prioritised:
+            beta = learner.priority_beta
+            return PrioritisedReplay(fields, following, counters, rows, num_envs, device, held, beta=beta)
         return Replay(fields, following, counters, rows, num_envs, device, held)
     except RuntimeError as error:
         raise UserError(f"A replay of {max(rows, held):,} transitions does not fit into memory.") from error

@@ -41,8 +41,6 @@ class Batch(NamedTuple):
     """[B, K] choices that were available; all where None."""
     next_mask: Tensor | None = None
     """[B, K] choices that are available at the next decision."""
-    rows: Tensor | None = None
-    """[B] places in the replay, for priorities."""
 
     def split(self, size: int) -> "list[Batch]":
         """Batches of `size` transitions each."""

@@ -1,0 +1,89 @@
+"""Prioritised replay (Schaul 2016): transitions are drawn by their last error, and weighted to make up for it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hrl.memory.ring import Replay, Rows
+
+LEAST = 1e-6
+"""Added to every error, so that no transition is never drawn again."""
+
+
+class PrioritisedReplay(Replay):
+    """The ring, with a priority |δ|^α for every transition. A new one has the largest so far."""
+
+    def __init__(
+        self,
+        fields: Mapping[str, int],
+        next_fields: tuple[str, ...],
+        counters: tuple[str, ...],
+        capacity: int,
+        num_envs: int,
+        device: torch.device,
+        held: int = 0,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+    ) -> None:
+        super().__init__(fields, next_fields, counters, max(capacity, held), num_envs, device)
+        self.alpha, self.first_beta = alpha, beta
+        self.beta = torch.tensor(beta, device=device)
+        self.largest = torch.ones((), device=device)
+        self.priority = torch.zeros(self.length * num_envs, device=device)
+
+    def write(
+        self,
+        row: Mapping[str, Tensor],
+        following: Mapping[str, Tensor],
+        counters: Mapping[str, Tensor],
+        keep: Tensor,
+        ended: Tensor,
+        terminated: Tensor,
+    ) -> None:
+        """As the ring; the row that is written over has no priority any more, nor has an open or a final one."""
+        here = self._index(self._env, self.cursor)
+        super().write(row, following, counters, keep, ended, terminated)
+        self.priority.index_copy_(0, here, torch.where(keep, self.largest, 0.0))
+        self.priority.index_fill_(0, (here + self.num_envs) % len(self.priority), 0.0)
+        self.priority.index_fill_(0, self._index(self._env, self.cursor), 0.0)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Rows:
+        """`batch` transitions, in proportion to their priorities."""
+        ends = self.priority.cumsum(0, dtype=torch.float64)
+        uniform = torch.rand(batch, generator=generator, device=self.device, dtype=torch.float64)
+        place = torch.searchsorted(ends, uniform * ends[-1], right=True).clamp_max(len(ends) - 1)
+        env, slot = place % self.num_envs, place // self.num_envs
+        newest = self.cursor[env]
+        return Rows(env, newest - (newest - slot) % self.length)
+
+    def weights(self, rows: Rows) -> Tensor:
+        """[B] (n P)^-β over the largest in the batch: what corrects for how often a transition is drawn."""
+        probability = self.priority[self._index(rows.env, rows.row)] / self.priority.sum()
+        weight = (probability.clamp_min(1e-12) * (self.priority > 0).sum()) ** -self.beta
+        return weight / weight.max()
+
+    def prioritise(self, rows: Rows, error: Tensor) -> None:
+        """Set the priorities of these transitions by their absolute errors [B]."""
+        priority = (error + LEAST) ** self.alpha
+        self.priority.index_copy_(0, self._index(rows.env, rows.row), priority)
+        torch.maximum(self.largest, priority.max(), out=self.largest)
+
+    def anneal(self, progress: float) -> None:
+        """β rises to 1 over the run."""
+        self.beta.fill_(self.first_beta + (1 - self.first_beta) * progress)
+
+    def clear(self) -> None:
+        """Keep no transition so far."""
+        super().clear()
+        self.priority.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor of the ring, and the priorities."""
+        return super().state_dict() | {"priority": self.priority, "largest": self.largest, "beta": self.beta}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the result of `state_dict`, of a ring of the same length."""
+        super().load_state_dict(state)
+        for name in ("priority", "largest", "beta"):
+            getattr(self, name).copy_(state[name])
