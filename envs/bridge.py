@@ -54,10 +54,10 @@ class Bridge:
     def reset(self, seed: int) -> Observation:
         """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
         seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
-        raw, _ = self._answer(lambda: self.env.reset(seed=seeds))
+        raw, info = self._answer(lambda: self.env.reset(seed=seeds))
         self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
-        obs = self.observe(raw)
+        obs = self.observe(raw)._replace(mask=self._mask(info))
         self._check(obs)
         return obs
 
@@ -79,7 +79,7 @@ class Bridge:
     def receive(self) -> Step:
         """What came of the actions. Raises EnvironmentFault for an observation or reward that is no number."""
         raw, reward, terminated, truncated, info = self._answer(self._outcome)
-        obs = self.observe(raw)
+        obs = self.observe(raw)._replace(mask=self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
         ended, cut = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
         active = ~self._resetting
@@ -215,19 +215,45 @@ class Bridge:
             state, goal = obs.state.clone(), obs.goal.clone()
             where = torch.as_tensor(places, device=self.device)
             state[where], goal[where] = ended.state, ended.goal
-            return Observation(state, goal)
-        return self._merge(obs, self.observe(raw), done)
+            return Observation(state, goal, obs.mask)  # a mask of where the episode ended is never asked for
+        return self._merge(obs, self.observe(raw)._replace(mask=obs.mask), done)
 
     @staticmethod
     def _merge(obs: Observation, other: Observation, where: Tensor) -> Observation:
         wide = where.unsqueeze(-1)
-        return Observation(torch.where(wide, other.state, obs.state), torch.where(wide, other.goal, obs.goal))
+        pairs = ((other.state, obs.state), (other.goal, obs.goal), (other.mask, obs.mask))
+        return Observation(*(None if a is None or b is None else torch.where(wide, a, b) for a, b in pairs))  # type: ignore[arg-type]
 
     def _restart(self, done: Tensor) -> Observation:
         mask = done.cpu().numpy()
         seeds: Any = [next(self.seeds) if self.seeds and d else None for d in mask]
-        raw, _ = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
-        return self.observe(raw)
+        raw, info = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
+        return self.observe(raw)._replace(mask=self._mask(info))
+
+    def _mask(self, info: dict[str, Any]) -> Tensor | None:
+        """[N, K] the choices that `info["action_mask"]` says are available; all where it says nothing."""
+        if not self.spec.mask_dim:
+            return None
+        values, there = info.get("action_mask"), info.get("_action_mask")
+        mask = torch.ones(self.num_envs, self.spec.mask_dim, device=self.device)
+        if values is None:
+            return mask
+        try:
+            if isinstance(values, np.ndarray) and values.dtype == object:
+                values = np.stack([np.ones(self.spec.mask_dim) if v is None else np.asarray(v) for v in values])
+            given = torch.as_tensor(values, dtype=torch.float32, device=self.device).reshape(mask.shape)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise EnvironmentFault(
+                f"{self.spec.env_id} gave an action mask that is not {self.spec.mask_dim} truth values at environment "
+                f"step {self.steps}: {error}"
+            ) from error
+        known = torch.as_tensor(True if there is None else there, device=self.device).expand(self.num_envs)
+        mask = torch.where(known.unsqueeze(-1), given, mask)
+        if self.device.type == "cpu" and bool((mask.sum(-1) == 0).any()):
+            raise EnvironmentFault(
+                f"{self.spec.env_id} gave an action mask without any available action at environment step {self.steps}."
+            )
+        return mask
 
     def _success(self, info: dict[str, Any], done: Tensor) -> Tensor:
         """`is_success` or `success` of this step; where an episode ended under SAME_STEP it is the final info's."""

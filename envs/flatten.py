@@ -9,6 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from hrl.envs.images import first_channels, image_shape
+
 MOST_ENTRIES = 1_000_000
 """Of one flattened observation."""
 
@@ -68,18 +70,30 @@ def leaves(space: gym.Space[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[
 
 
 def flat_dim(space: gym.Space[Any]) -> int:
-    """Entries of one flattened observation. Raises UnsupportedSpace."""
-    size = _size(space)
+    """Entries of one flattened observation, pixels included. Raises UnsupportedSpace."""
+    size = sum(_size(part) for part in parts_of(space))
     if size > MOST_ENTRIES:
         raise UnsupportedSpace(f"a vector of {size:,} entries (discrete values become one-hot)")
     return size
 
 
+def parts_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
+    """The spaces without dictionaries and tuples, in the order in which they are flattened."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+            yield from parts_of(part)
+    else:
+        yield space
+
+
+def image_shapes(space: gym.Space[Any]) -> tuple[tuple[int, int, int], ...]:
+    """(channels, height, width) of every image in an observation."""
+    return tuple(shape for part in parts_of(space) if (shape := image_shape(part)) is not None)
+
+
 def _size(space: gym.Space[Any]) -> int:
     match space:
         case spaces.Box() if usable(space) is not None:
-            if len(space.shape) >= 3 or (space.dtype == np.uint8 and len(space.shape) == 2):
-                raise UnsupportedSpace(f"pixels (a Box of shape {space.shape})")
             return int(np.prod(space.shape))
         case spaces.Discrete():
             return int(space.n)
@@ -87,16 +101,36 @@ def _size(space: gym.Space[Any]) -> int:
             return int(space.nvec.sum())
         case spaces.MultiBinary():
             return int(np.prod(space.shape))
-        case spaces.Dict():
-            return sum(_size(s) for s in space.spaces.values())
-        case spaces.Tuple():
-            return sum(_size(s) for s in space.spaces)
     raise UnsupportedSpace(f"a {type(space).__name__} space" if not isinstance(space, spaces.Box) else f"{space}")
 
 
 def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
-    """N batched observations as [N, D] float32; discrete values become one-hot."""
+    """N batched observations as [N, D] float32: discrete values one-hot, and images behind everything else."""
+    vectors: list[Tensor] = []
+    images: list[Tensor] = []
+    for part, values in _leaves(space, batch):
+        (vectors if image_shape(part) is None else images).append(_flat(part, values, device))
+    columns = [*vectors, *images]
+    return columns[0] if len(columns) == 1 else torch.cat(columns, -1)
+
+
+def _leaves(space: gym.Space[Any], batch: Any) -> Iterator[tuple[gym.Space[Any], Any]]:
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from _leaves(part, batch[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, values in zip(space.spaces, batch, strict=True):
+            yield from _leaves(part, values)
+    else:
+        yield space, batch
+
+
+def _flat(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
     match space:
+        case spaces.Box() if image_shape(space) is not None:
+            # A copy of bytes: vector environments write their next observations over these.
+            pixels = np.ascontiguousarray(first_channels(np.array(batch, dtype=np.uint8)))
+            return _sent(torch.from_numpy(pixels), device).float()
         case spaces.Box() | spaces.MultiBinary():
             if isinstance(batch, Tensor):  # as it is, where it is on the device already
                 return batch.to(device, torch.float32).reshape(len(batch), -1)
@@ -112,10 +146,6 @@ def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Te
             sizes = space.nvec.flatten()
             hot = [torch.nn.functional.one_hot(index[:, i], int(n)).float() for i, n in enumerate(sizes)]
             return torch.cat(hot, -1)
-        case spaces.Dict():
-            return torch.cat([flatten_batch(s, batch[k], device) for k, s in space.spaces.items()], -1)
-        case spaces.Tuple():
-            return torch.cat([flatten_batch(s, b, device) for s, b in zip(space.spaces, batch, strict=True)], -1)
     raise UnsupportedSpace(f"a {type(space).__name__} space")
 
 
@@ -162,11 +192,14 @@ def _sent(host: Tensor, device: torch.device) -> Tensor:
 
 def flat_bounds(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds [D] of flattened observations; infinite where the space has none."""
+    parts = list(parts_of(space))
+    parts.sort(key=lambda part: image_shape(part) is not None)  # images behind everything else
+    lows, highs = zip(*(_bounds(part) for part in parts), strict=True)
+    return torch.cat(lows), torch.cat(highs)
+
+
+def _bounds(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
     if isinstance(space, spaces.Box):
         return tuple(torch.as_tensor(b, dtype=torch.float32).flatten() for b in (space.low, space.high))  # type: ignore[return-value]
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        lows, highs = zip(*(flat_bounds(s) for s in parts), strict=True)
-        return torch.cat(lows), torch.cat(highs)
-    dim = flat_dim(space)
+    dim = _size(space)
     return torch.zeros(dim), torch.ones(dim)

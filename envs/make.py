@@ -24,7 +24,8 @@ from gymnasium.vector import AutoresetMode
 from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.bridge import Bridge
 from hrl.envs.delay import DelayedReward, DelayedRewards
-from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, usable
+from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, image_shapes, usable
+from hrl.envs.images import image_shape
 from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, observation_part, probe
 from hrl.envs.guard import EnvironmentFault, Guard
 from hrl.envs.ids import EnvError, find_id, register_robotics
@@ -79,6 +80,8 @@ class EnvConfig:
     """Share of the range of actions that is used, around its middle: 0.2 is a fifth of an ant's torques."""
     reward_delay: int = 0
     """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
+    frame_stack: int = 0
+    """Observe the last so many images, as channels of one; for environments that give images alone."""
     recall: tuple[int, ...] = ()
     """Observe too where the agent was so many steps ago: a memory, where a task hides what was done. These places are
     appended to the observation; a level that is blind to its place is to be blind to them too."""
@@ -107,6 +110,8 @@ def _check(config: EnvConfig) -> None:
         raise EnvError(f"--action-scale must be above 0 and at most 1, not {config.action_scale}.")
     if config.reward_delay < 0:
         raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
+    if config.frame_stack < 0:
+        raise EnvError(f"--frame-stack must not be negative, but is {config.frame_stack}.")
     if config.workers < 0:
         raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
 
@@ -216,6 +221,10 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.
         env = Recall(env, config.recall)
     if config.reward_delay:
         env = DelayedReward(env, config.reward_delay)
+    if config.frame_stack > 1:
+        if image_shape(env.observation_space) is None:
+            raise EnvError(f"--frame-stack stacks images, but {config.name} observes {env.observation_space}.")
+        env = gym.wrappers.FrameStackObservation(env, config.frame_stack, padding_type="reset")
     return Guard(env, index, info)
 
 
@@ -225,9 +234,9 @@ def _make_vector(
     if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
         kwargs = _on_device(config, device)
         env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
-        if not (config.reward_delay or config.recall):
+        if not (config.reward_delay or config.recall or config.frame_stack > 1):
             return env
-        if env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+        if config.frame_stack <= 1 and env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             if config.recall:
                 env = Recalls(env, config.recall)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
@@ -269,6 +278,19 @@ def _first(env: Any, name: str, default: Any) -> Any:
     return getattr(env.envs[0], name, default) if getattr(env, "envs", None) else default
 
 
+def _mask_dim(config: EnvConfig, actions: gym.Space[Any]) -> int:
+    """Choices in the action mask that the first info gives; 0 where it gives none."""
+    if not isinstance(actions, spaces.Discrete):
+        return 0
+    one = _make_one(replace(config, reward_delay=0, recall=()), 0)
+    _, info = one.reset(seed=0)
+    one.close()
+    mask = info.get("action_mask")
+    if mask is not None and np.shape(mask) != (int(actions.n),):
+        raise EnvironmentFault(f"{config.name} gives an action mask of shape {np.shape(mask)} for {actions}.")
+    return 0 if mask is None else int(actions.n)
+
+
 def _spec(
     config: EnvConfig,
     env: gym.vector.VectorEnv[Any, Any, Any],
@@ -290,6 +312,9 @@ def _spec(
         "max_episode_steps": limit if limit is not None and limit > 0 else None,  # -1 is Gymnasium's for none
         "info": info,
         "left_out": getattr(env, "left_out", None) or _first(env, "left_out", ()),
+        "images": image_shapes(observation_part(space)),
+        "frames": max(config.frame_stack, 1),
+        "mask_dim": _mask_dim(config, env.single_action_space),
     }
     if not is_goal_space(space):
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}

@@ -71,6 +71,10 @@ class Spec:
     """Numbers in them."""
     left_out: tuple[str, ...] = ()
     """Entries of the observation that agents do not see, since no network here can use them."""
+    images: tuple[tuple[int, int, int], ...] = ()
+    """(channels, height, width) of every image; their pixels are the last entries of the state, from 0 to 255."""
+    frames: int = 1
+    """Frames that are stacked in an image's channels, the newest last."""
     mask_dim: int = 0
     """K, the choices of an action mask (`info["action_mask"]`); 0 where the environment gives none."""
 
@@ -78,6 +82,11 @@ class Spec:
     def continuous(self) -> bool:
         """Whether actions are vectors (Box)."""
         return isinstance(self.action_space, gym.spaces.Box)
+
+    @property
+    def pixels(self) -> int:
+        """P, the last entries of the state that are pixels."""
+        return sum(channels * height * width for channels, height, width in self.images)
 
     @property
     def actions(self) -> gym.Space[Any]:

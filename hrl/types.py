@@ -105,6 +105,18 @@ class Spec(Protocol):
         """What agents decide in: a Box of [-1, 1], or numbers from 0 (hrl/spaces.py)."""
 
     @property
+    def images(self) -> tuple[tuple[int, int, int], ...]:
+        """(channels, height, width) of every image; their pixels are the last entries of the state, from 0 to 255."""
+
+    @property
+    def frames(self) -> int:
+        """Frames that are stacked in an image's channels, the newest last."""
+
+    @property
+    def pixels(self) -> int:
+        """P, the last entries of the state that are pixels."""
+
+    @property
     def mask_dim(self) -> int:
         """K, the choices of an action mask; 0 where the environment gives none."""
 

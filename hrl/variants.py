@@ -32,7 +32,7 @@ class Variant:
     def named(cls, kind: Any, where: str) -> type[Any]:
         """The dataclass of this kind. Raises UserError, naming the option `where`, if there is none."""
         if kind not in cls.kinds:
-            raise UserError(f"{where} must be one of {', '.join(cls.kinds)}, not {kind!r}.")
+            raise UserError(f"{where} must be one of {', '.join(sorted(cls.kinds))}, not {kind!r}.")
         return cls.kinds[kind]
 
     def switched(self, kind: Any, where: str) -> Any:

@@ -190,7 +190,13 @@ def _moving(
     config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
 ) -> GoalConfig:
     """The declaration with those entries of the observation that move within `period` random steps."""
-    everything = Select(torch.arange(spec.state_dim, device=device))
+    entries = spec.state_dim - spec.pixels
+    if not entries:
+        raise UserError(
+            f"{spec.env_id} observes an image alone, so no subgoals can be found: declare them with --goal.projection "
+            "module:function, --goal.low and --goal.high."
+        )
+    everything = Select(torch.arange(entries, device=device))
     moves = measure_bounds(measure(), everything, period, relative=True)
     indices = (moves.high > 1.5 * LEAST_MOVE).nonzero().flatten().tolist()
     if not indices:

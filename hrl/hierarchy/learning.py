@@ -49,10 +49,12 @@ def timescale_of(config: LevelConfig, environments: int, period: int) -> Timesca
     return Timescale(replay.train_freq, replay.gradient_steps, config.schedule, config.warmup)
 
 
-def first_update(config: LevelConfig, environments: int, period: int) -> int:
-    """Environment steps before the first update: every one of the environments must have ended a segment first, else
-    there may be nothing to learn from."""
-    return 0 if config.learner.on_policy else config.random_warmup + environments * period
+def first_update(config: LevelConfig, environments: int, period: int, learning_starts: int) -> int:
+    """Environment steps before the first update: `learning_starts`, or more, since every one of the environments must
+    have ended a segment first. A rollout has nothing to wait for."""
+    if config.learner.on_policy:
+        return 0
+    return max(learning_starts, config.random_warmup + environments * period)
 
 
 class FromReplay:

@@ -22,6 +22,7 @@ from hrl.memory.ring import Replay
 from hrl.memory.rollout import RolloutMemory
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.metrics import Means
+from hrl.networks.encoders import PixelEncoder
 from hrl.spaces import Space, action_width
 from hrl.state import Stateful
 from hrl.types import UserError
@@ -82,7 +83,6 @@ class Level:
         tuned: Sequence[Tuned] = (),
         models: Sequence[Model] = (),
         constraint: Constraint | None = None,
-        encoder: torch.nn.Module | None = None,
     ) -> None:
         """It decides in `actions` every `period` environment steps. `steps` is the memory of environment steps that its
         decisions are made of, `testing` the share of its decisions under which the levels below act without
@@ -103,15 +103,19 @@ class Level:
                 raise UserError(f"{name}.n_step adds up stored rewards, which hindsight and subgoals change: give 1.")
             self.relabels.append(NStep(memory, n_step, config.gamma))
         known = command.value_range(config.gamma) if not tunes & {"gamma", "reward"} else None
+        inputs = spec.state_dim + command.input_dim
+        with device:
+            encoder = PixelEncoder(inputs, spec.state_dim, spec.images) if spec.images else None
         build = Build(
-            spec.state_dim + command.input_dim, actions, name, encoder, config.tasks, known, constraint,
+            inputs, actions, name, encoder, config.tasks, known, constraint,
             frozenset(tunes), setting.execution if not tuned else Execution(),
         )  # fmt: skip
         with device:
             self.learner = config.learner.build(build)
         protect(self.learner, config.protect, name)
-        self.timescale = timescale_of(config, num_envs * setting.processes.size, period)
-        self.timescale.starts = max(learning_starts, first_update(config, num_envs * setting.processes.size, period))
+        environments = num_envs * setting.processes.size
+        self.timescale = timescale_of(config, environments, period)
+        self.timescale.starts = first_update(config, environments, period, learning_starts)
         self.segment = Segment.empty(
             num_envs, spec.state_dim, command.dim, action_width(actions), device,
             memory.width("mask"), self.learner.remembers,

@@ -1,5 +1,7 @@
 """The memory that a level's learner needs: a replay, or a rollout."""
 
+import os
+
 from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
@@ -40,18 +42,34 @@ def make_memory(
         fields["mask"] = spec.mask_dim
         following = (*following, "mask")
     learner = config.learner
+    # Above the bottom level, the frames before are not those of the rows before.
+    images: dict[str, int] = {"pixels": spec.pixels, "frames": spec.frames if bottom else 1}
     rows = 1
     try:
         if isinstance(learner, PPOConfig):
             fields |= {"log_prob": 1, "value": 1}
             decisions = 1 if setting.acts_only else max(learner.n_steps * period, -(-held // num_envs))
             rows = decisions * num_envs
-            return RolloutMemory(fields, following, counters, decisions, num_envs, device)
+            _require_room(rows * 2, fields, spec.pixels // images["frames"], setting)
+            return RolloutMemory(fields, following, counters, decisions, num_envs, device, **images)
         assert isinstance(learner, ReplayConfig)
         rows = 1 if setting.acts_only else learner.buffer_size
+        _require_room(max(rows, held), fields, spec.pixels // images["frames"], setting)
         if isinstance(learner, DQNConfig) and learner.prioritised:
             beta = learner.priority_beta
-            return PrioritisedReplay(fields, following, counters, rows, num_envs, device, held, beta=beta)
-        return Replay(fields, following, counters, rows, num_envs, device, held)
+            return PrioritisedReplay(fields, following, counters, rows, num_envs, device, held, **images, beta=beta)
+        return Replay(fields, following, counters, rows, num_envs, device, held, **images)
     except RuntimeError as error:
         raise UserError(f"A replay of {max(rows, held):,} transitions does not fit into memory.") from error
+
+
+def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting) -> None:
+    """Raise UserError where the host has not as much memory: it would be found out in the middle of a run."""
+    size = rows * (4 * (sum(fields.values()) - setting.spec.pixels) + pixels)
+    if setting.device.type == "cpu" and hasattr(os, "sysconf"):
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > room:
+            raise UserError(
+                f"A replay of {rows:,} transitions does not fit into memory: it takes {size / 2**30:,.1f} GiB, and "
+                f"there are {room / 2**30:,.1f}. Give a smaller buffer_size."
+            )

@@ -23,10 +23,13 @@ class PrioritisedReplay(Replay):
         num_envs: int,
         device: torch.device,
         held: int = 0,
+        pixels: int = 0,
+        frames: int = 1,
         alpha: float = 0.6,
         beta: float = 0.4,
     ) -> None:
-        super().__init__(fields, next_fields, counters, max(capacity, held), num_envs, device)
+        rows = max(capacity, held)
+        super().__init__(fields, next_fields, counters, rows, num_envs, device, pixels=pixels, frames=frames)
         self.alpha, self.first_beta = alpha, beta
         self.beta = torch.tensor(beta, device=device)
         self.largest = torch.ones((), device=device)

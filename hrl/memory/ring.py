@@ -47,12 +47,19 @@ class Replay:
         num_envs: int,
         device: torch.device,
         held: int = 0,
+        pixels: int = 0,
+        frames: int = 1,
     ) -> None:
+        """The last `pixels` entries of the field "state" are kept as bytes. They are `frames` images, of which only the
+        newest is stored: the others are those of the rows before, or of the episode's first row."""
         self.num_envs, self.device = num_envs, device
+        self.pixels, self.frames, self.frame_size = pixels, frames, pixels // frames
         self.window = max(capacity // num_envs, 16)
         # The open row and its successor are no transitions yet.
         self.length = max(self.window, -(-held // num_envs)) + 2
         self.fields: dict[str, slice] = {}
+        self.widths = dict(fields)
+        fields = {name: x - pixels * (name == "state") for name, x in fields.items()}
         width = 0
         for name in (*next_fields, *(f for f in fields if f not in next_fields)):
             self.fields[name] = slice(width, width + fields[name])
@@ -62,6 +69,7 @@ class Replay:
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
         # Filled, not only zeroed: the system hands out memory when it is written, and a full one is to be told now.
         self.values = torch.empty(self.length * num_envs, width, device=device).fill_(0.0)
+        self.bytes = torch.empty(self.length * num_envs, self.frame_size, dtype=torch.uint8, device=device).fill_(0)
         self.numbers = torch.empty(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device).fill_(0)
         episodes = self.length // 2 + 2  # an episode takes two rows at least
         self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
@@ -73,7 +81,7 @@ class Replay:
 
     def width(self, name: str) -> int:
         """Width of a field; 0 where there is none of this name."""
-        return self.fields[name].stop - self.fields[name].start if name in self.fields else 0
+        return self.widths.get(name, 0)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -93,6 +101,7 @@ class Replay:
         """
         here = self._index(self._env, self.cursor)
         after = (here + self.num_envs) % len(self.values)
+        row, following = self._without_pixels(row, here), self._without_pixels(following, after)
         self.values.index_copy_(0, here, torch.cat([_column(row[name]) for name in self.fields], -1))
         self.values[:, : self.next_width].index_copy_(
             0, after, torch.cat([_column(following[name]) for name in self._next_fields], -1)
@@ -106,6 +115,14 @@ class Replay:
             self.episode += closed
             self.cursor += closed
         self.cursor += keep
+
+    def _without_pixels(self, row: Mapping[str, Tensor], place: Tensor) -> Mapping[str, Tensor]:
+        """The row without the pixels of its state, whose newest frame is stored as bytes."""
+        if not self.pixels:
+            return row
+        state = row["state"]
+        self.bytes.index_copy_(0, place, state[:, state.shape[-1] - self.frame_size :].to(torch.uint8))
+        return {**row, "state": state[:, : -self.pixels]}
 
     def _count(self, place: Tensor, counters: Mapping[str, Tensor]) -> None:
         numbers = self.episode.unsqueeze(-1)
@@ -164,12 +181,27 @@ class Replay:
 
     def get(self, rows: Rows, name: str) -> Tensor:
         """The field [B, width] of these rows."""
-        return self._rows(rows)[..., self.fields[name]]
+        values = self._rows(rows)[..., self.fields[name]]
+        return torch.cat([values, self._images(rows)], -1) if self.pixels and name == "state" else values
 
     def read(self, rows: Rows) -> dict[str, Tensor]:
         """All fields [B, width] of these rows."""
         values = self._rows(rows)
-        return {name: values[..., columns] for name, columns in self.fields.items()}
+        row = {name: values[..., columns] for name, columns in self.fields.items()}
+        return row | {"state": torch.cat([row["state"], self._images(rows)], -1)} if self.pixels else row
+
+    def _images(self, rows: Rows) -> Tensor:
+        """[..., pixels] the frames up to these rows, the newest last."""
+        places = [self._index(rows.env, rows.row)]
+        episode, row = self.numbers[:, 0][places[0]], rows.row
+        oldest = (self.cursor - (self.length - 2)).clamp_min(0)[rows.env]
+        for _ in range(self.frames - 1):
+            before = (row - 1).clamp_min(0)
+            place = self._index(rows.env, before)
+            same = (self.numbers[:, 0][place] == episode) & (row - 1 >= oldest)
+            row = torch.where(same, before, row)
+            places.insert(0, self._index(rows.env, row))
+        return torch.cat([self.bytes.index_select(0, p.flatten()).unflatten(0, p.shape) for p in places], -1).float()
 
     def _rows(self, rows: Rows) -> Tensor:
         self._require_written(rows)
@@ -220,7 +252,7 @@ class Replay:
     def row_bytes(self) -> float:
         """Bytes a stored row takes, its share of the episode table included."""
         tables = self.episode_end.nbytes + self.episode_terminated.nbytes
-        return (self.values.nbytes + self.numbers.nbytes + tables) / (self.length * self.num_envs)
+        return (self.values.nbytes + self.bytes.nbytes + self.numbers.nbytes + tables) / (self.length * self.num_envs)
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
@@ -229,6 +261,7 @@ class Replay:
         used = min(int(self.cursor.max()) + 2, self.length) * self.num_envs
         return {
             "values": self.values[:used],
+            "bytes": self.bytes[:used],
             "numbers": self.numbers[:used],
             "episode_end": self.episode_end,
             "episode_terminated": self.episode_terminated,
@@ -242,7 +275,7 @@ class Replay:
         given = {name: tensor.to(self.device) for name, tensor in state.items()}
         for name in ("cursor", "forgotten", "episode"):
             getattr(self, name).copy_(given[name])
-        for name in ("values", "numbers"):
+        for name in ("values", "bytes", "numbers"):
             self._take(getattr(self, name), given[name], self.cursor + 1)
         for name in ("episode_end", "episode_terminated"):
             flat = given[name].flatten().unsqueeze(-1)

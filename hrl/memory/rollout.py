@@ -23,10 +23,13 @@ class RolloutMemory(Replay):
         decisions: int,
         num_envs: int,
         device: torch.device,
+        pixels: int = 0,
+        frames: int = 1,
     ) -> None:
         """`decisions` is the most that one environment makes in a rollout."""
         # An episode takes a row for its final observation, and may be a single decision long.
-        super().__init__(fields, next_fields, counters, 2 * (decisions + 2) * num_envs, num_envs, device)
+        rows = 2 * (decisions + 2) * num_envs
+        super().__init__(fields, next_fields, counters, rows, num_envs, device, pixels=pixels, frames=frames)
         self.read_until = torch.zeros_like(self.cursor)
 
     def unread(self) -> tuple[Rows, Tensor]:

@@ -1,0 +1,41 @@
+"""Images in observations: which spaces are images, and where their channels stand.
+
+An image's pixels stand behind all other entries of a flattened observation, channels first, as numbers from 0 to 255;
+the replay keeps them as bytes.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+LEAST_SIDE = 7
+"""Smaller arrays of bytes are taken as vectors."""
+
+
+def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
+    """(channels, height, width) of a space of images, frames of a stack counted as channels; None for other spaces."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or not 2 <= len(space.shape) <= 4:
+        return None
+    frames, shape = (space.shape[0], space.shape[1:]) if len(space.shape) == 4 else (1, space.shape)
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    if not channels_first(shape):
+        shape = (shape[2], shape[0], shape[1])
+    channels, height, width = shape
+    return (frames * channels, height, width) if min(height, width) >= LEAST_SIDE else None
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether the first of three axes is the channels': it is the shortest, and the last is not as short."""
+    return shape[0] < shape[2] and shape[0] <= min(shape[1:])
+
+
+def first_channels(images: Any) -> Any:
+    """A batch of images or stacks of them [N, ...] as [N, pixels], channels first."""
+    if images.ndim == 3:
+        return images.reshape(len(images), -1)
+    if channels_first(tuple(images.shape[-3:])):
+        return images.reshape(len(images), -1)
+    return np.moveaxis(images, -1, -3).reshape(len(images), -1)

@@ -1,0 +1,54 @@
+"""Encoders: from a level's inputs to the features that its networks read."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+ATARI = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""(channels, kernel, stride) of the layers for images of 36 pixels and more (Mnih 2015)."""
+SMALL = ((16, 2, 1), (32, 2, 1), (64, 2, 1))
+"""The same for smaller ones, such as the views of grid worlds."""
+
+
+class PixelEncoder(nn.Module):
+    """Inputs are a state, whose last entries are pixels from 0 to 255, and an encoded command behind it. Each image goes
+    through a small convolutional network of its own; everything else is handed on.
+
+    The first layer has no bias and its outputs are normalised, so that dark images are seen as well as bright ones.
+    """
+
+    def __init__(
+        self, inputs: int, state_dim: int, images: tuple[tuple[int, int, int], ...], features: int = 128
+    ) -> None:
+        """`inputs` is the width of inputs, `state_dim` that of the state, pixels included."""
+        super().__init__()
+        self.images = images
+        self.sizes = [channels * height * width for channels, height, width in images]
+        self.vector, self.state_dim = state_dim - sum(self.sizes), state_dim
+        self.width = inputs - sum(self.sizes) + features * len(images)
+        self.nets = nn.ModuleList(convolutions(*shape, features) for shape in images)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., I] -> [..., width]"""
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        pixels = flat[:, self.vector : self.state_dim].split(self.sizes, -1)
+        seen = [
+            net(x.unflatten(-1, shape) / 255)
+            for net, x, shape in zip(self.nets, pixels, self.images, strict=True)
+        ]
+        features = torch.cat([flat[:, : self.vector], flat[:, self.state_dim :], *seen], -1)
+        return features.reshape(*inputs.shape[:-1], self.width)
+
+
+def convolutions(channels: int, height: int, width: int, features: int) -> nn.Sequential:
+    """A convolutional network from images [B, C, H, W] to features [B, features]."""
+    plan = ATARI if min(height, width) >= 36 else SMALL
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, plan[0][0], plan[0][1], plan[0][2], bias=False), nn.GroupNorm(1, plan[0][0]), nn.ReLU(),
+    ]  # fmt: skip
+    for (before, _, _), (after, kernel, stride) in pairwise(plan):
+        layers += [nn.Conv2d(before, after, kernel, stride), nn.ReLU()]
+    for _, kernel, stride in plan:
+        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(plan[-1][0] * height * width, features), nn.ReLU())

@@ -1,0 +1,165 @@
+"""Rollouts and PPO: advantages of decisions of different lengths, and what of a rollout is learned from."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import all_rows, everything, roll, setting, small_hiro
+from hrl_scripts import train
+from runs import same_state, trained
+from tasks import LENGTHS
+
+from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy.learning import FromRollout
+from hrl.learners import PPO, Build, PPOConfig
+from hrl.memory.rollout import RolloutMemory, advantages
+from hrl.spaces import unit_box
+from hrl.types import UserError
+from hrl.variants import flat
+
+PPO_OPTIONS = {"learner": "ppo", "n_steps": 40, "hidden": (8,), "batch_size": 32, "n_epochs": 1, "hindsight": 0.0}
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values).unsqueeze(-1)
+
+
+def test_advantages_by_hand():
+    """γ = .5, λ = .8; decisions of 2, 1 and 3 steps, then an episode's only one, which the task ends."""
+    reward, value, after = column(1, 2, 3, 5), column(0.1, 0.2, 0.3, 0.4), column(0.2, 0.3, 0.9, 7.0)
+    discount, follows = column(0.25, 0.5, 0.125, 0.0), column(1, 1, 0, 0).bool()
+    third = 3 + 0.125 * 0.9 - 0.3
+    second = 2 + 0.5 * 0.3 - 0.2 + 0.5 * 0.8 * third
+    first = 1 + 0.25 * 0.2 - 0.1 + 0.25 * 0.8 * second
+    found = advantages(reward, discount, value, after, follows, 0.8).squeeze(-1)
+    assert found.tolist() == pytest.approx([first, second, third, 5 - 0.4])
+
+
+def on_policy_hiro(num_envs: int = 2, period: int = 3, **env: Any):
+    bridge = make_env(EnvConfig("Ledger-v0", num_envs=num_envs), **env)
+    config = small_hiro(period=period, correction=False)
+    config.low = flat(config.low, PPO_OPTIONS)
+    config.high = flat(config.high, PPO_OPTIONS)
+    return config.make(setting(bridge)), bridge
+
+
+def test_a_rollout_holds_every_decision_since_the_last_one_and_no_other():
+    agent, env = on_policy_hiro()
+    roll(agent, env, 30)
+    for level in agent.levels:
+        assert isinstance(level.memory, RolloutMemory) and isinstance(level.learning, FromRollout)
+        rows, there = level.memory.unread()
+        expected = {(int(e), int(r)) for e, r in zip(*vars(all_rows(level.memory)).values(), strict=True)}
+        found = {(int(e), int(r)) for e, r in zip(rows.env[there], rows.row[there], strict=True)}
+        assert found == expected and len(found) > 15
+        level.memory.finish()
+        assert not level.memory.unread()[1].any()
+    roll(agent, env, 1)
+    assert int(agent.levels[0].memory.unread()[1].sum()) == 2
+
+
+def test_the_high_levels_advantages_are_those_of_whole_segments():
+    """Values of 0 and λ = 1 leave the discounted rewards that follow in the episode: the ledger pays t + 1."""
+    agent, env = on_policy_hiro(num_envs=1)
+    high = agent.levels[1]
+    for parameter in high.learner.critic.parameters():
+        parameter.data.zero_()
+    high.learner.config.gae_lambda = 1.0
+    roll(agent, env, 2 * sum(LENGTHS))
+    t, rollout = everything(agent, 1), high.learning.rollout(agent.generator)
+    gamma = high.config.gamma
+    for state, advantage in zip(t.state, rollout.advantage, strict=True):
+        episode, start = (int(x) for x in state)
+        rest = range(start, LENGTHS[episode % 4])
+        assert float(advantage) == pytest.approx(sum(gamma ** (k - start) * (k + 1) for k in rest), rel=1e-4)
+
+
+def test_the_low_levels_advantages_end_with_their_subgoal():
+    agent, env = on_policy_hiro(num_envs=1)
+    low = agent.levels[0]
+    for parameter in low.learner.critic.parameters():
+        parameter.data.zero_()
+    low.learner.config.gae_lambda = 1.0
+    roll(agent, env, 40)
+    t, rollout = everything(agent, 0), low.learning.rollout(agent.generator)
+    reward, gamma = low.batch(t).reward, low.config.gamma
+    following = [
+        i + 1 < len(reward) and bool((t.target[i] == t.target[i + 1]).all() and t.next_state[i, 0] == t.state[i + 1, 0]
+                                     and t.next_state[i, 1] == t.state[i + 1, 1])
+        for i in range(len(reward))
+    ]  # fmt: skip
+    expected = reward.clone()
+    for i in range(len(reward) - 2, -1, -1):
+        expected[i] += gamma * expected[i + 1] * following[i]
+    assert 0.5 < sum(following) / len(following) < 0.9
+    torch.testing.assert_close(rollout.advantage, expected)
+
+
+def test_what_was_known_when_it_was_decided_is_remembered():
+    agent, env = on_policy_hiro()
+    roll(agent, env, 12)
+    for level in agent.levels:
+        rollout = level.learning.rollout(agent.generator)
+        again = level.learner.distribution.log_prob(level.learner.actor(rollout.inputs), rollout.action, None)
+        torch.testing.assert_close(rollout.log_prob, again)
+        torch.testing.assert_close(rollout.value, level.learner.values(rollout.inputs))
+        assert float(rollout.action.abs().max()) > 1  # as drawn, not as clipped for the environment
+
+
+def test_ppos_loss_by_hand():
+    torch.manual_seed(0)
+    config = PPOConfig(hidden=(4,), normalize_advantage=False, clip_range_vf=0.1, vf_coef=0.5)
+    learner = PPO(Build(3, unit_box(2)), config)
+    inputs, action = torch.randn(5, 3), torch.randn(5, 2)
+    mean, std = learner.actor(inputs), learner.distribution.log_std.exp()
+    log_prob = torch.distributions.Normal(mean, std).log_prob(action).sum(-1)
+    old, advantage = log_prob.detach() + torch.tensor([0.5, -0.5, 0.05, 0.5, -0.5]), torch.tensor([1.0, 1, 2, -1, -1])
+    value = learner.critic(inputs).squeeze(-1)
+    returns, before = value.detach() + 3, value.detach() + torch.tensor([0.05, 0.0, 0.5, -0.5, 0.0])
+    from hrl.learners.ppo import Rollout
+
+    loss, metrics = learner.loss(Rollout(inputs, action, old, before, advantage, returns), 0.1)
+    ratio = (log_prob - old).exp()
+    surrogate = torch.stack([ratio[0], torch.tensor(1.2), 2 * ratio[2], torch.tensor(-0.8), -ratio[4]])
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    clipped = before + (value - before).clamp(-0.1, 0.1)
+    entropy = torch.distributions.Normal(mean, std.expand_as(mean)).entropy().sum(-1)
+    by_hand = -surrogate.mean() + 0.5 * (clipped - returns).square().mean() - 0.1 * entropy.mean()
+    torch.testing.assert_close(loss, by_hand)
+    assert float(metrics["clip_fraction"]) == pytest.approx(0.8)
+
+
+def test_a_divergence_that_is_too_large_ends_the_passes():
+    agent, env = on_policy_hiro()
+    roll(agent, env, 30)
+    low = agent.levels[0]
+    rollout, steps = low.learning.rollout(agent.generator), []
+    asked, low.learner.config.n_epochs = low.learner.step, 50
+    low.learner.step = lambda *given: (steps.append(1), asked(*given))[1]
+    low.learner.config.target_kl = 1e-9
+    low.learner.learn(rollout, 16, 0.0, agent.generator)
+    assert 0 < len(steps) < 20
+
+
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "hiro"])
+def test_an_on_policy_run_resumes_exactly(algorithm, tmp_path):
+    both = [x for level in ("low", "high") for x in (f"--{level}.learner", "ppo", f"--{level}.n-steps", "30")]
+    line = ["--n-steps", "60"] if algorithm == "ppo" else [*both, "--high.period", "4"]
+    whole = trained(tmp_path / "whole", *line, algorithm=algorithm)
+    part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm=algorithm)
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(whole, part)
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"hindsight": 0.5}, "needs a replay"), ({"random_warmup": 5}, "of its own policy alone"),
+])  # fmt: skip
+def test_what_needs_a_replay_is_refused(options, sentence):
+    config = small_hiro()
+    config.low = flat(config.low, PPO_OPTIONS | options)
+    with pytest.raises(UserError, match=sentence):
+        config.check()
+
+

@@ -1,0 +1,65 @@
+"""Every pair of learners, high above low, that the action spaces allow: it trains, and resumes bit for bit."""
+
+from pathlib import Path
+
+import pytest
+from hrl_scripts import train
+from runs import run_of, same_state
+
+HIGH = {"td3": (), "sac": (), "ppo": (), "dqn": ("--goal.cells", "3"), "discrete-sac": ("--goal.cells", "3")}
+REPLAY = ("train-freq", "8", "batch-size", "16")
+OPTIONS = {"ppo": ("n-steps", "16", "n-epochs", "1"), "discrete-sac": REPLAY, "dqn": (*REPLAY, "exploration-fraction", "0"),
+           **dict.fromkeys(("td3", "sac"), REPLAY)}  # a schedule of random actions depends on the run's length
+ENVIRONMENTS = {**dict.fromkeys(("td3", "sac"), "tasks:GoalLine-v0"), **dict.fromkeys(("dqn", "discrete-sac"), "CartPole-v1")}
+
+
+def line(high: str, low: str, env: str, folder: Path, steps: int) -> list[str]:
+    words = ["--env", env, "--num-envs", "2", "--threads", "1", "--progress", "False", "--log-dir", str(folder)]
+    words += ["--total-steps", str(steps), "--eval-freq", "0", "--save-freq", "150", "--learning-starts", "50"]
+    for level, learner in (("low", low), ("high", high)):
+        options = OPTIONS[learner]
+        names = [f"--{level}.learner", learner, f"--{level}.hidden", "8"]
+        names += [f"--{level}.{x}" if i % 2 == 0 else x for i, x in enumerate(options)]
+        words += names
+    return ["hiro", *words, *HIGH[high], "--goal.indices", "0"]
+
+
+@pytest.mark.parametrize("low", ["td3", "sac", "ppo", "dqn", "discrete-sac"])
+@pytest.mark.parametrize("high", HIGH)
+def test_a_pair_trains_and_resumes_exactly(high, low, tmp_path):
+    env = ENVIRONMENTS.get(low, "tasks:GoalLine-v0")
+    assert train.main(line(high, low, env, tmp_path / "whole", 300)) == 0
+    assert train.main(line(high, low, env, tmp_path / "part", 150)) == 0
+    part = run_of(tmp_path / "part")
+    assert train.main(["--resume", str(part), "--total-steps", "300", "--progress", "False"]) == 0
+    assert same_state(run_of(tmp_path / "whole"), part)
+
+
+@pytest.mark.parametrize(("high", "low", "env", "sentence"), [
+    ("td3", "dqn", "tasks:GoalLine-v0", "dqn decides among numbered choices, but the low level decides on vectors"),
+    ("td3", "sac", "CartPole-v1", "sac decides on vectors (Box), but the low level decides in Discrete(2)"),
+    ("dqn", "td3", "tasks:GoalLine-v0", "dqn decides among numbered choices, but the high level decides on vectors"),
+])  # fmt: skip
+def test_a_pair_that_does_not_fit_is_refused_in_one_sentence(high, low, env, sentence, tmp_path, capsys):
+    words = line(high, low, env, tmp_path, 300)
+    words = [word for i, word in enumerate(words) if "cells" not in (word[7:], words[i - 1][7:])]
+    assert train.main(words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.rglob("config.json"))
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("--low.learner", "sac", "--low.target-noise", "0.1"), "--low.target-noise is an option of td3, but --low.learner is sac"),
+    (("--low.ent-coef", "0.1"), "--low.ent-coef is an option of sac"),
+    (("--high.learner", "reinforce"), "--high.learner must be one of discrete-sac, dqn, ppo, sac, td3"),
+])  # fmt: skip
+def test_another_learners_option_is_refused(words, sentence, tmp_path, capsys):
+    assert train.main(["hiro", "--env", "tasks:GoalLine-v0", "--log-dir", str(tmp_path), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_learners_help_shows_its_own_options(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["hiro", "--low.learner", "ppo", "--help"])
+    out = capsys.readouterr().out
+    assert "--low.gae-lambda" in out and "--high.target-noise" in out and "--low.target-noise" not in out
