@@ -12,11 +12,12 @@ where they are (low.egocentric). Further switches, off by default: subgoal testi
 progress, subgoals that end when reached, less pessimistic critics, a high level that waits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, cast
 
 from hrl.agents.base import HierarchyConfig
-from hrl.hierarchy.commands import GridSubgoal, Subgoal, Task
+from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
 from hrl.hierarchy.commands.subgoal import Reward
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.goals import GoalConfig, GoalSpace, build_goal_space
@@ -32,6 +33,7 @@ from hrl.learners import Choice, Constraint, TD3Config
 from hrl.memory.ring import Replay
 from hrl.nested.reward import IntrinsicConfig, learned_reward
 from hrl.nested.tuning import TuneConfig, tuned_by_name
+from hrl.spaces import Space
 from hrl.types import Spec, UserError
 
 T = TypeVar("T")
@@ -40,7 +42,39 @@ HINDSIGHT = 0.8
 
 
 @dataclass
-class Low(LevelConfig):
+class Obeys:
+    """The options of a level that is paid for reaching subgoals."""
+
+    reward: Literal["distance", "progress", "sparse", "learned"] = "sparse"
+    """-1 until the subgoal is reached and 0 there; minus the distance to it (published); how much nearer to it each
+    step came; or the distance and a reward that is learned for the task's return."""
+    reward_scale: float = 1.0
+    """Factor on that reward: small ones drown in what fresh networks say."""
+
+
+@dataclass
+class Decides:
+    """The options of a level that sets subgoals."""
+
+    period: int = 10
+    """Decisions of the level below between two subgoals (c in the paper): environment steps, above the low level."""
+    correction: bool = False
+    """Restate old subgoals for today's level below (published: True; off-policy correction, section 3.3)."""
+    candidates: int = 10
+    """Subgoals the correction chooses from."""
+    hindsight_actions: float | None = None
+    """Share of a batch whose subgoal is replaced by what was reached (HAC) (published: 0). Default: .25 where the
+    learner has a replay."""
+    testing: float = 0.0
+    """Share of subgoals that are tested without exploration below, and punished if missed (HAC)."""
+    early: bool = False
+    """End a subgoal as soon as it is reached."""
+    subgoal_scale: float | None = None
+    """Bounds of this level's subgoals over those that the level below sets. Default: √period."""
+
+
+@dataclass
+class Low(Obeys, LevelConfig):
     """The low level: acts at every step, paid for reaching subgoals.
 
     Published: gamma .99, train_freq 1, reward distance.
@@ -50,19 +84,25 @@ class Low(LevelConfig):
     gamma: float = 0.95
     """Discount an environment step (published: .99)."""
     hindsight_horizon: int | None = None
-    """Only moments within so many of the level's decisions. Default: the high level's period."""
-    reward: Literal["distance", "progress", "sparse", "learned"] = "sparse"
-    """-1 until the subgoal is reached and 0 there; minus the distance to it (published); how much nearer to it each
-    step came; or the distance and a reward that is learned for the task's return."""
-    reward_scale: float = 1.0
-    """Factor on that reward: small ones drown in what fresh networks say."""
+    """Only moments within so many of the level's decisions. Default: the period of the level above."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     egocentric: bool = False
     """Show the way, not the place: mask the entries that relative subgoals consist of, beside low.masked_entries."""
 
 
 @dataclass
-class High(LevelConfig):
+class Middle(Decides, Obeys, LevelConfig):
+    """A level between the two (--levels 3): reaches subgoals by setting nearer ones."""
+
+    learner: Choice = field(
+        default_factory=lambda: TD3Config(tau=0.01, buffer_size=200_000, train_freq=4, random_actions=(0.0, 0.3))
+    )
+    gamma: float = 0.99
+    """Discount an environment step."""
+
+
+@dataclass
+class High(Decides, LevelConfig):
     """The high level: decides on subgoals, paid by the task.
 
     Published: buffer_size 200,000, train_freq 10 (one update a decision).
@@ -73,37 +113,22 @@ class High(LevelConfig):
     )
     gamma: float = 0.999
     """Discount an environment step (published: .99 a decision of 10 steps)."""
-    period: int = 10
-    """Environment steps between two subgoals (c in the paper)."""
     reward_scale: float = 0.1
     """Factor on the task's reward (published: .1)."""
     reward_offset: float | None = None
     """Added to the task's reward of every step before scaling. Default: what makes the greatest reward 0 where a goal
     pays one of two rewards, so that every step until then costs; else 0 (published). Where an episode can end without
     the goal, as by a fall, give 0: an end would stop the costs."""
-    correction: bool = False
-    """Restate old subgoals for today's low level (published: True; off-policy correction, section 3.3)."""
-    candidates: int = 10
-    """Subgoals the correction chooses from."""
-    hindsight_actions: float | None = None
-    """Share of a batch whose subgoal is replaced by what was reached (HAC) (published: 0). Default: .25 where the
-    learner has a replay."""
-    testing: float = 0.0
-    """Share of subgoals that are tested without exploration below, and punished if missed (HAC)."""
-    early: bool = False
-    """End a subgoal as soon as it is reached."""
-
-    @property
-    def penalty(self) -> float:
-        """What a missed subgoal costs when it was tested: a period of the least reward (HAC: -H)."""
-        return self.period * abs(self.reward_scale) if self.testing else 0.0
 
 
 @dataclass
 class HIROConfig(HierarchyConfig):
     """HIRO: a controller proposes subgoals every c steps, a worker learns to reach them (Nachum 2018)."""
 
+    levels: int = 2
+    """Levels of the hierarchy; those between the lowest and the highest have the options --middle.…"""
     low: Low = field(default_factory=Low)
+    middle: Middle = field(default_factory=Middle)
     high: High = field(default_factory=High)
     goal: GoalConfig = field(default_factory=GoalConfig)
     timescale: Coupling = field(default_factory=Coupling)
@@ -115,64 +140,154 @@ class HIROConfig(HierarchyConfig):
 
     def build(self, setting: Setting) -> Hierarchy:
         """The agent of a resolved configuration. Raises UserError where it does not fit the environment."""
-        spec, high, low = setting.spec, self.high, self.low
-        task = Task.of(spec, self.goal, high.reward_scale, high.reward_offset or 0.0, setting.device, high.penalty)
-        subgoal = self.subgoal(build_goal_space(self.goal, spec, high.period, setting.measure, setting.device))
-        walked = make_memory(
-            low, subgoal, spec.actions, setting, held=self.steps_held(setting), bottom=True,
-            rewards=low.reward == "learned" or "high.gamma" in self.tune,
-        )  # fmt: skip
-        counters = ("first", "tested") if high.testing else ("first",)
-        decided = make_memory(high, task, subgoal.space, setting, high.period, counters)
-        worker = Level(
-            "low", low, subgoal, spec.actions, walked, setting, learning_starts=self.learning_starts,
-            relabels=self.low_relabels(subgoal, walked), tuned=self.tuned("low"),
-        )  # fmt: skip
-        models, constraint = self.constraint(subgoal, walked, setting)
-        controller = Level(
-            "high", high, task, subgoal.space, decided, setting, high.period, self.learning_starts, walked,
-            high.testing, self.high_relabels(subgoal, task, decided, worker, spec), self.tuned("high"), models,
-            constraint,
-        )  # fmt: skip
-        return Hierarchy([worker, controller], setting)
+        spec, configs, periods = setting.spec, self.stack(), self.periods()
+        goals = build_goal_space(self.goal, spec, periods[1], setting.measure, setting.device)
+        subgoals = [self.subgoal(goals, number) for number in range(len(configs) - 1)]
+        task = self.task(setting)
+        actions = [spec.actions, *(subgoal.space for subgoal in subgoals)]
+        memories = self.memories([*subgoals, task], actions, setting)
+        levels: list[Level] = []
+        for number, (name, config) in enumerate(configs):
+            subgoal = None if number == 0 else subgoals[number - 1]  # that it sets
+            relabels = self.hindsight_goals(subgoals[number], memories[number], config) if name != "high" else []
+            models, constraint = [], None
+            if subgoal is not None:
+                relabels = self.relabels(number, subgoal, task, memories, levels, spec) + relabels
+                models, constraint = self.constraint(subgoal, memories[0], setting)
+            command = task if name == "high" else subgoals[number]
+            level = Level(
+                name, config, command, actions[number], memories[number], setting, periods[number],
+                self.learning_starts, memories[0] if number else None, getattr(config, "testing", 0.0), relabels,
+                self.tuned(name), models, constraint,
+            )  # fmt: skip
+            levels.append(level)
+        return Hierarchy(levels, setting)
 
-    def intrinsic_reward(self, goals: GoalSpace) -> Reward:
-        """What the low level is paid: the name of a reward, or a function of (state, next_state, target)."""
-        return "distance" if self.low.reward == "learned" else self.low.reward
+    # -- the parts -------------------------------------------------------------------------------------------
 
-    def subgoal(self, goals: GoalSpace) -> Subgoal:
-        """The command from the high level to the low one: a vector, or a cell of a grid."""
-        reward, scale, early = self.intrinsic_reward(goals), self.low.reward_scale, self.high.early
+    def stack(self) -> list[tuple[str, Low | Middle | High]]:
+        """(name, configuration) of every level, lowest first."""
+        names = ["middle"] if self.levels == 3 else [f"middle{k}" for k in range(1, self.levels - 1)]
+        return [("low", self.low), *((name, self.middle) for name in names), ("high", self.high)]
+
+    def periods(self) -> list[int]:
+        """Environment steps between two decisions of every level."""
+        periods = [1]
+        for _, config in self.stack()[1:]:
+            periods.append(periods[-1] * config.period)  # type: ignore[union-attr]
+        return periods
+
+    def task(self, setting: Setting) -> Task:
+        """What the environment asks of the high level."""
+        c = self.high
+        # A missed subgoal that was tested costs a period of the least reward (HAC: -H).
+        penalty = self.periods()[-1] * abs(c.reward_scale) if c.testing else 0.0
+        return Task.of(setting.spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device, penalty)
+
+    def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:
+        """What a level that obeys subgoals is paid: the name of a reward, or a function of (state, next_state, target).
+        """
+        return "distance" if config.reward == "learned" else config.reward
+
+    def subgoal(self, goals: GoalSpace, number: int) -> Subgoal:
+        """The command to the level of this number: a vector, or a cell of a grid."""
+        stack = self.stack()
+        obeying, deciding = cast(Low | Middle, stack[number][1]), cast(Middle | High, stack[number + 1][1])
+        for _, config in stack[2 : number + 2]:
+            goals = goals.scaled(_default(config.subgoal_scale, config.period**0.5))  # type: ignore[union-attr]
+        reward, scale, early = self.intrinsic_reward(goals, obeying), obeying.reward_scale, deciding.early
         if self.goal.cells:
             return GridSubgoal(goals, self.goal.cells, reward, scale, early)
         return Subgoal(goals, reward, scale, early)
 
+    def memories(self, commands: Sequence[Command], actions: Sequence[Space], setting: Setting) -> list[Replay]:
+        """Every level's memory, lowest first."""
+        memories = []
+        for number, (_, config) in enumerate(self.stack()):
+            counters = ("first",) * (number > 0) + ("below",) * (number > 1)
+            counters += ("tested",) * (getattr(config, "testing", 0.0) > 0)
+            held = 0 if number else self.steps_held(setting)
+            rewards = not number and (self.low.reward == "learned" or "high.gamma" in self.tune)
+            memories.append(
+                make_memory(
+                    config, commands[number], actions[number], setting, self.periods()[number], counters, rewards,
+                    held, bottom=not number,
+                )
+            )  # fmt: skip
+        return memories
+
     def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
-        """What the high level's actor is held to beside its value, and the models that say so: nothing here."""
+        """What an actor that sets subgoals is held to beside its value, and the models that say so: nothing here."""
         return [], None
 
     def tuned(self, level: str) -> list[Tuned]:
         """What adapts while a level learns."""
-        tuned = tuned_by_name(level, ("low", "high"), self.tune, self.tuning)
+        tuned = tuned_by_name(level, tuple(name for name, _ in self.stack()), self.tune, self.tuning)
         if level == "low" and self.low.reward == "learned":
             tuned.append(learned_reward(self.low.intrinsic))
         return tuned
 
+    def hindsight_goals(self, subgoal: Subgoal, memory: Replay, c: LevelConfig) -> list[Relabel]:
+        """A level's own subgoals become what it reached."""
+        if not c.hindsight:
+            return []
+        return [HindsightGoals(subgoal, memory, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
+
+    def relabels(
+        self,
+        number: int,
+        subgoal: Subgoal,
+        task: Task,
+        memories: Sequence[Replay],
+        levels: Sequence[Level],
+        spec: Spec,
+    ) -> list[Relabel]:
+        """The batches of a level that sets subgoals: off-policy correction, hindsight, tests."""
+        name, config = self.stack()[number]
+        c, memory, walked, period = cast(Middle | High, config), memories[number], memories[0], self.periods()[number]
+        span = min(period, spec.max_episode_steps or period)  # no segment is longer
+        relabels: list[Relabel] = []
+        if "high.gamma" in self.tune and name == "high":
+            relabels.append(StepRewards(task, walked, span))
+        if c.correction:
+            below = levels[number - 1]
+            decisions = span if number == 1 else c.period
+            relabels.append(OffPolicyCorrection(subgoal, below.memory, below.log_likelihood, decisions, c.candidates))
+        if name == "high" and c.hindsight:
+            task.require_goals("high.hindsight")
+            info, strategy = "info" in walked.fields, c.hindsight_strategy
+            relabels.append(HindsightTask(task, memory, walked, c.hindsight, c.gamma, span, strategy, info))
+        if c.hindsight_actions:
+            relabels.append(HindsightActions(subgoal, c.hindsight_actions))
+        if c.testing:
+            penalty = task.penalty if name == "high" else float(c.period)
+            relabels.append(SubgoalTesting(subgoal, memory, penalty))
+        return relabels
+
+    # -- what depends on the environment ---------------------------------------------------------------------
+
     def resolved(self, setting: Setting) -> Self:
         """With the goal space, hindsight, rewards and timescales settled for this environment."""
         self.check()
-        spec = setting.spec
-        low, high = self.timescale.tie([self.low, self.high])
-        goals = build_goal_space(self.goal, spec, high.period, setting.measure, setting.device)
+        spec, periods = setting.spec, self.periods()
+        low, middle, high = self.timescale.tie([self.low, self.middle, self.high])
+        goals = build_goal_space(self.goal, spec, periods[1], setting.measure, setting.device)
         rewards = spec.reward_range
+        above = self.stack()[1][1]
         return replace(
             self,
             goal=goals.declare(self.goal),
             low=replace(
                 low,
                 hindsight=_default(low.hindsight, 0.0 if low.learner.on_policy else HINDSIGHT),
-                hindsight_horizon=_default(low.hindsight_horizon, high.period),
+                hindsight_horizon=_default(low.hindsight_horizon, above.period),  # type: ignore[union-attr]
                 masked_entries=self.masked_below(goals, spec.state_dim),
+            ),
+            middle=replace(
+                middle,
+                hindsight=_default(middle.hindsight, 0.0 if middle.learner.on_policy else HINDSIGHT),
+                hindsight_horizon=_default(middle.hindsight_horizon, high.period),
+                hindsight_actions=_default(middle.hindsight_actions, 0.0 if middle.learner.on_policy else 0.25),
             ),
             high=replace(
                 high,
@@ -186,46 +301,59 @@ class HIROConfig(HierarchyConfig):
 
     def describe(self, spec: Spec) -> list[str]:
         """Lines that say what was resolved: goal space and levels."""
-        low, high = self.low, self.high
+        lines, high, low = [f"Goal space: {self.goal.describe(spec)}"], self.high, self.low
+        lines.append(
+            f"Low level: {low.learner.kind}, acts every step, {low.reward} reward, hindsight {low.hindsight:g}."
+        )
+        periods = self.periods()
+        for (name, c), period in list(zip(self.stack(), periods, strict=True))[1:-1]:
+            lines.append(f"Level {name}: {c.learner.kind}, a subgoal every {period} steps, hindsight {c.hindsight:g}.")
         old = "off-policy correction" if high.correction else f"hindsight subgoals {high.hindsight_actions:g}"
-        return [
-            f"Goal space: {self.goal.describe(spec)}",
-            f"Low level: {low.learner.kind}, acts every step, {low.reward} reward, hindsight {low.hindsight:g}.",
-            f"High level: {high.learner.kind}, a subgoal every {high.period} steps, learns on (reward "
-            f"{high.reward_offset or 0:+g}) x {high.reward_scale:g}, hindsight {high.hindsight:g}, {old}.",
-        ]
+        lines.append(
+            f"High level: {high.learner.kind}, a subgoal every {periods[-1]} steps, learns on (reward "
+            f"{high.reward_offset or 0:+g}) x {high.reward_scale:g}, hindsight {high.hindsight:g}, {old}."
+        )
+        return lines
 
     def check(self) -> None:
         """Raise UserError where values are invalid."""
-        self.low.check("low.")
-        self.high.check("high.")
-        if self.high.period < 1:
-            raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
+        if not 2 <= self.levels <= 8:
+            raise UserError(f"--levels must be at least 2 and at most 8, not {self.levels}.")
         if self.learning_starts < 0:
             raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")
         if self.high.hindsight_horizon is not None:
             raise UserError(
                 "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
             )
-        if not self.low.reward_scale > 0:
-            raise UserError(f"low.reward_scale must be positive, not {self.low.reward_scale}.")
-        if self.high.candidates < 3:
-            raise UserError(f"high.candidates must be at least 3, not {self.high.candidates}.")
-        for name in ("hindsight_actions", "testing"):
-            if not 0 <= (getattr(self.high, name) or 0.0) <= 1:
-                raise UserError(f"high.{name} must lie between 0 and 1, not at {getattr(self.high, name)}.")
-        self._check_on_policy()
-
-    def _check_on_policy(self) -> None:
-        """Relabelling and tests need learners that learn from others' decisions."""
-        low, high = self.low.learner, self.high.learner
-        if high.on_policy and (self.high.correction or self.high.hindsight_actions or self.high.testing):
+        for name, config in (("low", self.low), ("middle", self.middle), ("high", self.high)):
+            config.check(f"{name}.")
+            if isinstance(config, Obeys) and not config.reward_scale > 0:
+                raise UserError(f"{name}.reward_scale must be positive, not {config.reward_scale}.")
+            if isinstance(config, Decides):
+                self._check_deciding(name, config)
+        if self.middle.reward == "learned":
+            raise UserError("middle.reward cannot be learned: a learned reward is for the low level.")
+        if self.low.learner.on_policy and any(getattr(c, "testing", 0.0) for _, c in self.stack()):
             raise UserError(
-                f"high.correction, high.hindsight_actions and high.testing relabel a replay, but {high.kind} learns "
-                "from its last rollout alone."
+                f"testing has the low level act without exploration, which {self.low.learner.kind} learns from."
             )
-        if low.on_policy and self.high.testing:
-            raise UserError(f"high.testing has the low level act without exploration, which {low.kind} learns from.")
+
+    def _check_deciding(self, name: str, config: Decides) -> None:
+        if config.period < 1:
+            raise UserError(f"{name}.period must be at least 1 decision of the level below, not {config.period}.")
+        if config.candidates < 3:
+            raise UserError(f"{name}.candidates must be at least 3, not {config.candidates}.")
+        if config.subgoal_scale is not None and not config.subgoal_scale > 0:
+            raise UserError(f"{name}.subgoal_scale must be positive, not {config.subgoal_scale}.")
+        for option in ("hindsight_actions", "testing"):
+            if not 0 <= (getattr(config, option) or 0.0) <= 1:
+                raise UserError(f"{name}.{option} must lie between 0 and 1, not at {getattr(config, option)}.")
+        learner = cast(LevelConfig, config).learner
+        if learner.on_policy and (config.correction or config.hindsight_actions or config.testing):
+            raise UserError(
+                f"{name}.correction, {name}.hindsight_actions and {name}.testing relabel a replay, but {learner.kind} "
+                "learns from its last rollout alone."
+            )
 
     def masked_below(self, goals: GoalSpace, state_dim: int) -> tuple[int, ...]:
         """What the low level is not shown. It must see where it is if subgoals are places, or if there is no more."""
@@ -245,33 +373,7 @@ class HIROConfig(HierarchyConfig):
             return 0  # ends of episodes take rows
         reads = high.correction or high.hindsight or "high.gamma" in self.tune
         decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
-        return decisions * high.period * setting.num_envs if reads else 0
-
-    def low_relabels(self, subgoal: Subgoal, walked: Replay) -> list[Relabel]:
-        """The low level's batches: hindsight on its subgoals."""
-        c = self.low
-        if not c.hindsight:
-            return []
-        return [HindsightGoals(subgoal, walked, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
-
-    def high_relabels(
-        self, subgoal: Subgoal, task: Task, decided: Replay, worker: Level, spec: Spec
-    ) -> list[Relabel]:
-        """The high level's batches: off-policy correction, hindsight, tests."""
-        c, walked = self.high, worker.memory
-        span = min(c.period, spec.max_episode_steps or c.period)  # no segment is longer
-        relabels: list[Relabel] = [StepRewards(task, walked, span)] if "high.gamma" in self.tune else []
-        if c.correction:
-            relabels.append(OffPolicyCorrection(subgoal, walked, worker.log_likelihood, span, c.candidates))
-        if c.hindsight:
-            task.require_goals("high.hindsight")
-            info, strategy = "info" in walked.fields, c.hindsight_strategy
-            relabels.append(HindsightTask(task, decided, walked, c.hindsight, c.gamma, span, strategy, info))
-        if c.hindsight_actions:
-            relabels.append(HindsightActions(subgoal, c.hindsight_actions))
-        if c.testing:
-            relabels.append(SubgoalTesting(subgoal, decided, c.penalty))
-        return relabels
+        return decisions * self.periods()[-1] * setting.num_envs if reads else 0
 
 
 def _default(value: T | None, default: T) -> T:

@@ -79,5 +79,7 @@ class HRACConfig(hiro.HIROConfig):
         """Raise UserError where values are invalid."""
         super().check()
         self.adjacency.check()
+        if self.levels != 2:
+            raise UserError("HRAC has two levels: its constraint is on what the low level walks within a period.")
         if not hasattr(self.high.learner, "action_noise") or self.goal.cells:
             raise UserError("HRAC's constraint is a slope for subgoals that are vectors: high.learner td3 or sac.")

@@ -63,7 +63,8 @@ def main() -> None:
         results.append(result)
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"{case.name:22} {case.env:20} seed {seed}: success {result['success_rate_any']:.2f}, "
+        success = f"success {result['success_rate_any']:.2f}, " if "success_rate_any" in result else ""
+        print(f"{case.name:22} {case.env:20} seed {seed}: {success}return {result['mean_reward']:.2f}, "
               f"{result['train_seconds']:.0f} s", flush=True)  # fmt: skip
     print(table(results))
     print(long_table(results))

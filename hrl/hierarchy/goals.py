@@ -83,7 +83,7 @@ class GoalSpace:
         self.project = project
         self.low, self.high = low, high
         self.centre, self.half = (high + low) / 2, (high - low) / 2
-        self.relative = relative
+        self.relative, self.periods = relative, periods
         self.threshold = float(0.1 * self.half.norm()) if threshold is None else threshold
         self.order = {"l2": 2.0, "linf": math.inf}[distance]
         self.frequencies = torch.tensor([2 * math.pi / p for p in periods], device=low.device)
@@ -93,6 +93,14 @@ class GoalSpace:
         low, high = (tuple(float(x) for x in b) for b in (self.low, self.high))
         indices = config.indices or (self.project.indices.tolist() if isinstance(self.project, Select) else ())
         return replace(config, indices=tuple(indices), low=low, high=high, bounds="given", threshold=self.threshold)
+
+    def scaled(self, factor: float) -> "GoalSpace":
+        """The same space with wider bounds, for displacements over a longer time; places keep theirs."""
+        if not self.relative:
+            return self
+        named = {2.0: "l2", math.inf: "linf"}[self.order]
+        low, high = self.centre - factor * self.half, self.centre + factor * self.half
+        return GoalSpace(self.project, low, high, True, self.threshold, named, self.periods)
 
     def same(self, other: "GoalSpace") -> bool:
         """Whether goals mean the same in another space, as far as its declaration tells."""
