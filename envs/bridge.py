@@ -13,7 +13,7 @@ from torch import Tensor
 from hrl.envs.actions import ActionMap
 from hrl.envs.flatten import batched, flatten_batch, usable
 from hrl.envs.goals import is_goal_space, observation_part
-from hrl.envs.guard import SUCCESS_KEYS, EnvironmentFault
+from hrl.envs.guard import MASK, SUCCESS_KEYS, EnvironmentFault
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
 
@@ -234,7 +234,7 @@ class Bridge:
         """[N, K] the choices that `info["action_mask"]` says are available; all where it says nothing."""
         if not self.spec.mask_dim:
             return None
-        values, there = info.get("action_mask"), info.get("_action_mask")
+        values, there = info.get(MASK), info.get(f"_{MASK}")
         mask = torch.ones(self.num_envs, self.spec.mask_dim, device=self.device)
         if values is None:
             return mask

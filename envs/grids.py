@@ -176,3 +176,11 @@ class KeyDoorEnv(SingleEnv):
     """One of them, with numpy values."""
 
     task = KeyDoor
+
+
+_CELLS = (~walls("FourRooms")).nonzero().float()
+
+
+def four_rooms_place(state: Tensor) -> Tensor:
+    """(row, column) [..., 2] of the agent in four rooms, from one-hot observations [..., D]: a goal space for them."""
+    return state[..., : len(_CELLS)] @ _CELLS.to(state.device)

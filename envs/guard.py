@@ -9,6 +9,8 @@ from gymnasium import spaces
 
 from hrl.envs.flatten import Picked, leaves, left_out, usable
 
+MASK = "action_mask"
+"""The entry of info that says which numbered actions are available."""
 SUCCESS_KEYS = ("is_success", "success")
 """Where an environment reports success in `info`, in order of preference."""
 
@@ -64,8 +66,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise EnvironmentFault(self._says("reset", "did not return (observation, info)"))
         obs, info = answer
-        self._info(info, "reset")
-        return self._observation(obs, "reset"), {}
+        kept = self._info(info, "reset")  # of which the mask alone says something of the step to come
+        return self._observation(obs, "reset"), {key: value for key, value in kept.items() if key == MASK}
 
     def close(self) -> None:
         """Close the environment. What it raises then is no reason to lose a run."""
@@ -121,6 +123,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             if info.get(key) is not None:
                 kept["is_success"] = self._success(key, info[key], call)
                 break
+        if isinstance(self.action_space, spaces.Discrete) and info.get(MASK) is not None:
+            kept[MASK] = self._mask(info[MASK], int(self.action_space.n), call)
         for key in self.keep:
             if key not in info and call == "step":
                 raise EnvironmentFault(self._says(call, f"returned an info without {key!r}, which --goal.info names"))
@@ -140,6 +144,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             note = f"{self._name} reports info[{key!r}] of shape {array.shape}: a step is a success if all entries are."
             print(f"note: {note}", file=sys.stderr, flush=True)
         return bool(array.all())
+
+    def _mask(self, value: Any, count: int, call: str) -> np.ndarray:
+        """Which of the actions are available."""
+        mask = np.asarray(value)
+        if mask.shape != (count,) or mask.dtype.kind not in "fiub" or not mask.any():
+            raise EnvironmentFault(
+                self._says(call, f"gave an action mask that does not leave one of {count} actions: {_short(value)}")
+            )
+        return mask.astype(bool)
 
     def _vector(self, value: Any, key: str, call: str) -> np.ndarray:
         try:

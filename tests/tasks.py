@@ -103,12 +103,6 @@ class Mixed(gym.Env[Any, Any]):
         return {"a": 2, "b": np.array([[0.1, 0.2], [0.3, 0.4]], np.float32), "c": np.array([1, 2])}
 
 
-class Pixels(Mixed):
-    """Observes an image."""
-
-    observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)  # type: ignore[assignment]
-
-
 class Switches(Mixed):
     """Acts by several numbered switches."""
 
@@ -119,7 +113,6 @@ gym.register("Switches-v0", Switches, max_episode_steps=5)
 gym.register("Ledger-v0", Ledger)
 gym.register("GoalLine-v0", GoalLine, max_episode_steps=12)
 gym.register("Mixed-v0", Mixed, max_episode_steps=5)
-gym.register("Pixels-v0", Pixels)
 
 
 class Stuck(gym.Env[np.ndarray, np.ndarray]):
@@ -257,3 +250,64 @@ def gives_a_class() -> type:
 gym.register("Drawn-v0", Drawn, max_episode_steps=5)
 gym.register("Said-v0", Said, max_episode_steps=20)
 gym.register("GoalForm-v0", GoalForm, max_episode_steps=12)
+
+
+class Masked(gym.Env[np.ndarray, int]):
+    """Three actions, of which one is not available: which one, says the info. It keeps how often that was taken."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(3, start=1)
+    violations: ClassVar[list[int]] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.t, self.closed = 0, 0
+        return self._obs(), self._info()
+
+    def step(self, action: int) -> Any:
+        if action - 1 == self.closed:
+            Masked.violations.append(self.t)
+        self.t += 1
+        self.closed = int(self.np_random.integers(3))
+        return self._obs(), float(action == 2), False, False, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return {"action_mask": np.arange(3) != self.closed}
+
+    def _obs(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
+
+
+class Picture(gym.Env[Any, int]):
+    """An image with a bright column, and the number of the column beside it. The reward is 1 for saying whether it is
+    in the left half."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, kind: str = "image", size: int = 9) -> None:
+        self.kind, self.size = kind, size
+        image = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        first = spaces.Box(0, 255, (3, size, size), np.uint8)
+        self.observation_space = {
+            "image": image, "first": first, "dict": spaces.Dict(text=spaces.Text(4), image=image, way=spaces.Discrete(2)),
+        }[kind]  # fmt: skip
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return self._obs(), {}
+
+    def step(self, action: int) -> Any:
+        right = int(self.column < self.size // 2) == action
+        return self._obs(), float(right), False, False, {}
+
+    def _obs(self) -> Any:
+        self.column = int(self.np_random.integers(self.size))
+        image = np.zeros((self.size, self.size, 3), np.uint8)
+        image[:, self.column, 1] = 200
+        if self.kind == "dict":
+            return {"text": "a", "image": image, "way": 1}
+        return image.transpose(2, 0, 1) if self.kind == "first" else image
+
+
+gym.register("Masked-v0", Masked, max_episode_steps=8)
+gym.register("Picture-v0", Picture, max_episode_steps=10)

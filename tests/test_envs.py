@@ -140,7 +140,7 @@ def test_what_cannot_be_made_is_told_in_a_sentence():
     for config, words in (
         (EnvConfig("PointMaze_Umaze-v3"), "Did you mean PointMaze_UMaze-v3"),
         (EnvConfig("no_such_module:X-v0"), "no_such_module"),
-        (EnvConfig("Pixels-v0"), "pixels"),
+        (EnvConfig("Ledger-v0", frame_stack=4), "stacks images"),
         (EnvConfig("Ledger-v0", {"colour": 1}), "colour"),
         (EnvConfig("Ledger-v0", num_envs=0), "at least 1"),
     ):

@@ -113,7 +113,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hirro --env PointMaze_UMaze-v3", "Did you mean hiro?"),
         ("hiro --env PointMaze_Umaze-v3", "Did you mean PointMaze_UMaze-v3"),
         ("hiro --env CartPole-v1", "td3 decides on vectors"),
-        ("hiro --env tasks:Pixels-v0", "pixels"),
+        ("hiro --env tasks:Picture-v0", "observes an image alone"),
         ("hiro --env tasks:GoalLine-v0 --high.period 0", "high.period must be at least 1"),
         ("hiro --env tasks:GoalLine-v0 --low.learning-rate -1", "low.learning_rate must be positive"),
         ("hiro --env tasks:GoalLine-v0 --goal.indices 0 9", "outside the observation"),

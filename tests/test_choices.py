@@ -1,0 +1,192 @@
+"""Numbered actions: learners, masks, prioritised replay, several steps, and images."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import everything, roll, setting, small_hiro
+from gymnasium import spaces
+from hrl_scripts import train
+from tasks import LENGTHS, Masked
+
+from hrl.agents.flat import FlatConfig, FlatDiscreteSAC, FlatDQN, FlatPPO
+from hrl.envs import EnvConfig, make_env
+from hrl.envs.images import first_channels, image_shape
+from hrl.hierarchy.relabelling.n_step import NStep
+from hrl.learners import DQN, Batch, Build, DiscreteSAC, DiscreteSACConfig, DQNConfig
+from hrl.memory.prioritised import PrioritisedReplay
+from hrl.memory.ring import Rows
+from hrl.networks.distributions import Categoricals
+from hrl.spaces import Choices
+from hrl.types import UserError
+from hrl.variants import flat
+
+CPU = torch.device("cpu")
+
+
+def a_batch(choices: int, mask: torch.Tensor | None = None) -> Batch:
+    torch.manual_seed(1)
+    action = torch.randint(0, choices, (6, 1)).float()
+    discount = torch.tensor([0.9, 0.81, 0.0, 0.9, 0.9, 0.9])
+    return Batch(torch.randn(6, 3), action, torch.randn(6), torch.randn(6, 3), discount, next_mask=mask)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_dqns_target_by_hand(double):
+    torch.manual_seed(0)
+    mask = torch.ones(6, 4)
+    mask[0, 0] = mask[3, 2] = 0
+    learner = DQN(Build(3, spaces.Discrete(4)), DQNConfig(hidden=(8,), double=double))
+    for parameter in learner.target_critic.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    b = a_batch(4, mask)
+    online, slow = learner.critic(b.next_inputs), learner.target_critic(b.next_inputs)
+    for i in range(6):
+        allowed = [k for k in range(4) if mask[i, k]]
+        best = max(allowed, key=lambda k: float((online if double else slow)[i, k]))
+        assert float(learner.target(b)[i]) == pytest.approx(float(b.reward[i] + b.discount[i] * slow[i, best]), abs=1e-5)
+
+
+def test_dueling_advantages_have_mean_zero():
+    learner = DQN(Build(3, spaces.Discrete(4)), DQNConfig(hidden=(8,), dueling=True))
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(learner.critic(x).mean(-1), learner.critic.value(x).squeeze(-1))
+
+
+def test_discrete_sacs_target_by_hand():
+    torch.manual_seed(0)
+    learner = DiscreteSAC(Build(3, spaces.Discrete(3)), DiscreteSACConfig(hidden=(8,), ent_coef=0.3))
+    b = a_batch(3)
+    probs = learner.actor(b.next_inputs).softmax(-1)
+    q = torch.minimum(*learner.target_critic(b.next_inputs))
+    value = (probs * (q - 0.3 * probs.log())).sum(-1)
+    torch.testing.assert_close(learner.target(b), b.reward + b.discount * value)
+
+
+def test_joint_choices_are_numbered_and_named():
+    choices = Choices((2, 3))
+    assert choices.entries.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    assert choices.number(choices.entries).tolist() == list(range(6))
+
+
+def test_several_choices_have_the_distribution_of_torchs():
+    head, action = torch.randn(5, 5), torch.tensor([[0.0, 2], [1, 0], [1, 1], [0, 0], [1, 2]])
+    ours = Categoricals((2, 3))
+    theirs = [torch.distributions.Categorical(logits=part) for part in head.split((2, 3), -1)]
+    torch.testing.assert_close(ours.log_prob(head, action, None), sum(d.log_prob(a) for d, a in zip(theirs, action.T, strict=True)))
+    torch.testing.assert_close(ours.entropy(head, None), sum(d.entropy() for d in theirs))
+    drawn = torch.stack([ours.sample(head, torch.Generator().manual_seed(k), None) for k in range(4000)])
+    torch.testing.assert_close((drawn[:, 0, 1] == 2).float().mean(), theirs[1].probs[0, 2], atol=0.03, rtol=0)
+    assert torch.equal(ours.sample(head, None, None)[:, 0], theirs[0].probs.argmax(-1).float())
+
+
+@pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])
+def test_what_a_mask_closes_is_never_done(config: type[FlatConfig]):
+    Masked.violations.clear()
+    env = make_env(EnvConfig("Masked-v0", num_envs=2))
+    agent = config.of(hidden=(8,), batch_size=8, learning_starts=0, hindsight=0.0).make(setting(env))
+    assert env.spec.mask_dim == 3
+    obs = env.reset(0)
+    for _ in range(150):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        agent.learn(1000)
+        obs = step.obs
+    assert not Masked.violations and agent.steps == 300
+    t = everything(agent, 0)
+    assert (t.mask.sum(-1) == 2).all() and (t.mask.gather(-1, t.action.long()) == 1).all()
+    assert (agent.decide(obs, [], "greedy").actions[0].long() != (obs.mask == 0).long().argmax(-1, keepdim=True)).all()
+
+
+def test_a_mask_reaches_the_lowest_level_of_a_hierarchy():
+    Masked.violations.clear()
+    env = make_env(EnvConfig("Masked-v0", num_envs=2))
+    config = small_hiro(correction=False)
+    config.low = flat(config.low, {"learner": "dqn", "random_actions": (0.5, 0.9), "exploration_fraction": 0.0})
+    roll(config.make(setting(env)), env, 60)
+    assert not Masked.violations
+
+
+def prioritised() -> PrioritisedReplay:
+    ring = PrioritisedReplay({"state": 1, "action": 1}, ("state",), (), 100, 1, CPU, alpha=0.5, beta=1.0)
+    yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    for length in (3, 2):
+        for t in range(length):
+            row = {"state": torch.zeros(1, 1), "action": torch.zeros(1, 1)}
+            ring.write(row, row, {}, yes, yes if t + 1 == length else no, no)
+    return ring
+
+
+def test_priorities_are_drawn_from_in_proportion_and_weights_make_up_for_it():
+    ring = prioritised()  # rows 0 1 2 (3 is final) 4 5 (6 is final)
+    rows = Rows(torch.zeros(5, dtype=torch.int64), torch.tensor([0, 1, 2, 4, 5]))
+    ring.prioritise(rows, torch.tensor([16.0, 4.0, 1.0, 0.25, 4.0]))
+    drawn = ring.draw(20_000, torch.Generator().manual_seed(0)).row
+    share = torch.tensor([(drawn == r).float().mean() for r in rows.row])
+    expected = torch.tensor([4.0, 2, 1, 0.5, 2]) / 9.5
+    torch.testing.assert_close(share, expected, atol=0.01, rtol=0)
+    assert not ((drawn == 3) | (drawn >= 6)).any()
+    torch.testing.assert_close(ring.weights(rows), (1 / expected) / (1 / expected).max(), rtol=1e-4, atol=1e-4)
+    ring.anneal(1.0)
+    assert float(ring.beta) == 1.0 and float(ring.largest) == pytest.approx(4.0, abs=1e-4)
+
+
+def test_several_steps_add_up_what_follows_within_the_episode():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=1))
+    agent = FlatConfig.of(hidden=(4,), learning_starts=0, gamma=0.5).make(setting(env))
+    roll(agent, env, 2 * sum(LENGTHS))
+    t = everything(agent, 0)
+    changed = NStep(agent.levels[0].memory, 3, 0.5)(t, torch.Generator())
+    for i, (episode, start) in enumerate(t.state.long().tolist()):
+        rest = list(range(start, min(start + 3, LENGTHS[episode % 4])))
+        assert float(changed.reward[i]) == pytest.approx(sum(0.5 ** (k - start) * (k + 1) for k in rest))
+        assert changed.next_state[i].tolist() == [episode, rest[-1] + 1] and int(changed.length[i]) == len(rest)
+        assert bool(changed.terminated[i]) == (episode % 2 == 1 and rest[-1] + 1 == LENGTHS[episode % 4])
+
+
+def test_several_steps_and_hindsight_are_refused_together():
+    discrete = small_hiro(correction=False)
+    discrete.low = flat(discrete.low, {"learner": "dqn", "n_step": 3})
+    with pytest.raises(UserError, match="which hindsight and subgoals change"):
+        discrete.make(setting(make_env(EnvConfig("CartPole-v1", num_envs=1))))
+
+
+# -- images --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "expected"), [
+    ((96, 96, 3), (3, 96, 96)), ((3, 96, 96), (3, 96, 96)), ((84, 84), (1, 84, 84)), ((4, 84, 84), (4, 84, 84)),
+    ((4, 84, 84, 3), (12, 84, 84)), ((7, 7, 3), (3, 7, 7)), ((6, 9, 3), None), ((5,), None),
+])  # fmt: skip
+def test_channels_are_found_wherever_they_stand(shape, expected):
+    assert image_shape(spaces.Box(0, 255, shape, np.uint8)) == expected
+    assert image_shape(spaces.Box(0, 1, shape, np.float32)) is None
+
+
+def test_channels_come_first_and_frames_before_them():
+    stack = np.arange(2 * 3 * 8 * 9 * 3).reshape(2, 3, 8, 9, 3)  # two stacks of three frames
+    found = first_channels(stack).reshape(2, 3, 3, 8, 9)
+    assert found[1, 2, 0, 4, 5] == stack[1, 2, 4, 5, 0]
+
+
+@pytest.mark.parametrize("kind", ["image", "first", "dict"])
+def test_an_agent_sees_an_image(kind):
+    env = make_env(EnvConfig("Picture-v0", {"kind": kind}, num_envs=8))
+    assert env.spec.images == ((3, 9, 9),) and env.spec.state_dim == 243 + 2 * (kind == "dict")
+    assert env.spec.left_out == (("text (Text)",) if kind == "dict" else ())
+    options = {"hidden": (32,), "learning_rate": 3e-3, "learning_starts": 100, "train_freq": 8, "gamma": 0.0}
+    agent = FlatDQN.of(**options, buffer_size=5000, clip_values=False).make(setting(env))
+    obs, rewards = env.reset(0), []
+    for _ in range(220):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        agent.learn(1760)
+        obs = step.obs
+        rewards.append(step.reward)
+    assert agent.levels[0].memory.bytes.shape[1] == 243
+    assert float(torch.stack(rewards[-40:]).mean()) > 0.85  # by chance .5
+
+
+def test_a_replay_of_images_that_does_not_fit_is_refused(tmp_path, capsys):
+    words = ["dqn", "--env", "tasks:Picture-v0", "--log-dir", str(tmp_path), "--buffer-size", "100000000000"]
+    assert train.main(words) == 2
+    assert "does not fit into memory: it takes" in capsys.readouterr().err

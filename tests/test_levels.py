@@ -1,0 +1,180 @@
+"""Laws at every level of three: relabelling addresses the level directly below, with its own rows and lengths."""
+
+import pytest
+import torch
+from conftest import everything, roll, setting, stack
+from hrl_scripts import train
+from runs import same_state, trained
+from tasks import LENGTHS
+
+from hrl.agents.hiro import High, HIROConfig, Low, Middle
+from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy.commands import Direction, Latent, Skill
+from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select
+from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
+from hrl.hierarchy.relabelling.hindsight import HindsightActions, SubgoalTesting
+from hrl.memory.ring import Replay, Rows
+
+CPU = torch.device("cpu")
+
+
+def ledger(num_envs: int = 2, **options):
+    env = make_env(EnvConfig("Ledger-v0", num_envs=num_envs))
+    agent = stack(env, **options)
+    roll(agent, env, 40)
+    return agent
+
+
+def test_each_decision_says_where_those_of_the_level_below_begin_and_how_many_there_are():
+    """Episodes of 7 steps: the low level decides 7 times, the middle 4 times (2 2 2 1), the high one twice (4 3)."""
+    agent = ledger()
+    middle, high = everything(agent, 1), everything(agent, 2)
+    seven = (high.state[:, 0] % 4 == 1) & (high.rows.env == 0)
+    assert high.length[seven].tolist()[:2] == [4, 3] and high.below_length[seven].tolist()[:2] == [2, 2]
+    low_memory, middle_memory = agent.levels[0].memory, agent.levels[1].memory
+    assert torch.equal(low_memory.get(high.steps, "state"), high.state)
+    assert torch.equal(middle_memory.get(high.below, "state"), high.state)
+    last = high.below.later(high.below_length)
+    assert torch.equal(middle_memory.get(last, "state"), high.next_state)
+    assert torch.equal(middle.below_length, middle.length)  # above the lowest level, decisions are steps
+    assert int(high.below_length.max()) == 2 and set(high.length.tolist()) <= {1, 2, 3, 4}
+
+
+def test_the_rows_below_stay_right_where_episodes_are_truncated():
+    agent, env = stack(make_env(EnvConfig("Ledger-v0", num_envs=2))), make_env(EnvConfig("Ledger-v0", num_envs=2))
+    obs = env.reset(1)  # an episode of seven steps in the first environment, of five in the second
+    for _ in range(3):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        obs = step.obs
+    agent.truncate_episodes(obs)
+    high = everything(agent, 2)
+    assert high.length.tolist() == [3, 3] and high.below_length.tolist() == [2, 2]
+    assert torch.equal(agent.levels[1].memory.get(high.below.later(high.below_length), "state"), high.next_state)
+    roll(agent, env, 20, seed=3)
+    high = everything(agent, 2)
+    assert torch.equal(agent.levels[1].memory.get(high.below.later(high.below_length), "state"), high.next_state)
+
+
+def test_the_high_levels_correction_reads_the_middle_levels_decisions():
+    agent = ledger(noise=0.3)
+    middle, t = agent.levels[1], everything(agent, 2)
+    correction = OffPolicyCorrection(agent.commands[1], middle.memory, middle.log_likelihood, 2, 5)
+    options = torch.cat([t.action.unsqueeze(1), torch.rand(len(t.action), 4, 2) * 2 - 1], 1)
+    scores = correction.scores(t, options)
+    for b in range(len(t.length)):
+        for k in range(5):
+            target, total = agent.commands[1].issue(t.state[b], options[b, k]), 0.0
+            for i in range(int(t.below_length[b])):
+                rows = Rows(t.below.env[b : b + 1], t.below.row[b : b + 1] + i)
+                state, action = middle.memory.get(rows, "state"), middle.memory.get(rows, "action")
+                total -= 0.5 * float((action - middle.decide(state, target.unsqueeze(0))).square().sum())
+            assert float(scores[b, k]) == pytest.approx(total, abs=1e-4)
+
+
+def test_the_high_levels_hindsight_actions_are_what_was_reached_at_the_end_of_its_segment():
+    agent = ledger()
+    t = everything(agent, 2)
+    changed = HindsightActions(agent.commands[1], 1.0)(t, torch.Generator().manual_seed(0))
+    moved = (t.next_state - t.state).clamp(-1, 1)
+    torch.testing.assert_close(changed.action, moved)
+
+
+def test_a_missed_subgoal_costs_the_middle_level_its_penalty_in_place_of_its_reward():
+    agent = ledger(testing=1.0)
+    middle, t = agent.levels[1], everything(agent, 1)
+    changed = SubgoalTesting(agent.commands[0], middle.memory, 2.0)(t, torch.Generator())
+    missed = changed.penalty > 0
+    assert missed.any()
+    batch, plain = middle.batch(changed), middle.batch(t)
+    assert (batch.reward[missed] == -2).all() and (batch.discount[missed] == 0).all()
+    assert torch.equal(batch.reward[~missed], plain.reward[~missed])
+
+
+def test_a_row_that_is_not_written_yet_is_refused():
+    agent = ledger()
+    memory = agent.levels[0].memory
+    newest = Rows(torch.tensor([0]), memory.cursor[:1])
+    memory.get(newest, "state")
+    with pytest.raises(IndexError, match="not been written yet"):
+        memory.get(newest.later(1), "state")
+    assert torch.equal(memory.within(newest.later(5)).row, newest.row)
+
+
+@pytest.mark.parametrize("learner", ["td3", "ppo"])
+def test_three_levels_resume_exactly(learner, tmp_path):
+    ppo = ["n-steps", "20", "n-epochs", "1"] if learner == "ppo" else ["train-freq", "8", "hidden", "8"]
+    line = ["--levels", "3", "--middle.period", "3", "--high.period", "2"]
+    for level in ("low", "middle", "high"):
+        line += [f"--{level}.learner", learner, *(f"--{level}.{x}" if i % 2 == 0 else x for i, x in enumerate(ppo))]
+    whole = trained(tmp_path / "whole", *line)
+    part = trained(tmp_path / "part", *line, "--total-steps", "500")
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(whole, part)
+
+
+def test_three_levels_nest_their_periods_and_their_goal_spaces():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    config = HIROConfig(
+        levels=3, low=Low.of(hidden=(4,)), middle=Middle.of(hidden=(4,), period=3),
+        high=High.of(hidden=(4,), period=4, subgoal_scale=2.5), goal=GoalConfig(low=(-1.0,), high=(1.0,)),
+    )  # fmt: skip
+    agent = config.make(setting(env))
+    assert [level.period for level in agent.levels] == [1, 3, 12]
+    assert agent.commands[0].goals.high.tolist() == [1, 1] and agent.commands[1].goals.high.tolist() == [2.5, 2.5]
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def test_a_skill_is_its_number_and_says_when_it_ends_and_where_it_can_begin():
+    ends = lambda state, target: (state[..., 0] > 5) & (target[..., 2] == 1)  # noqa: E731
+    available = lambda state: torch.stack([state[..., 0] < 9, torch.ones_like(state[..., 0]), state[..., 0] > 1], -1)  # noqa: E731
+    skill = Skill(3, reward=lambda s, after, z: after[..., 0] * z[..., 1], available=available, ends=ends)
+    state = torch.tensor([[6.0], [0.0]])
+    target = skill.issue(state, torch.tensor([[2.0], [1.0]]))
+    assert target.tolist() == [[0, 0, 1], [0, 1, 0]] and not skill.extrinsic
+    assert skill.ended(state, target).tolist() == [True, False]
+    assert skill.available(state).tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert skill.reward(state, state + 1, target).tolist() == [0, 1]
+    assert Skill(3).extrinsic and Latent(4).space.shape == (4,)
+
+
+def test_a_direction_pays_the_cosine():
+    two = torch.tensor([2.0, 1.0])
+    command = Direction(GoalSpace(Select(torch.arange(2)), -two, two, relative=True))
+    target = command.issue(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(target, torch.tensor([[0.6, 0.8]]))
+    moved = command.reward(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]]), target)  # (1, 0) in half-ranges
+    assert float(moved) == pytest.approx(0.6)
+    assert command.value_range(0.5) == (-2.0, 2.0)
+
+
+def test_no_transition_of_three_levels_crosses_an_episode():
+    agent = ledger(num_envs=3)
+    for number in range(3):
+        t = everything(agent, number)
+        assert (t.next_state[:, 0] == t.state[:, 0]).all()
+        odd = t.state[:, 0] % 2 == 1
+        last = t.next_state[:, 1] == torch.tensor(LENGTHS)[t.state[:, 0].long() % 4]
+        assert torch.equal(t.terminated, odd & last)
+        assert torch.equal(t.length, (t.next_state[:, 1] - t.state[:, 1]).long())
+
+
+def test_a_ring_of_images_keeps_each_frame_once_and_stacks_them_within_an_episode():
+    """Frames of 2 x 1 pixels, three stacked: the row keeps the newest, and reading finds those before."""
+    ring = Replay({"state": 1 + 6, "action": 1}, ("state",), (), 40, 1, CPU, pixels=6, frames=3)
+    yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+
+    def seen(t: int) -> torch.Tensor:
+        frames = [max(t - k, 0) for k in (2, 1, 0)]
+        return torch.tensor([[float(t), *(10.0 * f + i for f in frames for i in range(2))]])
+
+    for length in (4, 3):
+        for t in range(length):
+            row = {"state": seen(t), "action": torch.zeros(1, 1)}
+            ring.write(row, {"state": seen(t + 1)}, {}, yes, yes if t + 1 == length else no, no)
+    rows = Rows(torch.zeros(9, dtype=torch.int64), torch.arange(9))
+    expected = torch.cat([seen(t) for t in (0, 1, 2, 3, 4, 0, 1, 2, 3)])
+    assert torch.equal(ring.get(rows, "state"), expected) and torch.equal(ring.read(rows)["state"], expected)
+    assert ring.bytes.shape[1] == 2 and ring.width("state") == 7
