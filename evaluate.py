@@ -66,7 +66,8 @@ class Options:
     """The two dimensions of the goal space that trajectories are drawn in. Default: the first two, where there are no
     more or the environment has a map."""
     group_by: tuple[str, ...] = ()
-    """Options, such as low.learning_rate, by whose values runs are grouped. Default: by all in which they differ but the seed."""
+    """Options, such as low.learning_rate, by whose values runs are grouped. Default: by all in which they differ but
+    the seed."""
     label: tuple[str, ...] = ()
     """Names of the runs, one each; runs of one name are one group."""
     video: Path | None = None

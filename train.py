@@ -18,8 +18,8 @@ from hrl.agents.presets import preset
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import make_single
 from hrl.execution.modes import keep_freed_memory
-from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.execution.processes import ALONE, Processes, join_processes
+from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.display import print_line, warn
 from hrl.report.hparams import comparable
 from hrl.report.pictures import trajectories

@@ -9,21 +9,21 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
+from hrl.agents.parts.meta import MetaLearner, MetaSettings
+from hrl.agents.parts.meta_policy import AdaptingPolicy
 from hrl.execution.modes import Execution, pick_execution
+from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.setting import Setting
-from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.warm_start import warm_start
 from hrl.nested.adaptation import Adaptation
 from hrl.report.evaluation import Policy
-from hrl.run.policy import HierarchyPolicy
-from hrl.run.rounds import RoundsTrainee
 from hrl.run.session import Session, Which
-from hrl.run.stepping import HierarchyTrainee
 from hrl.run.trainer import Trainer
-from hrl.training.adapting import MetaLearner, MetaSettings
-from hrl.training.adapting_policy import AdaptingPolicy
+from hrl.training.policy import HierarchyPolicy
+from hrl.training.rounds import RoundsTrainee
+from hrl.training.stepping import HierarchyTrainee
 from hrl.types import BatchedEnv, Spec, UserError
-from hrl.hierarchy.warm_start import warm_start
 
 
 class AgentConfig(Protocol):

@@ -150,7 +150,8 @@ class HIROConfig(HierarchyConfig):
         for number, (name, config) in enumerate(configs):
             subgoal = None if number == 0 else subgoals[number - 1]  # that it sets
             relabels = self.hindsight_goals(subgoals[number], memories[number], config) if name != "high" else []
-            models, constraint = [], None
+            models: list[Model] = []
+            constraint: Constraint | None = None
             if subgoal is not None:
                 relabels = self.relabels(number, subgoal, task, memories, levels, spec) + relabels
                 models, constraint = self.constraint(subgoal, memories[0], setting)
@@ -185,8 +186,8 @@ class HIROConfig(HierarchyConfig):
         return Task.of(setting.spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device, penalty)
 
     def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:
-        """What a level that obeys subgoals is paid: the name of a reward, or a function of (state, next_state, target).
-        """
+        """What a level that obeys subgoals is paid: the name of a reward, or a function of (state, next_state,
+        target)."""
         return "distance" if config.reward == "learned" else config.reward
 
     def subgoal(self, goals: GoalSpace, number: int) -> Subgoal:

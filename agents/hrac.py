@@ -6,8 +6,8 @@ level's actor also lessens
 
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2),
 
-which is 0 for subgoals within k steps (agents/adjacency.py). k is the period of the high level. The low level does not
-see where it is, only the way to the subgoal.
+which is 0 for subgoals within k steps (agents/parts/adjacency.py). k is the period of the high level. The low level
+does not see where it is, only the way to the subgoal.
 
 The defaults are HIRO's with the constraint; `--preset published` has the paper's settings. Unlike there, the constraint
 holds from the first fit on, not before, when ψ knows nothing yet.
@@ -17,7 +17,7 @@ import signal
 from dataclasses import dataclass, field
 
 from hrl.agents import hiro
-from hrl.agents.adjacency import Adjacency, AdjacencyConfig
+from hrl.agents.parts.adjacency import Adjacency, AdjacencyConfig
 from hrl.hierarchy.commands import Subgoal
 from hrl.hierarchy.level import Model
 from hrl.hierarchy.setting import Setting

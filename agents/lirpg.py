@@ -4,25 +4,39 @@ agents (What can learned intrinsic rewards capture?, Zheng et al. 2020, arXiv:19
 Round after round an agent makes a policy-gradient step on how its steps are credited: by the task's advantage, and by a
 reward r_η(s, a) that is learned. The episodes that follow say what the task's return gained by that step; its
 gradient through the step teaches r_η. After a lifetime the agent is born anew, and r_η stays: what it knows of the
-task makes the next one learn faster. `--reward task` is the same agent without it. The formulas stand in
-hrl/training/lifetimes.py.
+task makes the next one learn faster. `--reward task` is the same agent without it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from hrl.agents.base import RoundsConfig
-from hrl.policies import policy_for
+from hrl.learners.adam import FlatAdam
+from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
+from hrl.nested.inner import Descent, State, parameters
+from hrl.nested.optimisers import FunctionalAdam
+from hrl.nested.reward import IntrinsicReward
+from hrl.nested.trees import norm
+from hrl.nested.unrolled import Unrolled
+from hrl.networks.functional import call
+from hrl.networks.layers import mlp
+from hrl.policies import num_actions, policy_for
+from hrl.report.episodes import Finished, finished
 from hrl.run.session import Session
 from hrl.training.actor import Actor
-from hrl.training.lifetimes import Lifetimes
+from hrl.training.collecting import rollout, time_limit
 from hrl.types import Spec, UserError
 
 QUIET = 0.01
 """Of the last layer's first weights: actions begin around 0."""
+BIRTH = 1_000_003
+"""What sets the random states of two lives apart."""
 
 
 @dataclass
@@ -74,7 +88,7 @@ class LIRPGConfig(RoundsConfig):
         if min((*self.hidden, *self.reward_hidden), default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden} and {self.reward_hidden}.")
 
-    def learner(self, spec: Spec, session: Session) -> Lifetimes:
+    def learner(self, spec: Spec, session: Session) -> "Lifetimes":
         """Agents, and the reward that outlives them."""
 
         def policy() -> nn.Module:
@@ -86,6 +100,163 @@ class LIRPGConfig(RoundsConfig):
 
         return Lifetimes(self, policy, spec, session.device, session.run.seed)
 
-    def policy(self, learner: Lifetimes) -> Actor:
+    def policy(self, learner: "Lifetimes") -> Actor:
         """The agent that lives."""
         return Actor(learner.policy, lambda: learner.agent.params, learner.device)
+
+
+class Lifetimes:
+    """An agent that learns by policy gradient, round after round; after a lifetime a new one is born.
+
+    What is learned for all lives is r_η(s, a), by which steps are credited beside the task's advantage:
+
+        inner    θ' = Adam step along ∇_θ E[A_t log π_θ(a_t|s_t)],     A = norm(norm(A_task) + λ r_η)
+        outer    u_t = ∂ J(θ') / ∂A_t on the episodes that θ' collects,    η ← η + β ∇_η E[u r_η - c/2 r_η²]
+
+    J is the task's alone. The outer gradient is Σ_t u_t ∂A_t/∂η; A's normalisation and λ are left out of it, the size
+    of u is taken out, and c holds r_η small.
+    """
+
+    def __init__(
+        self, config: LIRPGConfig, policy: Callable[[], Any], spec: Spec, device: torch.device, seed: int
+    ) -> None:
+        time_limit(spec)
+        self.config, self.make_policy, self.spec, self.device, self.seed = config, policy, spec, device, seed
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.rule = FunctionalAdam(config.lr, through_scale=False)
+        self.inputs = spec.state_dim + spec.goal_dim
+        self.actions = spec.action_dim if spec.continuous else num_actions(spec)
+        self.steps = self.life = self.age = 0
+        self.metrics: dict[str, float] = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.reward = IntrinsicReward(self.inputs, self.actions, 1.0, config.reward_hidden, smooth=True).to(device)
+        self.teacher = FlatAdam(self.reward.parameters(), config.reward_lr)
+        self.bear()
+
+    def bear(self) -> None:
+        """A new agent, that knows nothing."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + BIRTH * (self.life + 1))
+            self.policy: Any = self.make_policy().to(self.device)
+            self.value = mlp(self.inputs, self.config.hidden, 1, smooth=True).to(self.device)
+        self.agent = State(parameters(self.policy), self.rule.begin(parameters(self.policy)), 0)
+        self.critic = FlatAdam(self.value.parameters(), self.config.value_lr)
+        self.episodes: Trajectories | None = None
+
+    # -- a round ---------------------------------------------------------------------------------------------
+
+    def round(self, env: Any, progress: float) -> Finished:
+        """Learn from the episodes at hand, collect those of the agent that came of it; learn the reward from these."""
+        before = self.episodes if self.episodes is not None else self._met(env)
+        paid = self.paid(before)
+        credit = normalised(before.advantage + self.config.weight * paid, before.keep)
+        inner, state = self._inner(before), self.agent
+        self.agent = inner.step(state, credit).detached()
+        after = self._met(env)
+        self.metrics = {"life/age": self.age, "life/number": self.life, "life/return": float(after.returns())}
+        if self.config.reward == "learned":
+            self.metrics |= self._teach(Unrolled(inner, 1), state, credit, before, after)
+        self.episodes, self.age = after, self.age + 1
+        if self.age == self.config.lifetime:
+            self.life, self.age = self.life + 1, 0
+            self.bear()
+        return finished(after)
+
+    def _inner(self, data: Trajectories) -> Descent:
+        """The agent's own update, as a function of how each step is credited."""
+        return Descent(lambda p, credit, step: -data.mean(self.log_prob(p, data) * credit), self.rule)
+
+    def _teach(
+        self, estimator: Unrolled, state: State, credit: Tensor, before: Trajectories, after: Trajectories
+    ) -> dict[str, float]:
+        """Move the reward to where steps should have been credited otherwise."""
+        estimate = estimator(lambda p, credit: score(self.log_prob(p, after), after), state, credit)
+        wanted = -estimate.gradient * before.keep
+        wanted = wanted / (wanted.square().sum() / before.keep.sum()).sqrt().clamp_min(1e-12)
+        for _ in range(self.config.reward_updates):
+            paid = self._rewards(before)
+            loss = -before.mean(wanted * paid) + 0.5 * self.config.penalty * before.mean(paid.square())
+            self.teacher.minimise(loss)
+        return {"reward/spread": float(paid.detach().std()), "reward/gradient": float(norm(estimate.gradient))}
+
+    def log_prob(self, params: dict[str, Tensor], data: Trajectories) -> Tensor:
+        """[T, E]"""
+        return call(self.policy, "log_prob", params, data.state, data.action, data.memory)
+
+    @torch.no_grad()
+    def paid(self, data: Trajectories) -> Tensor:
+        """The learned reward [T, E]; 0 at first."""
+        return self._rewards(data)
+
+    def _rewards(self, data: Trajectories) -> Tensor:
+        given = data.action.clamp(-1.0, 1.0) if self.spec.continuous else one_hot(data.action, self.actions).float()
+        return self.reward(data.state, given) * data.keep
+
+    # -- the agent's experience ------------------------------------------------------------------------------
+
+    def _met(self, env: Any) -> Trajectories:
+        """Episodes of the agent as it is, judged by its value before that learns from them."""
+        data = self.collect(env)
+        value = self.value(data.state).squeeze(-1)
+        gain = advantages(data.reward, value.detach(), value.new_zeros(data.keep.shape[-1]), data.keep,
+                          self.config.gamma, self.config.lam)  # fmt: skip
+        target = value.detach() + gain
+        for _ in range(self.config.value_updates):
+            self.critic.minimise(data.mean((self.value(data.state).squeeze(-1) - target).square()))
+        return data._replace(advantage=normalised(gain, data.keep))
+
+    def collect(self, env: Any) -> Trajectories:
+        """One episode of every environment; their time limit ends them."""
+        met = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
+        self.steps += int(met.keep.sum())
+        reward = met.reward * met.keep
+        return Trajectories(
+            met.state, met.action, reward, met.keep, met.reward, met.success, met.keep.sum(), met.memory
+        )
+
+    # -- what a run keeps ------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """The episodes at hand are not kept: the running process too collects new ones."""
+        self.episodes = None
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """The agent that lives, and the reward."""
+        tensors = {f"policy.{name}": x for name, x in self.agent.params.items()}
+        return tensors | {f"reward.{name}": x for name, x in self.reward.state_dict().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the rounds to come depend on."""
+        tensors = self.network_tensors() | {"generator": self.generator.get_state()}
+        tensors |= {f"value.{name}": x for name, x in self.value.state_dict().items()}
+        for name, optimiser in (("teacher", self.teacher), ("critic", self.critic)):
+            tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
+        memory: Any = self.agent.memory
+        tensors |= {f"memory.{part}.{name}": x for part in ("mean", "square") for name, x in memory[part].items()}
+        return tensors | {"memory.count": memory["count"]}
+
+    def load_networks(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what is learned. Raises UserError where the sizes are others."""
+        try:
+            for name, x in self.network_tensors().items():
+                x.copy_(tensors[name])
+        except (KeyError, RuntimeError) as error:
+            raise UserError("The checkpoint does not fit its configuration or environment.") from error
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.load_networks(tensors)
+        with torch.no_grad():
+            for name, x in self.tensors().items():
+                if name != "generator":
+                    x.copy_(tensors[name])
+        self.generator.set_state(tensors["generator"].cpu())
+
+    def counters(self) -> dict[str, Any]:
+        """Host numbers."""
+        return {"steps": self.steps, "life": self.life, "age": self.age}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Take over what `counters` gave."""
+        self.steps, self.life, self.age = counters["steps"], counters["life"], counters["age"]

@@ -3,7 +3,7 @@
 What an option is for is learned: a reward r_η(s, o, a) and an end β_η(s, o), slow; its policy learns on them, faster,
 knowing no task; and a manager for each task, fastest, chooses from options and primitive actions on the task's reward,
 at a cost each time it chooses. The episodes that follow an update of the options say what the tasks' return gained by
-it; its gradient through the update teaches r_η and β_η. The formulas stand in hrl/training/discovery.py.
+it; its gradient through the update teaches r_η and β_η. The formulas stand in agents/parts/discovery.py.
 
 After discovery a new manager learns a new task over the options. That is how a run is evaluated: on held-out tasks,
 with options that stay as they are. `--reward none` leaves options as they were born, `--reward task` has them learn on
@@ -16,12 +16,12 @@ from typing import Literal
 import torch
 
 from hrl.agents.base import RoundsConfig
+from hrl.agents.parts.discovery import Discovery
+from hrl.agents.parts.meta_policy import AdaptingPolicy
 from hrl.learners.policy_gradient import Credit
 from hrl.nested.adaptation import Adaptation
 from hrl.policies import Options, num_actions
 from hrl.run.session import Session
-from hrl.training.adapting_policy import AdaptingPolicy
-from hrl.training.discovery import Discovery
 from hrl.types import Spec, UserError
 
 

@@ -73,10 +73,16 @@ class SB3Config:
         options = self.options(goal_env, session.num_envs * ((one.spec and one.spec.max_episode_steps) or 0))
         try:
             return self.algorithm(
-                "MultiInputPolicy" if goal_env else "MlpPolicy", DummyVecEnv(makers), self.learning_rate, gamma=self.gamma,
-                batch_size=self.batch_size, policy_kwargs={"net_arch": list(self.hidden)},
-                seed=session.run.seed, device=session.device, **options,
-            )  # type: ignore[call-arg]  # fmt: skip
+                "MultiInputPolicy" if goal_env else "MlpPolicy",
+                DummyVecEnv(makers),
+                self.learning_rate,
+                gamma=self.gamma,
+                batch_size=self.batch_size,
+                policy_kwargs={"net_arch": list(self.hidden)},
+                seed=session.run.seed,
+                device=session.device,
+                **options,
+            )  # type: ignore[call-arg]
         except (AssertionError, ValueError) as error:
             raise UserError(f"stable-baselines3 refuses this: {error}") from error
 

@@ -73,11 +73,15 @@ SWING = "--gamma 0.9 --learning-rate 1e-3 --total-steps 200000"
 CHEETAH = "--hidden 64 64 --num-envs 16 --n-steps 128 --batch-size 64 --total-steps 300000 --eval-freq 0 --save-freq 0"
 VALUES = "--num-envs 1 --eval-freq 0 --save-freq 0 --hidden 256 256 --batch-size 64"
 # stable-baselines3's as its zoo tunes it for the task; ours with the same rates and as many gradient steps.
-SB3_CART = "--learning-rate 2.3e-3 --train-freq 256 --gradient-steps 128 --target-update-interval 10 " \
+SB3_CART = (
+    "--learning-rate 2.3e-3 --train-freq 256 --gradient-steps 128 --target-update-interval 10 "
     "--exploration-fraction 0.16 --exploration-final-eps 0.04 --total-steps 50000"
+)
 CART = "--learning-rate 5e-4 --train-freq 2 --random-actions 0.04 0.04 --exploration-fraction 0.16 --total-steps 50000"
-SB3_LANDER = "--learning-rate 6.3e-4 --train-freq 4 --gradient-steps -1 --target-update-interval 250 " \
+SB3_LANDER = (
+    "--learning-rate 6.3e-4 --train-freq 4 --gradient-steps -1 --target-update-interval 250 "
     "--exploration-fraction 0.12 --exploration-final-eps 0.1 --batch-size 128 --total-steps 100000"
+)
 LANDER = "--train-freq 1 --random-actions 0.1 0.1 --exploration-fraction 0.12 --batch-size 128 --total-steps 100000"
 KEY = "--total-steps 100000 --learning-rate 5e-4"
 

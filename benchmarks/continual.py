@@ -3,7 +3,8 @@
     python benchmarks/continual.py --seeds 3
 
 HIRO by its preset on batched U mazes, turned by 0 to 2 quarters, and again: six tasks, each a run that begins with the
-one before (--low.init-from, --high.init-from). Success p_i(t) on task i after t tasks, 100 episodes, acting as for task i:
+one before (--low.init-from, --high.init-from). Success p_i(t) on task i after t tasks, 100 episodes, acting as for
+task i:
 
     performance    mean over i of p_i(6)
     forgetting     mean over i of p_i(i) - p_i(6), p_i(i) as the run on task i ended

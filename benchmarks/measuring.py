@@ -14,12 +14,12 @@ from running import RESULTS
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from hrl.hierarchy.setting import Setting
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.presets import preset
 from hrl.envs import Bridge, EnvConfig, make_env
 from hrl.execution.modes import pick_execution
 from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.setting import Setting
 from hrl.run.config import updated
 
 EPISODIC = {"continuing_task": False}

@@ -20,7 +20,9 @@ def updates(options: Options, row: str, config: type[FlatConfig], peer: type[Off
     """Gradient updates a second, sampling included, from full replays; rounds of 16."""
     for hidden, batch in ((300, 128), (256, 256)):
         env = make_env(EnvConfig("Noise-v0", num_envs=8), options.device)
-        agent = built(config.of(hidden=(hidden, hidden), batch_size=batch, buffer_size=20_000, learning_rate=1e-3), env, options)
+        agent = built(
+            config.of(hidden=(hidden, hidden), batch_size=batch, buffer_size=20_000, learning_rate=1e-3), env, options
+        )
         collect = rolling(agent, env, learn=False)
         for _ in range(2000):
             collect()

@@ -59,7 +59,9 @@ def overlap(options: Options) -> Iterator[Row]:
     for workers in (1, 2, 0):
         config = EnvConfig(env_id, EPISODIC, 16, "async" if workers else "sync", workers)
         env = make_env(config, options.device)
-        agent = built(updated(HIROConfig(), {"low": {"train_freq": 4}, "high": {"train_freq": 40}}, "overlap"), env, options)
+        agent = built(
+            updated(HIROConfig(), {"low": {"train_freq": 4}, "high": {"train_freq": 40}}, "overlap"), env, options
+        )
         step = rolling(agent, env, learn=True)
         while agent.steps < 3200:
             step()

@@ -22,12 +22,17 @@ from running import RESULTS, command, completed, processor
 LINE = "sac --env Pendulum-v1 --hidden 64 64 --total-steps 8000 --eval-freq 0 --save-freq 0"
 CASES = {
     "as tuned by hand": "",
-    **{f"{name}, {kind}": f"{given}{tune}"
-       for name, given, knob in (
-           ("learning rate 1e-4", "--learning-rate 1e-4", "learning_rate"), ("learning rate 1e-2", "--learning-rate 1e-2", "learning_rate"),
-           ("discount .9", "--gamma 0.9", "gamma"), ("discount .999", "--gamma 0.999", "gamma"))
-       for kind, tune in (("kept", ""), ("tuned", f" --tune {knob} --tuning.every 2"))},
-}  # fmt: skip
+    **{
+        f"{name}, {kind}": f"{given}{tune}"
+        for name, given, knob in (
+            ("learning rate 1e-4", "--learning-rate 1e-4", "learning_rate"),
+            ("learning rate 1e-2", "--learning-rate 1e-2", "learning_rate"),
+            ("discount .9", "--gamma 0.9", "gamma"),
+            ("discount .999", "--gamma 0.999", "gamma"),
+        )
+        for kind, tune in (("kept", ""), ("tuned", f" --tune {knob} --tuning.every 2"))
+    },
+}
 
 
 @dataclass

@@ -13,9 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tasks  # noqa: F401
 from runs import stop_all, trained
 
-from hrl.hierarchy.level import Level
-from hrl.hierarchy.memories import make_memory
-from hrl.hierarchy.setting import Setting
 from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.bridge import Bridge
@@ -23,6 +20,9 @@ from hrl.hierarchy.commands import Subgoal, Task
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select
 from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.setting import Setting
 from hrl.learners import SAC, TD3, Build, Learner, SACConfig, TD3Config
 from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions, read_transitions
@@ -39,24 +39,49 @@ def setting(env: Bridge, seed: int = 0) -> Setting:
     return Setting(env.spec, env.num_envs, CPU, seed, measure)
 
 
-def made(kind: type[Learner], inputs: int, actions: int, value_range: Any = None, tasks: int = 1, **options: Any) -> Any:
-    """A learner of vectors with these options, as far as it has them."""
+def made(
+    kind: type[Learner], inputs: int, actions: int, value_range: Any = None, count: int = 1, **options: Any
+) -> Any:
+    """A learner of vectors, of so many tasks, with these options as far as it has them."""
     config = {TD3: TD3Config, SAC: SACConfig}[kind]
     known = {name: x for name, x in options.items() if name in config.__dataclass_fields__}
-    return kind(Build(inputs, unit_box(actions), value_range=value_range, tasks=tasks), config(**known))
+    return kind(Build(inputs, unit_box(actions), tasks=count, value_range=value_range), config(**known))
 
 
 def small_hiro(period: int = 3, **high: object) -> HIROConfig:
     """A HIRO of few units that acts without exploration and does not learn by itself."""
     return HIROConfig(
-        low=Low.of(hidden=(8,), action_noise=(0.0,), random_actions=(0.0, 0.0), buffer_size=4000, batch_size=32, train_freq=10**9,
-                reward="distance", hindsight=0.0),
-        high=High.of(**{"hidden": (8,), "action_noise": (0.0,), "random_actions": (0.0, 0.0), "buffer_size": 4000, "batch_size": 32,
-                     "train_freq": 10**9, "period": period, "gamma": 0.9, "reward_scale": 1.0, "reward_offset": 0.0,
-                     "hindsight": 0.0, "hindsight_actions": 0.0, "correction": True, **high}),  # type: ignore[arg-type]
+        low=Low.of(
+            hidden=(8,),
+            action_noise=(0.0,),
+            random_actions=(0.0, 0.0),
+            buffer_size=4000,
+            batch_size=32,
+            train_freq=10**9,
+            reward="distance",
+            hindsight=0.0,
+        ),
+        high=High.of(
+            **{
+                "hidden": (8,),
+                "action_noise": (0.0,),
+                "random_actions": (0.0, 0.0),
+                "buffer_size": 4000,
+                "batch_size": 32,
+                "train_freq": 10**9,
+                "period": period,
+                "gamma": 0.9,
+                "reward_scale": 1.0,
+                "reward_offset": 0.0,
+                "hindsight": 0.0,
+                "hindsight_actions": 0.0,
+                "correction": True,
+                **high,
+            }
+        ),  # type: ignore[arg-type]
         goal=GoalConfig(low=(-1.0,), high=(1.0,)),
         learning_starts=0,
-    )  # fmt: skip
+    )
 
 
 def stack(env: Bridge, testing: float = 0.0, early: bool = False, noise: float = 0.0, **options: Any) -> Hierarchy:

@@ -197,9 +197,12 @@ class Said(gym.Env[np.ndarray, np.ndarray]):
         self.steps += 1
         told = Said.says if self.steps >= self.at else {}
         return (
-            told.get("obs", np.full(self.width, 0.1, np.float32)), told.get("reward", 1.0), told.get("terminated", False),
-            told.get("truncated", False), told.get("info", {}),
-        )  # fmt: skip
+            told.get("obs", np.full(self.width, 0.1, np.float32)),
+            told.get("reward", 1.0),
+            told.get("terminated", False),
+            told.get("truncated", False),
+            told.get("info", {}),
+        )
 
 
 class GoalForm(gym.Env[Any, np.ndarray]):
@@ -289,8 +292,10 @@ class Picture(gym.Env[Any, int]):
         image = spaces.Box(0, 255, (size, size, 3), np.uint8)
         first = spaces.Box(0, 255, (3, size, size), np.uint8)
         self.observation_space = {
-            "image": image, "first": first, "dict": spaces.Dict(text=spaces.Text(4), image=image, way=spaces.Discrete(2)),
-        }[kind]  # fmt: skip
+            "image": image,
+            "first": first,
+            "dict": spaces.Dict(text=spaces.Text(4), image=image, way=spaces.Discrete(2)),
+        }[kind]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)

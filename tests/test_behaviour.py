@@ -2,26 +2,25 @@
 
 import pytest
 import torch
-from conftest import stack, CPU, everything, made, roll, setting, small_hiro
+from conftest import CPU, everything, made, roll, setting, small_hiro, stack
 from gymnasium.vector import AutoresetMode
 from test_nested import f64
 from test_replay import fill, ring, transition
 
-from hrl.hierarchy.setting import Setting
-from hrl.hierarchy.commands import Subgoal, Task
 from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy.commands import Subgoal, Task
+from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.goals import GoalSpace, Select, measure_bounds
-from hrl.hierarchy.hierarchy import Hierarchy
-from hrl.learners.adam import FlatAdam
-from hrl.learners.base import Batch, LearnerConfig
-from hrl.learners.td3 import TD3
 from hrl.hierarchy.level import Level
 from hrl.hierarchy.memories import make_memory
-from hrl.hierarchy.config import LevelConfig
-from hrl.nested import SGD, ConjugateGradient, Guard, Implicit, Iteration
 from hrl.hierarchy.relabelling.hindsight import HindsightGoals, HindsightTask
 from hrl.hierarchy.relabelling.rewards import StepRewards
+from hrl.hierarchy.setting import Setting
+from hrl.learners.adam import FlatAdam
+from hrl.learners.base import Batch
+from hrl.learners.td3 import TD3
 from hrl.memory.ring import Replay, Rows
+from hrl.nested import SGD, ConjugateGradient, Guard, Implicit, Iteration
 from hrl.spaces import unit_box
 from hrl.types import UserError
 
@@ -223,7 +222,9 @@ def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
     command = Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative=False, threshold=0.1), kind)
     env = make_env(EnvConfig("Said-v0", env_kwargs={"width": 1}))
     config, where = LevelConfig.of(hidden=(4,), gamma=0.9, buffer_size=100), setting(env)
-    level = Level("low", config, command, env.spec.actions, make_memory(config, command, env.spec.actions, where), where)
+    level = Level(
+        "low", config, command, env.spec.actions, make_memory(config, command, env.spec.actions, where), where
+    )
     t = transition(
         state=torch.tensor([[0.0]]), next_state=torch.tensor([[0.5]]), target=torch.tensor([[1.0]]),
         next_target=torch.tensor([[1.0]]), action=torch.tensor([[0.0]]), length=torch.tensor([1]),
@@ -233,7 +234,6 @@ def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
     assert float(ends.reward) == float(goes_on.reward)
     missed = level.batch(t.changed(penalty=torch.tensor([7.0])))
     assert float(missed.discount) == 0 and float(missed.reward) == -7
-
 
 
 def test_progress_is_the_distances_reward_but_for_what_standing_still_costs_also_where_the_task_ends():

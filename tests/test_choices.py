@@ -43,7 +43,9 @@ def test_dqns_target_by_hand(double):
     for i in range(6):
         allowed = [k for k in range(4) if mask[i, k]]
         best = max(allowed, key=lambda k: float((online if double else slow)[i, k]))
-        assert float(learner.target(b)[i]) == pytest.approx(float(b.reward[i] + b.discount[i] * slow[i, best]), abs=1e-5)
+        assert float(learner.target(b)[i]) == pytest.approx(
+            float(b.reward[i] + b.discount[i] * slow[i, best]), abs=1e-5
+        )
 
 
 def test_dueling_advantages_have_mean_zero():
@@ -72,7 +74,9 @@ def test_several_choices_have_the_distribution_of_torchs():
     head, action = torch.randn(5, 5), torch.tensor([[0.0, 2], [1, 0], [1, 1], [0, 0], [1, 2]])
     ours = Categoricals((2, 3))
     theirs = [torch.distributions.Categorical(logits=part) for part in head.split((2, 3), -1)]
-    torch.testing.assert_close(ours.log_prob(head, action, None), sum(d.log_prob(a) for d, a in zip(theirs, action.T, strict=True)))
+    torch.testing.assert_close(
+        ours.log_prob(head, action, None), sum(d.log_prob(a) for d, a in zip(theirs, action.T, strict=True))
+    )
     torch.testing.assert_close(ours.entropy(head, None), sum(d.entropy() for d in theirs))
     drawn = torch.stack([ours.sample(head, torch.Generator().manual_seed(k), None) for k in range(4000)])
     torch.testing.assert_close((drawn[:, 0, 1] == 2).float().mean(), theirs[1].probs[0, 2], atol=0.03, rtol=0)

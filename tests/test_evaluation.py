@@ -19,7 +19,7 @@ from hrl.hierarchy.goals import GoalConfig
 from hrl.report.episodes import EpisodeCounter
 from hrl.report.evaluation import evaluate, interval
 from hrl.report.statistics import Band, Curve, bootstrap_interval, interquartile_mean
-from hrl.run.policy import HierarchyPolicy
+from hrl.training.policy import HierarchyPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +61,11 @@ def test_prediction_keeps_each_environments_own_clock():
 def test_prediction_takes_single_observations_and_explores_when_asked_to():
     bridge = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config = small_hiro()
-    config.low.learner.action_noise, config.low.learner.random_actions, config.low.learner.random_hold = (0.5,), (0.5, 1.0), 3.0
+    config.low.learner.action_noise, config.low.learner.random_actions, config.low.learner.random_hold = (
+        (0.5,),
+        (0.5, 1.0),
+        3.0,
+    )
     agent = config.make(setting(bridge))
     policy = HierarchyPolicy(agent, bridge)
     one, _ = gym.make("GoalLine-v0").reset(seed=0)
@@ -121,9 +125,9 @@ def test_nothing_imports_upward():
                     if room == "envs" and name.startswith("hrl"):
                         assert name.startswith("hrl.envs"), f"{file}:{node.lineno} imports {name}"
                     if "learners" in file.parts:
-                        assert not name.startswith(("hrl.hierarchy", "hrl.hierarchy.level", "hrl.hierarchy.commands")), (
-                            f"{file} imports {name}"
-                        )
+                        assert not name.startswith(
+                            ("hrl.hierarchy", "hrl.hierarchy.level", "hrl.hierarchy.commands")
+                        ), f"{file} imports {name}"
 
 
 def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import CPU, made, small_hiro
 
-from hrl.hierarchy.setting import Setting
 from hrl.envs import EnvConfig, make_env
 from hrl.execution.modes import Captured, Execution, pick_execution
-from hrl.hierarchy.hierarchy import Hierarchy
-from hrl.learners import SAC, TD3, Batch
 from hrl.execution.processes import Processes
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.setting import Setting
+from hrl.learners import SAC, TD3, Batch
 from hrl.run.session import pick_device
 from hrl.types import UserError
 

@@ -12,14 +12,14 @@ from hrl_scripts import train
 from runs import LINE, same_state, trained
 from test_learners import batch
 
-from hrl.agents.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatrix, contrastive
 from hrl.agents.hrac import High, HRACConfig, Low
-from hrl.hierarchy.commands import Subgoal
+from hrl.agents.parts.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatrix, contrastive
 from hrl.envs import EnvConfig, make_env
+from hrl.execution.processes import Processes
+from hrl.hierarchy.commands import Subgoal
 from hrl.hierarchy.goals import GoalConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.learners import SAC, TD3
-from hrl.execution.processes import Processes
 from hrl.memory.ring import Replay
 from hrl.run.checkpoint import Checkpoints
 from hrl.run.folder import RunFolder
@@ -92,7 +92,9 @@ def step_all(ring: Replay, at: list[float], to: list[float], ended: list[bool]) 
 
 def adjacency_of(ring: Replay, k: int = 2) -> Adjacency:
     env = make_env(EnvConfig("Bend-v0", num_envs=2))
-    agent = HRACConfig(high=High.of(period=k), goal=GoalConfig(indices=(0,), low=(-3.0,), high=(3.0,))).make(setting(env))
+    agent = HRACConfig(high=High.of(period=k), goal=GoalConfig(indices=(0,), low=(-3.0,), high=(3.0,))).make(
+        setting(env)
+    )
     command = agent.levels[0].command
     assert isinstance(command, Subgoal)
     return Adjacency(command, ring, env.spec.state_dim, (), k, AdjacencyConfig())

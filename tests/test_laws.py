@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from conftest import stack, all_rows, everything, roll, setting, small_hiro
+from conftest import all_rows, everything, roll, setting, small_hiro, stack
 from gymnasium.vector import AutoresetMode
 from tasks import LENGTHS
 
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.evaluation import evaluate
-from hrl.run.policy import HierarchyPolicy
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import UserError
 from hrl.variants import flat
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import made
 
+from hrl.hierarchy.timescale import Timescale
 from hrl.learners import SAC, TD3, Batch
 from hrl.learners.base import combine_twin_q
 from hrl.networks.layers import TwinCritic, polyak_update
-from hrl.hierarchy.timescale import Timescale
 
 
 def batch(n: int = 16) -> Batch:

@@ -9,13 +9,12 @@ from conftest import CPU
 from hrl_scripts import evaluate, train
 from runs import run_of, same_state
 
-from hrl.agents.lirpg import LIRPGConfig
+from hrl.agents.lirpg import Lifetimes, LIRPGConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.track import Track
 from hrl.learners.policy_gradient import normalised
 from hrl.nested import Unrolled
 from hrl.policies import Categorical, Gaussian
-from hrl.training.lifetimes import Lifetimes
 
 
 def lives(**changes: object):

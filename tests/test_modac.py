@@ -9,6 +9,7 @@ from hrl_scripts import evaluate, train
 from runs import run_of, same_state
 
 from hrl.agents.modac import MODACConfig
+from hrl.agents.parts.discovery import Discovery
 from hrl.envs import EnvConfig, make_env
 from hrl.learners.policy_gradient import discounted, option_advantages
 from hrl.nested.adaptation import Adaptation
@@ -17,7 +18,6 @@ from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.reward import OptionReward
 from hrl.nested.trees import tree_map
 from hrl.policies import Options
-from hrl.training.discovery import Discovery
 
 LIMIT = 30
 

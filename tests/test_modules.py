@@ -6,7 +6,6 @@ from conftest import CPU, made
 from torch import nn
 from torch.func import functional_call
 
-from hrl.learners.base import LearnerConfig
 from hrl.learners.sac import SAC
 from hrl.nested import (
     SGD,

@@ -141,8 +141,6 @@ def test_a_divergence_that_is_too_large_ends_the_passes():
     assert 0 < len(steps) < 20
 
 
-
-
 @pytest.mark.parametrize("algorithm", ["ppo", "hiro"])
 def test_an_on_policy_run_resumes_exactly(algorithm, tmp_path):
     both = [x for level in ("low", "high") for x in (f"--{level}.learner", "ppo", f"--{level}.n-steps", "30")]
@@ -161,5 +159,3 @@ def test_what_needs_a_replay_is_refused(options, sentence):
     config.low = flat(config.low, PPO_OPTIONS | options)
     with pytest.raises(UserError, match=sentence):
         config.check()
-
-

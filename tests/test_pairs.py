@@ -8,9 +8,16 @@ from runs import run_of, same_state
 
 HIGH = {"td3": (), "sac": (), "ppo": (), "dqn": ("--goal.cells", "3"), "discrete-sac": ("--goal.cells", "3")}
 REPLAY = ("train-freq", "8", "batch-size", "16")
-OPTIONS = {"ppo": ("n-steps", "16", "n-epochs", "1"), "discrete-sac": REPLAY, "dqn": (*REPLAY, "exploration-fraction", "0"),
-           **dict.fromkeys(("td3", "sac"), REPLAY)}  # a schedule of random actions depends on the run's length
-ENVIRONMENTS = {**dict.fromkeys(("td3", "sac"), "tasks:GoalLine-v0"), **dict.fromkeys(("dqn", "discrete-sac"), "CartPole-v1")}
+OPTIONS = {
+    "ppo": ("n-steps", "16", "n-epochs", "1"),
+    "discrete-sac": REPLAY,
+    "dqn": (*REPLAY, "exploration-fraction", "0"),
+    **dict.fromkeys(("td3", "sac"), REPLAY),
+}  # a schedule of random actions depends on the run's length
+ENVIRONMENTS = {
+    **dict.fromkeys(("td3", "sac"), "tasks:GoalLine-v0"),
+    **dict.fromkeys(("dqn", "discrete-sac"), "CartPole-v1"),
+}
 
 
 def line(high: str, low: str, env: str, folder: Path, steps: int) -> list[str]:
@@ -48,11 +55,17 @@ def test_a_pair_that_does_not_fit_is_refused_in_one_sentence(high, low, env, sen
     assert not list(tmp_path.rglob("config.json"))
 
 
-@pytest.mark.parametrize(("words", "sentence"), [
-    (("--low.learner", "sac", "--low.target-noise", "0.1"), "--low.target-noise is an option of td3, but --low.learner is sac"),
-    (("--low.ent-coef", "0.1"), "--low.ent-coef is an option of sac"),
-    (("--high.learner", "reinforce"), "--high.learner must be one of discrete-sac, dqn, ppo, sac, td3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("--low.learner", "sac", "--low.target-noise", "0.1"),
+            "--low.target-noise is an option of td3, but --low.learner is sac",
+        ),
+        (("--low.ent-coef", "0.1"), "--low.ent-coef is an option of sac"),
+        (("--high.learner", "reinforce"), "--high.learner must be one of discrete-sac, dqn, ppo, sac, td3"),
+    ],
+)
 def test_another_learners_option_is_refused(words, sentence, tmp_path, capsys):
     assert train.main(["hiro", "--env", "tasks:GoalLine-v0", "--log-dir", str(tmp_path), *words]) == 2
     assert sentence in capsys.readouterr().err

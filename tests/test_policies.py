@@ -7,8 +7,8 @@ import torch
 from torch.distributions import Categorical as Choice
 from torch.distributions import Normal, kl_divergence
 
-from hrl.hierarchy.commands import Subgoal
 from hrl.envs import Observation, Step
+from hrl.hierarchy.commands import Subgoal
 from hrl.hierarchy.goals import GoalSpace, Select
 from hrl.policies import Categorical, Gaussian, Options, Subgoals, choose
 from hrl.training.actor import Actor

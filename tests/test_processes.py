@@ -53,7 +53,15 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
 
 
 def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
-    arguments = ["--tune", "low.learning_rate", "high.learning_rate", "--low.reward", "learned", "--low.train-freq", "16"]
+    arguments = [
+        "--tune",
+        "low.learning_rate",
+        "high.learning_rate",
+        "--low.reward",
+        "learned",
+        "--low.train-freq",
+        "16",
+    ]
     arguments += ["--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"]
     process = start("hiro", *LINE, *arguments, processes=2)
     _, err = process.communicate(timeout=120)

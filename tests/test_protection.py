@@ -19,7 +19,7 @@ from hrl.networks.layers import TaskLinear
 
 def learner_of(kind: type = TD3, tasks: int = 1):
     torch.manual_seed(0)
-    return made(kind, 3, 2, hidden=(8,), tasks=tasks, learning_rate=0.01)
+    return made(kind, 3, 2, hidden=(8,), count=tasks, learning_rate=0.01)
 
 
 def learned(learner, updates: int) -> None:
@@ -131,7 +131,9 @@ TASKS = ["--low.tasks", "3", "--high.tasks", "3", "--eval-freq", "0"]
 
 
 def after(run: Path, by: str) -> list[str]:
-    words = [f"--{level}.{name}" for level in ("low", "high") for name in ("init-from", "protect.by", "protect.updates")]
+    words = [
+        f"--{level}.{name}" for level in ("low", "high") for name in ("init-from", "protect.by", "protect.updates")
+    ]
     return [x for word, value in zip(words, (run, by, 8) * 2, strict=True) for x in (word, str(value))]
 
 
@@ -179,19 +181,25 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
     assert all(torch.equal(before[name], now[name]) for name in before)
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    (["--low.init-from", "nowhere"], "nowhere is no run folder"),
-    (["--low.init-from", "{first}", "--low.hidden", "9"], "networks of other sizes"),
-    (["--low.init-from", "{first}", "--low.masked-entries", "0"], "entries (none) are hidden from it"),
-    (["--low.init-from", "{first}", "--goal.periods", "3"], "steers in another goal space"),
-    (["--low.init-from", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
-    (["--low.init-from", "{first}", "--low.protect.strength", "-1"], "must be positive"),
-    (["--low.init-from", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
-    (["--low.init-from", "{third}"], "the last of the 3 tasks"),
-    (["--low.init-from", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
-    (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "steers in another goal space"),
-    (["--low.init-from", "{first}", "--low.protect.by", "l2", "--tune", "low.learning_rate"], "does not know what a level protects"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--low.init-from", "nowhere"], "nowhere is no run folder"),
+        (["--low.init-from", "{first}", "--low.hidden", "9"], "networks of other sizes"),
+        (["--low.init-from", "{first}", "--low.masked-entries", "0"], "entries (none) are hidden from it"),
+        (["--low.init-from", "{first}", "--goal.periods", "3"], "steers in another goal space"),
+        (["--low.init-from", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
+        (["--low.init-from", "{first}", "--low.protect.strength", "-1"], "must be positive"),
+        (["--low.init-from", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
+        (["--low.init-from", "{third}"], "the last of the 3 tasks"),
+        (["--low.init-from", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
+        (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "steers in another goal space"),
+        (
+            ["--low.init-from", "{first}", "--low.protect.by", "l2", "--tune", "low.learning_rate"],
+            "does not know what a level protects",
+        ),
+    ],
+)
 def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, told):
     names = {"first": first, "second": chain[0], "third": chain[1], "bare": chain[2]}
     words = [a.format(**names) for a in arguments]
@@ -233,7 +241,15 @@ def test_one_level_begins_with_an_earlier_run_too(tmp_path):
     line = ["--eval-freq", "0", "--total-steps", "500", "--tasks", "2"]
     first = trained(tmp_path / "first", *line, algorithm="td3")
     second = trained(
-        tmp_path / "second", *line, "--init-from", str(first), "--protect.by", "l2", "--buffer-size", "5000", algorithm="td3"
+        tmp_path / "second",
+        *line,
+        "--init-from",
+        str(first),
+        "--protect.by",
+        "l2",
+        "--buffer-size",
+        "5000",
+        algorithm="td3",
     )
     policy = load_policy(second, "last")
     assert int(policy.agent.levels[0].protection.sealed) == 1

@@ -6,11 +6,17 @@ import pytest
 import torch
 from conftest import CPU, all_rows, everything, roll, setting, small_hiro
 
-from hrl.hierarchy.commands import Subgoal, Task
 from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy.commands import Subgoal, Task
 from hrl.hierarchy.goals import GoalSpace, Select
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
-from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting, later_states
+from hrl.hierarchy.relabelling.hindsight import (
+    HindsightActions,
+    HindsightGoals,
+    HindsightTask,
+    SubgoalTesting,
+    later_states,
+)
 from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions
 

@@ -19,7 +19,7 @@ from hrl.report.groups import Run, grouped
 from hrl.report.hparams import comparable
 from hrl.report.pictures import trajectory_figure
 from hrl.report.statistics import student_interval
-from hrl.run.policy import HierarchyPolicy
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import UserError
 
 
@@ -167,8 +167,12 @@ def test_runs_are_compared_by_their_settings_on_the_command_line(finished, tmp_p
     other = trained(tmp_path / "other", "--low.learning-rate", "0.01")
     assert evaluate.main([str(finished), str(other), "--episodes", "2", "--plot", str(tmp_path / "x.png")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "low.learning_rate 0.001" in out and "low.learning_rate 0.01" in out and f"Written: {tmp_path / 'x.png'}" in out
-    assert "[" not in out.split("low.learning_rate 0.001")[1].split("low.learning_rate 0.01")[0]  # no interval of a single run
+    assert (
+        "low.learning_rate 0.001" in out and "low.learning_rate 0.01" in out and f"Written: {tmp_path / 'x.png'}" in out
+    )
+    assert (
+        "[" not in out.split("low.learning_rate 0.001")[1].split("low.learning_rate 0.01")[0]
+    )  # no interval of a single run
     assert evaluate.main([str(finished), str(other), "--episodes", "2", "--json", "--label", "slow", "fast"]) == 0
     assert [r["group"] for r in json.loads(capsys.readouterr().out)] == ["fast", "slow"]
     for arguments, words in (
@@ -189,9 +193,10 @@ def test_json_has_the_environments_arguments(tmp_path, capsys):
 def test_hyperparameters_have_the_same_columns_for_every_algorithm():
     env, settings = {"env": "X-v0", "num_envs": 4}, {"seed": 1, "total_steps": 10}
     agents = {
-        "hiro": {"low": {"learning_rate": 0.1, "hidden": [8, 8]}, "high": {"learning_rate": 0.2, "period": 5}}, "td3": {"learning_rate": 0.3},
+        "hiro": {"low": {"learning_rate": 0.1, "hidden": [8, 8]}, "high": {"learning_rate": 0.2, "period": 5}},
+        "td3": {"learning_rate": 0.3},
         "maml": {"inner_lr": 0.1},
-    }  # fmt: skip
+    }
     rows = {name: comparable(name, {"env": env, "run": settings, "agent": agent}) for name, agent in agents.items()}
     assert len({tuple(row) for row in rows.values()}) == 1
     assert rows["hiro"]["low: hidden layers"] == "8 x 8" and rows["hiro"]["high: period"] == 5

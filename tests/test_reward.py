@@ -100,8 +100,15 @@ def test_nonsense_is_told():
 
 def test_a_judge_adds_up_what_comes_late_to_the_episodes_end():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
-    config = FlatTD3.of(hidden=(8,), batch_size=256, learning_starts=0, hindsight=0.0, train_freq=10**9, reward="learned",
-                     intrinsic=IntrinsicConfig(horizon=3, gamma=0.5))  # fmt: skip
+    config = FlatTD3.of(
+        hidden=(8,),
+        batch_size=256,
+        learning_starts=0,
+        hindsight=0.0,
+        train_freq=10**9,
+        reward="learned",
+        intrinsic=IntrinsicConfig(horizon=3, gamma=0.5),
+    )
     agent = config.make(setting(env))
     roll(agent, env, 60)
     judge = agent.levels[0].tuners[0].judge

@@ -43,10 +43,24 @@ def test_the_run_folder_says_what_was_run(finished):
 def test_tensorboard_and_the_table_hold_the_same_scalars(finished):
     events = EventAccumulator(str(finished)).Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "rollout/success_rate", "time/fps", "eval/mean_reward",
-            "eval/success_rate", "train/low/critic_loss", "train/low/subgoal_reach_rate", "train/low/subgoal_distance",
-            "train/low/intrinsic_reward", "train/high/critic_loss", "train/high/actor_loss", "train/high/q_mean",
-            "train/high/critic_learning_rate", "train/high/critic_grad_norm", "train/high/memory_size"} <= tags  # fmt: skip
+    assert {
+        "rollout/ep_rew_mean",
+        "rollout/ep_len_mean",
+        "rollout/success_rate",
+        "time/fps",
+        "eval/mean_reward",
+        "eval/success_rate",
+        "train/low/critic_loss",
+        "train/low/subgoal_reach_rate",
+        "train/low/subgoal_distance",
+        "train/low/intrinsic_reward",
+        "train/high/critic_loss",
+        "train/high/actor_loss",
+        "train/high/q_mean",
+        "train/high/critic_learning_rate",
+        "train/high/critic_grad_norm",
+        "train/high/memory_size",
+    } <= tags
     with (finished / "progress.csv").open() as file:
         rows = list(csv.DictReader(file))
     for tag in tags:
@@ -247,5 +261,13 @@ def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit, match="0"):
         train.main(["hiro", "--help"])
     text = capsys.readouterr().out
-    for word in ["sb3-td3", "--high.period", "--low.learning-rate", "--goal.indices", "--env-kwargs", "--device", "--seed"]:
+    for word in [
+        "sb3-td3",
+        "--high.period",
+        "--low.learning-rate",
+        "--goal.indices",
+        "--env-kwargs",
+        "--device",
+        "--seed",
+    ]:
         assert word in text

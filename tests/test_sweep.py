@@ -11,7 +11,10 @@ from hrl.agents.presets import preset
 from hrl.run.sweep import Sweep, SweepConfig, nested
 from hrl.types import UserError
 
-LEARNING_RATE = {"low.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "high.period": {"low": 5, "high": 20, "step": 5}}
+LEARNING_RATE = {
+    "low.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "high.period": {"low": 5, "high": 20, "step": 5},
+}
 
 
 def test_a_sweep_by_the_command_line_writes_a_preset_that_trains(tmp_path, capsys):
@@ -25,7 +28,10 @@ def test_a_sweep_by_the_command_line_writes_a_preset_that_trains(tmp_path, capsy
     assert len(list((folder / "runs").rglob("config.json"))) == 4  # two trials of two seeds
     best = yaml.safe_load((folder / "preset.yaml").read_text())["GoalLine-v0"]
     assert 1e-4 <= best["low"]["learning_rate"] <= 1e-2 and best["high"]["period"] in (5, 10, 15, 20)
-    assert preset("hiro", "tasks:GoalLine-v0", str(folder / "preset.yaml"))["low"]["learning_rate"] == best["low"]["learning_rate"]
+    assert (
+        preset("hiro", "tasks:GoalLine-v0", str(folder / "preset.yaml"))["low"]["learning_rate"]
+        == best["low"]["learning_rate"]
+    )
     # The same command again has nothing left to do; with more trials it goes on from those.
     assert train.main([*command, "--sweep", str(file)]) == 0
     assert "trial" not in capsys.readouterr().out
@@ -72,7 +78,10 @@ def test_a_trials_value_is_its_seeds_mean_and_a_stopped_one_is_forgotten(tmp_pat
 
 
 def test_dotted_names_are_nested():
-    assert nested({"low.learning_rate": 1, "low.gamma": 2, "learning_starts": 3}) == {"low": {"learning_rate": 1, "gamma": 2}, "learning_starts": 3}
+    assert nested({"low.learning_rate": 1, "low.gamma": 2, "learning_starts": 3}) == {
+        "low": {"learning_rate": 1, "gamma": 2},
+        "learning_starts": 3,
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,18 @@ from conftest import roll, setting, small_hiro
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.config import LevelConfig
-from hrl.report.tracking import PATIENCE, Tracking
 from hrl.hierarchy.timescale import Coupling
+from hrl.report.tracking import PATIENCE, Tracking
 from hrl.types import UserError
 from hrl.variants import flat
 
 
 def test_a_ratio_ties_rates_and_schedules():
     low, high, top = (
-        LevelConfig.of(learning_rate=1e-3, actor_learning_rate=2e-4, schedule="cosine", warmup=7), LevelConfig.of(learning_rate=5.0), LevelConfig()
-    )  # fmt: skip
+        LevelConfig.of(learning_rate=1e-3, actor_learning_rate=2e-4, schedule="cosine", warmup=7),
+        LevelConfig.of(learning_rate=5.0),
+        LevelConfig(),
+    )
     tied = Coupling(0.1).tie([low, high, top])
     rates = [(level.learner.learning_rate, level.learner.actor_learning_rate) for level in tied]
     assert rates == [pytest.approx(pair) for pair in ((1e-3, 2e-4), (1e-4, 2e-5), (1e-5, 2e-6))]
@@ -41,7 +43,10 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
         agent.learn(80)
         obs = step.obs
         rates.append(
-            [level.learner.optimisers()["critic_optimiser"].lr.item() / level.config.learner.learning_rate for level in (low, high)]
+            [
+                level.learner.optimisers()["critic_optimiser"].lr.item() / level.config.learner.learning_rate
+                for level in (low, high)
+            ]
         )
         if agent.steps == 40:
             walks = [p.clone() for p in low.learner.parameters()]
@@ -53,7 +58,9 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
 
 
 def test_a_time_that_ends_before_it_begins_is_refused():
-    with pytest.raises(UserError, match=r"low\.learning_stops must come after low\.random_warmup \(100\), not at 100\."):
+    with pytest.raises(
+        UserError, match=r"low\.learning_stops must come after low\.random_warmup \(100\), not at 100\."
+    ):
         LevelConfig.of(random_warmup=100, learning_stops=100).check("low.")
 
 

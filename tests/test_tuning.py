@@ -17,7 +17,12 @@ from hrl.types import UserError
 def tuned(config: FlatConfig, *names: str, **options: object):
     """An agent on the tiny goal line that has seen some steps, and its tuner."""
     env = make_env(EnvConfig("tasks:GoalLine-v0", num_envs=4))
-    config.tune, config.tuning, config.learner.hidden, config.learner.batch_size = names, TuneConfig(**options), (16,), 16
+    config.tune, config.tuning, config.learner.hidden, config.learner.batch_size = (
+        names,
+        TuneConfig(**options),
+        (16,),
+        16,
+    )
     config.learning_starts, config.hindsight, config.learner.train_freq = 0, 0.0, 10**9
     agent = config.make(setting(env))
     roll(agent, env, 100)
@@ -25,9 +30,13 @@ def tuned(config: FlatConfig, *names: str, **options: object):
     return agent, level, level.tuners[0]
 
 
-@pytest.mark.parametrize(("config", "names"), [
-    (FlatTD3.of(learning_rate=1e-2), ("learning_rate", "gamma")), (FlatSAC.of(learning_rate=1e-2, ent_coef=0.2), ("learning_rate", "gamma", "ent_coef")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (FlatTD3.of(learning_rate=1e-2), ("learning_rate", "gamma")),
+        (FlatSAC.of(learning_rate=1e-2, ent_coef=0.2), ("learning_rate", "gamma", "ent_coef")),
+    ],
+)
 def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
     agent, level, tuner = tuned(config, *names)
     for _ in range(20):  # past the first steps, where Adam's direction is a sign
@@ -48,7 +57,9 @@ def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
 
 
 def test_what_is_tuned_is_in_force():
-    agent, level, tuner = tuned(FlatSAC.of(ent_coef=0.2, learning_rate=1e-3, actor_learning_rate=5e-4), "learning_rate", "gamma", "ent_coef")
+    agent, level, tuner = tuned(
+        FlatSAC.of(ent_coef=0.2, learning_rate=1e-3, actor_learning_rate=5e-4), "learning_rate", "gamma", "ent_coef"
+    )
     before = tuner.values()
     level.learning.update(4, 0.0, agent.generator)
     after = tuner.values()
@@ -59,7 +70,12 @@ def test_what_is_tuned_is_in_force():
     assert float(level.gamma) == float(after["gamma"]) < 1
     assert float(learner.log_alpha.detach().exp()) == pytest.approx(float(after["ent_coef"]))
     metrics = agent.pop_metrics()
-    assert {"policy/tuned_learning_rate", "policy/tuned_gamma", "policy/tuned_ent_coef", "policy/tuning_loss"} <= metrics.keys()
+    assert {
+        "policy/tuned_learning_rate",
+        "policy/tuned_gamma",
+        "policy/tuned_ent_coef",
+        "policy/tuning_loss",
+    } <= metrics.keys()
 
 
 def test_a_rate_far_too_small_rises():
@@ -140,13 +156,17 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
     assert same_state(run_of(tmp_path / "whole"), part) and whole
 
 
-@pytest.mark.parametrize(("config", "names", "word"), [
-    (HIROConfig(), ("learning_rate",), "low.learning_rate, low.gamma"), (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
-    (HIROConfig(), ("high.ent_coef",), "only SAC has a temperature"),
-    (FlatTD3.of(schedule="linear"), ("learning_rate",), "no schedule"),
-    (FlatTD3.of(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
-    (FlatTD3.of(tuning=TuneConfig(gamma=1.0)), ("learning_rate",), "between 0 and 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "names", "word"),
+    [
+        (HIROConfig(), ("learning_rate",), "low.learning_rate, low.gamma"),
+        (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
+        (HIROConfig(), ("high.ent_coef",), "only SAC has a temperature"),
+        (FlatTD3.of(schedule="linear"), ("learning_rate",), "no schedule"),
+        (FlatTD3.of(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
+        (FlatTD3.of(tuning=TuneConfig(gamma=1.0)), ("learning_rate",), "between 0 and 1"),
+    ],
+)
 def test_what_cannot_be_tuned_is_told(config, names, word):
     env = make_env(EnvConfig("tasks:GoalLine-v0"), CPU)
     config.tune = names

@@ -46,6 +46,9 @@ class Execution:
         return formula
 
 
+EAGER = Execution()
+
+
 class Compiled(Execution):
     """Formulas go through torch.compile; what draws random numbers or writes in place stays around them."""
 

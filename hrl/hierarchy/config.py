@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from hrl.hierarchy.relabelling.hindsight import Strategy
 from hrl.hierarchy.timescale import Schedule
 from hrl.learners import Choice, ReplayConfig, TD3Config
 from hrl.learners.protection import ProtectConfig
-from hrl.hierarchy.relabelling.hindsight import Strategy
 from hrl.types import UserError
 from hrl.variants import flat
 

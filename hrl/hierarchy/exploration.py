@@ -38,9 +38,7 @@ class Exploration:
         noise = torch.randn(action.shape, generator=generator, device=action.device)
         return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
 
-    def __call__(
-        self, action: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
         """[N, A] the action taken where the policy says `action`; `due` [N] says who decides anew at all, `mask`
         [N, K] which choices are available."""
         action = self.noisy(action, self.noise, generator)

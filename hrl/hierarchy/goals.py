@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hrl.stopping import close_within
 from hrl.spaces import action_width, from_uniform
+from hrl.stopping import close_within
 from hrl.types import BatchedEnv, Spec, UserError
 
 

@@ -91,9 +91,9 @@ class Hierarchy:
                 renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, level.within(action)))
             if how == "exploring" and level.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
-            answers = (actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target), (notes, noted)
-            for column, answer in answers:
+            for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
                 column.insert(0, answer)
+            notes.insert(0, noted)
         always = torch.ones_like(above)
         action, noted = self._decision(self.levels[0], state, targets[0], always, greedy, how, obs.mask)
         return Decisions([action, *actions], targets, due, [greedy, *tests], [noted, *notes], renewed)
@@ -129,9 +129,7 @@ class Hierarchy:
         for i, (level, due) in enumerate(zip(upper, d.due, strict=True), 1):
             if not none_true(due):
                 below = self.levels[i - 1].memory.cursor
-                decision = Decision(
-                    obs.state, d.targets[i], d.actions[i], first, below, d.tests[i], d.notes[i], None
-                )
+                decision = Decision(obs.state, d.targets[i], d.actions[i], first, below, d.tests[i], d.notes[i], None)
                 level.segment.open(due, decision)
                 self.memory[i - 1].assign(d.memory[i - 1])
         return d.actions[0]
@@ -174,8 +172,8 @@ class Hierarchy:
         return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
 
     def _ended(self, memory: Memory, outcome: Transition) -> list[Tensor]:
-        """Where [N] each level's segment ends with this step: its period, the command, the episode, or the level above.
-        """
+        """Where [N] each level's segment ends with this step: its period, the command, the episode, or the level
+        above."""
         ended: list[Tensor] = []
         above = outcome.done & outcome.active
         for i in range(len(self.levels) - 1, 0, -1):

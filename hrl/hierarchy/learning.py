@@ -62,7 +62,9 @@ class FromReplay:
 
     def __init__(self, level: Learning, setting: Setting) -> None:
         self.level, self.learner, self.memory = level, level.learner, level.memory
-        self.at_once = 1 if isinstance(self.memory, PrioritisedReplay) else AT_ONCE  # each error counts for the next draw
+        self.at_once = (
+            1 if isinstance(self.memory, PrioritisedReplay) else AT_ONCE
+        )  # each error counts for the next draw
         self.batch_size = -(-level.config.off_policy.batch_size // setting.processes.size)  # this process's share
         if level.tuners:  # their transforms are not captured
             self._round = self._tuned_round
@@ -151,10 +153,12 @@ class FromRollout:
         follows = torch.zeros(shape, dtype=torch.bool, device=there.device)
         under = (t.next_target.view(*shape, -1)[:-1] == t.target.view(*shape, -1)[1:]).all(-1)
         follows[:-1] = there[:-1] & there[1:] & under
-        grid = [x.view(shape) for x in (batch.reward, batch.discount, value, next_value)]
-        advantage = advantages(*grid, follows, self.learner.config.gae_lambda).flatten()
+        reward, discount, value_grid, next_grid = (
+            x.view(shape) for x in (batch.reward, batch.discount, value, next_value)
+        )
+        lam = self.learner.config.gae_lambda
+        advantage = advantages(reward, discount, value_grid, next_grid, follows, lam).flatten()
         index = there.flatten().nonzero().squeeze(-1)
         index = index[: least_of_processes(len(index))]
         columns = Rollout(batch.inputs, batch.action, log_prob, value, advantage, advantage + value, batch.mask)
         return columns.at(index)
-

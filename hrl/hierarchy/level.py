@@ -35,8 +35,9 @@ Shaping = Callable[[Tensor, Tensor], Tensor]
 class Tuner(Stateful, Protocol):
     """Adapts, while a level learns, what it learns by (see hrl/nested/tuning.py and reward.py)."""
 
-    shaping: Shaping | None
-    """Added to the level's reward, if anything is."""
+    @property
+    def shaping(self) -> Shaping | None:
+        """Added to the level's reward, if anything is."""
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
         """Adapt by how the update of this number, on `now`, would do on `following`."""
@@ -45,15 +46,16 @@ class Tuner(Stateful, Protocol):
 class Tuned(Protocol):
     """Makes the tuner of a level."""
 
-    tunes: tuple[str, ...]
-    """What it sets: learning_rate, gamma, ent_coef or reward."""
+    @property
+    def tunes(self) -> tuple[str, ...]:
+        """What it sets: learning_rate, gamma, ent_coef or reward."""
 
     def __call__(self, level: "Level") -> Tuner:
         """Raises UserError where the level's learner does not have what is to be tuned."""
 
 
 class Model(Stateful, Protocol):
-    """What a level keeps up beside its learning, such as a model of its world (see agents/adjacency.py).
+    """What a level keeps up beside its learning, such as a model of its world (see agents/parts/adjacency.py).
 
     It runs as it is written, outside of what is compiled or captured; what updates read of it changes in place.
     """
@@ -155,9 +157,7 @@ class Level:
         """A decision as it is carried out: policies that are not squashed may step over the bounds of a Box."""
         return action.clamp(-1.0, 1.0) if self.continuous and self.learner.remembers else action
 
-    def sample(
-        self, state: Tensor, target: Tensor, generator: torch.Generator, mask: Tensor | None = None
-    ) -> Tensor:
+    def sample(self, state: Tensor, target: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
         """The decision [B, A] as it is drawn in training, on average over the environments, without random ones."""
         action = self.learner.act(self.inputs(state, target), generator, mask)
         return self.within(self.exploration.noisy(action, self.exploration.mean_noise, generator))
@@ -171,8 +171,8 @@ class Level:
         return self.exploration(action, due, generator, mask), notes
 
     def log_likelihood(self, state: Tensor, target: Tensor, action: Tensor) -> Tensor:
-        """How likely [...] today's policy is to decide as it did, up to a constant: -½ ||a - μ||² for vectors, minus the
-        number of entries that differ for choices."""
+        """How likely [...] today's policy is to decide as it did, up to a constant: -½ ||a - μ||² for vectors, minus
+        the number of entries that differ for choices."""
         error = action - self.decide(state, target)
         return -0.5 * error.square().sum(-1) if self.continuous else -(error != 0).float().sum(-1)
 
@@ -237,8 +237,9 @@ class Level:
     ) -> Batch:
         """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
 
-        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). The task's end is none
-        for a level that obeys a subgoal: it bootstraps there as at a truncation. So an end is neither a way to escape
+        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). The task's end is
+        none for a level that obeys a subgoal: it bootstraps there as at a truncation. So an end is neither a way to
+        escape
         from rewards that are negative, nor a loss. `outer` gives what an outer level judges by: the task's reward where
         one is learned, without the learned part.
         """

@@ -26,8 +26,9 @@ def make_memory(
 ) -> Replay:
     """The memory of a level that decides in `actions` under `command`, every `period` environment steps.
 
-    `counters` are numbers that each decision has beside its fields; `rewards` stores the environment's reward also where
-    the level does not learn on it; `held` is the number of rows that levels above want to read; the `bottom` level
+    `counters` are numbers that each decision has beside its fields; `rewards` stores the environment's reward also
+    where the level does not learn on it; `held` is the number of rows that levels above want to read; the `bottom`
+    level
     stores what the environment says of available choices and the info that hindsight remembers. Raises UserError where
     it does not fit.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hrl.execution.modes import Execution
+from hrl.execution.modes import EAGER, Execution
 from hrl.execution.processes import ALONE, Processes
 from hrl.types import BatchedEnv, Spec
 
@@ -22,7 +22,7 @@ class Setting:
     """Makes environments of their own, for goal bounds that are measured."""
     total_steps: int | None = None
     """Environment steps that the agent will learn for, of all processes; 0 to act alone. None: not known."""
-    execution: Execution = Execution()
+    execution: Execution = EAGER
     """How acting, observing and updates are run."""
     processes: Processes = ALONE
     """The processes of the run, which learn together."""

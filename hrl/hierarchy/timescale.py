@@ -3,13 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from hrl.types import UserError
 
 Schedule = Literal["constant", "linear", "cosine"]
-L = TypeVar("L", bound=Any)
-"""A level's configuration (LevelConfig)."""
 
 
 @dataclass
@@ -67,9 +65,9 @@ class Coupling:
     ratio: float | None = None
     """Learning rates of each level over those of the level below, whose schedule it shares. Default: each its own."""
 
-    def tie(self, levels: Sequence[L]) -> list[L]:
-        """The configurations with rates and schedules of all but the lowest set. Raises UserError for a ratio that is
-        not positive."""
+    def tie(self, levels: Sequence[Any]) -> list[Any]:
+        """The levels' configurations with rates and schedules of all but the lowest set. Raises UserError for a ratio that
+        is not positive."""
         if self.ratio is None:
             return list(levels)
         if not self.ratio > 0:

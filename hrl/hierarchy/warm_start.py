@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hrl.hierarchy.hierarchy import Hierarchy
-from hrl.learners.protection import Material, ProtectConfig, protect
 from hrl.hierarchy.level import Level
+from hrl.learners.protection import Material, ProtectConfig, protect
 from hrl.types import UserError
 
 
@@ -46,7 +46,7 @@ def recall(agent: Hierarchy, task: int) -> None:
 def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:
     """Subgoals must mean the same to a level that obeys them (its own command) or sets them (that below it)."""
     for here, there in zip(mine[-2:], theirs[-2:], strict=False):
-        if not here.command.extrinsic and not here.command.same(there.command):
+        if hasattr(here.command, "same") and not here.command.same(there.command):
             raise UserError(
                 f"The run in {run} steers in another goal space: give the options --goal.… that its config.json holds."
             )

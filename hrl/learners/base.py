@@ -9,7 +9,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from hrl.execution.modes import Execution
+from hrl.execution.modes import EAGER, Execution
 from hrl.learners.adam import FlatAdam
 from hrl.networks.layers import TaskLinear, TwinCritic
 from hrl.spaces import Space, action_width
@@ -68,13 +68,13 @@ class Build(NamedTuple):
     """Added to the actor's loss."""
     tuned: frozenset[str] = frozenset()
     """Hyperparameters that somebody else sets while it learns."""
-    execution: Execution = Execution()
+    execution: Execution = EAGER
     """How its formulas are run."""
 
 
 class Exploring(NamedTuple):
-    """How a level explores beyond what its learner draws by itself. Pairs are for the first environment and the last.
-    """
+    """How a level explores beyond what its learner draws by itself. Pairs are for the first environment and the
+    last."""
 
     noise: tuple[float, ...] = (0.0,)
     """Standard deviation of Gaussian noise on vectors."""

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Learner, Metrics, ReplayConfig, regression

@@ -184,7 +184,7 @@ class PPO(Learner):
 
 def orthogonal(net: nn.Sequential, gain: float) -> None:
     """Orthogonal weights and no biases: gain √2 in hidden layers, `gain` in the last one."""
-    layers = [layer for layer in net if hasattr(layer, "weight") and getattr(layer, "weight") is not None]
+    layers = [layer for layer in net if hasattr(layer, "weight") and layer.weight is not None]
     for layer in layers:
         weight: Tensor = layer.weight  # type: ignore[assignment]
         if weight.dim() == 2:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from hrl.networks.functional import call
 from hrl.learners.adam import FlatAdam, views
 from hrl.learners.base import DifferentiableActorCritic, Learner
+from hrl.networks.functional import call
 from hrl.networks.layers import TaskLinear
 from hrl.types import UserError
 

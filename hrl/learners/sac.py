@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import ActorCriticConfig, Batch, Build, Kind, Learner, Metrics, combine_twin_q, regression, twin_critic
+from hrl.learners.base import (
+    ActorCriticConfig,
+    Batch,
+    Build,
+    Kind,
+    Learner,
+    Metrics,
+    combine_twin_q,
+    regression,
+    twin_critic,
+)
 from hrl.learners.fitting import require_box
 from hrl.networks.layers import mlp, polyak_update, width_of
 from hrl.spaces import action_width

@@ -209,7 +209,8 @@ class Replay:
         return self.values.index_select(0, place.flatten()).unflatten(0, place.shape)
 
     def last_row(self) -> Tensor:
-        """[N] row of each stream's newest observation: the open row, or the final one of an episode that ended there."""
+        """[N] row of each stream's newest observation: the open row, or the final one of an episode that ended
+        there."""
         before = Rows(self._env, (self.cursor - 1).clamp_min(0))
         return self.cursor - (self.is_final(before) & (self.cursor > 0)).long()
 

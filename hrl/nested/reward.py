@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hrl.hierarchy.level import Level
 from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import DifferentiableActorCritic
-from hrl.hierarchy.level import Level
+from hrl.memory.transitions import Transitions
 from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.networks.layers import mlp
-from hrl.memory.transitions import Transitions
-from hrl.state import gather, restore
+from hrl.state import Stateful, gather, restore
 from hrl.types import UserError
 
 
@@ -143,7 +143,7 @@ class LearnedReward:
 
     def state_dict(self) -> Params:
         """The reward, its optimiser, and the value head."""
-        parts = {"reward": self.net, "adam": self.optimiser, "judge": self.judge}
+        parts: dict[str, Stateful] = {"reward": self.net, "adam": self.optimiser, "judge": self.judge}
         return gather(parts) | {"skipped": self.skipped}
 
     @torch.no_grad()

@@ -6,17 +6,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hrl.networks.functional import call
 from hrl.execution.processes import average_over_processes
+from hrl.hierarchy.level import Level
 from hrl.learners.adam import FlatAdam, views
 from hrl.learners.base import Batch, Metrics, regression
-from hrl.hierarchy.level import Level
+from hrl.memory.transitions import Transitions
 from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import FunctionalAdam, Hyper
 from hrl.nested.outer import slope_error
 from hrl.nested.trees import cosine
+from hrl.networks.functional import call
 from hrl.networks.layers import TwinCritic, polyak_update
-from hrl.memory.transitions import Transitions
 from hrl.state import gather, restore
 from hrl.types import UserError
 

@@ -14,14 +14,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.relabelling.rewards import StepRewards
 from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import DifferentiableActorCritic
-from hrl.hierarchy.level import Level
+from hrl.memory.transitions import Transitions
 from hrl.nested.optimisers import Hyper
 from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
-from hrl.hierarchy.relabelling.rewards import StepRewards
-from hrl.memory.transitions import Transitions
 from hrl.state import gather, restore
 from hrl.types import UserError
 

@@ -12,8 +12,8 @@ SMALL = ((16, 2, 1), (32, 2, 1), (64, 2, 1))
 
 
 class PixelEncoder(nn.Module):
-    """Inputs are a state, whose last entries are pixels from 0 to 255, and an encoded command behind it. Each image goes
-    through a small convolutional network of its own; everything else is handed on.
+    """Inputs are a state, whose last entries are pixels from 0 to 255, and an encoded command behind it. Each image
+    goes through a small convolutional network of its own; everything else is handed on.
 
     The first layer has no bias and its outputs are normalised, so that dark images are seen as well as bright ones.
     """
@@ -33,10 +33,7 @@ class PixelEncoder(nn.Module):
         """[..., I] -> [..., width]"""
         flat = inputs.reshape(-1, inputs.shape[-1])
         pixels = flat[:, self.vector : self.state_dim].split(self.sizes, -1)
-        seen = [
-            net(x.unflatten(-1, shape) / 255)
-            for net, x, shape in zip(self.nets, pixels, self.images, strict=True)
-        ]
+        seen = [net(x.unflatten(-1, shape) / 255) for net, x, shape in zip(self.nets, pixels, self.images, strict=True)]
         features = torch.cat([flat[:, : self.vector], flat[:, self.state_dim :], *seen], -1)
         return features.reshape(*inputs.shape[:-1], self.width)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from hrl.types import UserError
 from hrl.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 KEPT = 2
 PARTS = {"tensors.safetensors", "numbers.json"}
 """The files of a checkpoint beside its manifest."""

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import gymnasium as gym
 import torch
 
-from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.execution.processes import ALONE, Processes
+from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation, Policy, evaluate
 from hrl.run.checkpoint import Checkpoint, Checkpoints

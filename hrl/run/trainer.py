@@ -78,11 +78,9 @@ class Trainee(Protocol):
 class Trainer:
     """One run: everything between the first step and the last checkpoint."""
 
-    def __init__(
-        self, trainee: Trainee, session: Session, lines: Sequence[str] = (), config: Any = None
-    ) -> None:
-        """`lines` say what was resolved; they are printed as the run begins. `config` is the agent's configuration as it
-        was resolved; None where nothing was."""
+    def __init__(self, trainee: Trainee, session: Session, lines: Sequence[str] = (), config: Any = None) -> None:
+        """`lines` say what was resolved; they are printed as the run begins. `config` is the agent's configuration as
+        it was resolved; None where nothing was."""
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.checkpoints = Checkpoints(session.folder.checkpoints)

@@ -1,1 +1,2 @@
-"""Learners that meet their tasks in whole episodes, and how episodes are collected for them."""
+"""What trains: hierarchies step by step, and algorithms that learn in rounds of whole episodes; and how they
+collect."""

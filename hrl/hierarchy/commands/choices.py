@@ -19,8 +19,8 @@ Ends = Callable[[Tensor, Tensor], Tensor]
 
 
 class Latent:
-    """A vector in [-1, 1]^n without a meaning of its own. The level below learns on the task's reward, or on `reward`.
-    """
+    """A vector in [-1, 1]^n without a meaning of its own. The level below learns on the task's reward, or on
+    `reward`."""
 
     ends_early = False
 

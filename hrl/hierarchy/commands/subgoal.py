@@ -128,8 +128,8 @@ class Subgoal:
 
 
 class GridSubgoal(Subgoal):
-    """A subgoal that is set as one of K cells: `cells` along each dimension of the goal space's bounds, at their centres.
-    """
+    """A subgoal that is set as one of K cells: `cells` along each dimension of the goal space's bounds, at their
+    centres."""
 
     def __init__(
         self, goals: GoalSpace, cells: int, reward: Reward, scale: float = 1.0, ends_early: bool = False

@@ -1,1 +1,2 @@
-"""What rewrites a level's batches before it learns from them: pure functions (transitions, generator) -> transitions."""
+"""What rewrites a level's batches before it learns from them: pure functions (transitions, generator) ->
+transitions."""

@@ -10,8 +10,8 @@ from hrl.memory.transitions import Transitions
 
 @dataclass
 class NStep:
-    """Σ_{i<n} γ^{k_1 + … + k_i} R_i of n decisions that follow each other, fewer where the episode ends; what comes then
-    is what came of the last of them. As they were taken, by whatever policy then."""
+    """Σ_{i<n} γ^{k_1 + … + k_i} R_i of n decisions that follow each other, fewer where the episode ends; what comes
+    then is what came of the last of them. As they were taken, by whatever policy then."""
 
     replay: Replay
     steps: int

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from hrl.networks.functional import call
 from hrl.learners.adam import FlatAdam
 from hrl.learners.policy_gradient import Credit, Trajectories, option_advantages, score
 from hrl.nested.adaptation import Adaptation, Params
@@ -16,6 +15,7 @@ from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.reward import OptionReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
+from hrl.networks.functional import call
 from hrl.networks.layers import mlp
 from hrl.policies import gather_actions
 from hrl.report.episodes import Finished, finished

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from hrl.hierarchy.commands import Subgoal
+from hrl.hierarchy.level import Level
 from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
-from hrl.hierarchy.level import Level
-from hrl.networks.layers import mlp
 from hrl.memory.ring import Replay, Rows
+from hrl.networks.layers import mlp
 from hrl.state import gather, restore
 from hrl.types import UserError
 

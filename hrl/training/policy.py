@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH, ActiveCommand
 from hrl.hierarchy.hierarchy import Hierarchy, Memory
-from hrl.types import BatchedEnv, Observation, Step
 from hrl.hierarchy.warm_start import recall
+from hrl.types import BatchedEnv, Observation, Step
 
 PredictState = tuple[np.ndarray, ...]
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 
 from hrl.hierarchy.hierarchy import RANK_SEED, Hierarchy
-from hrl.state import under
 from hrl.report.episodes import EpisodeCounter, Finished
 from hrl.report.tracking import Tracking
 from hrl.run.checkpoint import Checkpoint
-from hrl.run.policy import HierarchyPolicy
 from hrl.run.session import Session
+from hrl.state import under
 from hrl.stopping import GRACE, Interrupted
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import BatchedEnv, Observation, UserError
 
 

@@ -1,0 +1,1 @@
+"""What algorithms share, and what is particular to one but too long for its file."""

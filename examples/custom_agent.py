@@ -1,0 +1,35 @@
+"""An agent of your own: HIRO with another intrinsic reward, and SAC below TD3.
+
+    python train.py examples.custom_agent:Mine --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
+
+Every option of HIRO is there too: `python train.py examples.custom_agent:Mine --help`.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hrl.agents.hiro import HIROConfig, Low, Middle
+from hrl.hierarchy.commands.subgoal import Reward
+from hrl.hierarchy.goals import GoalSpace
+
+
+@dataclass
+class Mine(HIROConfig):
+    """HIRO whose low level learns with SAC, and is paid for the cosine of its way to the subgoal too."""
+
+    low: Low = field(default_factory=lambda: Low.of(learner="sac", tau=0.01, train_freq=2, learning_rate=1e-3))
+    cosine: float = 0.2
+    """Weight of the cosine."""
+
+    def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:
+        """-1 until the subgoal is reached, plus how straight the step went towards it."""
+
+        def reward(state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+            here, there = goals.project(state), goals.project(next_state)
+            reached = goals.distance(there, target) <= goals.threshold
+            straight = torch.cosine_similarity(there - here, target - here, dim=-1)
+            return reached.float() - 1 + self.cosine * torch.where(reached, 0.0, straight - 1)
+
+        return reward

@@ -1,0 +1,19 @@
+"""A DQN that chooses among a grid's cells, over a TD3 that goes there.
+
+python train.py examples.dqn_over_td3:DQNOverTD3 --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
+"""
+
+from dataclasses import dataclass, field
+
+from hrl.agents.hiro import High, HIROConfig
+from hrl.hierarchy.goals import GoalConfig
+
+
+@dataclass
+class DQNOverTD3(HIROConfig):
+    """A controller of numbered subgoals: 5 x 5 displacements of at most 1."""
+
+    goal: GoalConfig = field(default_factory=lambda: GoalConfig(cells=5, low=(-1.0,), high=(1.0,), threshold=0.5))
+    high: High = field(
+        default_factory=lambda: High.of(learner="dqn", period=20, random_actions=(0.05, 0.5), exploration_fraction=0.0)
+    )
