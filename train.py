@@ -37,7 +37,7 @@ PRESET = "Hyperparameters: auto (by environment), none, debug (seconds), an entr
 TRUST = "Import the modules that run folders named here (--low.load) name themselves: they run code."
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
-"""Exceptions that are told in one sentence."""
+"""Exceptions that are printed as one sentence."""
 SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/run/sweep.py)."
 
 
@@ -58,7 +58,7 @@ class Resume:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; the exit code. What the user can mend is told in one sentence, with code 2."""
+    """Entry point; the exit code. What the user can mend is printed as one sentence, with code 2."""
     return run_cli(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
 
 
@@ -343,7 +343,7 @@ def make_session(
         for line in lines:
             print_line(line)
         if run_config.eval_env:
-            make(1, iter([0])).close()  # what is wrong with it is told before anything is trained
+            make(1, iter([0])).close()  # a fault in it is found before anything is trained
         if resume is None:
             folder.make()
             if held is not None:

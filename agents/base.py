@@ -124,7 +124,7 @@ class RoundsConfig(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
 
     @abstractmethod
     def learner(self, spec: Spec, session: Session) -> Any:

@@ -67,7 +67,7 @@ class FAMPConfig(AdaptingConfig):
         )
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         super().check()
         if self.options < 1 or min(self.hidden, default=1) < 1 or not self.prior > 0:
             raise UserError(

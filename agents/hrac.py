@@ -2,7 +2,7 @@
 
 HIRO, whose high level proposes subgoals that can be reached before the next one. What was reached within k steps of
 what is kept as a matrix over the cells of a grid; an adjacency network ψ learns distances from it; and the high
-level's actor also lessens
+level's actor also minimises
 
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2),
 

@@ -80,7 +80,7 @@ class LIRPGConfig(RoundsConfig):
         return self.episodes, "--episodes"
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         self.require(("episodes", "std", "lr", "value_lr", "reward_lr"), lambda x: x > 0, "must be positive, not")
         weights = ("lifetime", "value_updates", "reward_updates", "weight", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")

@@ -45,7 +45,7 @@ class MAMLConfig(AdaptingConfig):
         return Adaptation(policy, adapts, self.inner_lr, self.first_order, self.correction)
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         super().check()
         if not self.std > 0 or min(self.hidden, default=1) < 1 or min(self.options, self.subgoals) < 0:
             raise UserError(

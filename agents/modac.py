@@ -90,7 +90,7 @@ class MODACConfig(RoundsConfig):
         )
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         positive = (
             "tasks",
             "episodes",

@@ -49,7 +49,7 @@ class SB3Config:
         return {}
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         for name in ("learning_rate", "batch_size", "buffer_size", "n_steps", "tau"):
             if not getattr(self, name, 1) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")

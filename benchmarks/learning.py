@@ -40,6 +40,8 @@ class Options:
 
     cases: tuple[str, ...] = ("hiro", "sb3", "flat", "published", "pendulum", "processes")
     """Groups of rows to run."""
+    only: tuple[str, ...] = ()
+    """Environments of those groups; all if none is given."""
     jobs: int = 2
     """Runs at a time, each on one thread."""
     seeds: int = 0
@@ -53,7 +55,8 @@ def main() -> None:
     options = tyro.cli(Options)
     file = RESULTS / "learning.json"
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
-    wanted = [(c, s) for c in CASES if c.group in options.cases for s in range(options.seeds or c.seeds)]
+    chosen = [c for c in CASES if c.group in options.cases and (not options.only or c.env in options.only)]
+    wanted = [(c, s) for c in chosen for s in range(options.seeds or c.seeds)]
     if options.again:
         results = [r for r in results if not any(_matches(r, c, s) for c, s in wanted)]
         for case, seed in wanted:

@@ -96,8 +96,8 @@ class Bridge:
         self._check(final, rewards)
         if following is not final:
             self._check(following)
-        success, told = self._success(info, done), self._told(info)
-        return Step(following, final, rewards, ended & active, cut & active, active, success, count, told)
+        success, remembered = self._success(info, done), self._remembered(info)
+        return Step(following, final, rewards, ended & active, cut & active, active, success, count, remembered)
 
     def cut(self, step: Step, where: Tensor) -> Step:
         """The step with the episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
@@ -276,7 +276,7 @@ class Bridge:
                     ) from error
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
-    def _told(self, info: dict[str, Any]) -> Tensor:
+    def _remembered(self, info: dict[str, Any]) -> Tensor:
         """[N, K] the info that hindsight is to remember; where an episode ended it is the final info's."""
         parts = []
         for key in self.spec.info:
@@ -311,7 +311,7 @@ class Bridge:
         given = {"an observation": obs.state, "a goal": obs.goal}
         if reward is not None:
             given["a reward"] = reward.unsqueeze(-1)
-        if self.tensors and self.device.type == "cuda":  # told by `verify`, so that nothing waits here
+        if self.tensors and self.device.type == "cuda":  # `verify` raises for it, so that nothing waits here
             self._fault |= ~torch.isfinite(torch.stack([values.sum() for values in given.values()])).all()
             return
         for name, values in given.items():

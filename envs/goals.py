@@ -98,10 +98,10 @@ class GoalReward:
         """Why rewards cannot be computed again, if they cannot."""
         self.range: tuple[float, float] | None = None
         self.ends, self.hit = False, float("nan")
-        told = self._stacked(seen.infos)
-        self.batched = self._takes_batches(seen, told)
+        given_info = self._stacked(seen.infos)
+        self.batched = self._takes_batches(seen, given_info)
         try:
-            self._explore(seen, told)
+            self._explore(seen, given_info)
         except Exception as error:
             self.fault = self._why(seen, error)
 
@@ -110,7 +110,7 @@ class GoalReward:
         columns = [np.stack([np.ravel(np.asarray(i[key], dtype=np.float64)) for i in infos]) for key in self.sizes]
         return np.concatenate(columns, -1) if columns else np.zeros((len(infos), 0))
 
-    def _explore(self, seen: Probe, told: np.ndarray) -> None:
+    def _explore(self, seen: Probe, given_info: np.ndarray) -> None:
         """Find which rewards there are, which one a reached goal pays, and whether reaching it ends the episode."""
         goal = seen.achieved[:1]
         scales = np.logspace(-3, 2, 24)[:, None, None]
@@ -118,15 +118,15 @@ class GoalReward:
         low, high = (np.ravel(bound) for bound in _bounds(self.spaces[1]))
         wanted = np.clip(seen.achieved + scales * noise, low, high)
         there = np.broadcast_to(seen.achieved, noise.shape)
-        info = np.broadcast_to(told, (24, *told.shape))
-        rewards = self._rewards(*(x.reshape(24 * len(told), x.shape[-1]) for x in (there, wanted, info)))
-        self.hit = float(self._rewards(goal, goal, told[:1])[0])
+        info = np.broadcast_to(given_info, (24, *given_info.shape))
+        rewards = self._rewards(*(x.reshape(24 * len(given_info), x.shape[-1]) for x in (there, wanted, info)))
+        self.hit = float(self._rewards(goal, goal, given_info[:1])[0])
         values = {self.hit, *np.unique(rewards).tolist()}
         self.range = (min(values), max(values)) if len(values) <= 2 else None
         terminates = getattr(self.env, "compute_terminated", None)
         if self.range is not None and terminates is not None:
             reached = [shaped(goal[0], space) for space in self.spaces]
-            self.ends = bool(np.all(terminates(*reached, self._info(told[0]))))
+            self.ends = bool(np.all(terminates(*reached, self._info(given_info[0]))))
 
     def _why(self, seen: Probe, error: Exception) -> str:
         said = f"{type(error).__name__}: {error}"
@@ -147,41 +147,41 @@ class GoalReward:
             f"the entry with --goal.info {missing}, or switch hindsight off."
         )
 
-    def _takes_batches(self, seen: Probe, told: np.ndarray) -> bool:
+    def _takes_batches(self, seen: Probe, given_info: np.ndarray) -> bool:
         """Whether `compute_reward` takes many goals at once, as hindsight wants it to; else it is called for each."""
         try:
             goals = [shaped(seen.achieved, space) for space in self.spaces]
-            rewards = self.env.compute_reward(*goals, self._info(told))
-            alone = [self._one(*row) for row in zip(seen.achieved, seen.achieved, told, strict=True)]
+            rewards = self.env.compute_reward(*goals, self._info(given_info))
+            alone = [self._one(*row) for row in zip(seen.achieved, seen.achieved, given_info, strict=True)]
             return np.shape(rewards) == (len(seen.achieved),) and bool(np.allclose(rewards, alone))
         except Exception:
             return False
 
-    def _info(self, told: np.ndarray) -> dict[str, Any]:
+    def _info(self, given_info: np.ndarray) -> dict[str, Any]:
         """The named entries [..., K] as an info."""
         ends = np.cumsum(list(self.sizes.values()))
-        parts = {key: told[..., end - self.sizes[key] : end] for key, end in zip(self.sizes, ends, strict=True)}
+        parts = {key: given_info[..., end - self.sizes[key] : end] for key, end in zip(self.sizes, ends, strict=True)}
         return {
             key: x.reshape((*x.shape[:-1], *self.forms[key].shape)).astype(self.forms[key].dtype)
             for key, x in parts.items()
         }
 
-    def _one(self, achieved: np.ndarray, desired: np.ndarray, told: np.ndarray) -> float:
+    def _one(self, achieved: np.ndarray, desired: np.ndarray, given_info: np.ndarray) -> float:
         pair = (shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
-        return float(np.asarray(self.env.compute_reward(*pair, self._info(told))).item())
+        return float(np.asarray(self.env.compute_reward(*pair, self._info(given_info))).item())
 
-    def _rewards(self, achieved: np.ndarray, desired: np.ndarray, told: np.ndarray) -> np.ndarray:
+    def _rewards(self, achieved: np.ndarray, desired: np.ndarray, given_info: np.ndarray) -> np.ndarray:
         """[B] of goals [B, G] and info [B, K]."""
         if self.batched:
             goals = (shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
-            return np.asarray(self.env.compute_reward(*goals, self._info(told)), dtype=np.float64)
-        return np.array([self._one(*row) for row in zip(achieved, desired, told, strict=True)])
+            return np.asarray(self.env.compute_reward(*goals, self._info(given_info)), dtype=np.float64)
+        return np.array([self._one(*row) for row in zip(achieved, desired, given_info, strict=True)])
 
     def __call__(self, achieved: Tensor, desired: Tensor, info: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(achieved, desired [..., G], info [..., K]) -> (reward [...] float32, ends the episode [...])."""
-        told = achieved.new_zeros(*achieved.shape[:-1], 0) if info is None else info
+        given_info = achieved.new_zeros(*achieved.shape[:-1], 0) if info is None else info
         count = achieved[..., 0].numel()
-        flat = [x.reshape(count, x.shape[-1]).double().cpu().numpy() for x in (achieved, desired, told)]
+        flat = [x.reshape(count, x.shape[-1]).double().cpu().numpy() for x in (achieved, desired, given_info)]
         try:
             with self.region():
                 rewards = self._rewards(*flat)

@@ -84,7 +84,7 @@ class EnvConfig:
     """Observe the last so many images, as channels of one; for environments that give images alone."""
     recall: tuple[int, ...] = ()
     """Observe too where the agent was so many steps ago: a memory, where a task hides what was done. These places are
-    appended to the observation; a level that is blind to its place is to be blind to them too."""
+    appended to the observation; mask them where a level must not see its place."""
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ class EnvConfig:
 
 
 def _check(config: EnvConfig) -> None:
-    """Raise EnvError where the id is unknown or a value cannot be meant."""
+    """Raise EnvError where the id is unknown or a value is invalid."""
     find_id(config.env)
     if config.num_envs < 1:
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")

@@ -1,4 +1,4 @@
-"""Observing where one was: what a task hides can often be told from the way one came."""
+"""Observing where one was: what a task hides often shows in the way one came."""
 
 from collections.abc import Sequence
 from copy import deepcopy

@@ -11,7 +11,7 @@ C = TypeVar("C", bound=Any)
 
 @dataclass
 class Variant:
-    """The base of dataclasses that stand for one another, told apart by their `kind`.
+    """The base of dataclasses that stand for one another, each with a `kind` of its own.
 
     On the command line and in presets the options of a variant stand beside the choice:
     `--low.learner sac --low.tau .01`. A class that sets `kind` is found by it in every configuration of its family.

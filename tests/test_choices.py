@@ -1,11 +1,13 @@
 """Numbered actions: learners, masks, prioritised replay, several steps, and images."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from conftest import everything, roll, setting, small_hiro
 from gymnasium import spaces
 from hrl_scripts import train
+from stable_baselines3.common.evaluation import evaluate_policy
 from tasks import LENGTHS, Masked
 
 from hrl.agents.flat import FlatConfig, FlatDiscreteSAC, FlatDQN, FlatPPO
@@ -17,6 +19,7 @@ from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Rows
 from hrl.networks.distributions import Categoricals
 from hrl.spaces import Choices
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import UserError
 from hrl.variants import flat
 
@@ -194,3 +197,13 @@ def test_a_replay_of_images_that_does_not_fit_is_refused(tmp_path, capsys):
     words = ["dqn", "--env", "tasks:Picture-v0", "--log-dir", str(tmp_path), "--buffer-size", "100000000000"]
     assert train.main(words) == 2
     assert "does not fit into memory: it takes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])
+def test_stable_baselines3_evaluates_policies_of_numbered_actions(config):
+    bridge = make_env(EnvConfig("CartPole-v1", num_envs=1))
+    policy = HierarchyPolicy(config.of(hidden=(8,)).make(setting(bridge)), bridge)
+    mean, _ = evaluate_policy(policy, gym.make("CartPole-v1"), n_eval_episodes=3)  # type: ignore[arg-type]
+    assert 5 < float(mean) < 200
+    action, _ = policy.predict(np.zeros(4, np.float32))
+    assert action.shape == () and bridge.spec.action_space.contains(action[()])

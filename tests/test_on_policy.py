@@ -159,3 +159,33 @@ def test_what_needs_a_replay_is_refused(options, sentence):
     config.low = flat(config.low, PPO_OPTIONS | options)
     with pytest.raises(UserError, match=sentence):
         config.check()
+
+
+def test_observations_are_normalised_by_what_training_saw():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=3))
+    config = small_hiro()
+    config.low = flat(config.low, {"normalize_observations": True, "masked_entries": (1,)})
+    agent = config.make(setting(env))
+    roll(agent, env, 50)
+    low, high = agent.levels
+    assert high.normaliser is None and low.normaliser is not None
+    seen = everything(agent, 0).next_state
+    torch.testing.assert_close(low.normaliser.mean, seen.mean(0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(low.normaliser.variance, seen.var(0, correction=0), rtol=1e-2, atol=1e-3)
+    target = torch.zeros(len(seen), 2)
+    shown = low.inputs(seen, target)
+    assert float(shown[:, 0].mean()) == pytest.approx(0, abs=1e-3) and (shown[:, 1] == 0).all()
+    raw = high.inputs(seen, torch.zeros(len(seen), 0))
+    assert torch.equal(raw[:, :2], seen)
+    before = {name: x.clone() for name, x in agent.network_tensors().items()}
+    agent.decide(env.reset(5), agent.initial_state(3), "greedy")
+    assert "low.normaliser.mean" in before
+    assert all(torch.equal(x, before[name]) for name, x in agent.network_tensors().items())
+
+
+def test_a_normalised_run_resumes_exactly(tmp_path):
+    line = ["--normalize-observations", "True", "--n-steps", "60"]
+    whole = trained(tmp_path / "whole", *line, algorithm="ppo")
+    part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm="ppo")
+    assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
+    assert same_state(whole, part)

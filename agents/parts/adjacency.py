@@ -57,7 +57,7 @@ class AdjacencyConfig:
     """η, what the constraint weighs beside the value in the actor's loss (published: 20)."""
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         for name in ("cell", "limit", "embedding", "lr", "near", "every", "updates", "batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"adjacency.{name} must be positive, not {getattr(self, name)}.")

@@ -118,7 +118,7 @@ class Discovery:
         learned = self._learn(before, c.entropy * max(1 - 2 * progress, 0.0)) if self.learns else None
         after = self.lived = self._met(env)
         self.age += 1
-        self.metrics = self._told(after)
+        self.metrics = self._metrics_of(after)
         if learned is not None:
             self.metrics |= self._teach(*learned, before, after)
         if self.age == c.lifetime:
@@ -132,7 +132,7 @@ class Discovery:
         self.adaptation.shared = self.options | self.eta["end"]
         return inner, state, credit
 
-    def _told(self, lived: Lived) -> dict[str, float]:
+    def _metrics_of(self, lived: Lived) -> dict[str, float]:
         steps, choices = lived.data.keep.sum(), (lived.data.memory[1] * lived.data.keep).sum()
         return {
             f"discovery/return_after_{self.age}": float(lived.data.returns().mean()),

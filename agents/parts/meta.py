@@ -57,10 +57,10 @@ class MetaSettings:
     """Weight of the actions' entropy in the outer loss at first; it falls to 0 on a line over the first half of the
     run."""
     clip: float = 10.0
-    """Longest outer gradient for Adam; longer ones are cut, and such that cannot be meant skipped."""
+    """Longest outer gradient for Adam; longer ones are cut, and such that is invalid skipped."""
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         positive = (
             "tasks",
             "episodes",

@@ -23,6 +23,8 @@ class LevelConfig:
     """Tasks that the actor keeps apart, by biases of their own; with --…init-from, each run learns the next."""
     masked_entries: tuple[int, ...] = ()
     """State entries that the level's networks are not shown; they see 0 there."""
+    normalize_observations: bool = False
+    """Give the observation's entries mean 0 and deviation 1, as seen so far in training."""
     schedule: Schedule = "constant"
     """How the learning rate falls while the level learns."""
     warmup: int = 0

@@ -149,6 +149,8 @@ class Hierarchy:
         ended = self._ended(self.memory, outcome)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
+            if level.normaliser is not None:
+                level.normaliser.update(outcome.state, outcome.active)
             if "reward" in level.memory.fields:
                 paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 level.segment.pay(paid, level.config.gamma, outcome.active)
@@ -287,7 +289,7 @@ class Hierarchy:
 
     def network_tensors(self) -> dict[str, Tensor]:
         """The networks alone, enough to act."""
-        return gather({f"{level.name}.net": level.learner for level in self.levels})
+        return gather(self._networks())
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave. Raises RuntimeError, ValueError or KeyError where it does not fit."""
@@ -297,4 +299,7 @@ class Hierarchy:
 
     def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the networks alone, to act. Raises RuntimeError where their sizes are others."""
-        restore({f"{level.name}.net": level.learner for level in self.levels}, tensors)
+        restore(self._networks(), tensors)
+
+    def _networks(self) -> dict[str, Stateful]:
+        return {f"{level.name}.{name}": part for level in self.levels for name, part in level.networks().items()}

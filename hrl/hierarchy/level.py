@@ -23,6 +23,7 @@ from hrl.memory.rollout import RolloutMemory
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.metrics import Means
 from hrl.networks.encoders import PixelEncoder
+from hrl.networks.normaliser import RunningNorm
 from hrl.spaces import Space, action_width
 from hrl.state import Stateful
 from hrl.types import UserError
@@ -97,6 +98,7 @@ class Level:
         self.relabels, self.models = list(relabels), list(models)
         self.gamma = torch.tensor(config.gamma, device=device)
         self.sight = self._sight(spec.state_dim, device)
+        self.normaliser = RunningNorm(spec.state_dim, spec.pixels).to(device) if config.normalize_observations else None
         self.continuous = isinstance(actions, spaces.Box)
         tunes = {knob for one in tuned for knob in one.tunes}
         n_step = getattr(config.learner, "n_step", 1)
@@ -147,7 +149,10 @@ class Level:
     def inputs(self, state: Tensor, target: Tensor) -> Tensor:
         """The networks' inputs [..., I]."""
         shown = state * self.sight if self.config.masked_entries else state
-        return torch.cat([shown, self.command.encode(state, target, shown)], -1)
+        encoded = self.command.encode(state, target, shown)
+        if self.normaliser is not None:
+            shown = self.normaliser(state) * self.sight
+        return torch.cat([shown, encoded], -1)
 
     def decide(self, state: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The deterministic decision [..., A], within the bounds of a Box."""
@@ -273,9 +278,14 @@ class Level:
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
+    def networks(self) -> dict[str, Stateful]:
+        """Everything that deciding depends on, by name."""
+        normaliser = {} if self.normaliser is None else {"normaliser": self.normaliser}
+        return {"net": self.learner, **normaliser}
+
     def parts(self) -> dict[str, Stateful]:
         """Everything that the level's next decisions and updates depend on, by name."""
-        parts: dict[str, Any] = {"net": self.learner, "memory": self.memory, "timescale": self.timescale}
+        parts: dict[str, Any] = {**self.networks(), "memory": self.memory, "timescale": self.timescale}
         parts |= {"exploration": self.exploration, **self.learner.optimisers()}
         parts |= {f"tuner{number}": tuner for number, tuner in enumerate(self.tuners)}
         return parts | {f"model{number}": model for number, model in enumerate(self.models)}

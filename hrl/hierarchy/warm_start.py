@@ -65,6 +65,13 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
             f"The {level.name} level of the run in {run} does not see what it would see here: its state entries "
             f"{_unseen(earlier)} are hidden from it; give --….masked-entries the same."
         )
+    if (level.normaliser is None) != (earlier.normaliser is None):
+        raise UserError(
+            f"The {level.name} level of the run in {run} normalises its observations otherwise: give "
+            "--….normalize-observations the same."
+        )
+    if level.normaliser is not None and earlier.normaliser is not None:
+        level.normaliser.load_state_dict(earlier.normaliser.state_dict())
     new = level.config.tasks > 1 and not level.config.frozen
     task = earlier.learner.task + new
     if task >= level.config.tasks:

@@ -40,7 +40,7 @@ class ProtectConfig:
     """Updates on the earlier run's replay after its actor was pruned (packnet)."""
 
     def check(self, prefix: str, tasks: int) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         if not self.strength > 0 or self.samples < 1 or self.updates < 0:
             raise UserError(
                 f"{prefix}protect.strength and .samples must be positive and .updates not negative, "

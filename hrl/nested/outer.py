@@ -15,7 +15,7 @@ from hrl.nested.trees import Tree, cosine, dot, leaves, norm, tree_map
 
 @dataclass
 class Guard:
-    """Lets no outer gradient through that cannot be meant, and counts.
+    """Lets no outer gradient through that is invalid, and counts.
 
     One longer than `limit` is cut to that length; one that is not finite, or `explosion` times longer than the limit,
     is skipped, and the inner optimisation goes back to where it was.
@@ -83,8 +83,8 @@ class FiniteDifference:
         sides = [tree_map(lambda x, d, s=s: x + s * self.width * d, meta, way) for s in (1, -1)]
         with undisturbed(estimator):
             ahead, behind = (estimator(outer, state, side).loss for side in sides)
-        measured, told = (ahead - behind) / (2 * self.width), dot(estimate.gradient, way)
-        return (told - measured).abs() / measured.abs().clamp_min(1e-12)
+        measured, predicted = (ahead - behind) / (2 * self.width), dot(estimate.gradient, way)
+        return (predicted - measured).abs() / measured.abs().clamp_min(1e-12)
 
 
 def slope_error(loss: Callable[[Tree], Tensor], at: Tree, gradient: Tree, width: float) -> Tensor:

@@ -48,7 +48,7 @@ class IntrinsicConfig:
     """Updates from one check of the meta-gradient (finite differences, twice the horizon) to the next; 0 for none."""
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         positive = self.lr > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
         if not (positive and 0 < self.gamma < 1):
             raise UserError(

@@ -43,7 +43,7 @@ class TuneConfig:
     """Updates from one check of the meta-gradient (finite differences, twice the horizon) to the next; 0 for none."""
 
     def check(self) -> None:
-        """Raise UserError where a value cannot be meant."""
+        """Raise UserError where a value is invalid."""
         positive = self.lr > 0 and self.limit > 0 and self.every > 0
         if not positive or (self.gamma is not None and not 0 < self.gamma < 1):
             raise UserError(

@@ -252,12 +252,12 @@ def success_radius(spec: Spec, goal: Tensor) -> float | None:
         return None
     if spec.reward_range[0] == spec.reward_range[1]:
         return None
-    told = goal.new_zeros(1, spec.info_dim)
+    nothing = goal.new_zeros(1, spec.info_dim)
 
     def pays(distance: float) -> float:
         at = goal + torch.nn.functional.one_hot(torch.tensor(0), len(goal)) * distance
         reward: Any = spec.task_reward
-        return float(reward(at[None].to(goal), goal[None], *([told] if spec.info_dim else []))[0])
+        return float(reward(at[None].to(goal), goal[None], *([nothing] if spec.info_dim else []))[0])
 
     low, high = 0.0, 100.0
     try:

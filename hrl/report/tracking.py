@@ -30,7 +30,7 @@ class Tracking:
         self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._lasted: Counter[str] = Counter()
         self.warnings = [sentence for level in levels if (sentence := learns_nothing(level, total_steps))]
-        """Sentences that were not told yet."""
+        """Sentences that were not printed yet."""
 
     @torch.no_grad()
     def measure(self, steps: int) -> dict[str, float]:

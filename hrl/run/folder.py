@@ -64,7 +64,7 @@ class RunConfig:
         return self.log_freq or max(2_000, self.total_steps // 1000)
 
     def check(self) -> None:
-        """Raise UserError where a value can't be meant."""
+        """Raise UserError where a value is invalid."""
         for name in ("total_steps", "eval_episodes", "eval_max_steps", "log_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -34,7 +34,7 @@ class Session:
     make_env: MakeEnv
     """(how many, or None for as many as the run trains with; episode seeds for evaluation) -> environments."""
     make_single: Callable[..., gym.Env[Any, Any]]
-    """One plain Gymnasium environment, told its index."""
+    """One plain Gymnasium environment, given its index."""
     make_rendering: MakeEnv
     """The same, so that they render."""
     earlier: Callable[[Path], Hierarchy]
@@ -44,7 +44,7 @@ class Session:
     stop: StopRequest = field(default_factory=StopRequest)
     """What asks the run to stop."""
     faults: tuple[type[Exception], ...] = (UserError,)
-    """Exceptions that are told in one sentence, and leave the agent as it was."""
+    """Exceptions that are printed as one sentence, and leave the agent as it was."""
     begin: Callable[..., None] = lambda lines=(), config=None: None
     """Called once the agent is built, with lines that say what was resolved, and the resolved configuration: makes the
     run folder, writes the configuration into it, and prints the lines."""

@@ -46,7 +46,7 @@ class SweepConfig:
 
     @classmethod
     def read(cls, path: Path) -> "SweepConfig":
-        """From a YAML file. Raises UserError where it cannot be meant."""
+        """From a YAML file. Raises UserError where it is invalid."""
         try:
             values = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:

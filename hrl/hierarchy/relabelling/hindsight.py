@@ -109,20 +109,20 @@ class HindsightTask:
         # The task is asked once, since it may be the environment's own code: every step, then the old goal.
         asked = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
         wanted = torch.cat([goal.unsqueeze(1).expand_as(achieved), t.target.unsqueeze(1)], 1)
-        rewards, reaches = self.command.task_reward(asked, wanted, *self._told(rows, t))
+        rewards, reaches = self.command.task_reward(asked, wanted, *self._info_of(rows, t))
         within = i < t.length.unsqueeze(-1)
         ends = reaches[:, :-1] & within
         ended_before = ends.long().cumsum(-1) - ends.long() > 0
         paid = self.command.scale_reward(rewards[:, :-1]) * (within & ~ended_before)
         return paid, ends.any(-1), reaches[:, -1]
 
-    def _told(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
+    def _info_of(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
         """What info said at each step, and at the last one again; nothing where it is not remembered."""
         if not self.info:
             return ()
-        told = self.steps.get(following.later(-1), "info")  # a row holds what came of its action
-        last = (t.length - 1).view(-1, 1, 1).expand(-1, 1, told.shape[-1])
-        return (torch.cat([told, told.gather(1, last)], 1),)
+        remembered = self.steps.get(following.later(-1), "info")  # a row holds what came of its action
+        last = (t.length - 1).view(-1, 1, 1).expand(-1, 1, remembered.shape[-1])
+        return (torch.cat([remembered, remembered.gather(1, last)], 1),)
 
 
 @dataclass

@@ -1,0 +1,45 @@
+"""Running normalisation of observations: mean 0 and deviation 1 of what was seen so far."""
+
+import torch
+from torch import Tensor, nn
+
+from hrl.execution.processes import average_over_processes
+
+CLIP = 10.0
+"""Normalised entries are clipped to this many deviations."""
+
+
+class RunningNorm(nn.Module):
+    """Mean and variance of the entries of states [..., D], by Chan's parallel formula. `update` is for training alone;
+    in evaluation they stay. Pixels, the last entries, are left as they are."""
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, state_dim: int, pixels: int = 0) -> None:
+        super().__init__()
+        self.entries = state_dim - pixels
+        self.register_buffer("mean", torch.zeros(self.entries))
+        self.register_buffer("variance", torch.ones(self.entries))
+        self.register_buffer("count", torch.full((), 1e-4))
+
+    @torch.no_grad()
+    def update(self, state: Tensor, active: Tensor) -> None:
+        """Take in states [N, D] where active [N]. With several processes, their mean moments."""
+        x, weight = state[:, : self.entries], active.to(state.dtype).unsqueeze(-1)
+        moments = torch.cat([weight.sum().view(1), (x * weight).sum(0), (x.square() * weight).sum(0)])
+        average_over_processes(moments)
+        count = moments[0].clamp_min(1e-8)
+        mean = moments[1 : self.entries + 1] / count
+        variance = (moments[self.entries + 1 :] / count - mean.square()).clamp_min(0.0)
+        total, delta = self.count + count, mean - self.mean
+        second = self.variance * self.count + variance * count + delta.square() * self.count * count / total
+        self.mean += delta * count / total
+        self.variance.copy_(second / total)
+        self.count.copy_(total)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """[..., D] normalised."""
+        vector = (state[..., : self.entries] - self.mean) / (self.variance + 1e-8).sqrt()
+        return torch.cat([vector.clamp(-CLIP, CLIP), state[..., self.entries :]], -1)
