@@ -29,8 +29,10 @@ from hrl.networks.layers import mlp
 from hrl.policies import num_actions, policy_for
 from hrl.report.episodes import Finished, finished
 from hrl.run.session import Session
+from hrl.state import gather
 from hrl.training.actor import Actor
 from hrl.training.collecting import rollout, time_limit
+from hrl.training.rounds import RoundLearner
 from hrl.types import Spec, UserError
 
 QUIET = 0.01
@@ -105,7 +107,7 @@ class LIRPGConfig(RoundsConfig):
         return Actor(learner.policy, lambda: learner.agent.params, learner.device)
 
 
-class Lifetimes:
+class Lifetimes(RoundLearner):
     """An agent that learns by policy gradient, round after round; after a lifetime a new one is born.
 
     What is learned for all lives is r_η(s, a), by which steps are credited beside the task's advantage:
@@ -116,6 +118,8 @@ class Lifetimes:
     J is the task's alone. The outer gradient is Σ_t u_t ∂A_t/∂η; A's normalisation and λ are left out of it, the size
     of u is taken out, and c holds r_η small.
     """
+
+    counted = ("steps", "life", "age")
 
     def __init__(
         self, config: LIRPGConfig, policy: Callable[[], Any], spec: Spec, device: torch.device, seed: int
@@ -217,46 +221,21 @@ class Lifetimes:
 
     # -- what a run keeps ------------------------------------------------------------------------------------
 
-    def cut(self) -> None:
+    def drop_episodes(self) -> None:
         """The episodes at hand are not kept: the running process too collects new ones."""
         self.episodes = None
 
-    def network_tensors(self) -> dict[str, Tensor]:
+    def networks(self) -> dict[str, Tensor]:
         """The agent that lives, and the reward."""
         tensors = {f"policy.{name}": x for name, x in self.agent.params.items()}
         return tensors | {f"reward.{name}": x for name, x in self.reward.state_dict().items()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that the rounds to come depend on."""
-        tensors = self.network_tensors() | {"generator": self.generator.get_state()}
-        tensors |= {f"value.{name}": x for name, x in self.value.state_dict().items()}
-        for name, optimiser in (("teacher", self.teacher), ("critic", self.critic)):
-            tensors |= {f"{name}.{key}": x for key, x in optimiser.state.items()}
+    def momenta(self) -> dict[str, Tensor]:
+        """The value, and every optimiser's moments."""
         memory: Any = self.agent.memory
-        tensors |= {f"memory.{part}.{name}": x for part in ("mean", "square") for name, x in memory[part].items()}
-        return tensors | {"memory.count": memory["count"]}
-
-    def load_networks(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what is learned. Raises UserError where the sizes are others."""
-        try:
-            for name, x in self.network_tensors().items():
-                x.copy_(tensors[name])
-        except (KeyError, RuntimeError) as error:
-            raise UserError("The checkpoint does not fit its configuration or environment.") from error
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
-        self.load_networks(tensors)
-        with torch.no_grad():
-            for name, x in self.tensors().items():
-                if name != "generator":
-                    x.copy_(tensors[name])
-        self.generator.set_state(tensors["generator"].cpu())
-
-    def counters(self) -> dict[str, Any]:
-        """Host numbers."""
-        return {"steps": self.steps, "life": self.life, "age": self.age}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take over what `counters` gave."""
-        self.steps, self.life, self.age = counters["steps"], counters["life"], counters["age"]
+        tensors = {f"memory.{part}.{name}": x for part in ("mean", "square") for name, x in memory[part].items()}
+        return (
+            gather({"value": self.value, "teacher": self.teacher, "critic": self.critic})
+            | tensors
+            | {"memory.count": memory["count"]}
+        )

@@ -261,7 +261,7 @@ class SB3Trainee:
         values = self.model.logger.name_to_value.items()
         return {f"policy/{n.removeprefix('train/')}": float(v) for n, v in values if n.startswith("train/")}
 
-    def cut(self) -> None:
+    def truncate_episodes(self) -> None:
         """Nothing: its episodes go on."""
 
     def networks(self) -> dict[str, Tensor]:

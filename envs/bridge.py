@@ -35,7 +35,7 @@ class Bridge:
         self.env, self.spec, self.device, self.seeds = env, spec, device, seeds
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-        self.steady = self.mode != AutoresetMode.NEXT_STEP
+        self.resets_within_step = self.mode != AutoresetMode.NEXT_STEP
         self.goal_env = is_goal_space(env.single_observation_space)
         self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
@@ -48,7 +48,7 @@ class Bridge:
 
     @property
     def restarts(self) -> bool:
-        """Whether single environments can begin a new episode at any time (`cut`)."""
+        """Whether single environments can begin a new episode at any time (`truncate`)."""
         return self.mode == AutoresetMode.DISABLED
 
     def reset(self, seed: int) -> Observation:
@@ -91,7 +91,7 @@ class Bridge:
             self._resetting = done
         elif bool(done.any()):
             following = self._restart(done)
-        count = self.num_envs if self.steady else int(active.sum())
+        count = self.num_envs if self.resets_within_step else int(active.sum())
         self.steps += count
         self._check(final, rewards)
         if following is not final:
@@ -99,7 +99,7 @@ class Bridge:
         success, remembered = self._success(info, done), self._remembered(info)
         return Step(following, final, rewards, ended & active, cut & active, active, success, count, remembered)
 
-    def cut(self, step: Step, where: Tensor) -> Step:
+    def truncate(self, step: Step, where: Tensor) -> Step:
         """The step with the episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
         obs = self._merge(step.obs, self._restart(where), where) if self.restarts else step.obs
         return step._replace(obs=obs, truncated=step.truncated | where)

@@ -144,7 +144,7 @@ class BatchedEnv(Protocol):
     @property
     def num_envs(self) -> int: ...
     @property
-    def steady(self) -> bool:
+    def resets_within_step(self) -> bool:
         """Whether every step of every environment is a transition: none is spent on a reset."""
 
     def reset(self, seed: int) -> Observation: ...
@@ -156,7 +156,7 @@ class BatchedEnv(Protocol):
     def restarts(self) -> bool:
         """Whether single environments can begin a new episode at any time."""
 
-    def cut(self, step: Any, where: Tensor) -> Any:
+    def truncate(self, step: Any, where: Tensor) -> Any:
         """The step with episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
 
     def send(self, actions: Tensor) -> None:

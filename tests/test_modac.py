@@ -144,7 +144,7 @@ def test_a_reward_follows_what_is_wanted_of_it():
 
 
 def copied(learner):
-    return {name: x.clone() for name, x in learner.network_tensors().items()}
+    return {name: x.clone() for name, x in learner.networks().items()}
 
 
 def moved(learner, env) -> set[str]:

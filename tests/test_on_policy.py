@@ -13,6 +13,7 @@ from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.learning import FromRollout
 from hrl.learners import PPO, Build, PPOConfig
 from hrl.memory.rollout import RolloutMemory, advantages
+from hrl.networks.normaliser import RewardScale
 from hrl.spaces import unit_box
 from hrl.types import UserError
 from hrl.variants import flat
@@ -184,8 +185,19 @@ def test_observations_are_normalised_by_what_training_saw():
 
 
 def test_a_normalised_run_resumes_exactly(tmp_path):
-    line = ["--normalize-observations", "True", "--n-steps", "60"]
+    line = ["--normalize-observations", "True", "--normalize-reward", "True", "--n-steps", "60"]
     whole = trained(tmp_path / "whole", *line, algorithm="ppo")
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm="ppo")
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
     assert same_state(whole, part)
+
+
+def test_rewards_are_divided_by_the_deviation_of_returns():
+    scale = RewardScale(2)
+    reward, there = torch.tensor([[1.0, 4.0], [2.0, 9.0], [3.0, 0.0]]), torch.ones(3, 2, dtype=torch.bool)
+    there[1, 1] = False  # no decision: it counts nowhere
+    discount = torch.tensor([[0.5, 0.0], [0.5, 0.5], [0.5, 0.5]])
+    returns = torch.tensor([1.0, 2 + 0.5, 3 + 1.25, 4.0, 0.0])  # the second environment's episode ended
+    found = scale.scaled(reward, discount, there)
+    deviation = float(returns.var(correction=0).sqrt())
+    assert found[:, 0].tolist() == pytest.approx([x / deviation for x in (1, 2, 3)], rel=1e-2)

@@ -37,7 +37,7 @@ def simulated(recent: Recent, steps: int, num_envs: int, cut_every: int = 0, see
         length[done] = 0
         good = torch.where(done, torch.rand(num_envs, generator=generator) < 0.5, good)
         if cut_every and t % cut_every == 0:
-            recent.cut()
+            recent.truncate_episodes()
             counter.restart()
             length.zero_()
             good = torch.rand(num_envs, generator=generator) < 0.5
@@ -75,7 +75,7 @@ def test_rounds_are_whole_and_a_resumed_window_is_the_same():
     assert recent.scalars()["rollout/ep_rew_mean"] == 1.0 and recent.scalars()["rollout/episodes"] == 6
     one, other = Recent(CPU, limit=50), Recent(CPU, limit=50)
     simulated(one, 300, 20)
-    one.cut()
+    one.truncate_episodes()
     other.load_state_dict(json.loads(json.dumps(one.state_dict())))
     assert torch.equal(one.sums, other.sums) and one.scalars() == other.scalars()
     assert simulated(one, 100, 20, seed=1)[-1] == simulated(other, 100, 20, seed=1)[-1]

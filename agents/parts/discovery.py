@@ -20,8 +20,10 @@ from hrl.networks.layers import mlp
 from hrl.policies import gather_actions
 from hrl.report.episodes import Finished, finished
 from hrl.report.evaluation import Watch
+from hrl.state import gather
 from hrl.training.collecting import rollout_tasks, time_limit
-from hrl.types import Spec, UserError
+from hrl.training.rounds import RoundLearner
+from hrl.types import Spec
 
 
 class DiscoverySettings(Protocol):
@@ -68,7 +70,7 @@ class Lived(NamedTuple):
     """[M, T, E] 1 where the next step is the same option's."""
 
 
-class Discovery:
+class Discovery(RoundLearner):
     """Managers ω, one a task and born anew with each draw of tasks; options π_θ(a|s, o) that all tasks share; and what
     the options are for, r_η(s, o, a) and β_η(s, o). Each round, on the episodes at hand:
 
@@ -261,47 +263,19 @@ class Discovery:
 
     # -- what a run keeps ------------------------------------------------------------------------------------
 
-    def cut(self) -> None:
+    def drop_episodes(self) -> None:
         """Managers and episodes at hand are not kept: the running process too draws new tasks."""
         self.lived = None
 
-    def network_tensors(self) -> dict[str, Tensor]:
+    def networks(self) -> dict[str, Tensor]:
         """Where managers begin, options, and what these are for."""
         policy = {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
         return policy | {f"reward.{name}": x for name, x in self.eta["reward"].items()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that the rounds to come depend on."""
-        tensors = self.network_tensors() | {"generator": self.generator.get_state()}
-        tensors |= {f"value.{name}": x for name, x in self.value.state_dict().items()}
-        tensors |= {f"critic.{name}": x for name, x in self.critic.state.items()}
+    def momenta(self) -> dict[str, Tensor]:
+        """The value, and every optimiser's moments."""
+        tensors = gather({"value": self.value, "critic": self.critic})
         for name, memory in (("pace", self.pace), *self.memory.items()):
             tensors |= {f"memory.{name}.{x}.{key}": y for x in ("mean", "square") for key, y in memory[x].items()}
             tensors[f"memory.{name}.count"] = memory["count"]
         return tensors
-
-    @torch.no_grad()
-    def load_networks(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what is learned. Raises UserError where the sizes are others."""
-        try:
-            for name, x in self.network_tensors().items():
-                x.copy_(tensors[name])
-        except (KeyError, RuntimeError) as error:
-            raise UserError("The checkpoint does not fit its configuration or environment.") from error
-
-    @torch.no_grad()
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
-        self.load_networks(tensors)
-        for name, x in self.tensors().items():
-            if name != "generator":
-                x.copy_(tensors[name])
-        self.generator.set_state(tensors["generator"].cpu())
-
-    def counters(self) -> dict[str, Any]:
-        """Host numbers."""
-        return {"steps": self.steps}
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take over what `counters` gave."""
-        self.steps = counters["steps"]

@@ -1,5 +1,6 @@
 """Meta-learning on-policy: collects episodes of many tasks, adapts to each, and makes the outer step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,9 @@ from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
 from hrl.report.episodes import Finished, finished
 from hrl.report.evaluation import Watch
+from hrl.state import under
 from hrl.training.collecting import rollout_tasks, time_limit
+from hrl.training.rounds import RoundLearner
 from hrl.types import Spec, UserError
 
 
@@ -87,7 +90,7 @@ class MetaSettings:
         return Credit(self.gamma, self.lam)
 
 
-class MetaLearner:
+class MetaLearner(RoundLearner):
     """The outer level: all it learns is where adaptation begins, and what the tasks share."""
 
     def __init__(
@@ -159,50 +162,29 @@ class MetaLearner:
         met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
         return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
 
-    def cut(self) -> None:
-        """Nothing lasts from round to round that is not in a checkpoint."""
-
     # -- what a run keeps ------------------------------------------------------------------------------------
 
-    def network_tensors(self) -> dict[str, Tensor]:
+    def networks(self) -> dict[str, Tensor]:
         """Everything that is learned."""
         return {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """That, the outer optimiser, and the random state."""
-        tensors = self.network_tensors() | {"generator": self.generator.get_state()}
+    def momenta(self) -> dict[str, Tensor]:
+        """Nothing that changes in place: the outer optimiser makes its moments anew."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is learned, the outer optimiser, and how often its gradient was cut or skipped."""
+        tensors = super().state_dict()
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": torch.as_tensor(x) for name, x in state.items()}
-        return tensors
+        return tensors | {"guard": torch.tensor([self.guard.clipped, self.guard.skipped])}
 
-    def load_networks(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what is learned. Raises UserError where the sizes are others."""
-        try:
-            for name, x in (self.adaptation.initial | self.adaptation.shared).items():
-                x.copy_(tensors[f"policy.{name}"])
-        except (KeyError, RuntimeError) as error:
-            raise UserError("The checkpoint does not fit its configuration or environment.") from error
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
-        self.load_networks(tensors)
-        self.generator.set_state(tensors["generator"].cpu())
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, x in tensors.items():
-            if name.startswith("adam."):
-                _, number, entry = name.split(".")
-                state.setdefault(int(number), {})[entry] = x
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-
-    def counters(self) -> dict[str, Any]:
-        """Host numbers."""
-        return {
-            "steps": self.steps,
-            "clipped": self.guard.clipped,
-            "skipped": self.guard.skipped,
-        }
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take over what `counters` gave."""
-        self.steps = counters["steps"]
-        self.guard.clipped, self.guard.skipped = counters["clipped"], counters["skipped"]
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, x in under("adam.", state).items():
+            number, entry = name.split(".")
+            moments.setdefault(int(number), {})[entry] = x
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        self.guard.clipped, self.guard.skipped = (int(x) for x in state["guard"])

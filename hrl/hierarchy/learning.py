@@ -18,6 +18,8 @@ from hrl.memory.ring import Replay, Rows
 from hrl.memory.rollout import RolloutMemory, advantages
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.metrics import Means
+from hrl.networks.normaliser import RewardScale
+from hrl.state import Stateful
 
 AT_ONCE = 16
 """Batches that are sampled together, at most. One at a time, half the cost of a small update is in sampling."""
@@ -74,6 +76,10 @@ class FromReplay:
         else:
             self._round = setting.execution.function(self._plain_round)
 
+    def parts(self) -> dict[str, Stateful]:
+        """What the updates to come depend on, by name: nothing."""
+        return {}
+
     def learn(
         self,
         updates: int,
@@ -125,6 +131,12 @@ class FromRollout:
         assert isinstance(level.memory, RolloutMemory) and isinstance(level.learner, PPO)
         self.level, self.memory, self.learner = level, level.memory, level.learner
         self.batch_size = -(-self.learner.config.batch_size // setting.processes.size)
+        normalise = self.learner.config.normalize_reward
+        self.reward_scale = RewardScale(setting.num_envs).to(setting.device) if normalise else None
+
+    def parts(self) -> dict[str, Stateful]:
+        """What the updates to come depend on, by name."""
+        return {} if self.reward_scale is None else {"reward_scale": self.reward_scale}
 
     def learn(
         self, updates: int, progress: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool
@@ -156,6 +168,8 @@ class FromRollout:
         reward, discount, value_grid, next_grid = (
             x.view(shape) for x in (batch.reward, batch.discount, value, next_value)
         )
+        if self.reward_scale is not None:
+            reward = self.reward_scale.scaled(reward, discount, there)
         lam = self.learner.config.gae_lambda
         advantage = advantages(reward, discount, value_grid, next_grid, follows, lam).flatten()
         index = there.flatten().nonzero().squeeze(-1)

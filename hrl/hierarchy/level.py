@@ -286,6 +286,6 @@ class Level:
     def parts(self) -> dict[str, Stateful]:
         """Everything that the level's next decisions and updates depend on, by name."""
         parts: dict[str, Any] = {**self.networks(), "memory": self.memory, "timescale": self.timescale}
-        parts |= {"exploration": self.exploration, **self.learner.optimisers()}
+        parts |= {"exploration": self.exploration, **self.learner.optimisers(), **self.learning.parts()}
         parts |= {f"tuner{number}": tuner for number, tuner in enumerate(self.tuners)}
         return parts | {f"model{number}": model for number, model in enumerate(self.models)}

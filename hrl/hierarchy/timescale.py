@@ -66,8 +66,8 @@ class Coupling:
     """Learning rates of each level over those of the level below, whose schedule it shares. Default: each its own."""
 
     def tie(self, levels: Sequence[Any]) -> list[Any]:
-        """The levels' configurations with rates and schedules of all but the lowest set. Raises UserError for a ratio that
-        is not positive."""
+        """The levels' configurations, with rates and schedules of all but the lowest set. Raises UserError for a ratio
+        that is not positive."""
         if self.ratio is None:
             return list(levels)
         if not self.ratio > 0:

@@ -39,6 +39,8 @@ class PPOConfig(LearnerConfig):
     """How far π/π_old may move from 1 before its gradient ends."""
     clip_range_vf: float | None = None
     """How far a value may move before its gradient ends. Default: without a limit."""
+    normalize_reward: bool = False
+    """Divide rewards by the deviation of discounted returns, as seen so far."""
     normalize_advantage: bool = True
     """Give the advantages of a minibatch mean 0 and deviation 1."""
     ent_coef: float = 0.0

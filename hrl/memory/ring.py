@@ -67,7 +67,7 @@ class Replay:
         self._next_fields = next_fields
         self.next_width = sum(fields[f] for f in next_fields)
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
-        # Filled, not only zeroed: the system hands out memory when it is written, and one that does not fit should fail now.
+        # Filled, not only zeroed: the system hands out memory as it is written, and what does not fit should fail now.
         self.values = torch.empty(self.length * num_envs, width, device=device).fill_(0.0)
         self.bytes = torch.empty(self.length * num_envs, self.frame_size, dtype=torch.uint8, device=device).fill_(0)
         self.numbers = torch.empty(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device).fill_(0)

@@ -43,3 +43,40 @@ class RunningNorm(nn.Module):
         """[..., D] normalised."""
         vector = (state[..., : self.entries] - self.mean) / (self.variance + 1e-8).sqrt()
         return torch.cat([vector.clamp(-CLIP, CLIP), state[..., self.entries :]], -1)
+
+
+class RewardScale(nn.Module):
+    """The deviation of discounted returns, by which rewards are divided so that values are of order 1."""
+
+    returns: Tensor
+    variance: Tensor
+    mean: Tensor
+    count: Tensor
+
+    def __init__(self, num_envs: int) -> None:
+        super().__init__()
+        self.register_buffer("returns", torch.zeros(num_envs))
+        for name, value in (("mean", 0.0), ("variance", 1.0), ("count", 1e-4)):
+            self.register_buffer(name, torch.tensor(value))
+
+    @torch.no_grad()
+    def scaled(self, reward: Tensor, discount: Tensor, there: Tensor) -> Tensor:
+        """Rewards [T, N] of decisions in order, divided by the deviation so far, these included. `discount` [T, N] is
+        0 at an end, and `there` says which rows are decisions."""
+        seen = torch.empty_like(reward)
+        for t in range(len(reward)):
+            self.returns.copy_(torch.where(there[t], self.returns + reward[t], self.returns))
+            seen[t] = self.returns
+            self.returns.copy_(torch.where(there[t], self.returns * discount[t], self.returns))
+        weight = there.to(reward.dtype)
+        moments = torch.stack([weight.sum(), (seen * weight).sum(), (seen.square() * weight).sum()])
+        average_over_processes(moments)
+        count = moments[0].clamp_min(1e-8)
+        mean = moments[1] / count
+        variance = (moments[2] / count - mean.square()).clamp_min(0.0)
+        total, delta = self.count + count, mean - self.mean
+        second = self.variance * self.count + variance * count + delta.square() * self.count * count / total
+        self.mean += delta * count / total
+        self.variance.copy_(second / total)
+        self.count.copy_(total)
+        return (reward / (self.variance + 1e-8).sqrt()).clamp(-CLIP, CLIP)

@@ -129,7 +129,7 @@ class Recent:
         last_start = (self._number() + 1) * self.width - 1
         return (last_start + self.longest <= self.now) & (self._number() >= 0)
 
-    def cut(self) -> None:
+    def truncate_episodes(self) -> None:
         """All running episodes are cut. Those that began with them and have finished already do not count either."""
         self.sums.masked_fill_(~self._complete().unsqueeze(-1), 0.0)
 

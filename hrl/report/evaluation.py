@@ -189,7 +189,7 @@ class _Evaluating:
             step = env.step(actions)
             over = (counter.sums[:, 1] + 1 >= self.limit) & step.active & ~step.terminated & ~step.truncated
             if bool(over.any()):
-                step = env.cut(step, over)
+                step = env.truncate(step, over)
             memory, pairs = policy.after(memory, step)
             self._sum(pairs)
             done = step.terminated | step.truncated

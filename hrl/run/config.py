@@ -1,4 +1,4 @@
-"""Configuration dataclasses from plain values (presets, stored runs). Nothing is evaluated; unknown names are refused."""
+"""Configuration dataclasses from plain values, of presets and stored runs. Unknown names are refused."""
 
 import difflib
 import json

@@ -59,7 +59,7 @@ class Trainee(Protocol):
     def metrics(self) -> dict[str, float]:
         """Scalars since the last call, by tag. Raises for faults that a round could not tell without waiting."""
 
-    def cut(self) -> None:
+    def truncate_episodes(self) -> None:
         """End every episode, so that nothing is lost that a checkpoint does not hold."""
 
     def networks(self) -> dict[str, Tensor]:
@@ -166,8 +166,8 @@ class Trainer:
     def _save(self) -> None:
         """A checkpoint ends every episode, in the running process too: a resumed run equals one that went on."""
         self._log()
-        self.trainee.cut()
-        self.reporter.recent.cut()
+        self.trainee.truncate_episodes()
+        self.reporter.recent.truncate_episodes()
         state = self.trainee.state()
         if self.processes.first:
             self.checkpoints.save(Checkpoint(state.tensors, self._numbers(state.numbers)))

@@ -1,45 +1,69 @@
 """An algorithm that learns in rounds of whole episodes, side by side (MAML, FAMP, LIRPG, MODAC), in training."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from hrl.report.episodes import Finished
 from hrl.report.evaluation import Policy
 from hrl.run.checkpoint import Checkpoint
 from hrl.run.session import Session
-from hrl.types import BatchedEnv
+from hrl.types import BatchedEnv, UserError
 
 
-class RoundLearner(Protocol):
-    """What learns in rounds."""
+class RoundLearner(ABC):
+    """What learns in rounds of whole episodes."""
+
+    counted: ClassVar[tuple[str, ...]] = ("steps",)
+    """Numbers of the host that the rounds to come depend on, by attribute."""
 
     steps: int
     """Environment steps so far."""
     metrics: dict[str, float]
     """Of the last round, by tag."""
+    generator: torch.Generator
 
+    @abstractmethod
     def round(self, env: Any, progress: float) -> Finished:
         """Collect episodes and learn from them; `progress` in [0, 1] is the run's."""
 
-    def cut(self) -> None:
-        """Forget what a checkpoint does not hold."""
+    @abstractmethod
+    def networks(self) -> dict[str, Tensor]:
+        """What is learned, enough to act: tensors that change in place."""
 
-    def network_tensors(self) -> dict[str, Tensor]:
-        """What is learned, enough to act."""
+    @abstractmethod
+    def momenta(self) -> dict[str, Tensor]:
+        """What else the rounds to come depend on, such as optimisers: tensors that change in place."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor, enough to go on."""
+    def drop_episodes(self) -> None:  # noqa: B027
+        """Forget the episodes at hand: the running process too collects new ones after a checkpoint."""
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that the rounds to come depend on."""
+        counters = {f"count.{name}": torch.tensor(getattr(self, name)) for name in self.counted}
+        return self.networks() | self.momenta() | counters | {"generator": self.generator.get_state()}
 
-    def counters(self) -> dict[str, Any]:
-        """Host numbers."""
+    @torch.no_grad()
+    def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what is learned. Raises UserError where the sizes are others."""
+        try:
+            for name, x in self.networks().items():
+                x.copy_(tensors[name])
+        except (KeyError, RuntimeError) as error:
+            raise UserError("The checkpoint does not fit its configuration or environment.") from error
 
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Take over what `counters` gave."""
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        self.load_networks(state)
+        for name, x in self.momenta().items():
+            x.copy_(state[name])
+        for name in self.counted:
+            setattr(self, name, int(state[f"count.{name}"]))
+        self.generator.set_state(state["generator"].cpu())
 
 
 class RoundsTrainee:
@@ -78,36 +102,33 @@ class RoundsTrainee:
     def round(self, total_steps: int) -> Sequence[Finished]:
         """Collect, and learn."""
         learner = self.learner
-        before = {name: x.clone() for name, x in learner.tensors().items()}
-        counters = learner.counters()
+        before = {name: x.clone() for name, x in learner.state_dict().items()}
         try:
             with self.session.stop.interruptible():
                 return [learner.round(self.env, learner.steps / total_steps)]
         except BaseException:
-            learner.load_tensors(before)
-            learner.load_counters(counters)
+            learner.load_state_dict(before)
             raise
 
     def metrics(self) -> dict[str, float]:
         """Of the last round."""
         return self.learner.metrics
 
-    def cut(self) -> None:
+    def truncate_episodes(self) -> None:
         """Forget what a checkpoint does not hold."""
-        self.learner.cut()
+        self.learner.drop_episodes()
 
     def networks(self) -> dict[str, Tensor]:
         """What is learned, enough to act."""
-        return self.learner.network_tensors()
+        return self.learner.networks()
 
     def state(self) -> Checkpoint:
         """Everything that the rounds to come depend on."""
-        return Checkpoint(self.learner.tensors(), {"agent": self.learner.counters()})
+        return Checkpoint(self.learner.state_dict(), {})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put the learner where the checkpoint was taken."""
-        self.learner.load_tensors(checkpoint.tensors)
-        self.learner.load_counters(checkpoint.numbers["agent"])
+        self.learner.load_state_dict(checkpoint.tensors)
 
     def close(self) -> None:
         """Close the environments."""

@@ -29,7 +29,7 @@ class HierarchyTrainee:
         self.warnings = self.tracking.warnings
         self.counter = EpisodeCounter(env.num_envs, agent.device)
         self.obs: Observation | None = None
-        if self.processes.size > 1 and not env.steady:
+        if self.processes.size > 1 and not env.resets_within_step:
             raise UserError(
                 f"{env.spec.env_id} spends a step on each reset (NEXT_STEP), so that several processes would not count "
                 "alike; use its sync or async form."
@@ -97,7 +97,7 @@ class HierarchyTrainee:
         metrics = self.agent.pop_metrics()
         return metrics | self.tracking.measure(self.agent.steps) if self.processes.first else metrics
 
-    def cut(self) -> None:
+    def truncate_episodes(self) -> None:
         """End every segment and episode as truncated where it stands."""
         if self.obs is not None:
             self.agent.truncate_episodes(self.obs)
