@@ -181,8 +181,8 @@ class HIROConfig(HierarchyConfig):
     def task(self, setting: Setting) -> Task:
         """What the environment asks of the high level."""
         c = self.high
-        # A missed subgoal that was tested costs a period of the least reward (HAC: -H).
-        penalty = self.periods()[-1] * abs(c.reward_scale) if c.testing else 0.0
+        # A missed subgoal that was tested costs as much as H decisions, of `period` least rewards each (HAC: -H).
+        penalty = c.period * self.periods()[-1] * abs(c.reward_scale) if c.testing else 0.0
         return Task.of(setting.spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device, penalty)
 
     def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:

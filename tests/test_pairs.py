@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hrl_scripts import train
-from runs import run_of, same_state
+from runs import ROOT, run_of, same_state
 
 HIGH = {"td3": (), "sac": (), "ppo": (), "dqn": ("--goal.cells", "3"), "discrete-sac": ("--goal.cells", "3")}
 REPLAY = ("train-freq", "8", "batch-size", "16")
@@ -76,3 +76,18 @@ def test_a_learners_help_shows_its_own_options(capsys):
         train.main(["hiro", "--low.learner", "ppo", "--help"])
     out = capsys.readouterr().out
     assert "--low.gae-lambda" in out and "--high.target-noise" in out and "--low.target-noise" not in out
+
+
+@pytest.mark.parametrize("example", ["custom_agent:Mine", "dqn_over_td3:DQNOverTD3"])
+def test_the_examples_of_agents_of_ones_own_train(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--env", "PointMaze_UMaze-v3", "--num-envs", "2", "--total-steps", "300", "--learning-starts", "100"]
+    words += ["--eval-freq", "0", "--low.hidden", "8", "--high.hidden", "8", "--progress", "False"]
+    assert train.main([f"examples.{example}", *words, "--log-dir", str(tmp_path)]) == 0
+    assert len((ROOT / "examples" / f"{example.split(':')[0]}.py").read_text().splitlines()) <= 60
+
+
+def test_the_example_of_three_levels_learns(capsys):
+    source = (ROOT / "examples" / "three_levels.py").read_text().replace("range(600)", "range(150)")
+    exec(compile(source, "three_levels.py", "exec"), {"__name__": "__main__"})
+    assert "2,400 steps" in capsys.readouterr().out
