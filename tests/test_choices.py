@@ -207,3 +207,15 @@ def test_stable_baselines3_evaluates_policies_of_numbered_actions(config):
     assert 5 < float(mean) < 200
     action, _ = policy.predict(np.zeros(4, np.float32))
     assert action.shape == () and bridge.spec.action_space.contains(action[()])
+
+
+def test_what_was_written_over_has_no_priority_any_more():
+    """Episodes of one decision, round and round a ring of 18 rows: a final row comes where a decision was."""
+    ring = PrioritisedReplay({"state": 1, "action": 1}, ("state",), (), 16, 1, CPU)
+    yes, no, row = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), torch.zeros(1, 1)
+    for number in range(60):
+        ends = yes if number % 3 else no  # lengths of one and two
+        ring.write({"state": row, "action": row}, {"state": row}, {}, yes, ends, no)
+        drawn = ring.draw(50, torch.Generator().manual_seed(number))
+        assert ring.holds(drawn).all() and not ring.is_final(drawn).any()
+        assert int((ring.priority > 0).sum()) == len({int(r) for r in ring.draw(2000, torch.Generator()).row})

@@ -13,7 +13,7 @@ from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.learning import FromRollout
 from hrl.learners import PPO, Build, PPOConfig
 from hrl.memory.rollout import RolloutMemory, advantages
-from hrl.networks.normaliser import RewardScale
+from hrl.networks.normaliser import RewardScale, RunningNorm
 from hrl.spaces import unit_box
 from hrl.types import UserError
 from hrl.variants import flat
@@ -201,3 +201,11 @@ def test_rewards_are_divided_by_the_deviation_of_returns():
     found = scale.scaled(reward, discount, there)
     deviation = float(returns.var(correction=0).sqrt())
     assert found[:, 0].tolist() == pytest.approx([x / deviation for x in (1, 2, 3)], rel=1e-2)
+
+
+def test_a_reset_is_no_observation_to_normalise_by():
+    norm = RunningNorm(2, pixels=1)
+    state = torch.tensor([[1.0, 200.0], [100.0, 0.0], [3.0, 50.0]])
+    norm.update(state, torch.tensor([True, False, True]))
+    assert float(norm.mean) == pytest.approx(2.0, abs=1e-3) and float(norm.variance) == pytest.approx(1.0, abs=1e-2)
+    torch.testing.assert_close(norm(state)[:, 1], state[:, 1])  # pixels stay

@@ -44,12 +44,13 @@ class PrioritisedReplay(Replay):
         ended: Tensor,
         terminated: Tensor,
     ) -> None:
-        """As the ring; the row that is written over has no priority any more, nor has an open or a final one."""
+        """As the ring. Rows that are written over, open or final have no priority."""
         here = self._index(self._env, self.cursor)
         super().write(row, following, counters, keep, ended, terminated)
         self.priority.index_copy_(0, here, torch.where(keep, self.largest, 0.0))
         self.priority.index_fill_(0, (here + self.num_envs) % len(self.priority), 0.0)
-        self.priority.index_fill_(0, self._index(self._env, self.cursor), 0.0)
+        for ahead in range(2):  # the open row, and its successor, which the next write replaces
+            self.priority.index_fill_(0, self._index(self._env, self.cursor + ahead), 0.0)
 
     def draw(self, batch: int, generator: torch.Generator) -> Rows:
         """`batch` transitions, in proportion to their priorities."""
