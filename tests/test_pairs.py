@@ -91,3 +91,12 @@ def test_the_example_of_three_levels_learns(capsys):
     source = (ROOT / "examples" / "three_levels.py").read_text().replace("range(600)", "range(150)")
     exec(compile(source, "three_levels.py", "exec"), {"__name__": "__main__"})
     assert "2,400 steps" in capsys.readouterr().out
+
+
+def test_a_presets_relabelling_goes_with_a_learner_that_has_no_replay(tmp_path, capsys):
+    words = ["hiro", "--env", "PointMaze_UMaze-v3", "--low.learner", "ppo", "--high.learner", "ppo"]
+    _, _, agent, _ = train.resolved("hiro", words[1:])
+    assert agent.high.hindsight is None and agent.high.hindsight_actions is None and agent.low.hindsight is None
+    assert agent.high.period == 20  # all else is the preset's
+    assert train.main([*words, "--high.hindsight-actions", "0.5", "--log-dir", str(tmp_path)]) == 2
+    assert "high.hindsight_actions and high.testing relabel a replay" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The options of a level."""
 
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,6 +79,14 @@ class LevelConfig:
         if self.learner.on_policy:
             self._check_on_policy(prefix)
         self.protect.check(prefix, self.tasks)
+
+    def fitted(self, given: Set[str]) -> Self:
+        """Without what a preset says of relabelling, where the learner has no replay; `given` options stay."""
+        if not self.learner.on_policy:
+            return self
+        needs = {"hindsight": None, "hindsight_actions": None, "correction": False, "testing": 0.0, "random_warmup": 0}
+        known = {f.name for f in fields(self)}
+        return replace(self, **{name: x for name, x in needs.items() if name in known and name not in given})
 
     def _check_on_policy(self, prefix: str) -> None:
         kind = self.learner.kind

@@ -1,11 +1,19 @@
 """Options of a command line that choose between configurations, before the others are read."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from hrl.types import UserError
 from hrl.variants import Variant
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A configuration whose other options follow the variants that were chosen."""
+
+    def fitted(self, given: Set[str]) -> Any:
+        """A copy; `given` options keep their values."""
 
 
 def choose(config: Any, arguments: Sequence[str], prefix: str = "--") -> Any:
@@ -23,7 +31,9 @@ def choose(config: Any, arguments: Sequence[str], prefix: str = "--") -> Any:
             changes[field.name] = variant
         elif is_dataclass(current) and not isinstance(current, type):
             changes[field.name] = choose(current, arguments, f"{prefix}{field.name}.")
-    return replace(config, **changes) if changes else config
+    config = replace(config, **changes) if changes else config
+    names = {a.split("=")[0].removeprefix(prefix).replace("-", "_") for a in arguments if a.startswith(prefix)}
+    return config.fitted(names) if isinstance(config, Fitted) else config
 
 
 def _refuse_others(variant: Variant, config: Any, arguments: Sequence[str], prefix: str, option: str) -> None:
