@@ -16,7 +16,7 @@ from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.warm_start import warm_start
-from hrl.nested.adaptation import Adaptation
+from hrl.nested.levels.adaptation import Adaptation
 from hrl.report.evaluation import Policy
 from hrl.run.session import Session, Which
 from hrl.run.trainer import Trainer
@@ -209,7 +209,7 @@ def require_task_family(env: BatchedEnv) -> None:
         raise UserError(
             f"This algorithm adapts to tasks, and {env.spec.env_id} is a single one as it was made. A family of tasks "
             "is stepped in batches and has sample_tasks and set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do without "
-            "--vectorization and --reward-delay (see envs/tasks.py)."
+            "--vectorization and --reward-delay (see envs/tasks/family.py)."
         )
 
 

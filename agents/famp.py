@@ -17,7 +17,7 @@ import torch
 
 from hrl.agents.base import AdaptingConfig
 from hrl.learners.policy_gradient import Credit
-from hrl.nested.adaptation import Adaptation
+from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, num_actions
 from hrl.types import Spec, UserError
 

@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from hrl.agents.base import HierarchyConfig
 from hrl.hierarchy.commands import Task
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.config import LevelConfig
-from hrl.hierarchy.goals import GoalConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel, Tuned
 from hrl.hierarchy.memories import make_memory
@@ -17,8 +17,8 @@ from hrl.hierarchy.relabelling.hindsight import HindsightTask
 from hrl.hierarchy.setting import Setting
 from hrl.learners import Choice, DiscreteSACConfig, DQNConfig, PPOConfig, SACConfig
 from hrl.memory.ring import Replay
-from hrl.nested.reward import IntrinsicConfig, learned_reward
-from hrl.nested.tuning import TuneConfig, tuned_by_name
+from hrl.nested.levels.reward import IntrinsicConfig, learned_reward
+from hrl.nested.levels.tuning import TuneConfig, tuned_by_name
 from hrl.types import UserError
 
 HINDSIGHT = 0.8

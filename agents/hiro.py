@@ -18,9 +18,9 @@ from typing import Literal, Self, TypeVar, cast
 
 from hrl.agents.base import HierarchyConfig
 from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, build_goal_space
 from hrl.hierarchy.commands.subgoal import Reward
 from hrl.hierarchy.config import LevelConfig
-from hrl.hierarchy.goals import GoalConfig, GoalSpace, build_goal_space
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Model, Relabel, Tuned
 from hrl.hierarchy.memories import make_memory
@@ -31,8 +31,8 @@ from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.timescale import Coupling
 from hrl.learners import Choice, Constraint, TD3Config
 from hrl.memory.ring import Replay
-from hrl.nested.reward import IntrinsicConfig, learned_reward
-from hrl.nested.tuning import TuneConfig, tuned_by_name
+from hrl.nested.levels.reward import IntrinsicConfig, learned_reward
+from hrl.nested.levels.tuning import TuneConfig, tuned_by_name
 from hrl.spaces import Space
 from hrl.types import Spec, UserError
 

@@ -20,8 +20,8 @@ from hrl.agents.base import RoundsConfig
 from hrl.learners.adam import FlatAdam
 from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
 from hrl.nested.inner import Descent, State, parameters
+from hrl.nested.levels.reward import IntrinsicReward
 from hrl.nested.optimisers import FunctionalAdam
-from hrl.nested.reward import IntrinsicReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks.functional import call

@@ -16,8 +16,8 @@ from torch import nn
 
 from hrl.agents.base import AdaptingConfig, require_continuous
 from hrl.hierarchy.commands import Subgoal
-from hrl.hierarchy.goals import GoalConfig, build_goal_space
-from hrl.nested.adaptation import Adaptation
+from hrl.hierarchy.commands.goals import GoalConfig, build_goal_space
+from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, Subgoals, num_actions, policy_for
 from hrl.types import BatchedEnv, Spec, UserError
 

@@ -19,7 +19,7 @@ from hrl.agents.base import RoundsConfig
 from hrl.agents.parts.discovery import Discovery
 from hrl.agents.parts.meta_policy import AdaptingPolicy
 from hrl.learners.policy_gradient import Credit
-from hrl.nested.adaptation import Adaptation
+from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, num_actions
 from hrl.run.session import Session
 from hrl.types import Spec, UserError

@@ -13,9 +13,9 @@ from torch import Tensor
 from hrl.envs.actions import ActionMap
 from hrl.envs.flatten import batched, flatten_batch, usable
 from hrl.envs.goals import is_goal_space, observation_part
-from hrl.envs.guard import MASK, SUCCESS_KEYS, EnvironmentFault
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
+from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
 
 
 class Bridge:

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.guard import EnvironmentFault
+from hrl.envs.wrappers.guard import EnvironmentFault
 
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
 

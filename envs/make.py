@@ -23,15 +23,15 @@ from gymnasium.vector import AutoresetMode
 
 from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.bridge import Bridge
-from hrl.envs.delay import DelayedReward, DelayedRewards
 from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, image_shapes, usable
 from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, observation_part, probe
-from hrl.envs.guard import MASK, EnvironmentFault, Guard
 from hrl.envs.ids import EnvError, find_id, register_robotics
 from hrl.envs.images import image_shape
-from hrl.envs.recall import Recall, Recalls
 from hrl.envs.spec import Spec
-from hrl.envs.workers import WorkerEnv
+from hrl.envs.wrappers.delay import DelayedReward, DelayedRewards
+from hrl.envs.wrappers.guard import MASK, EnvironmentFault, Guard
+from hrl.envs.wrappers.recall import Recall, Recalls
+from hrl.envs.wrappers.workers import WorkerEnv
 
 
 def _read_pairs(pairs: list[str]) -> dict[str, Any]:

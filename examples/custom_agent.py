@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hrl.agents.hiro import HIROConfig, Low, Middle
+from hrl.hierarchy.commands.goals import GoalSpace
 from hrl.hierarchy.commands.subgoal import Reward
-from hrl.hierarchy.goals import GoalSpace
 
 
 @dataclass

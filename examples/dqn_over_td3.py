@@ -6,7 +6,7 @@ python train.py examples.dqn_over_td3:DQNOverTD3 --env PointMaze_UMaze-v3 --env-
 from dataclasses import dataclass, field
 
 from hrl.agents.hiro import High, HIROConfig
-from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.commands.goals import GoalConfig
 
 
 @dataclass

@@ -3,7 +3,7 @@
     python examples/hierarchical_reward.py
 
 In ridge_penalty.py and bandit_reward.py the inner optimisation is a few lines; here it is the worker's own update of
-critic and actor, and the estimator goes through it (hrl/nested/reward.py). The same from the command line:
+critic and actor, and the estimator goes through it (hrl/nested/levels/reward.py). The same from the command line:
 
     python train.py hiro --env Pendulum-v1 --reward-delay 20 --low.reward learned
 """
@@ -13,7 +13,7 @@ import torch
 from hrl.agents import HIROConfig, Setting
 from hrl.agents.hiro import High, Low
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.commands.goals import GoalConfig
 
 torch.manual_seed(0)
 env = make_env(EnvConfig("Pendulum-v1", num_envs=8, reward_delay=20))

@@ -7,7 +7,7 @@ import torch
 
 from hrl.agents.hiro import High, HIROConfig, Low, Middle
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.setting import Setting
 
 env_config = EnvConfig("hrl/PointMaze_Medium-v0", num_envs=16)

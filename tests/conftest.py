@@ -17,8 +17,8 @@ from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.bridge import Bridge
 from hrl.hierarchy.commands import Subgoal, Task
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select
 from hrl.hierarchy.config import LevelConfig
-from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level
 from hrl.hierarchy.memories import make_memory

@@ -13,10 +13,10 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import hrl.envs  # noqa: F401
 from hrl.envs import EnvConfig, EnvError, make_env
-from hrl.envs.ant_gather import AntGather
-from hrl.envs.ant_maze import MAZES, AntMaze
+from hrl.envs.ants.gather import AntGather
+from hrl.envs.ants.maze import MAZES, AntMaze
+from hrl.envs.ants.worlds import merged
 from hrl.envs.scene import outlines
-from hrl.envs.worlds import merged
 
 IDS = (
     "AntMaze-v0",

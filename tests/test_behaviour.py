@@ -9,8 +9,8 @@ from test_replay import fill, ring, transition
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands import Subgoal, Task
+from hrl.hierarchy.commands.goals import GoalSpace, Select, measure_bounds
 from hrl.hierarchy.config import LevelConfig
-from hrl.hierarchy.goals import GoalSpace, Select, measure_bounds
 from hrl.hierarchy.level import Level
 from hrl.hierarchy.memories import make_memory
 from hrl.hierarchy.relabelling.hindsight import HindsightGoals, HindsightTask

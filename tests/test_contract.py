@@ -14,8 +14,8 @@ from tasks import Said
 
 from hrl.agents.flat import FlatTD3
 from hrl.envs import EnvConfig, EnvironmentFault, make_env
-from hrl.envs.workers import WorkerEnv
-from hrl.hierarchy.goals import GoalConfig
+from hrl.envs.wrappers.workers import WorkerEnv
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.memory.transitions import read_transitions
 from hrl.run.checkpoint import Checkpoints
 

@@ -17,7 +17,7 @@ from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.flatten import flat_dim, flatten_batch
 from hrl.envs.goals import find_achieved
 from hrl.envs.make import make_single
-from hrl.envs.workers import WorkerEnv
+from hrl.envs.wrappers.workers import WorkerEnv
 
 
 def test_dictionaries_numbers_and_vectors_are_flattened():

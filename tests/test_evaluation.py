@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.report.episodes import EpisodeCounter
 from hrl.report.evaluation import evaluate, interval
 from hrl.report.statistics import Band, Curve, bootstrap_interval, interquartile_mean

@@ -17,7 +17,7 @@ from hrl.agents.parts.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatr
 from hrl.envs import EnvConfig, make_env
 from hrl.execution.processes import Processes
 from hrl.hierarchy.commands import Subgoal
-from hrl.hierarchy.goals import GoalConfig
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.learners import SAC, TD3
 from hrl.memory.ring import Replay

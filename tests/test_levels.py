@@ -10,7 +10,7 @@ from tasks import LENGTHS
 from hrl.agents.hiro import High, HIROConfig, Low, Middle
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands import Direction, Latent, Skill
-from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import HindsightActions, SubgoalTesting
 from hrl.memory.ring import Replay, Rows

@@ -11,7 +11,7 @@ from runs import run_of, same_state
 
 from hrl.agents.lirpg import Lifetimes, LIRPGConfig
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.track import Track
+from hrl.envs.tasks.track import Track
 from hrl.learners.policy_gradient import normalised
 from hrl.nested import Unrolled
 from hrl.policies import Categorical, Gaussian

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hrl.envs  # noqa: F401
-from hrl.envs.ant_maze import AntMaze
+from hrl.envs.ants.maze import AntMaze
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

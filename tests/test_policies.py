@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from hrl.envs import Observation, Step
 from hrl.hierarchy.commands import Subgoal
-from hrl.hierarchy.goals import GoalSpace, Select
+from hrl.hierarchy.commands.goals import GoalSpace, Select
 from hrl.policies import Categorical, Gaussian, Options, Subgoals, choose
 from hrl.training.actor import Actor
 

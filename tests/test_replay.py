@@ -8,7 +8,7 @@ from conftest import CPU, all_rows, everything, roll, setting, small_hiro
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands import Subgoal, Task
-from hrl.hierarchy.goals import GoalSpace, Select
+from hrl.hierarchy.commands.goals import GoalSpace, Select
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import (
     HindsightActions,

@@ -10,8 +10,8 @@ from runs import run_of, same_state, trained
 from hrl.agents.flat import FlatTD3
 from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy.goals import GoalConfig
-from hrl.nested.reward import IntrinsicConfig
+from hrl.hierarchy.commands.goals import GoalConfig
+from hrl.nested.levels.reward import IntrinsicConfig
 from hrl.types import UserError
 
 

@@ -12,9 +12,9 @@ from gymnasium_robotics.envs.maze import maps
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.grids import FourRooms, KeyDoor
-from hrl.envs.layouts import walls
-from hrl.envs.point_maze import Map, PointMaze, moved
+from hrl.envs.tasks.grids import FourRooms, KeyDoor
+from hrl.envs.tasks.layouts import walls
+from hrl.envs.tasks.point_maze import Map, PointMaze, moved
 
 gym.register_envs(gymnasium_robotics)
 IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0",

@@ -9,8 +9,8 @@ from runs import run_of, same_state, trained
 from hrl.agents.flat import FlatConfig, FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.envs import EnvConfig, make_env
-from hrl.nested.trial import follow, trust
-from hrl.nested.tuning import TuneConfig
+from hrl.nested.levels.trial import follow, trust
+from hrl.nested.levels.tuning import TuneConfig
 from hrl.types import UserError
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from hrl.learners.adam import FlatAdam
 from hrl.learners.policy_gradient import Credit, Trajectories, option_advantages, score
-from hrl.nested.adaptation import Adaptation, Params
 from hrl.nested.inner import Descent, State, parameters
+from hrl.nested.levels.adaptation import Adaptation, Params
+from hrl.nested.levels.reward import OptionReward
 from hrl.nested.optimisers import FunctionalAdam
-from hrl.nested.reward import OptionReward
 from hrl.nested.trees import norm
 from hrl.nested.unrolled import Unrolled
 from hrl.networks.functional import call

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hrl.learners.policy_gradient import Credit, Trajectories
-from hrl.nested.adaptation import Adaptation, Params
+from hrl.nested.levels.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step

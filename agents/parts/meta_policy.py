@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hrl.learners.policy_gradient import Trajectories
-from hrl.nested.adaptation import Adaptation, Params
+from hrl.nested.levels.adaptation import Adaptation, Params
 from hrl.report.episodes import Episode, finished
 from hrl.report.evaluation import Evaluation, Watch, interval
 from hrl.training.actor import Actor

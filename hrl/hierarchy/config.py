@@ -84,7 +84,13 @@ class LevelConfig:
         """Without what a preset says of relabelling, where the learner has no replay; `given` options stay."""
         if not self.learner.on_policy:
             return self
-        needs = {"hindsight": None, "hindsight_actions": None, "correction": False, "testing": 0.0, "random_warmup": 0}
+        needs: dict[str, Any] = {
+            "hindsight": None,
+            "hindsight_actions": None,
+            "correction": False,
+            "testing": 0.0,
+            "random_warmup": 0,
+        }
         known = {f.name for f in fields(self)}
         return replace(self, **{name: x for name, x in needs.items() if name in known and name not in given})
 

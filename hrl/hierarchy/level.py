@@ -34,7 +34,7 @@ Shaping = Callable[[Tensor, Tensor], Tensor]
 
 
 class Tuner(Stateful, Protocol):
-    """Adapts, while a level learns, what it learns by (see hrl/nested/tuning.py and reward.py)."""
+    """Adapts, while a level learns, what it learns by (see hrl/nested/levels/tuning.py and reward.py)."""
 
     @property
     def shaping(self) -> Shaping | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hrl.execution.modes import none_true
-from hrl.nested.adaptation import Adaptation, Params
+from hrl.nested.levels.adaptation import Adaptation, Params
 from hrl.nested.trees import tree_map
 from hrl.policies import policy_input
 from hrl.report.evaluation import Watch

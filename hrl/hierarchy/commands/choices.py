@@ -7,7 +7,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
-from hrl.hierarchy.goals import GoalSpace
+from hrl.hierarchy.commands.goals import GoalSpace
 from hrl.spaces import Space, unit_box
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]

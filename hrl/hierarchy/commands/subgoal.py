@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.hierarchy.goals import GoalSpace
+from hrl.hierarchy.commands.goals import GoalSpace
 from hrl.spaces import Space, unit_box
 from hrl.types import UserError
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hrl.hierarchy.goals import GoalConfig, GoalSpace, Select
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select
 from hrl.types import Spec, TaskReward, UserError
 
 

@@ -8,11 +8,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants, require_number, require_positive
-from hrl.envs.physics import Simulator
+from hrl.envs.ants.batch import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants, require_number, require_positive
+from hrl.envs.ants.physics import Simulator
+from hrl.envs.ants.worlds import RED, room
 from hrl.envs.scene import Outline
-from hrl.envs.tensor import SingleEnv
-from hrl.envs.worlds import RED, room
+from hrl.envs.tasks.tensor import SingleEnv
 
 RANGE = 10
 """Objects lie on even places of [-10, 8]², but for the origin, where the ant begins; walls stand 11 away."""

@@ -5,8 +5,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.layouts import walls
-from hrl.envs.tensor import SingleEnv, TensorEnv
+from hrl.envs.tasks.layouts import walls
+from hrl.envs.tasks.tensor import SingleEnv, TensorEnv
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """(row, column) of the actions: up, right, down, left."""

@@ -19,7 +19,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
 
-from hrl.envs.guard import EnvironmentFault
+from hrl.envs.wrappers.guard import EnvironmentFault
 
 PR_SET_PDEATHSIG = 1  # as Linux numbers it
 CLOSING = 0.5

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from hrl.envs.tensor import TensorEnv
+from hrl.envs.tasks.tensor import TensorEnv
 
 
 class TaskFamily(TensorEnv):

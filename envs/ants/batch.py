@@ -11,10 +11,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.physics import Simulator, simulated
-from hrl.envs.tensor import TensorEnv
-from hrl.envs.viewer import Viewer
-from hrl.envs.worlds import TORQUE
+from hrl.envs.ants.physics import Simulator, simulated
+from hrl.envs.ants.viewer import Viewer
+from hrl.envs.ants.worlds import TORQUE
+from hrl.envs.tasks.tensor import TensorEnv
 
 SUBSTEPS, NOISE = 5, 0.1
 ANT_QPOS, ANT_QVEL = 15, 14

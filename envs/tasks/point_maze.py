@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.layouts import walls
 from hrl.envs.scene import Outline
-from hrl.envs.tensor import SingleGoalEnv, TensorEnv
+from hrl.envs.tasks.layouts import walls
+from hrl.envs.tasks.tensor import SingleGoalEnv, TensorEnv
 
 # What gymnasium-robotics' point.xml says.
 RADIUS, TIMESTEP, GEAR, DAMPING, MAX_SPEED = 0.1, 0.01, 100.0, 1.0, 5.0

@@ -20,7 +20,7 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
     if name != "mjx":
         raise ValueError(f"physics is mujoco or mjx, not {name}")
     try:
-        from hrl.envs.physics_gpu import GPUPhysics
+        from hrl.envs.ants.physics_gpu import GPUPhysics
 
         return GPUPhysics(model, num_envs, substeps, device)
     except ImportError as error:

@@ -21,7 +21,7 @@ from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import DifferentiableActorCritic
 from hrl.memory.transitions import Transitions
-from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
+from hrl.nested.levels.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.networks.layers import mlp
 from hrl.state import Stateful, gather, restore
 from hrl.types import UserError

@@ -7,8 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.tasks import TaskFamily
-from hrl.envs.tensor import SingleEnv
+from hrl.envs.tasks.family import TaskFamily
+from hrl.envs.tasks.tensor import SingleEnv
 
 SIZE, LOAD = 5, 4
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))

@@ -20,8 +20,8 @@ from hrl.learners import Metrics
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import DifferentiableActorCritic
 from hrl.memory.transitions import Transitions
+from hrl.nested.levels.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.nested.optimisers import Hyper
-from hrl.nested.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.state import gather, restore
 from hrl.types import UserError
 

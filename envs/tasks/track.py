@@ -5,7 +5,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.tensor import SingleEnv, TensorEnv
+from hrl.envs.tasks.tensor import SingleEnv, TensorEnv
 
 STRIDE, WANDER, EDGE = 0.2, 0.15, 1.5
 

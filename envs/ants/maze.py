@@ -12,11 +12,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.ants import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants, require_positive
-from hrl.envs.physics import Simulator
+from hrl.envs.ants.batch import ANT_QPOS, ANT_QVEL, GREEN, ORANGE, Ants, require_positive
+from hrl.envs.ants.physics import Simulator
+from hrl.envs.ants.worlds import Maze, ant_in
 from hrl.envs.scene import Outline
-from hrl.envs.tensor import SingleGoalEnv
-from hrl.envs.worlds import Maze, ant_in
+from hrl.envs.tasks.tensor import SingleGoalEnv
 
 MAZES = {
     "Maze": Maze.of(

@@ -1,0 +1,1 @@
+"""HIRO's ant tasks, stepped in batches."""

@@ -1,0 +1,1 @@
+"""Tasks of our own, as tensors on one device."""
