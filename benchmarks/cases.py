@@ -90,7 +90,10 @@ for _env, _words in (
     ("Pendulum-v1", f"{ON_POLICY} {SWING}"), ("HalfCheetah-v5", CHEETAH),
 ):  # fmt: skip
     CASES += [Case("ppo", "our PPO", _env, f"ppo {_words}", 3), Case("ppo", "SB3 PPO", _env, f"sb3-ppo {_words}", 3)]
-for _env, _ours, _theirs in (("CartPole-v1", CART, SB3_CART), ("LunarLander-v3", LANDER, SB3_LANDER)):
+DOOR = "minigrid:MiniGrid-DoorKey-5x5-v0"
+for _env, _ours, _theirs in (
+    ("CartPole-v1", CART, SB3_CART), ("LunarLander-v3", LANDER, SB3_LANDER), (DOOR, KEY, f"{KEY} --gradient-steps 1"),
+):  # fmt: skip
     CASES += [
         Case("dqn", "our DQN", _env, f"dqn {VALUES} {_ours}", 3),
         Case("dqn", "SB3 DQN", _env, f"sb3-dqn {VALUES} {_theirs}", 3),
