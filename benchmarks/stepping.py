@@ -80,7 +80,7 @@ def throughput(options: Options) -> Iterator[Row]:
             # One update of each level in 16 vector steps, whatever the number of environments.
             every = {"train_freq": 16 * count, "buffer_size": max(200_000, 64 * count)}
             config = tuned("PointMaze_Large-v3")
-            config = updated(config, {"low": every, "high": every, "starts": 40 * count}, "throughput")
+            config = updated(config, {"low": every, "high": every, "learning_starts": 40 * count}, "throughput")
             step = rolling(built(config, env, options), env, learn)
             for _ in range(64):
                 step()
