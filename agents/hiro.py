@@ -218,7 +218,7 @@ class HIROConfig(HierarchyConfig):
         return memories
 
     def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
-        """What an actor that sets subgoals is held to beside its value, and the models that say so: nothing here."""
+        """Models of a level that sets subgoals, and a constraint on its actor that they give: none here."""
         return [], None
 
     def tuned(self, level: str) -> list[Tuned]:

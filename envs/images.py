@@ -28,7 +28,7 @@ def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first of three axes is the channels': it is the shortest, and the last is not as short."""
+    """Whether the first of three axes holds the channels: it is the shortest one, and shorter than the last."""
     return shape[0] < shape[2] and shape[0] <= min(shape[1:])
 
 

@@ -79,7 +79,7 @@ class Exploration:
         self.holding.fill_(False)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the decisions to come depend on. Random decisions that go on end at a checkpoint."""
+        """The share of random decisions. Random decisions that go on end at a checkpoint."""
         return {"begins": self.begins, "warming_up": torch.tensor(self.warming_up)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

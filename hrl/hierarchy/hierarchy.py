@@ -28,7 +28,7 @@ ActionMode = Literal["greedy", "noisy", "exploring"]
 """The policies' modes; drawn as in training; or with random decisions and tests too, which the training environments
 alone have."""
 Memory = list[ActiveCommand]
-"""What every upper level has in force, lowest first: all that acting remembers from step to step."""
+"""The command in force below every upper level, lowest first: all that acting remembers from step to step."""
 
 
 @dataclass
