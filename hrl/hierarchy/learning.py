@@ -77,7 +77,7 @@ class FromReplay:
             self._round = setting.execution.function(self._plain_round)
 
     def parts(self) -> dict[str, Stateful]:
-        """What the updates to come depend on, by name: nothing."""
+        """No state of its own: batches are drawn anew each time."""
         return {}
 
     def learn(
@@ -135,7 +135,7 @@ class FromRollout:
         self.reward_scale = RewardScale(setting.num_envs).to(setting.device) if normalise else None
 
     def parts(self) -> dict[str, Stateful]:
-        """What the updates to come depend on, by name."""
+        """The state of the reward normalisation, by name."""
         return {} if self.reward_scale is None else {"reward_scale": self.reward_scale}
 
     def learn(

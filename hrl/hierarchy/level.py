@@ -184,7 +184,7 @@ class Level:
     # -- learning --------------------------------------------------------------------------------------------
 
     def waits_at(self, steps: int) -> bool:
-        """Whether its time to learn is yet to come, after `steps` environment steps."""
+        """Whether the level has not begun to learn after `steps` environment steps."""
         return steps < self.config.random_warmup
 
     def done_at(self, steps: int) -> bool:

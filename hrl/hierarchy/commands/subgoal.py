@@ -55,7 +55,7 @@ class Subgoal:
         return None
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
-        """Whether it is reached, where reaching it ends it."""
+        """Whether the subgoal is reached, if it ends early; else never."""
         reached = self.reached(state, target)
         return reached if self.ends_early else torch.zeros_like(reached)
 
