@@ -99,6 +99,16 @@ for _env, _ours, _theirs in (
         Case("dqn", "SB3 DQN", _env, f"sb3-dqn {VALUES} {_theirs}", 3),
     ]
 
+LEVELS = "hiro --levels 3 --middle.period 10 --high.period 6 --total-steps 300000 --eval-freq 0 --save-freq 0"
+PIXELS = "--num-envs 16 --n-steps 128 --batch-size 256 --n-epochs 4 --eval-freq 0 --save-freq 0"
+CASES += [
+    Case("levels", "HIRO, three levels", LARGE, LEVELS, 3),
+    Case("pixels", "our PPO, from images", DOOR,
+         f"ppo {PIXELS} --ent-coef 0.01 --learning-rate 1e-3 --total-steps 150000", 3),
+    Case("pixels", "our PPO, from images", "CarRacing-v3",
+         f"ppo {PIXELS.replace('128', '64')} --learning-rate 3e-4 --frame-stack 2 --total-steps 50000", 3),
+]  # fmt: skip
+
 
 def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
     """One seed on the same task of other agents, by name, of which nothing was published."""

@@ -89,7 +89,13 @@ class Rollout(NamedTuple):
 
     def at(self, index: Tensor) -> "Rollout":
         """Those of these numbers."""
-        return Rollout(*(None if x is None else x[index] for x in self))  # type: ignore[arg-type]
+        return Rollout(*(None if x is None else x.index_select(0, index) for x in self))  # type: ignore[arg-type]
+
+    def split(self, size: int) -> "list[Rollout]":
+        """In order, `size` at a time."""
+        count = -(-len(self.action) // size)
+        columns = ([None] * count if x is None else x.split(size) for x in self)
+        return [Rollout(*part) for part in zip(*columns, strict=True)]  # type: ignore[arg-type]
 
 
 class PPO(Learner):
@@ -140,18 +146,14 @@ class PPO(Learner):
         """Passes over a rollout in minibatches of `size`, after the share `progress` of the run; mean metrics."""
         c, count = self.config, len(rollout.action)
         ent_coef = c.ent_coef if c.ent_coef_final is None else c.ent_coef + progress * (c.ent_coef_final - c.ent_coef)
-        sums: Metrics = {}
-        steps = 0
+        noted: list[Metrics] = []
         for _ in range(c.n_epochs):
             order = torch.randperm(count, generator=generator, device=rollout.action.device)
-            for index in order.split(size):
-                metrics = self.step(rollout.at(index), ent_coef)
-                steps += 1
-                for name, x in metrics.items():
-                    sums[name] = sums[name] + x if name in sums else x.clone()
-                if c.target_kl is not None and float(metrics["kl"]) > 1.5 * c.target_kl:
-                    return {name: x / steps for name, x in sums.items()}
-        return {name: x / max(steps, 1) for name, x in sums.items()}
+            for batch in rollout.at(order).split(size):
+                noted.append(self.step(batch, ent_coef))
+                if c.target_kl is not None and float(noted[-1]["kl"]) > 1.5 * c.target_kl:
+                    return _means(noted)
+        return _means(noted)
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
         """One gradient step."""
@@ -165,23 +167,30 @@ class PPO(Learner):
         head = self.actor(features)
         advantage = batch.advantage
         if c.normalize_advantage and len(advantage) > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        log_ratio = self.distribution.log_prob(head, batch.action, batch.mask) - batch.log_prob
+            deviation, mean = torch.std_mean(advantage)
+            advantage = (advantage - mean) / (deviation + 1e-8)
+        log_prob, entropy = self.distribution.log_prob_and_entropy(head, batch.action, batch.mask)
+        log_ratio = log_prob - batch.log_prob
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
         policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
         value = self.critic(features).squeeze(-1)
         if c.clip_range_vf is not None:
             value = batch.value + (value - batch.value).clamp(-c.clip_range_vf, c.clip_range_vf)
-        value_loss = (value - batch.returns).square().mean()
-        entropy = self.distribution.entropy(head, batch.mask).mean()
-        with torch.no_grad():
-            metrics = {
-                "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(),
-                "kl": ((ratio - 1) - log_ratio).mean(),  # Schulman's low-variance estimate
-                "clip_fraction": ((ratio - 1).abs() > c.clip_range).float().mean(), "value_mean": value.mean(),
-            }  # fmt: skip
+        value_loss = nn.functional.mse_loss(value, batch.returns)
+        with torch.no_grad():  # the divergence by Schulman's low-variance estimate
+            outside = (ratio - 1).abs() > c.clip_range
+            kl, clip_fraction, value_mean = torch.stack([ratio - 1 - log_ratio, outside, value]).mean(-1)
+        metrics = {
+            "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(),
+            "kl": kl, "clip_fraction": clip_fraction, "value_mean": value_mean,
+        }  # fmt: skip
         return policy_loss + c.vf_coef * value_loss - ent_coef * entropy, metrics
+
+
+def _means(noted: list[Metrics]) -> Metrics:
+    """Of every metric over gradient steps."""
+    return {name: torch.stack([metrics[name] for metrics in noted]).mean() for name in noted[0]}
 
 
 def orthogonal(net: nn.Sequential, gain: float) -> None:

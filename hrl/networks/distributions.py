@@ -34,9 +34,10 @@ class DiagonalGaussian(nn.Module):
         z = (action - mean) * (-self.log_std).exp()
         return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def entropy(self, mean: Tensor, mask: Tensor | None) -> Tensor:
-        """Σ_a (log σ + (1 + log 2π) / 2) [...]"""
-        return (self.log_std + 0.5 * (1 + math.log(2 * math.pi))).sum().expand(mean.shape[:-1])
+    def log_prob_and_entropy(self, mean: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same [...], and Σ_a (log σ + (1 + log 2π) / 2), which is one number for all states."""
+        entropy = (self.log_std + 0.5 * (1 + math.log(2 * math.pi))).sum()
+        return self.log_prob(mean, action, mask), entropy
 
 
 class Categoricals(nn.Module):
@@ -69,12 +70,18 @@ class Categoricals(nn.Module):
 
     def log_prob(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """Of the choices taken [...], summed over entries."""
-        return self.log_probs(logits, mask).gather(-1, action.long().unsqueeze(-1)).squeeze(-1).sum(-1)
+        return _chosen(self.log_probs(logits, mask), action)
 
-    def entropy(self, logits: Tensor, mask: Tensor | None) -> Tensor:
-        """-Σ π log π [...], summed over entries."""
+    def log_prob_and_entropy(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same [...], and -Σ π log π, summed over entries, on average over the batch."""
         log_probs = self.log_probs(logits, mask)
-        return -(log_probs.exp() * log_probs).sum((-2, -1))
+        entropy = -(log_probs.exp() * log_probs).sum((-2, -1)).mean()
+        return _chosen(log_probs, action), entropy
+
+
+def _chosen(log_probs: Tensor, action: Tensor) -> Tensor:
+    """Those of the choices taken [...], summed over entries."""
+    return log_probs.gather(-1, action.long().unsqueeze(-1)).sum((-2, -1))
 
 
 def distribution(actions: Space, log_std: float) -> DiagonalGaussian | Categoricals:
