@@ -26,6 +26,7 @@ from hrl.report.pictures import trajectories
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.config import plain, updated
 from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.help import show_help
 from hrl.run.options import choose, peek
 from hrl.run.session import Session, Which, pick_device
 from hrl.run.sweep import GiveUp, Sweep, SweepConfig
@@ -33,12 +34,23 @@ from hrl.run.trust import Trust, allow_own_modules, named_modules
 from hrl.stopping import GRACE, Interrupted, StopRequest
 from hrl.types import UserError
 
-PRESET = "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file."
-TRUST = "Import the modules that run folders named here (--low.load) name themselves: they run code."
+OWN: dict[str, tuple[str, Any, str]] = {
+    "preset": (
+        "TEXT",
+        "auto",
+        "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file.",
+    ),
+    "sweep": ("PATH", None, "Search hyperparameters: a YAML file that says which (see hrl/run/sweep.py)."),
+    "trust": (
+        "",
+        False,
+        "Import the modules that run folders named here (--low.init-from) name themselves: they run code.",
+    ),
+}
+"""Options of the command line itself: their values, default and text."""
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are printed as one sentence."""
-SWEEP = "Search hyperparameters: a YAML file that says which (see hrl/run/sweep.py)."
 
 
 @dataclass
@@ -189,6 +201,9 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[EnvConfig, RunConfig
     values = preset(algorithm, env_id or "", chosen) if env_id else {}
     parts = _apply((EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}")
     parts = (*parts[:2], choose(parts[2], arguments))
+    if {"-h", "--help"} & set(arguments):
+        show_help(f"train.py {algorithm}", dict(zip(("environment", "run", "algorithm"), parts, strict=True)), OWN)
+        raise SystemExit(0)
     env, run_config, agent = parse(algorithm, parts, arguments)
     # Given keyword arguments add to the preset's.
     env = replace(env, env_kwargs={**parts[0].env_kwargs, **env.env_kwargs})
@@ -206,13 +221,8 @@ def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) 
         (name, Annotated[type(default), bare], field(default_factory=partial(copy, default)))
         for name, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
     ]
-    preset_field: Any = ("preset", Annotated[str, tyro.conf.arg(help=PRESET)], field(default="auto"))
-    trust_field: Any = ("trust", Annotated[bool, tyro.conf.arg(help=TRUST)], field(default=False))
-    sweep_field: Any = ("sweep", Annotated[Path | None, tyro.conf.arg(help=SWEEP)], field(default=None))
-    # The help of a subcommand is the algorithm's own first sentence.
-    command = make_dataclass(
-        "Command", [*fields, preset_field, sweep_field, trust_field], namespace={"__doc__": type(defaults[2]).__doc__}
-    )
+    fields += [("preset", str, "auto"), ("sweep", Path | None, None), ("trust", bool, False)]
+    command = make_dataclass("Command", fields)
     parsed: Any = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
     return parsed.env_part, parsed.run_part, parsed.agent_part
 

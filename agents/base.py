@@ -39,6 +39,9 @@ class AgentConfig(Protocol):
 class HierarchyConfig(ABC):
     """The base of every algorithm that is a hierarchy: it says how to build it, the rest is here."""
 
+    essential: ClassVar[tuple[str, ...]] = ()
+    """The options that matter most, which the help shows first."""
+
     @abstractmethod
     def resolved(self, setting: Setting) -> Self:
         """A copy in which everything is settled that depends on the environment. Raises UserError for values that are

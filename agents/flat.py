@@ -4,7 +4,7 @@ With hindsight on a goal environment the off-policy ones are TD3 + HER, SAC + HE
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from hrl.agents.base import HierarchyConfig
 from hrl.hierarchy.commands import Task
@@ -29,6 +29,7 @@ HINDSIGHT = 0.8
 class FlatConfig(LevelConfig, HierarchyConfig):
     """One level that acts on the task's reward."""
 
+    essential: ClassVar[tuple[str, ...]] = ("learning_rate", "batch_size", "hidden", "gamma")
     learning_starts: int = 1000
     """Environment steps before the first update. Learners with a rollout begin at its end."""
     reward: Literal["task", "learned"] = "task"

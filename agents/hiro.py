@@ -14,7 +14,7 @@ progress, subgoals that end when reached, less pessimistic critics, a high level
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, TypeVar, cast
+from typing import ClassVar, Literal, Self, TypeVar, cast
 
 from hrl.agents.base import HierarchyConfig
 from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
@@ -125,6 +125,7 @@ class High(Decides, LevelConfig):
 class HIROConfig(HierarchyConfig):
     """HIRO: a controller proposes subgoals every c steps, a worker learns to reach them (Nachum 2018)."""
 
+    essential: ClassVar[tuple[str, ...]] = ("low.learner", "high.learner", "high.period", "goal.indices")
     levels: int = 2
     """Levels of the hierarchy; those between the lowest and the highest have the options --middle.…"""
     low: Low = field(default_factory=Low)

@@ -20,7 +20,7 @@ from hrl.agents.base import unseen
 from hrl.report.episodes import EpisodeCounter, Finished
 from hrl.run.checkpoint import Checkpoint
 from hrl.run.session import Session, Which
-from hrl.run.trainer import Trainer
+from hrl.run.trainer import Trainee, Trainer
 from hrl.types import BatchedEnv, Observation, Step, UserError
 
 ROUND = 16
@@ -212,15 +212,12 @@ class SB3PPO(SB3Config):
         return {"n_steps": self.n_steps}
 
 
-class SB3Trainee:
+class SB3Trainee(Trainee):
     """A model of stable-baselines3 in training: a round is one call of its own `learn`."""
 
-    together, whole = False, True
-
     def __init__(self, model: BaseAlgorithm, env: BatchedEnv, session: Session) -> None:
-        self.model, self.env, self.session = model, env, session
-        self.policy = SB3Policy(model, env)
-        self.warnings: list[str] = []
+        super().__init__(env, session)
+        self.model, self.policy = model, SB3Policy(model, env)
         self.watch = Watch(session.num_envs, session.device)
         model.set_logger(SB3Logger(folder=None, output_formats=[]))
 
@@ -228,16 +225,6 @@ class SB3Trainee:
     def steps(self) -> int:
         """Environment steps so far."""
         return self.model.num_timesteps
-
-    @property
-    def name(self) -> str:
-        """The environment's id."""
-        return self.env.spec.env_id
-
-    @property
-    def time_limit(self) -> int | None:
-        """Longest episode, in environment steps."""
-        return self.env.spec.max_episode_steps
 
     @property
     def tells_success(self) -> bool:

@@ -75,7 +75,10 @@ def test_a_learners_help_shows_its_own_options(capsys):
     with pytest.raises(SystemExit):
         train.main(["hiro", "--low.learner", "ppo", "--help"])
     out = capsys.readouterr().out
-    assert "--low.gae-lambda" in out and "--high.target-noise" in out and "--low.target-noise" not in out
+    assert "--low.gae-lambda" in out and "--LEVEL.target-noise" in out and "--LEVEL.gae-lambda" not in out
+    with pytest.raises(SystemExit):
+        train.main(["ppo", "--help"])
+    assert "--gae-lambda" in (alone := capsys.readouterr().out) and "--target-noise" not in alone
 
 
 @pytest.mark.parametrize("example", ["custom_agent:Mine", "dqn_over_td3:DQNOverTD3"])

@@ -264,10 +264,12 @@ def test_help_explains_every_option(capsys):
     for word in [
         "sb3-td3",
         "--high.period",
-        "--low.learning-rate",
+        "--LEVEL.learning-rate FLOAT",
         "--goal.indices",
         "--env-kwargs",
         "--device",
         "--seed",
     ]:
         assert word in text
+    assert text.index("The options that matter most") < text.index("--high.period") < text.index("--env-kwargs")
+    assert "Discount an environment step (published: .99). (default: 0.95)" in " ".join(text.split())

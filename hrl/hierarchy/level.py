@@ -1,7 +1,7 @@
 """A level: one member of the stack, with its own policy, learner, memory and timescale."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from gymnasium import spaces
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrl.execution.modes import Execution
 from hrl.hierarchy.clock import Segment
-from hrl.hierarchy.commands import Command
+from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
 from hrl.hierarchy.learning import FromReplay, FromRollout, first_update, timescale_of
@@ -244,9 +244,9 @@ class Level:
 
         An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). The task's end is
         none for a level that obeys a subgoal: it bootstraps there as at a truncation. So an end is neither a way to
-        escape
-        from rewards that are negative, nor a loss. `outer` gives what an outer level judges by: the task's reward where
-        one is learned, without the learned part.
+        escape from rewards that are negative, nor a loss. A command that ends early is an end, with a value of 0: what
+        follows is under another one. `outer` gives what an outer level judges by: the task's reward where one is
+        learned, without the learned part.
         """
         inputs = self.inputs(t.state, t.target)
         shaping = shaping if shaping is not None else self.shaping
@@ -254,7 +254,7 @@ class Level:
         if self.command.extrinsic or (outer and shaping is not None):
             reward, ended = t.total(gamma), t.terminated
         else:
-            reward, ended = self.command.reward(t.state, t.next_state, t.target), torch.zeros_like(t.terminated)
+            reward, ended = self.command.reward(t.state, t.next_state, t.target), self._obeyed(t)
         if t.penalty is not None:
             missed = t.penalty > 0
             reward, ended = torch.where(missed, -t.penalty, reward), ended | missed
@@ -270,6 +270,11 @@ class Level:
             mask=t.mask,
             next_mask=t.next_mask,
         )
+
+    def _obeyed(self, t: Transitions) -> Tensor:
+        """Where [B] the command, as relabelled, ended early with the transition."""
+        command = cast(IssuedCommand, self.command)
+        return command.ended(t.next_state, t.target) if command.ends_early else torch.zeros_like(t.terminated)
 
     @property
     def protection(self) -> Protection | None:

@@ -95,7 +95,7 @@ class Rollout(NamedTuple):
         """In order, `size` at a time."""
         count = -(-len(self.action) // size)
         columns = ([None] * count if x is None else x.split(size) for x in self)
-        return [Rollout(*part) for part in zip(*columns, strict=True)]  # type: ignore[arg-type]
+        return [Rollout(*part) for part in zip(*columns, strict=True)]
 
 
 class PPO(Learner):

@@ -3,9 +3,10 @@ environment steps. A trainee says what one round is: a step of every environment
 """
 
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -16,63 +17,76 @@ from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.reporter import Bystander, Reporter
 from hrl.run.session import Session
 from hrl.stopping import Interrupted, close_within
-from hrl.types import UserError
+from hrl.types import BatchedEnv, UserError
 
 
-class Trainee(Protocol):
+class Trainee(ABC):
     """An algorithm at work on its environments."""
 
-    whole: bool
+    whole: bool = True
     """Whether its state is one that a run can go on from: not in the middle of an update."""
-    together: bool
+    together: bool = False
     """Whether the episodes of a round begin together, and all end in it."""
-    warnings: list[str]
-    """Sentences for the user that were not printed yet; the trainer takes them out."""
+    policy: Policy
+    """Acts by what is learned so far."""
 
-    @property
-    def steps(self) -> int:
-        """Environment steps so far, of all processes."""
-
-    @property
-    def policy(self) -> Policy:
-        """What acts by what is learned so far."""
+    def __init__(self, env: BatchedEnv, session: Session) -> None:
+        self.env, self.session = env, session
+        self.warnings: list[str] = []
+        """Sentences for the user that were not printed yet; the trainer takes them out."""
 
     @property
     def name(self) -> str:
         """The environment's id."""
+        return self.env.spec.env_id
 
     @property
     def time_limit(self) -> int | None:
-        """Longest episode, in environment steps."""
+        """Longest episode that a round can leave unfinished, in environment steps; None where there is no limit."""
+        return self.env.spec.max_episode_steps
 
     @property
     def tells_success(self) -> bool:
         """Whether the environment has reported success so far."""
+        return self.env.tells_success
 
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Environment steps so far, of all processes."""
+
+    @abstractmethod
     def begin(self) -> None:
         """Begin an episode in every environment: at the start, and after each checkpoint."""
 
+    @abstractmethod
     def round(self, total_steps: int) -> Sequence[Finished]:
         """One round of a run of `total_steps`; the episodes that ended, by step of all environments. A request to stop
         leaves it by Interrupted."""
 
+    @abstractmethod
     def metrics(self) -> dict[str, float]:
         """Scalars since the last call, by tag. Raises for faults that a round could not tell without waiting."""
 
+    @abstractmethod
     def truncate_episodes(self) -> None:
         """End every episode, so that nothing is lost that a checkpoint does not hold."""
 
+    @abstractmethod
     def networks(self) -> dict[str, Tensor]:
         """Enough to act."""
 
+    @abstractmethod
     def state(self) -> Checkpoint:
         """Enough to go on; `numbers` without the steps. Called by all processes alike."""
 
+    @abstractmethod
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state."""
 
     def close(self) -> None:
         """Close the environments."""
+        self.env.close()
 
 
 class Trainer:

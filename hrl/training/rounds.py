@@ -11,6 +11,7 @@ from hrl.report.episodes import Finished
 from hrl.report.evaluation import Policy
 from hrl.run.checkpoint import Checkpoint
 from hrl.run.session import Session
+from hrl.run.trainer import Trainee
 from hrl.types import BatchedEnv, UserError
 
 
@@ -66,15 +67,15 @@ class RoundLearner(ABC):
         self.generator.set_state(state["generator"].cpu())
 
 
-class RoundsTrainee:
+class RoundsTrainee(Trainee):
     """A round begins every episode anew, so a checkpoint between two rounds is exact. A round that is interrupted, or
     in which something fails, is undone."""
 
-    together = whole = True
+    together = True
 
     def __init__(self, learner: RoundLearner, policy: Policy, env: BatchedEnv, session: Session) -> None:
-        self.learner, self.policy, self.env, self.session = learner, policy, env, session
-        self.warnings: list[str] = []
+        super().__init__(env, session)
+        self.learner, self.policy = learner, policy
 
     @property
     def steps(self) -> int:
@@ -82,19 +83,9 @@ class RoundsTrainee:
         return self.learner.steps
 
     @property
-    def name(self) -> str:
-        """The environment's id."""
-        return self.env.spec.env_id
-
-    @property
     def time_limit(self) -> int | None:
         """Rounds are whole: no episode outlasts its own."""
         return None
-
-    @property
-    def tells_success(self) -> bool:
-        """Whether the environment has reported success so far."""
-        return self.env.tells_success
 
     def begin(self) -> None:
         """Each round begins its own episodes."""
@@ -129,7 +120,3 @@ class RoundsTrainee:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put the learner where the checkpoint was taken."""
         self.learner.load_state_dict(checkpoint.tensors)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.env.close()

@@ -9,21 +9,19 @@ from hrl.report.episodes import EpisodeCounter, Finished
 from hrl.report.tracking import Tracking
 from hrl.run.checkpoint import Checkpoint
 from hrl.run.session import Session
+from hrl.run.trainer import Trainee
 from hrl.state import under
 from hrl.stopping import GRACE, Interrupted
 from hrl.training.policy import HierarchyPolicy
 from hrl.types import BatchedEnv, Observation, UserError
 
 
-class HierarchyTrainee:
+class HierarchyTrainee(Trainee):
     """Acts, steps, observes and learns; learning comes while the environments step, from what was seen before."""
 
-    together = False
-
     def __init__(self, agent: Hierarchy, env: BatchedEnv, session: Session) -> None:
-        self.agent, self.env, self.session = agent, env, session
-        self.policy = HierarchyPolicy(agent)
-        self.whole = True
+        super().__init__(env, session)
+        self.agent, self.policy = agent, HierarchyPolicy(agent)
         self.processes, self.stop = session.processes, session.stop
         self.tracking = Tracking(agent.levels, session.run.total_steps)
         self.warnings = self.tracking.warnings
@@ -39,21 +37,6 @@ class HierarchyTrainee:
     def steps(self) -> int:
         """Environment steps so far, of all processes."""
         return self.agent.steps
-
-    @property
-    def name(self) -> str:
-        """The environment's id."""
-        return self.env.spec.env_id
-
-    @property
-    def time_limit(self) -> int | None:
-        """Longest episode, in environment steps."""
-        return self.env.spec.max_episode_steps
-
-    @property
-    def tells_success(self) -> bool:
-        """Whether the environment has reported success so far."""
-        return self.env.tells_success
 
     def begin(self) -> None:
         """Begin an episode in every environment, seeded by the run's seed and the steps so far."""
@@ -122,7 +105,3 @@ class HierarchyTrainee:
         """Put the agent where the checkpoint was taken."""
         own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
         self.agent.load_tensors(checkpoint.tensors | own)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.env.close()
