@@ -132,6 +132,9 @@ class HIROConfig(HierarchyConfig):
     middle: Middle = field(default_factory=Middle)
     high: High = field(default_factory=High)
     goal: GoalConfig = field(default_factory=GoalConfig)
+    encoder: Literal["shared", "separate"] = "separate"
+    """Images go through a network of each level's own; or all levels see through the low level's, which learns from its
+    losses alone."""
     timescale: Coupling = field(default_factory=Coupling)
     tune: tuple[str, ...] = ()
     """Hyperparameters that adapt during the run, by meta-gradient: low.learning_rate, low.gamma, high.gamma, …"""
@@ -163,6 +166,8 @@ class HIROConfig(HierarchyConfig):
                 self.tuned(name), models, constraint,
             )  # fmt: skip
             levels.append(level)
+            if self.encoder == "shared" and number == 0:
+                setting = replace(setting, encoder=level.encoder)
         return Hierarchy(levels, setting)
 
     # -- the parts -------------------------------------------------------------------------------------------

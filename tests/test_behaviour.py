@@ -69,6 +69,19 @@ def test_an_early_end_needs_a_step():
         obs = step.obs
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_subgoal_that_ends_when_it_is_reached_is_an_end_for_the_level_below(early):
+    """Its value there is 0, and what follows is under another subgoal. The last of three steps is the task's end."""
+    env = make_env(EnvConfig("Ledger-v0", num_envs=1), autoreset=AutoresetMode.SAME_STEP)
+    agent = stack(env, early=early)
+    roll(agent, env, 40)
+    low = agent.levels[0]
+    t = low.transitions(64, torch.Generator().manual_seed(0))
+    far = t.changed(target=t.target + 100.0)
+    assert low.batch(t).discount.eq(0.0).all() == early
+    assert low.batch(far).discount.allclose(torch.tensor(0.9))
+
+
 def test_no_update_before_every_environment_has_ended_a_segment():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=4))
     config = small_hiro(period=5)

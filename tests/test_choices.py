@@ -13,8 +13,9 @@ from tasks import LENGTHS, Masked
 from hrl.agents.flat import FlatConfig, FlatDiscreteSAC, FlatDQN, FlatPPO
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.images import first_channels, image_shape
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.relabelling.n_step import NStep
-from hrl.learners import DQN, Batch, Build, DiscreteSAC, DiscreteSACConfig, DQNConfig
+from hrl.learners import DQN, TD3, Batch, Build, DiscreteSAC, DiscreteSACConfig, DQNConfig
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Rows
 from hrl.networks.distributions import Categoricals
@@ -192,6 +193,44 @@ def test_an_agent_sees_an_image(kind):
         rewards.append(step.reward)
     assert agent.levels[0].memory.bytes.shape[1] == 243
     assert float(torch.stack(rewards[-40:]).mean()) > 0.85  # by chance .5
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_levels_see_through_one_encoder_or_each_through_its_own(shared):
+    env = make_env(EnvConfig("Picture-v0", {"kind": "dict"}, num_envs=4))
+    config = small_hiro(correction=False)
+    config.low = flat(config.low, {"learner": "dqn", "batch_size": 8})
+    config.goal = GoalConfig(indices=(0, 1), low=(-1.0,), high=(1.0,))
+    config.encoder = "shared" if shared else "separate"
+    agent = config.make(setting(env))
+    low, high = agent.levels
+    named = [name for name in agent.tensors() if name.startswith("high.net") and ".nets." in name]
+    assert bool(named) != shared
+    obs = env.reset(0)
+    for _ in range(60):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        agent.learn(240)
+        obs = step.obs
+    assert isinstance(high.learner, TD3)
+    inputs = high.inputs(obs.state, obs.goal)
+    online, copied = (critic.encoder(inputs)[:, -128:] for critic in (high.learner.critic, high.learner.target_critic))
+    seen = low.learner.critic.encoder(low.inputs(obs.state, low.segment.target))[:, -128:]  # type: ignore[union-attr]
+    assert torch.equal(online, seen) == shared
+    assert not shared or (torch.equal(online, copied) and not online.requires_grad)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_predict_takes_only_what_its_masks_leave(single):
+    env = make_env(EnvConfig("Masked-v0", num_envs=1))
+    policy = HierarchyPolicy(FlatDQN.of(hidden=(8,)).make(setting(env)), env)
+    seen = np.zeros(2, np.float32) if single else np.zeros((1, 2), np.float32)
+    for kept in range(3):
+        mask = np.arange(3) == kept
+        action, _ = policy.predict(seen, action_masks=mask if single else mask[None])
+        assert np.ravel(action).item() == kept + 1  # its actions begin at 1
+    with pytest.raises(ValueError, match=r"must be \[1, n\] for one of n actions"):
+        policy.predict(seen, action_masks=np.ones(4))
 
 
 def test_a_replay_of_images_that_does_not_fit_is_refused(tmp_path, capsys):

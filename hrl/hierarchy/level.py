@@ -109,9 +109,10 @@ class Level:
         known = command.value_range(config.gamma) if not tunes & {"gamma", "reward"} else None
         inputs = spec.state_dim + command.input_dim
         with device:
-            encoder = PixelEncoder(inputs, spec.state_dim, spec.images) if spec.images else None
+            images, lender = spec.images, setting.encoder
+            self.encoder = PixelEncoder(inputs, spec.state_dim, images, lender=lender) if images else None
         build = Build(
-            inputs, actions, name, encoder, config.tasks, known, constraint,
+            inputs, actions, name, self.encoder, config.tasks, known, constraint,
             frozenset(tunes), setting.execution if not tuned else Execution(),
         )  # fmt: skip
         with device:

@@ -7,6 +7,7 @@ import torch
 
 from hrl.execution.modes import EAGER, Execution
 from hrl.execution.processes import ALONE, Processes
+from hrl.networks.encoders import PixelEncoder
 from hrl.types import BatchedEnv, Spec
 
 
@@ -26,6 +27,8 @@ class Setting:
     """How acting, observing and updates are run."""
     processes: Processes = ALONE
     """The processes of the run, which learn together."""
+    encoder: PixelEncoder | None = None
+    """Another level's encoder, through which levels see images. None: each has its own."""
 
     @property
     def acts_only(self) -> bool:

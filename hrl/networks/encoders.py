@@ -1,5 +1,6 @@
 """Encoders: from a level's inputs to the features that its networks read."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -19,23 +20,51 @@ class PixelEncoder(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, state_dim: int, images: tuple[tuple[int, int, int], ...], features: int = 128
+        self,
+        inputs: int,
+        state_dim: int,
+        images: tuple[tuple[int, int, int], ...],
+        features: int = 128,
+        lender: "PixelEncoder | None" = None,
     ) -> None:
-        """`inputs` is the width of inputs, `state_dim` that of the state, pixels included."""
+        """`inputs` is the width of inputs, `state_dim` that of the state, pixels included. With a `lender` the images
+        go through its networks, which learn from the lender's losses alone."""
         super().__init__()
         self.images = images
         self.sizes = [channels * height * width for channels, height, width in images]
         self.vector, self.state_dim = state_dim - sum(self.sizes), state_dim
         self.width = inputs - sum(self.sizes) + features * len(images)
-        self.nets = nn.ModuleList(convolutions(*shape, features) for shape in images)
+        self.nets = nn.ModuleList(convolutions(*shape, features) for shape in images) if lender is None else None
+        self.lent = None if lender is None else Lent(lender)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., I] -> [..., width]"""
         flat = inputs.reshape(-1, inputs.shape[-1])
         pixels = flat[:, self.vector : self.state_dim].split(self.sizes, -1)
-        seen = [net(x.unflatten(-1, shape) / 255) for net, x, shape in zip(self.nets, pixels, self.images, strict=True)]
+        seen = self.see(pixels) if self.lent is None else self.lent.see(pixels)
         features = torch.cat([flat[:, : self.vector], flat[:, self.state_dim :], *seen], -1)
         return features.reshape(*inputs.shape[:-1], self.width)
+
+    def see(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """The features [B, F] of every image [B, C H W]."""
+        assert self.nets is not None
+        return [net(x.unflatten(-1, shape) / 255) for net, x, shape in zip(self.nets, pixels, self.images, strict=True)]
+
+
+class Lent:
+    """Networks of one encoder that another reads as they are. They are no part of the reader: neither its parameters
+    nor its copies, such as a target network's, hold them."""
+
+    def __init__(self, lender: PixelEncoder) -> None:
+        self.lender = lender
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Lent":
+        return self
+
+    @torch.no_grad()
+    def see(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """The features, without a gradient."""
+        return self.lender.see(pixels)
 
 
 def convolutions(channels: int, height: int, width: int, features: int) -> nn.Sequential:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH, ActiveCommand
@@ -59,15 +60,19 @@ class HierarchyPolicy:
         state: PredictState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, PredictState]:
         """Actions in the environment's own bounds, and the state to pass to the next call (one call a step).
 
         Observations may be batched, as a vector environment gives them, or single. With deterministic=False every
         decision has the noise that it has in training, on average over the environments, but none is random altogether.
+        `action_masks` [N, K] or [K] says which numbered actions are available; all where None.
         """
         assert self._env is not None
         single = self._env.is_single(observation)
         obs = self._env.observe(self._env.as_batch(observation) if single else observation)
+        if action_masks is not None:
+            obs = obs._replace(mask=self._masks(action_masks, len(obs.state)))
         memory = self.start(len(obs.state)) if state is None else self._unpack(state)
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
@@ -78,6 +83,15 @@ class HierarchyPolicy:
         memory = [held.ticked(always) for held in d.memory]
         actions = self._env.to_action(d.actions[0].cpu().numpy())
         return actions[0] if single else actions, self._pack(memory)
+
+    def _masks(self, masks: np.ndarray, count: int) -> Tensor:
+        assert self._env is not None
+        space = self._env.spec.action_space
+        choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
+        given = np.asarray(masks, dtype=np.float32)
+        if not choices or given.size != count * choices:
+            raise ValueError(f"action_masks must be [{count}, n] for one of n actions; the actions here are {space}.")
+        return torch.as_tensor(given.reshape(count, choices), device=self.agent.device)
 
     def _pack(self, memory: Memory) -> PredictState:
         return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed))
