@@ -163,7 +163,7 @@ class HIROConfig(HierarchyConfig):
             level = Level(
                 name, config, command, actions[number], memories[number], setting, periods[number],
                 self.learning_starts, memories[0] if number else None, getattr(config, "testing", 0.0), relabels,
-                self.tuned(name), models, constraint,
+                self.tuned(name), models, constraint, subgoal,
             )  # fmt: skip
             levels.append(level)
             if self.encoder == "shared" and number == 0:

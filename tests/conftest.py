@@ -97,9 +97,10 @@ def stack(env: Bridge, testing: float = 0.0, early: bool = False, noise: float =
         make_memory(config, far, near.space, where, 2, counters),
         make_memory(config, task, far.space, where, 4, counters),
     ]
+    upper: dict[str, Any] = {"steps": memories[0], "testing": testing}
     low = Level("low", config, near, env.spec.actions, memories[0], where)
-    middle = Level("middle", config, far, near.space, memories[1], where, 2, steps=memories[0], testing=testing)
-    high = Level("high", config, task, far.space, memories[2], where, 4, steps=memories[0], testing=testing)
+    middle = Level("middle", config, far, near.space, memories[1], where, 2, issues=near, **upper)
+    high = Level("high", config, task, far.space, memories[2], where, 4, issues=far, **upper)
     return Hierarchy([low, middle, high], where)
 
 

@@ -6,11 +6,16 @@ from conftest import everything, roll, setting, stack
 from hrl_scripts import train
 from runs import same_state, trained
 from tasks import LENGTHS
+from test_replay import transition
 
 from hrl.agents.hiro import High, HIROConfig, Low, Middle
 from hrl.envs import EnvConfig, make_env
-from hrl.hierarchy.commands import Direction, Latent, Skill
+from hrl.hierarchy.commands import Direction, GridSubgoal, Latent, Skill, Task
 from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.memories import make_memory
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import HindsightActions, SubgoalTesting
 from hrl.memory.ring import Replay, Rows
@@ -138,6 +143,43 @@ def test_a_skill_is_its_number_and_says_when_it_ends_and_where_it_can_begin():
     assert skill.available(state).tolist() == [[1, 1, 1], [1, 1, 0]]
     assert skill.reward(state, state + 1, target).tolist() == [0, 1]
     assert Skill(3).extrinsic and Latent(4).space.shape == (4,)
+
+
+def grid(early: bool) -> GridSubgoal:
+    """Four cells, with centres at 1 and 3 along each of two dimensions of places from 0 to 4."""
+    low, high = torch.zeros(2), torch.full((2,), 4.0)
+    space = GoalSpace(Select(torch.arange(2)), low, high, relative=False, threshold=0.5, distance="linf")
+    return GridSubgoal(space, 2, "sparse", ends_early=early)
+
+
+def test_a_cell_that_is_reached_already_cannot_be_chosen():
+    """Else a controller may choose where it stands for ever: the loop costs one step, less than values tell apart."""
+    at = torch.tensor([[1.2, 2.9], [2.0, 2.0]])
+    mask = grid(early=True).available(at)
+    assert mask is not None and mask.tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]
+    assert grid(early=False).available(at) is None
+
+
+@pytest.mark.parametrize("learner", ["dqn", "ppo"])
+def test_what_a_command_leaves_reaches_its_learner(learner):
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    near, task, where = grid(early=True), Task(0), setting(env)
+    low, high = (LevelConfig.of(hidden=(8,), learner=kind) for kind in ("td3", learner))
+    memories = [
+        make_memory(low, near, env.spec.actions, where),
+        make_memory(high, task, near.space, where, 2, ("first",)),
+    ]
+    below = Level("low", low, near, env.spec.actions, memories[0], where)
+    above = Level("high", high, task, near.space, memories[1], where, 2, steps=memories[0], issues=near)
+    agent = Hierarchy([below, above], where)
+    t = transition(
+        state=torch.tensor([[1.0, 3.0]]), next_state=torch.tensor([[3.0, 3.0]]), target=torch.zeros(1, 0),
+        next_target=torch.zeros(1, 0), action=torch.tensor([[2.0]]), length=torch.tensor([1]),
+    )  # fmt: skip
+    batch = agent.levels[1].batch(t)
+    assert batch.mask.tolist() == [[1, 0, 1, 1]] and batch.next_mask.tolist() == [[1, 1, 1, 0]]
+    with pytest.raises(ValueError, match="must issue the command"):
+        Hierarchy([below, Level("high", high, task, near.space, memories[1], where, 2)], where)
 
 
 def test_a_direction_pays_the_cosine():

@@ -54,7 +54,9 @@ class Hierarchy:
     def __init__(self, levels: Sequence[Level], setting: Setting) -> None:
         self.levels = list(levels)
         self.commands = [cast(IssuedCommand, level.command) for level in self.levels[:-1]]
-        """What each upper level issues to the one below, lowest first."""
+        """The commands that upper levels issue to those below, lowest first."""
+        if [level.issues for level in self.levels] != [None, *self.commands]:
+            raise ValueError("Each level must issue the command that the level below it obeys.")
         self.num_envs, self.device = setting.num_envs, setting.device
         self.steps = 0
         self.processes = setting.processes

@@ -86,15 +86,17 @@ class Level:
         tuned: Sequence[Tuned] = (),
         models: Sequence[Model] = (),
         constraint: Constraint | None = None,
+        issues: IssuedCommand | None = None,
     ) -> None:
-        """It decides in `actions` every `period` environment steps. `steps` is the memory of environment steps that its
+        """It decides in `actions` every `period` environment steps; its decisions issue the command `issues` to the
+        level below, if there is one. `steps` is the memory of environment steps that its
         decisions are made of, `testing` the share of its decisions under which the levels below act without
         exploration."""
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1: a subgoal's rewards never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
         self.name, self.config, self.command, self.actions, self.period = name, config, command, actions, period
-        self.memory, self.steps, self.testing = memory, steps, testing
+        self.memory, self.steps, self.testing, self.issues = memory, steps, testing, issues
         self.relabels, self.models = list(relabels), list(models)
         self.gamma = torch.tensor(config.gamma, device=device)
         self.sight = self._sight(spec.state_dim, device)
@@ -268,8 +270,8 @@ class Level:
             next_inputs=self.inputs(t.next_state, t.next_target),
             discount=gamma**t.length * ~ended,
             weight=t.weight,
-            mask=t.mask,
-            next_mask=t.next_mask,
+            mask=t.mask if self.issues is None else self.issues.available(t.state),
+            next_mask=t.next_mask if self.issues is None else self.issues.available(t.next_state),
         )
 
     def _obeyed(self, t: Transitions) -> Tensor:

@@ -148,6 +148,14 @@ class GridSubgoal(Subgoal):
         """The target [..., G] of a cell's number [..., 1]."""
         return super().issue(state, self.centres[action.squeeze(-1).long()])
 
+    def available(self, state: Tensor) -> Tensor | None:
+        """Where subgoals end when they are reached, those [..., K] that are not reached already; all if all are."""
+        if not self.ends_early:
+            return None
+        places = Subgoal.issue(self, state.unsqueeze(-2), self.centres)
+        ahead = ~self.reached(state.unsqueeze(-2), places)
+        return (ahead | ~ahead.any(-1, keepdim=True)).float()
+
     def retrace(self, state: Tensor, target: Tensor) -> Tensor:
         """The cell [..., 1] that this target lies in, or the nearest one."""
         along = ((super().retrace(state, target) + 1) / 2 * self.cells).long().clamp(0, self.cells - 1)

@@ -1,0 +1,120 @@
+"""Every pair of learners that the spaces allow, 20,000 steps on a maze or a grid, against uniformly random actions.
+
+    python benchmarks/pairs.py --jobs 2
+
+Success over 100 episodes of the trained policies, which act deterministically; three seeds. Finished runs are kept in
+results/pairs.json and not run again.
+"""
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from running import RESULTS, command, mean, processor, side_by_side
+
+from hrl.envs import EnvConfig, make_env
+from hrl.run.folder import RunFolder
+from hrl.spaces import action_width, from_uniform
+
+STEPS, EPISODES = 20_000, 100
+GRID = "--goal.projection hrl.envs.tasks.grids:four_rooms_place --goal.low 0.5 --goal.high 11.5 --goal.relative False"
+TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "maze": ("hrl/PointMaze_UMaze-v0", {}, "--num-envs 16 --goal.low -1 --goal.high 1"),
+    "grid": ("hrl/FourRooms-v0", {"max_episode_steps": 100}, f"--num-envs 16 {GRID} --goal.threshold 0.8"),
+}
+"""Environment, its arguments, and the options of the run."""
+LOW = {"td3": "maze", "sac": "maze", "ppo": "maze", "dqn": "grid", "ppo on the grid": "grid", "discrete-sac": "grid"}
+"""Low learners, and where they act."""
+HIGH = ("td3", "sac", "ppo", "dqn", "discrete-sac")
+OPTIONS = {
+    "low": {"ppo": "--low.n-steps 64 --low.batch-size 128 --low.learning-rate 1e-3 --low.reward progress"},
+    "high": {
+        "ppo": "--high.n-steps 16 --high.batch-size 64 --high.learning-rate 1e-3",
+        "dqn": "--goal.cells 5",
+        "discrete-sac": "--goal.cells 5",
+    },
+}
+Job = tuple[str, str, int]
+"""High learner, low learner, seed."""
+
+
+@dataclass
+class Options:
+    """Train and evaluate; print the table."""
+
+    jobs: int = 2
+    """Runs at a time, each on one thread."""
+    seeds: int = 3
+    """Seeds a pair."""
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    options = tyro.cli(Options)
+    file = RESULTS / "pairs.json"
+    results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    done = {(r["high"], r["low"], r["seed"]) for r in results}
+    wanted = [(high, low, seed) for low in LOW for high in HIGH for seed in range(options.seeds)]
+    missing = [job for job in wanted if job not in done]
+    for (high, low, seed), success in side_by_side(lambda job: measure(*job), missing, options.jobs):
+        host = {"machine": processor(), "date": time.strftime("%Y-%m-%d")}
+        results.append({"high": high, "low": low, "seed": seed, "success": success, **host})
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"{high} over {low}, seed {seed}: {success:.2f}", flush=True)
+    print(table(results))
+
+
+def measure(high: str, low: str, seed: int) -> float:
+    """The success of one trained pair."""
+    env, arguments, task = TASKS[LOW[low]]
+    learner = low.split()[0]
+    words = ["hiro", "--env", env, "--preset", "none", "--seed", str(seed), "--total-steps", str(STEPS)]
+    words += ["--threads", "1", "--eval-freq", "0", "--save-freq", "0"]
+    if arguments:
+        words += ["--env-kwargs", *(f"{name}={value}" for name, value in arguments.items())]
+    words += ["--low.learner", learner, "--high.learner", high, "--high.reward-offset", "-1", *task.split()]
+    words += [*OPTIONS["low"].get(learner, "").split(), *OPTIONS["high"].get(high, "").split()]
+    with tempfile.TemporaryDirectory() as folder:
+        command("train.py", *words, "--log-dir", folder)
+        run = RunFolder.begun(Path(folder))
+        assert run is not None
+        judged = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
+    return float(json.loads(judged.splitlines()[-1])["success_rate_any"])
+
+
+def chance(name: str, episodes: int = 2000) -> float:
+    """The success of uniformly random actions."""
+    env_id, arguments, _ = TASKS[name]
+    env = make_env(EnvConfig(env_id, arguments, num_envs=episodes))
+    generator = torch.Generator().manual_seed(0)
+    env.reset(0)
+    reached, over = torch.zeros(episodes, dtype=torch.bool), torch.zeros(episodes, dtype=torch.bool)
+    while not over.all():
+        uniform = torch.rand(episodes, action_width(env.spec.actions), generator=generator)
+        step = env.step(from_uniform(env.spec.actions, uniform))
+        reached |= step.success & ~over
+        over |= step.terminated | step.truncated
+    env.close()
+    return float(reached.float().mean())
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a low learner, a column a high one: the mean success and each seed's."""
+    chances = {name: chance(name) for name in TASKS}
+    lines = [f"| low learner (by chance) | {' | '.join(HIGH)} |", "|---" * (len(HIGH) + 1) + "|"]
+    for low, task in LOW.items():
+        cells = []
+        for high in HIGH:
+            success = [r["success"] for r in results if (r["high"], r["low"]) == (high, low)]
+            cells.append(f"{mean(success, rate=True)} ({' '.join(f'{s:.2f}' for s in success)})" if success else "")
+        lines.append(f"| {low} ({chances[task]:.2f}) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
