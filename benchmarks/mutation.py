@@ -1,0 +1,121 @@
+"""Mutation testing of the engine, memories, learners and nested gradients, by cosmic-ray (extra `mutation`).
+
+    python benchmarks/mutation.py --each 8
+
+Each module is changed in one place at a time, and its tests must fail. Mutants are drawn by a seed, since all of them
+take days. It changes files of the working tree and puts them back: run it in a clone of its own that is installed there
+(`pip install -e '.[test,mutation]'`), with everything committed. Results go to results/mutation.json; survivors are
+printed with their lines.
+"""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import WorkerOutcome, WorkItem, WorkResult
+from running import RESULTS, ROOT
+
+TESTS = {
+    "hrl/memory": "replay levels choices on_policy laws",
+    "hrl/hierarchy/relabelling": "replay levels choices",
+    "hrl/hierarchy/commands": "levels replay goals behaviour",
+    "hrl/hierarchy": "levels laws behaviour exploration timescales choices on_policy learners",
+    "hrl/learners": "traces choices on_policy learners protection policies",
+    "hrl/nested/levels": "tuning reward adaptation",
+    "hrl/nested": "nested trust tuning",
+}
+"""The tests of a folder's modules; the longest name that fits counts."""
+EQUIVALENT = re.compile(r"BitOr|NumberReplacer|ExceptionReplacer|RemoveDecorator")
+"""Operators left out: unions in type annotations, numbers of defaults, and decorators such as dataclass, whose change
+is no change of behaviour or breaks the import."""
+
+
+@dataclass
+class Options:
+    """Draw mutants, test them, list the survivors."""
+
+    each: int = 8
+    """Mutants a module."""
+    only: tuple[str, ...] = ()
+    """Modules, as hrl/memory/ring.py; all if none is given."""
+    seed: int = 0
+    """Of the draw."""
+
+
+def main() -> None:
+    """Test the drawn mutants of every module, and print the survivors."""
+    options = tyro.cli(Options)
+    if subprocess.run(["git", "diff", "--quiet"], cwd=ROOT, check=False).returncode:
+        raise SystemExit("Commit first: mutants are put into the files of this working tree.")
+    file = RESULTS / "mutation.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    modules = [str(p.relative_to(ROOT)) for folder in TESTS for p in sorted((ROOT / folder).glob("*.py"))]
+    for module in options.only or [m for m in dict.fromkeys(modules) if not m.endswith("__init__.py")]:
+        if module not in results or options.only:
+            results[module] = measure(module, options)
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            done = results[module]
+            print(f"{module}: {done['killed']} of {done['mutants']} killed", flush=True)
+    killed, mutants = (sum(r[key] for r in results.values()) for key in ("killed", "mutants"))
+    print(f"{killed} of {mutants} killed ({killed / max(mutants, 1):.1%}). Survivors:")
+    for module, result in results.items():
+        for one in result["survivors"]:
+            print(f"--- {module}\n{one}")
+
+
+def measure(module: str, options: Options) -> dict[str, Any]:
+    """The mutants of one module that were drawn, how many its tests killed, and the changes that they did not see."""
+    folder = max((name for name in TESTS if module.startswith(name)), key=len)
+    tests = " ".join(
+        f"tests/test_{name}.py" for name in TESTS[folder].split() if (ROOT / f"tests/test_{name}.py").exists()
+    )
+    with tempfile.TemporaryDirectory() as place:
+        config, session = Path(place) / "mutation.toml", Path(place) / "session.sqlite"
+        config.write_text(
+            f"""[cosmic-ray]
+module-path = "{module}"
+timeout = 180.0
+excluded-modules = []
+test-command = "{sys.executable} -m pytest -x -q -n0 -p no:cacheprovider {tests}"
+[cosmic-ray.distributor]
+name = "local"
+"""
+        )
+        _cosmic_ray("init", str(config), str(session))
+        with use_db(session, WorkDB.Mode.open) as work:
+            _draw(work, random.Random(f"{options.seed} {module}"), options.each)
+        _cosmic_ray("exec", str(config), str(session))
+        with use_db(session, WorkDB.Mode.open) as work:
+            tested = [result for _, result in work.results if result.worker_outcome != WorkerOutcome.SKIPPED]
+    survivors = [str(r.diff) for r in tested if not r.is_killed]
+    return {
+        "mutants": len(tested), "killed": len(tested) - len(survivors), "survivors": survivors,
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def _draw(work: WorkDB, chance: random.Random, count: int) -> None:
+    """Leave out all work but a random share."""
+    items: list[WorkItem] = list(work.pending_work_items)
+    fit = [item for item in items if not EQUIVALENT.search(item.mutations[0].operator_name)]
+    kept = {item.job_id for item in chance.sample(fit, min(count, len(fit)))}
+    for item in items:
+        if item.job_id not in kept:
+            work.set_result(item.job_id, WorkResult(WorkerOutcome.SKIPPED))
+
+
+def _cosmic_ray(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "cosmic_ray.cli", *words], cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main()
