@@ -178,6 +178,15 @@ def test_four_rooms_slips_a_third_of_the_time_and_walls_stop():
     assert sure.cell.item() == 0
 
 
+def test_key_and_door_slips_as_often_as_asked():
+    grid = KeyDoor(30_000, size=8, slip=0.3)
+    grid.reset(seed=0)
+    grid.places.copy_(torch.tensor([[3, 3], [1, 1], [1, 5], [1, 6]]).view(4, 1, 2).expand(4, 30_000, 2))
+    grid.advance(torch.ones(30_000, dtype=torch.int64))  # right
+    where = [float((grid.agent == torch.tensor(c)).all(-1).float().mean()) for c in ((3, 4), (2, 3), (4, 3), (3, 2))]
+    assert where == pytest.approx([0.7, 0.1, 0.1, 0.1], abs=0.01)
+
+
 def test_the_door_opens_only_for_the_key():
     grid = KeyDoor(1, size=6)
     grid.reset(seed=0)

@@ -29,6 +29,12 @@ def drawn(wall: Tensor, marks: Marks, scale: int = 24) -> np.ndarray:
     return image.repeat(scale, 0).repeat(scale, 1)
 
 
+def slipped(actions: Tensor, chance: Tensor, slip: float) -> Tensor:
+    """The moves [N] that are made: with probability `slip` one of the other three. `chance` [2, N] lies in [0, 1)."""
+    others = (actions + 1 + (chance[1] * 3).long()) % 4
+    return torch.where(chance[0] < slip, others, actions)
+
+
 class FourRooms(TensorEnv):
     """Four rooms joined by hallways. The observation is the cell's number; reward 1 at the goal, which ends it.
 
@@ -75,9 +81,7 @@ class FourRooms(TensorEnv):
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A move, or a slip."""
-        chance = self.uniform(2, self.num_envs)
-        slipped = (actions + 1 + (chance[1] * 3).long()) % 4
-        move = torch.where(chance[0] < self.slip, slipped, actions)
+        move = slipped(actions, self.uniform(2, self.num_envs), self.slip)
         self.cell.copy_(self.reaches[self.cell, move])
         reached = self.cell == self.goal
         return reached.float(), reached, reached
@@ -102,7 +106,8 @@ class KeyDoor(TensorEnv):
 
     The observation is (row, column) of agent, key, door and goal, scaled to [0, 1], and whether the key is held and
     the door open. Stepping on the key takes it; walking against the door with it opens the door. Reward 1 at the
-    goal, which ends the episode. Everything is placed anew in each episode.
+    goal, which ends the episode. Everything is placed anew in each episode. With probability `slip` a move goes in one
+    of the other three directions.
     """
 
     def __init__(
@@ -112,12 +117,13 @@ class KeyDoor(TensorEnv):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
         size: int = 8,
+        slip: float = 0.0,
     ) -> None:
         if size < 6:
             raise ValueError(f"KeyDoor needs a size of at least 6 cells, not {size}")
         seen = spaces.Box(0.0, 1.0, (10,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
-        self.size = size
+        self.size, self.slip = size, slip
         self.places = torch.zeros(4, num_envs, 2, dtype=torch.int64, device=self.device)
         self.agent, self.key, self.door, self.goal = self.places
         self.held = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -145,6 +151,8 @@ class KeyDoor(TensorEnv):
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A move; the key, the door and the goal follow from where it leads."""
+        if self.slip:
+            actions = slipped(actions, self.uniform(2, self.num_envs), self.slip)
         ahead = self.agent + self.moves[actions]
         at_door = (ahead == self.door).all(-1)
         self.opened |= at_door & self.held
