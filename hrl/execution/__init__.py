@@ -1,1 +1,1 @@
-"""How functions on the path of the data run: eagerly, compiled, as CUDA graphs, or in several processes."""
+"""Execution of the training loop's functions: eagerly, compiled, as CUDA graphs, or in several processes."""

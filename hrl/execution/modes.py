@@ -1,7 +1,7 @@
-"""How the functions on the data's way are run: as they are, compiled, or captured as CUDA graphs.
+"""Execution modes: eager, torch.compile, or captured as CUDA graphs.
 
-They are the same functions, and give the same results. A function may be captured if it touches the device alone,
-has static shapes and keeps what it remembers in place: acting, observing and rounds of updates are such.
+All modes run the same functions and give the same results. A function can be captured if it uses only the device, has
+static shapes and updates its state in place, as acting, observing and rounds of updates do.
 """
 
 import ctypes
@@ -23,13 +23,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as glibc numbers them
 WARM_UP = 3
-"""Calls that run eagerly before a capture, so that libraries and optimisers have made what they keep."""
+"""Calls that run eagerly before a capture, so that libraries and optimisers have allocated their state."""
 
 
 def none_true(mask: Tensor) -> bool:
-    """Whether a mask is false everywhere, so that work can be left out: asked on a CPU, where asking is free.
+    """Whether a mask on the CPU is false everywhere, so that the work it guards can be skipped.
 
-    On a GPU the answer is no, since it would make the host wait, and what is left to do changes nothing there.
+    Returns False on a GPU: reading the mask would make the host wait, and the masked work changes nothing there.
     """
     return mask.device.type == "cpu" and not bool(mask.any())
 
@@ -38,11 +38,11 @@ class Execution:
     """Eager: everything runs as it is written."""
 
     def function(self, function: F) -> F:
-        """A function on the data's way that waits for no host: act, observe, or a round of updates."""
+        """Prepare a function that never waits for the host: act, observe, or a round of updates."""
         return function
 
     def formula(self, formula: F) -> F:
-        """A pure formula, such as a loss: no random numbers, nothing changed in place."""
+        """Prepare a pure formula, such as a loss: no random numbers, nothing changed in place."""
         return formula
 
 
@@ -50,7 +50,7 @@ EAGER = Execution()
 
 
 class Compiled(Execution):
-    """Formulas go through torch.compile; what draws random numbers or writes in place stays around them."""
+    """Formulas go through torch.compile; code that draws random numbers or writes in place stays outside them."""
 
     def formula(self, formula: F) -> F:
         compiled: Any = torch.compile(formula, dynamic=False)
@@ -69,7 +69,7 @@ EXECUTIONS: dict[str, type[Execution]] = {"eager": Execution, "compile": Compile
 
 
 def pick_execution(mode: Mode, device: torch.device) -> Execution:
-    """The way to run on a device; auto captures on a GPU. Raises UserError where it cannot."""
+    """The execution mode for a device; auto captures on a GPU. Raises UserError if the device does not support it."""
     if mode == "auto":
         mode = "graph" if device.type == "cuda" else "eager"
     if mode == "compile" and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
@@ -80,10 +80,10 @@ def pick_execution(mode: Mode, device: torch.device) -> Execution:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what tensors free instead of handing it back to the system page by page.
+    """Make the C library keep the memory that tensors free, instead of returning it to the system page by page.
 
-    Every tensor above 128 KiB is else mapped and cleared anew, which on a CPU takes as long as the arithmetic on it.
-    Does nothing where the C library is not glibc.
+    By default, every tensor above 128 KiB is mapped and cleared anew, which on a CPU takes as long as the arithmetic on
+    it. Does nothing if the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -101,8 +101,8 @@ class _Graph:
 
 
 class Captured:
-    """A function as CUDA graphs. Tensors given are copied to where the graph reads them; what it returns is
-    overwritten by the next call. Host arguments (numbers, generators) select the graph."""
+    """A function as CUDA graphs. Tensor arguments are copied to the graph's inputs; the next call overwrites the
+    returned tensors. Host arguments (numbers, generators) select the graph."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -125,7 +125,7 @@ class Captured:
         return captured.output
 
     def _aside(self, arguments: tuple[Any, ...]) -> Any:
-        """Run eagerly on another stream, as captures want their warm-up."""
+        """Run eagerly on another stream, as the warm-up of a capture requires."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -143,6 +143,6 @@ class Captured:
         return _Graph(graph, [x for x in places if isinstance(x, Tensor)], output)
 
     def _generators(self, leaves: list[Any]) -> list[torch.Generator]:
-        """Random states that the graph advances at each replay: those given, and the owner's."""
+        """Generators that the graph advances at each replay: the arguments, and that of the function's owner."""
         owner = getattr(getattr(self.function, "__self__", None), "generator", None)
         return [x for x in (*leaves, owner) if isinstance(x, torch.Generator)]

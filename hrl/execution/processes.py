@@ -1,5 +1,5 @@
-"""Several processes of one run, as `torchrun` starts them: each steps environments and samples replays of its own,
-and every gradient is averaged over all of them, so that their networks stay equal to the last bit."""
+"""Several processes of one run, started by `torchrun`. Each steps its own environments and samples its own replays;
+every gradient is averaged over all processes, so that their networks stay equal to the last bit."""
 
 import os
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from hrl.types import UserError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run and this one's place among them. The default is one alone."""
+    """The processes of a run and this one's rank. The default is a single process."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """This one's place among those of its machine, which is its GPU."""
+    """The rank among the processes of its machine, which is the index of its GPU."""
 
     @property
     def first(self) -> bool:
-        """Whether this one writes the run folder, evaluates and tells."""
+        """Whether this process writes the run folder, evaluates and prints."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so. Called by all alike."""
+        """Whether the flag is true in any process. All processes must call it."""
         if self.size == 1:
             return flag
         flags = torch.tensor(float(flag))
@@ -35,7 +35,7 @@ class Processes:
         return bool(flags > 0)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value at the first one, and nothing elsewhere. Called by all alike."""
+        """The values of all processes in the first process, an empty list in the others. All processes must call it."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.first else None
@@ -43,7 +43,7 @@ class Processes:
         return values or []
 
     def leave(self) -> None:
-        """The run is over: wait for the others, and part."""
+        """Wait for the other processes at the end of the run, and leave the process group."""
         if self.size > 1:
             dist.barrier()
             dist.destroy_process_group()
@@ -53,14 +53,14 @@ ALONE = Processes()
 
 
 def average_over_processes(tensor: Tensor) -> None:
-    """Replace a tensor by its mean over the processes of the run, if there are several. All of them call it alike."""
+    """Replace a tensor by its mean over the processes of the run, if there are several. All processes must call it."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
 
 
 def least_of_processes(count: int) -> int:
-    """The least of the processes' numbers; the number itself where there is one process. All of them call it alike."""
+    """The least of the processes' numbers; the number itself with a single process. All processes must call it."""
     if not (dist.is_available() and dist.is_initialized()):
         return count
     least = torch.tensor(count)
@@ -69,7 +69,7 @@ def least_of_processes(count: int) -> int:
 
 
 def join_processes() -> Processes:
-    """Meet the others that `torchrun` started. Raises UserError where they cannot be reached."""
+    """Join the process group that `torchrun` started. Raises UserError if the other processes cannot be reached."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
@@ -84,5 +84,5 @@ def join_processes() -> Processes:
 
 
 def lost_connection(error: RuntimeError) -> bool:
-    """Whether an error says that another process is gone."""
+    """Whether an error means that the connection to another process is lost."""
     return isinstance(error, dist.DistBackendError) or "gloo" in str(error).lower()

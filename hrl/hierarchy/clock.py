@@ -1,6 +1,6 @@
-"""Per-environment clocks: what each upper level has decided, since when, and what it earned since.
+"""Per-environment clocks: the last decision of each upper level, its age, and the reward since then.
 
-What is kept from step to step is written in place, so that a captured graph finds it where it was.
+State that lasts from step to step is written in place, so that a captured graph finds it at the same address.
 """
 
 from dataclasses import dataclass, fields
@@ -14,37 +14,37 @@ from hrl.types import Step
 
 @dataclass(frozen=True)
 class ActiveCommand:
-    """The decision of one upper level that is in force in each of N environments."""
+    """The active command of one upper level in each of N environments."""
 
     target: Tensor
     """[N, G] the command, as issued."""
     elapsed: Tensor
-    """[N] environment steps since, int64; FRESH where nothing is in force."""
+    """[N] environment steps since it was issued, int64; FRESH where no command is active."""
 
     @classmethod
     def nothing(cls, num_envs: int, dim: int, device: torch.device) -> "ActiveCommand":
-        """Nothing in force: every environment is due."""
+        """No active command: every environment is due for a decision."""
         return cls(torch.zeros(num_envs, dim, device=device), torch.full((num_envs,), FRESH, device=device))
 
     def assign(self, other: "ActiveCommand") -> None:
-        """Take over what another holds, in place."""
+        """Copy another's tensors into these, in place."""
         for field in fields(self):
             getattr(self, field.name).copy_(getattr(other, field.name))
 
     def due(self, period: int) -> Tensor:
-        """Where [N] a new decision is to be taken."""
+        """Mask [N] of environments that need a new decision."""
         return self.elapsed >= period
 
     def renewed(self, due: Tensor, target: Tensor) -> "ActiveCommand":
-        """With new targets where due."""
+        """A copy with new targets [N, G], of age 0, where `due` [N]."""
         return ActiveCommand(torch.where(due.unsqueeze(-1), target, self.target), self.elapsed.masked_fill(due, 0))
 
     def ticked(self, active: Tensor) -> "ActiveCommand":
-        """One environment step later. An environment that only reset has nothing in force."""
+        """A copy one environment step later. An environment that only reset has no active command."""
         return ActiveCommand(self.target, torch.where(active, self.elapsed + 1, FRESH))
 
     def dropped(self, where: Tensor) -> "ActiveCommand":
-        """With nothing in force where [N] its segment ended."""
+        """A copy without an active command where [N] the segment ended."""
         return ActiveCommand(self.target, self.elapsed.masked_fill(where, FRESH))
 
 
@@ -52,7 +52,7 @@ FRESH = 1 << 40
 
 
 class Transition(NamedTuple):
-    """What came of an action in each of N environments."""
+    """The result of one action in each of N environments."""
 
     state: Tensor
     """[N, D] the true next observation."""
@@ -67,13 +67,13 @@ class Transition(NamedTuple):
     active: Tensor
     """[N] False where the environment only reset."""
     info: Tensor
-    """[N, K] entries of info that hindsight is to remember."""
+    """[N, K] entries of info that hindsight needs."""
     mask: Tensor | None
-    """[N, K] choices that are available there, where the environment says so."""
+    """[N, K] choices available in the next state; None if the environment gives no mask."""
 
     @classmethod
     def of(cls, step: Step) -> "Transition":
-        """The part of a step that is learned from."""
+        """The part of a step that levels learn from."""
         final, ends = step.final, (step.reward, step.terminated, step.truncated)
         return cls(final.state, final.goal, *ends, step.active, step.info, final.mask)
 
@@ -84,7 +84,7 @@ class Transition(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A decision of one level in each of N environments, as it is taken."""
+    """A new decision of one level in each of N environments."""
 
     state: Tensor
     target: Tensor
@@ -104,9 +104,9 @@ class Segment:
     """The open decision of one level in each of N environments, for its replay."""
 
     state: Tensor
-    """[N, D] when it was decided."""
+    """[N, D] the state at the decision."""
     target: Tensor
-    """[N, G] the command from above then."""
+    """[N, G] the command from above at the decision."""
     action: Tensor
     """[N, A] the decision, in [-1, 1]."""
     first: Tensor
@@ -114,9 +114,9 @@ class Segment:
     below: Tensor
     """[N] row of the first decision of the level directly below, in that level's ring."""
     mask: Tensor
-    """[N, K] choices that the environment made available then; K = 0 where it does not say."""
+    """[N, K] choices available at the decision; K = 0 if the environment gives no mask."""
     notes: dict[str, Tensor]
-    """[N] numbers that the learner remembers of the decision, by name."""
+    """[N] numbers by name that the learner stores with the decision."""
     reward: Tensor
     """[N] Σ γ^i r_i so far."""
     discount: Tensor
@@ -174,7 +174,7 @@ class Segment:
         return pairs + [(self.notes[name], x) for name, x in decision.notes.items()]
 
     def row(self, info: Tensor) -> dict[str, Tensor]:
-        """The fields of the row that the level's memory stores of it; `info` [N, K] is remembered beside."""
+        """The fields of the segment's row in the level's memory, with `info` [N, K]."""
         fixed = {"state": self.state, "target": self.target, "action": self.action, "reward": self.reward}
         return fixed | {"info": info, "mask": self.mask} | self.notes
 

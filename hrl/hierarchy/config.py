@@ -19,44 +19,44 @@ class LevelConfig:
 
     learner: Choice = field(default_factory=TD3Config)
     gamma: float = 0.99
-    """Discount an environment step."""
+    """Discount per environment step."""
     tasks: int = 1
-    """Tasks that the actor keeps apart, by biases of their own; with --…init-from, each run learns the next."""
+    """Number of tasks, each with biases of its own in the actor; with --…init-from, each run learns the next one."""
     masked_entries: tuple[int, ...] = ()
-    """State entries that the level's networks are not shown; they see 0 there."""
+    """State entries that are hidden from the level's networks; they read 0 instead."""
     normalize_observations: bool = False
-    """Give the observation's entries mean 0 and deviation 1, as seen so far in training."""
+    """Normalise the observation's entries to mean 0 and standard deviation 1, with running statistics."""
     schedule: Schedule = "constant"
-    """How the learning rate falls while the level learns."""
+    """Decay of the learning rate while the level learns."""
     warmup: int = 0
     """Updates over which the learning rate first rises from zero."""
     random_warmup: int = 0
-    """Environment steps for which all decisions are random, and nothing is learned from them or kept: meanwhile the
-    levels below learn to obey."""
+    """Environment steps for which all decisions are random. The level neither learns from them nor keeps them;
+    meanwhile the levels below learn to obey."""
     learning_stops: int | None = None
-    """Environment steps after which the level acts, but learns no more: a level above then learns to lead one that
-    stands still. Default: it learns to the run's end."""
+    """Environment steps after which the level still acts but no longer learns, so that the level above sees a fixed
+    policy. Default: it learns to the run's end."""
     hindsight: float | None = None
-    """Share of a batch whose command is replaced by what was reached later, or by another. Default: .8 where commands
-    can be replaced and the learner has a replay; at the task's level that needs a goal environment."""
+    """Share of a batch whose command is replaced by a goal reached later, or by another. Default: .8 if commands
+    can be replaced and the learner has a replay; at the top level this needs a goal environment."""
     hindsight_strategy: Strategy = "future"
-    """Reached when: at a random later moment of the episode, or at its end. Or not reached at all: any subgoal, at the
-    task's level another episode's goal, which shows what a decision is worth whatever is wanted now."""
+    """future: the goal reached at a random later moment of the episode. final: at its end. random: any subgoal or, at
+    the top level, another decision's goal, reached or not."""
     hindsight_horizon: int | None = None
-    """Only moments within so many of the level's decisions. Default: to the episode's end. What is random has none."""
+    """Greatest number of the level's decisions to that moment. Default: to the episode's end. random ignores it."""
     frozen: bool = False
     """Act, but do not learn."""
     init_from: Path | None = None
-    """Begin with what the level of this name has learned in an earlier run (its folder), not from nothing."""
+    """Start from the level of this name in an earlier run (its folder), not from scratch."""
     protect: ProtectConfig = field(default_factory=ProtectConfig)
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """With these options, the learner's beside the level's: `LevelConfig.of(learner="sac", tau=.01, gamma=.95)`."""
+        """A level with these options and the learner's, side by side: `LevelConfig.of(learner="sac", tau=.01)`."""
         return flat(cls(), options)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         self.learner.check(prefix)
         for option in ("warmup", "random_warmup"):
             if getattr(self, option) < 0:
@@ -81,7 +81,7 @@ class LevelConfig:
         self.protect.check(prefix, self.tasks)
 
     def fitted(self, given: Set[str]) -> Self:
-        """Without what a preset says of relabelling, where the learner has no replay; `given` options stay."""
+        """A copy without a preset's relabelling options if the learner has no replay; `given` options stay."""
         if not self.learner.on_policy:
             return self
         needs: dict[str, Any] = {
@@ -103,6 +103,6 @@ class LevelConfig:
 
     @property
     def off_policy(self) -> ReplayConfig:
-        """The options of a learner with a replay."""
+        """The options of the learner, which must have a replay."""
         assert isinstance(self.learner, ReplayConfig)
         return self.learner

@@ -1,4 +1,4 @@
-"""How a level explores: Gaussian noise, and bursts of random decisions, more of them in some environments."""
+"""Exploration of a level: Gaussian noise and bursts of random decisions, graded over the environments."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from hrl.spaces import Space, action_width, from_uniform
 
 
 class Exploration:
-    """Decides in each of N environments when a level does something else than its policy says.
+    """Adds noise and random decisions to a level's actions in each of N environments.
 
-    A random decision is kept for a time, as in εz-greedy exploration (Dabney 2021): kept for one step it seldom moves
-    a body anywhere. Its length is geometric, of mean `hold`, and a share `random` of all decisions is random. In a
-    `warmup` all of them are.
+    A random decision is repeated, as in εz-greedy exploration (Dabney 2021), since a single random step seldom moves a
+    body far. Its duration is geometric with mean `hold`, and a share `random` of all decisions is random. During a
+    `warmup` all decisions are random.
     """
 
     def __init__(
@@ -25,40 +25,40 @@ class Exploration:
         self.shaken = max(config.noise) > 0
         self.anywhere = max(config.random) > 0 or config.fraction > 0 or warmup
         self.begins = torch.zeros_like(self.share)
-        """[N, 1] probability that a random decision begins where none goes on, so that the share comes out."""
+        """[N, 1] probability that a random decision begins where none is running, such that the share results."""
         self.warming_up = warmup
         self.progress(0.0)
         self.held = torch.zeros(num_envs, action_width(actions), device=device)
         self.holding = torch.zeros(num_envs, 1, dtype=torch.bool, device=device)
 
     def noisy(self, action: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
-        """[B, A] the policy's action, with noise of this deviation [B, 1] or []."""
+        """[B, A] the policy's action plus Gaussian noise of this standard deviation [B, 1] or [], clipped."""
         if not self.shaken:
             return action
         noise = torch.randn(action.shape, generator=generator, device=action.device)
         return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
 
     def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
-        """[N, A] the action taken where the policy says `action`; `due` [N] says who decides anew at all, `mask`
-        [N, K] which choices are available."""
+        """[N, A] the explored action for the policy's `action`. `due` [N] masks the environments with a new decision,
+        `mask` [N, K] the available choices."""
         action = self.noisy(action, self.noise, generator)
         if not self.anywhere:
             return action
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
-        # One number says whether the last random decision goes on (below 0), and if not, whether one begins.
+        # One number decides whether the last random decision goes on (below 0), and if not, whether one begins.
         lot = torch.where(self.holding, (uniform[:, :1] - 1) * self.hold + 1, uniform[:, :1])
-        lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))  # where not, all stays
+        lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))  # not due: nothing changes
         torch.lt(lot, self.begins, out=self.holding)
         anything = from_uniform(self.actions, uniform[:, 1:])
         if mask is not None:
             drawn = torch.rand(mask.shape, generator=generator, device=mask.device)
             anything = torch.where(mask > 0.5, drawn, -1.0).argmax(-1, keepdim=True).float()
-            self.holding &= (lot >= 0) | (mask.gather(-1, self.held.long()) > 0.5)  # no longer available: it ends
+            self.holding &= (lot >= 0) | (mask.gather(-1, self.held.long()) > 0.5)  # ends when no longer available
         torch.where(self.holding & (lot >= 0), anything, self.held, out=self.held)
         return torch.where(self.holding, self.held, action)
 
     def progress(self, done: float) -> None:
-        """Set the share of random decisions for this share of the run: all in a warmup, else as configured."""
+        """Set the share of random decisions after the share `done` of the run: 1 in a warmup, else as configured."""
         share = self.share
         if self.warming_up:
             share = torch.ones_like(share)
@@ -69,26 +69,26 @@ class Exploration:
         self.begins.copy_(begins)
 
     def warm_up(self, on: bool) -> None:
-        """Decide at random throughout, or as configured."""
+        """Make all decisions random (`on`), or the configured share."""
         if on != self.warming_up:
             self.warming_up = on
             self.progress(0.0)
 
     def restart(self) -> None:
-        """Nothing goes on."""
+        """End all running random decisions."""
         self.holding.fill_(False)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The share of random decisions. Random decisions that go on end at a checkpoint."""
+        """The share of random decisions. Running random decisions are not saved: they end at a checkpoint."""
         return {"begins": self.begins, "warming_up": torch.tensor(self.warming_up)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over the state of another."""
+        """Load the result of `state_dict`."""
         self.begins.copy_(state["begins"])
         self.warming_up = bool(state["warming_up"])
 
 
 def graded(ends: tuple[float, ...], num_envs: int, device: torch.device) -> Tensor:
-    """[N, 1] from the first environment's value to the last one's; of one environment alone, the mean."""
+    """[N, 1] values from the first environment's to the last one's; their mean for a single environment."""
     first, last = (ends[0], ends[-1]) if num_envs > 1 else ((ends[0] + ends[-1]) / 2,) * 2
     return torch.linspace(first, last, num_envs, device=device).unsqueeze(-1)

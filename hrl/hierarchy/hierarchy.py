@@ -1,7 +1,7 @@
 """The hierarchy: a stack of learners on different clocks.
 
-Level 0 acts in the environment at every step. Each level above decides once a period, and its decision is a
-command to the level below. `act`, `observe` and `learn` are the whole path of the data.
+Level 0 acts in the environment at every step. Each level above decides once per period, and its decision is a
+command to the level below. `act`, `observe` and `learn` are the whole training loop.
 """
 
 import hashlib
@@ -22,29 +22,29 @@ from hrl.state import Stateful, gather, restore
 from hrl.types import Observation, Step
 
 RANK_SEED = 104_729
-"""The difference of the random states of two processes of a run."""
+"""Difference between the seeds of two consecutive processes of a run."""
 
 ActionMode = Literal["greedy", "noisy", "exploring"]
-"""The policies' modes; drawn as in training; or with random decisions and tests too, which the training environments
-alone have."""
+"""greedy: the policies' modes. noisy: samples, as in training. exploring: also random decisions and subgoal tests, in
+the training environments only."""
 Memory = list[ActiveCommand]
-"""The command in force below every upper level, lowest first: all that acting remembers from step to step."""
+"""The active command of every upper level, lowest first: the whole state of acting from step to step."""
 
 
 @dataclass
 class Decisions:
-    """One pass down the stack. Lists are lowest level first."""
+    """The decisions of one pass down the stack. Lists start with the lowest level."""
 
     actions: list[Tensor]
-    """[N, A] what each level decided; the first acts in the environment."""
+    """[N, A] the decision of each level; the first is the action in the environment."""
     targets: list[Tensor]
     """The command that each level obeys now; the last is the task's goal."""
     due: list[Tensor]
-    """Where [N] each upper level decided anew; the lowest does at every step."""
+    """Mask [N] of environments where each upper level decided anew; the lowest level decides at every step."""
     tests: list[Tensor]
-    """Where [N] everything below a level acts without exploration, to test its command."""
+    """Mask [N] of environments where all levels below act without exploration, to test the command."""
     notes: list[dict[str, Tensor]]
-    """[N] numbers that each level's learner remembers of its decision."""
+    """[N] numbers that each level's learner stores with its decision."""
     memory: Memory
 
 
@@ -69,12 +69,12 @@ class Hierarchy:
     # -- acting ----------------------------------------------------------------------------------------------
 
     def initial_state(self, num_envs: int) -> Memory:
-        """The memory at the beginning: every level is due."""
+        """The initial memory: every level is due for a decision."""
         return [ActiveCommand.nothing(num_envs, command.dim, self.device) for command in self.commands]
 
     @torch.inference_mode()
     def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
-        """From the top down: each level whose clock is due decides anew, the others keep to what they said."""
+        """Decide from the top down: each level that is due decides anew, the others keep their active command."""
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
         actions: list[Tensor] = []
@@ -121,7 +121,7 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _act(self, obs: Observation) -> Tensor:
-        """Actions [N, A] for training: explores, and opens a segment where a level decided anew."""
+        """Actions [N, A] for training, with exploration. Opens a segment where a level decides anew."""
         d = self.decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.memory.cursor
@@ -142,7 +142,7 @@ class Hierarchy:
     # -- observing -------------------------------------------------------------------------------------------
 
     def observe(self, step: Step) -> None:
-        """From the bottom up: pay rewards, tick clocks, and hand segments that ended to their level's memory."""
+        """Add up rewards, advance clocks, and store ended segments in their level's memory, from the bottom up."""
         self._observe_step(Transition.of(step))
         self.steps += step.taken * self.processes.size
 
@@ -168,7 +168,7 @@ class Hierarchy:
             held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
-        """What is in force after a step: clocks tick, and segments that ended are forgotten."""
+        """The memory after a step: clocks advance, and commands whose segment ended are dropped."""
         outcome = Transition.of(step)
         return self._ticked(memory, outcome, self._ended(memory, outcome))
 
@@ -176,8 +176,8 @@ class Hierarchy:
         return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
 
     def _ended(self, memory: Memory, outcome: Transition) -> list[Tensor]:
-        """Where [N] each level's segment ends with this step: its period, the command, the episode, or the level
-        above."""
+        """Masks [N] of environments where each level's segment ends with this step: its period is over, or the command,
+        the episode or the segment of the level above ends."""
         ended: list[Tensor] = []
         above = outcome.done & outcome.active
         for i in range(len(self.levels) - 1, 0, -1):
@@ -189,7 +189,7 @@ class Hierarchy:
         return [outcome.active, *ended]
 
     def drop_ended(self, memory: Memory, state: Tensor) -> Memory:
-        """Commands that end early, and that end in this state [N, D], are no longer in force."""
+        """The memory without commands that end early in this state [N, D]."""
         ended: list[Tensor] = []
         above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
         for held, command in zip(memory[::-1], self.commands[::-1], strict=True):
@@ -198,17 +198,17 @@ class Hierarchy:
         return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
 
     def _measure(self, i: int, outcome: Transition, ended: Tensor) -> None:
-        """How well the level below obeyed the commands of level i that ended."""
+        """Log how well the level below obeyed the commands of level i that ended."""
         measured = self.commands[i - 1].measure(outcome.state, self.memory[i - 1].target)
         for name, values in measured.items():
             self.levels[i - 1].metrics.add_where(name, values, ended)
 
     def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
-        """Write level i's open segment; where it ended [N] it becomes a transition, `length` [N] environment steps
-        long."""
+        """Write level i's open segment. Where it ended [N] it becomes a transition of `length` [N] environment
+        steps."""
         level = self.levels[i]
         segment, top = level.segment, i == len(self.levels) - 1
-        # The next decision of this level overwrites target and mask, unless this one was the episode's last.
+        # The level's next decision overwrites target and mask, unless this one was the episode's last.
         following = {"state": outcome.state, "target": outcome.goal if top else segment.target}
         if outcome.mask is not None:
             following["mask"] = outcome.mask
@@ -223,8 +223,8 @@ class Hierarchy:
     # -- learning --------------------------------------------------------------------------------------------
 
     def learn(self, total_steps: float = math.inf, in_haste: Callable[[], bool] = bool) -> None:
-        """Each level updates as its timescale says; learning-rate schedules fall until the run's `total_steps`. Updates
-        that are left are skipped as soon as `in_haste` says so."""
+        """Make the updates that each level's timescale requires. Learning-rate schedules end at `total_steps`. The
+        remaining updates are skipped as soon as `in_haste` returns True."""
         for level in self.levels:
             level.learn(self.steps, total_steps, self.generator, in_haste)
 
@@ -244,7 +244,7 @@ class Hierarchy:
 
     @torch.no_grad()
     def truncate_episodes(self, obs: Observation) -> None:
-        """End every open segment and episode as truncated at `obs`, so that no simulator state need be saved."""
+        """Truncate every open segment and episode at `obs`, so that a checkpoint needs no simulator state."""
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         nothing = torch.zeros(self.num_envs, device=self.device)
         info = torch.zeros(self.num_envs, 0, device=self.device)
@@ -252,7 +252,7 @@ class Hierarchy:
         for i, held in enumerate(self.memory, 1):
             level = self.levels[i]
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
-            # Where no segment is open, the open row is the last observation of the one before: it stays.
+            # Without an open segment, the open row is the last observation of the previous segment: keep it.
             segment, first, below = level.segment, self.levels[0].memory.cursor, self.levels[i - 1].memory.cursor
             target = obs.goal if level is self.levels[-1] else segment.target
             empty = Decision(obs.state, target, segment.action, first, below, ~always, {}, None)
@@ -263,14 +263,14 @@ class Hierarchy:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what is in force: every level is due."""
+        """Drop all active commands: every level is due for a decision."""
         for level in self.levels:
             level.exploration.restart()
         for held, nothing in zip(self.memory, self.initial_state(self.num_envs), strict=True):
             held.assign(nothing)
 
     def parts(self) -> dict[str, Stateful]:
-        """Everything that the agent's next steps depend on, by `<level>.<part>`."""
+        """Everything that the agent's next steps depend on, named `<level>.<part>`."""
         return {f"{level.name}.{name}": part for level in self.levels for name, part in level.parts().items()}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -278,7 +278,7 @@ class Hierarchy:
         return gather(self.parts()) | {"generator": self.generator.get_state(), "steps": torch.tensor(self.steps)}
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Those that differ between the processes of a run, copied to the host: memories and the random state."""
+        """The tensors that differ between the processes of a run, copied to the host: memories and the random state."""
         own = {name: x for name, x in self.tensors().items() if ".memory." in name or name == "generator"}
         return {name: x.detach().cpu().clone() for name, x in own.items()}
 
@@ -290,17 +290,17 @@ class Hierarchy:
         return digest.hexdigest()
 
     def network_tensors(self) -> dict[str, Tensor]:
-        """The networks alone, enough to act."""
+        """The tensors of the networks, which acting needs."""
         return gather(self._networks())
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` gave. Raises RuntimeError, ValueError or KeyError where it does not fit."""
+        """Load the result of `tensors`. Raises RuntimeError, ValueError or KeyError if it does not fit."""
         restore(self.parts(), tensors)
         self.generator.set_state(tensors["generator"].cpu())
         self.steps = int(tensors["steps"])
 
     def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the networks alone, to act. Raises RuntimeError where their sizes are others."""
+        """Load the result of `network_tensors`, for acting. Raises RuntimeError if the sizes differ."""
         restore(self._networks(), tensors)
 
     def _networks(self) -> dict[str, Stateful]:

@@ -1,4 +1,4 @@
-"""How a level learns from its memory: gradient steps on batches of a replay, or passes over a rollout."""
+"""Learning from a level's memory: gradient steps on batches of a replay, or passes over a rollout."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -22,11 +22,11 @@ from hrl.networks.normaliser import RewardScale
 from hrl.state import Stateful
 
 AT_ONCE = 16
-"""Batches that are sampled together, at most. One at a time, half the cost of a small update is in sampling."""
+"""Most batches that are sampled together. With one at a time, sampling is half the cost of a small update."""
 
 
 class Learning(Protocol):
-    """A level, as far as learning needs it."""
+    """The part of a level's interface that learning needs."""
 
     config: LevelConfig
     command: Command
@@ -43,7 +43,7 @@ class Learning(Protocol):
 
 
 def timescale_of(config: LevelConfig, environments: int, period: int) -> Timescale:
-    """When a level updates, and how often then. A rollout of `n_steps` decisions is one round."""
+    """The update frequency of a level. A rollout of `n_steps` decisions is one round."""
     learner = config.learner
     if isinstance(learner, PPOConfig):
         return Timescale(learner.n_steps * period * environments, 1, config.schedule, config.warmup)
@@ -52,8 +52,8 @@ def timescale_of(config: LevelConfig, environments: int, period: int) -> Timesca
 
 
 def first_update(config: LevelConfig, environments: int, period: int, learning_starts: int) -> int:
-    """Environment steps before the first update: `learning_starts`, or more, since every one of the environments must
-    have ended a segment first. A rollout has nothing to wait for."""
+    """Environment steps before the first update: at least `learning_starts`, and until every environment has ended a
+    segment. 0 for a rollout."""
     if config.learner.on_policy:
         return 0
     return max(learning_starts, config.random_warmup + environments * period)
@@ -66,7 +66,7 @@ class FromReplay:
         self.level, self.learner, self.memory = level, level.learner, level.memory
         self.at_once = (
             1 if isinstance(self.memory, PrioritisedReplay) else AT_ONCE
-        )  # each error counts for the next draw
+        )  # each draw depends on the last errors
         self.batch_size = -(-level.config.off_policy.batch_size // setting.processes.size)  # this process's share
         if level.tuners:  # their transforms are not captured
             self._round = self._tuned_round
@@ -77,7 +77,7 @@ class FromReplay:
             self._round = setting.execution.function(self._plain_round)
 
     def parts(self) -> dict[str, Stateful]:
-        """No state of its own: batches are drawn anew each time."""
+        """Empty: sampling from a replay has no state of its own."""
         return {}
 
     def learn(
@@ -87,7 +87,7 @@ class FromReplay:
         generator: torch.Generator,
         in_haste: Callable[[], bool] = bool,
     ) -> None:
-        """So many updates, as long as nothing is `in_haste`."""
+        """Make `updates` updates, or fewer if `in_haste` returns True before."""
         if isinstance(self.memory, PrioritisedReplay):
             self.memory.anneal(progress)
         for done in range(0, updates, self.at_once):
@@ -96,7 +96,7 @@ class FromReplay:
             self.update(min(self.at_once, updates - done), progress, generator)
 
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
-        """Sample and relabel `count` batches in one go, and make an update of the learner with each."""
+        """Sample and relabel `count` batches at once, and update the learner with each."""
         timescale = self.level.timescale
         phase = timescale.done % self.learner.cycle
         self.learner.set_learning_rate(timescale.factor(progress, count))
@@ -114,7 +114,7 @@ class FromReplay:
             self.level.metrics.add(self.learner.update(batch, number, generator))
 
     def _tuned_round(self, count: int, phase: int, generator: torch.Generator) -> None:
-        """Before each update, the tuners ask what would make it do best on the batch after."""
+        """Before each update, each tuner adapts so that the update does better on the following batch."""
         level = self.level
         parts = level.transitions((count + 1) * self.batch_size, generator).split(self.batch_size)
         made = level.timescale.done - count
@@ -141,12 +141,12 @@ class FromRollout:
     def learn(
         self, updates: int, progress: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> None:
-        """One update if any is due: an earlier rollout is gone."""
+        """Make one update if any is due; earlier rollouts are no longer stored."""
         if updates and not in_haste():
             self.update(1, progress, generator)
 
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
-        """Learn from what was not read yet. `count` is 1."""
+        """Learn from the decisions since the last update. `count` is 1."""
         self.learner.set_learning_rate(self.level.timescale.factor(progress, count))
         rollout = self.rollout(generator)
         self.memory.finish()
@@ -154,7 +154,7 @@ class FromRollout:
             self.level.metrics.add(self.learner.learn(rollout, self.batch_size, progress, generator))
 
     def rollout(self, generator: torch.Generator) -> Rollout:
-        """The decisions since the last reading, with their advantages. Waits for the device."""
+        """The decisions since the last update, with their advantages. Waits for the device."""
         rows, there = self.memory.unread()  # [T, N]
         shape = there.shape
         flat = Rows(rows.env.flatten(), rows.row.flatten())

@@ -30,18 +30,18 @@ from hrl.types import UserError
 
 Relabel = Callable[[Transitions, torch.Generator], Transitions]
 Shaping = Callable[[Tensor, Tensor], Tensor]
-"""(inputs [B, I], action [B, A]) -> what is added to the reward [B]."""
+"""(inputs [B, I], action [B, A]) -> addition to the reward [B]."""
 
 
 class Tuner(Stateful, Protocol):
-    """Adapts, while a level learns, what it learns by (see hrl/nested/levels/tuning.py and reward.py)."""
+    """Adapts a level's hyperparameters or reward while it learns (see hrl/nested/levels/tuning.py and reward.py)."""
 
     @property
     def shaping(self) -> Shaping | None:
-        """Added to the level's reward, if anything is."""
+        """The addition to the level's reward; None without one."""
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
-        """Adapt by how the update of this number, on `now`, would do on `following`."""
+        """Adapt such that update `number`, on the batch `now`, does better on the batch `following`."""
 
 
 class Tuned(Protocol):
@@ -49,26 +49,26 @@ class Tuned(Protocol):
 
     @property
     def tunes(self) -> tuple[str, ...]:
-        """What it sets: learning_rate, gamma, ent_coef or reward."""
+        """The names that the tuner sets: learning_rate, gamma, ent_coef or reward."""
 
     def __call__(self, level: "Level") -> Tuner:
-        """Raises UserError where the level's learner does not have what is to be tuned."""
+        """Raises UserError if the level's learner does not have the hyperparameter."""
 
 
 class Model(Stateful, Protocol):
-    """What a level keeps up beside its learning, such as a model of its world (see agents/parts/adjacency.py).
+    """A model that a level trains beside its learner, such as a model of the world (see agents/parts/adjacency.py).
 
-    It runs as it is written, outside of what is compiled or captured; what updates read of it changes in place.
+    It runs eagerly, outside compiled or captured functions. Tensors that updates read from it change in place.
     """
 
     def keep_up(
         self, level: "Level", steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> Metrics:
-        """Called before a level's updates, after `steps` environment steps: nothing to do most of the time."""
+        """Called before a level's updates, after `steps` environment steps. Most calls have nothing to do."""
 
 
 class Level:
-    """Acts on its own clock under a command from above, stores what came of it, and learns from that."""
+    """Acts on its own clock under a command from above, stores the transitions, and learns from them."""
 
     def __init__(
         self,
@@ -88,10 +88,9 @@ class Level:
         constraint: Constraint | None = None,
         issues: IssuedCommand | None = None,
     ) -> None:
-        """It decides in `actions` every `period` environment steps; its decisions issue the command `issues` to the
-        level below, if there is one. `steps` is the memory of environment steps that its
-        decisions are made of, `testing` the share of its decisions under which the levels below act without
-        exploration."""
+        """The level decides in `actions` every `period` environment steps; its decisions issue the command `issues` to
+        the level below, if there is one. `steps` is the memory of the environment steps within its decisions.
+        `testing` is the share of its decisions during which the levels below act without exploration."""
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1: a subgoal's rewards never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
@@ -136,7 +135,7 @@ class Level:
         self.learning = learning(self, setting)
 
     def _sight(self, state_dim: int, device: torch.device) -> Tensor:
-        """[D] 1 where the networks are shown the state, 0 where it is masked."""
+        """[D] 1 for state entries that the networks see, 0 for masked entries."""
         masked = self.config.masked_entries
         outside = [i for i in masked if not 0 <= i < state_dim]
         if outside:
@@ -162,25 +161,25 @@ class Level:
         return self.within(self.learner.act(self.inputs(state, target), None, mask))
 
     def within(self, action: Tensor) -> Tensor:
-        """A decision as it is carried out: policies that are not squashed may step over the bounds of a Box."""
+        """A decision clipped to the bounds of a Box, which policies without a squashing function may exceed."""
         return action.clamp(-1.0, 1.0) if self.continuous and self.learner.remembers else action
 
     def sample(self, state: Tensor, target: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
-        """The decision [B, A] as it is drawn in training, on average over the environments, without random ones."""
+        """A sampled decision [B, A], with the environments' mean noise but without random decisions."""
         action = self.learner.act(self.inputs(state, target), generator, mask)
         return self.within(self.exploration.noisy(action, self.exploration.mean_noise, generator))
 
     def explore(
         self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The decision [N, A] with exploration, for those environments that are due [N], and the numbers [N] that the
-        learner remembers of it."""
+        """The decision [N, A] with exploration, for the environments that are due [N], and the numbers [N] that the
+        learner stores with it."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         return self.exploration(action, due, generator, mask), notes
 
     def log_likelihood(self, state: Tensor, target: Tensor, action: Tensor) -> Tensor:
-        """How likely [...] today's policy is to decide as it did, up to a constant: -½ ||a - μ||² for vectors, minus
-        the number of entries that differ for choices."""
+        """Log-likelihood [...] of an action under the current policy, up to a constant: -½ ||a - μ||² for vectors,
+        minus the number of entries that differ for choices."""
         error = action - self.decide(state, target)
         return -0.5 * error.square().sum(-1) if self.continuous else -(error != 0).float().sum(-1)
 
@@ -191,22 +190,22 @@ class Level:
         return steps < self.config.random_warmup
 
     def done_at(self, steps: int) -> bool:
-        """Whether its time to learn is over."""
+        """Whether the level no longer learns after `steps` environment steps."""
         c = self.config
         return c.frozen or (c.learning_stops is not None and steps > c.learning_stops)
 
     def learns_at(self, steps: int) -> bool:
-        """Whether its time to learn is now."""
+        """Whether the level learns after `steps` environment steps."""
         return not self.waits_at(steps) and not self.done_at(steps)
 
     def progress(self, steps: int, total: float) -> float:
-        """The share of its time to learn that has passed, where the run has `total` environment steps."""
+        """The elapsed share of the level's learning period, in a run of `total` environment steps."""
         c = self.config
         end = total if c.learning_stops is None else min(c.learning_stops, total)
         return (steps - c.random_warmup) / max(end - c.random_warmup, 1)
 
     def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> None:
-        """Keep up the models, and make the updates that are due, after `steps` environment steps of `total`."""
+        """Train the models and make the updates that are due after `steps` of `total` environment steps."""
         due, progress = self.timescale.due(steps), self.progress(steps, total)
         self.warm_up(steps)
         if self.exploration.fraction:
@@ -218,14 +217,14 @@ class Level:
         self.learning.learn(due, min(max(progress, 0.0), 1.0), generator, in_haste)
 
     def warm_up(self, steps: int) -> None:
-        """Decide at random in a warmup. What came of it is forgotten then: another low level did it."""
+        """Make all decisions random during a warmup. Its transitions are dropped, since the low level has changed."""
         if self.exploration.warming_up and not self.waits_at(steps):
             self.memory.clear()
         self.exploration.warm_up(self.waits_at(steps))
 
     @property
     def requires_host(self) -> bool:
-        """Whether sampling asks the host: where a task's reward is the environment's own code, not on tensors."""
+        """Whether sampling calls the host: true if the task's reward is the environment's own code, not on tensors."""
         return any(getattr(relabel, "requires_host", False) for relabel in self.relabels)
 
     def transitions(self, size: int, generator: torch.Generator) -> Transitions:
@@ -243,13 +242,13 @@ class Level:
     def batch(
         self, t: Transitions, gamma: Tensor | None = None, outer: bool = False, shaping: Shaping | None = None
     ) -> Batch:
-        """As the learner sees it. An intrinsic reward is computed here, from the target after relabelling.
+        """Convert transitions to the learner's batch. Intrinsic rewards are computed here, from the relabelled target.
 
-        An upper level that obeys a subgoal is paid once a decision, for where it led (as in HAC). The task's end is
-        none for a level that obeys a subgoal: it bootstraps there as at a truncation. So an end is neither a way to
-        escape from rewards that are negative, nor a loss. A command that ends early is an end, with a value of 0: what
-        follows is under another one. `outer` gives what an outer level judges by: the task's reward where one is
-        learned, without the learned part.
+        An upper level that obeys a subgoal gets one reward per decision, for the state it led to (as in HAC). The end
+        of the task does not end a level that obeys a subgoal: it bootstraps there, as at a truncation. Ending the
+        episode therefore neither avoids negative rewards nor loses any. A command that ends early is terminal, with a
+        value of 0, since the next command is another one. With `outer`, the reward is the outer level's objective: the
+        task's reward without the learned part, if a reward is learned.
         """
         inputs = self.inputs(t.state, t.target)
         shaping = shaping if shaping is not None else self.shaping
@@ -275,13 +274,13 @@ class Level:
         )
 
     def _obeyed(self, t: Transitions) -> Tensor:
-        """Where [B] the command, as relabelled, ended early with the transition."""
+        """Mask [B] of transitions whose relabelled command ended early."""
         command = cast(IssuedCommand, self.command)
         return command.ended(t.next_state, t.target) if command.ends_early else torch.zeros_like(t.terminated)
 
     @property
     def protection(self) -> Protection | None:
-        """What guards the learner's actor, if anything does."""
+        """The protection of the learner's actor; None without one."""
         return getattr(self.learner, "protection", None)
 
     # -- checkpoint ------------------------------------------------------------------------------------------

@@ -26,11 +26,9 @@ def make_memory(
 ) -> Replay:
     """The memory of a level that decides in `actions` under `command`, every `period` environment steps.
 
-    `counters` are numbers that each decision has beside its fields; `rewards` stores the environment's reward also
-    where the level does not learn on it; `held` is the number of rows that levels above want to read; the `bottom`
-    level
-    stores what the environment says of available choices and the info that hindsight remembers. Raises UserError where
-    it does not fit.
+    `counters` are integers that each decision has beside its fields. `rewards` stores the environment's reward even if
+    the level does not learn from it. `held` is the least number of rows, which levels above read. The `bottom` level
+    also stores action masks and the info that hindsight needs. Raises UserError if the memory is too large.
     """
     spec, device, num_envs = setting.spec, setting.device, setting.num_envs
     fields = {"state": spec.state_dim, "target": command.dim, "action": action_width(actions)}
@@ -43,7 +41,7 @@ def make_memory(
         fields["mask"] = spec.mask_dim
         following = (*following, "mask")
     learner = config.learner
-    # Above the bottom level, the frames before are not those of the rows before.
+    # Above the bottom level, the previous frames are not in the previous rows.
     images: dict[str, int] = {"pixels": spec.pixels, "frames": spec.frames if bottom else 1}
     rows = 1
     try:
@@ -65,7 +63,7 @@ def make_memory(
 
 
 def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting) -> None:
-    """Raise UserError where the host has not as much memory: it would be found out in the middle of a run."""
+    """Raise UserError if the host has too little memory, which would otherwise fail in the middle of a run."""
     size = rows * (4 * (sum(fields.values()) - setting.spec.pixels) + pixels)
     if setting.device.type == "cpu" and hasattr(os, "sysconf"):
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

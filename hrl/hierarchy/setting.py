@@ -1,4 +1,4 @@
-"""What a hierarchy is built for: the environment, the device and how to run there."""
+"""The setting of a hierarchy: environment, device and execution mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from hrl.types import BatchedEnv, Spec
 
 @dataclass(frozen=True)
 class Setting:
-    """What a hierarchy is built for."""
+    """The environment, device and execution mode that a hierarchy is built for."""
 
     spec: Spec
     num_envs: int
     device: torch.device
     seed: int
     measure: Callable[[], BatchedEnv]
-    """Makes environments of their own, for goal bounds that are measured."""
+    """Makes separate environments, for measured goal bounds."""
     total_steps: int | None = None
-    """Environment steps that the agent will learn for, of all processes; 0 to act alone. None: not known."""
+    """Environment steps of training, of all processes together; 0 to only act. None: unknown."""
     execution: Execution = EAGER
-    """How acting, observing and updates are run."""
+    """Execution mode of acting, observing and updates."""
     processes: Processes = ALONE
     """The processes of the run, which learn together."""
     encoder: PixelEncoder | None = None
-    """Another level's encoder, through which levels see images. None: each has its own."""
+    """Encoder of another level, through which levels see images. None: each level has its own."""
 
     @property
     def acts_only(self) -> bool:
-        """Whether nothing will be learned, so that memories need no room."""
+        """Whether the agent will not learn, so that memories need no capacity."""
         return self.total_steps == 0

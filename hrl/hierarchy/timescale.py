@@ -1,4 +1,4 @@
-"""A level's timescale: when it updates, how often then, and how its learning rate moves."""
+"""A level's timescale: the frequency of its updates and the schedule of its learning rate."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass
 class Timescale:
-    """Counts environment steps and says how many updates are due. Host numbers only: no device is asked."""
+    """Counts environment steps and computes how many updates are due, on the host only."""
 
     every: int
     """Environment steps (of all environments together) from one round of updates to the next."""
     updates: int
-    """Gradient updates a round."""
+    """Gradient updates per round."""
     schedule: Schedule = "constant"
-    """How the learning rate falls while the level learns: not, to zero on a line, or to zero on a half cosine."""
+    """Decay of the learning rate while the level learns: none, linear to zero, or a half cosine to zero."""
     warmup: int = 0
     """Updates over which the learning rate first rises from zero."""
     starts: int = 0
@@ -29,7 +29,7 @@ class Timescale:
     """Updates made."""
 
     def due(self, steps: int) -> int:
-        """How many updates to make now that `steps` environment steps were taken."""
+        """Number of updates to make after `steps` environment steps."""
         if steps < self.starts:
             return 0
         rounds = (steps - self.starts) // self.every
@@ -37,7 +37,7 @@ class Timescale:
         return due
 
     def factor(self, progress: float, updates: int = 1) -> float:
-        """The learning rate's factor for the next updates, after the share `progress` of its time. Counts them."""
+        """The learning rate's factor for the next updates, after the share `progress` of learning. Counts them."""
         rise = min(1.0, (self.done + 1) / self.warmup) if self.warmup else 1.0
         self.done += updates
         return rise * FALL[self.schedule](min(max(progress, 0.0), 1.0))
@@ -47,7 +47,7 @@ class Timescale:
         return {"rounds": self.rounds, "done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the counters."""
+        """Load the result of `state_dict`."""
         self.rounds, self.done = int(state["rounds"]), int(state["done"])
 
 
@@ -60,14 +60,14 @@ FALL = {
 
 @dataclass
 class Coupling:
-    """How the levels' timescales depend on each other."""
+    """The ratio between the learning rates of adjacent levels."""
 
     ratio: float | None = None
-    """Learning rates of each level over those of the level below, whose schedule it shares. Default: each its own."""
+    """Learning rates of each level over those of the level below, whose schedule it shares. Default: independent."""
 
     def tie(self, levels: Sequence[Any]) -> list[Any]:
-        """The levels' configurations, with rates and schedules of all but the lowest set. Raises UserError for a ratio
-        that is not positive."""
+        """The levels' configurations, with the learning rates and schedules of all but the lowest replaced. Raises
+        UserError for a ratio that is not positive."""
         if self.ratio is None:
             return list(levels)
         if not self.ratio > 0:

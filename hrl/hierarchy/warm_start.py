@@ -1,4 +1,4 @@
-"""One task after another: levels that begin with what those of earlier runs know, and act as for earlier tasks."""
+"""Continual learning: levels start from the levels of earlier runs, and can act as for earlier tasks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from hrl.types import UserError
 
 
 def warm_start(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
-    """Levels that begin with an earlier run take over what the level of their name knows there.
+    """Load each level that has `init_from` from the level of the same name in that earlier run.
 
-    Raises UserError where the two do not fit. The earlier agents are used up.
+    Raises UserError if the two do not fit. The earlier agents cannot be used afterwards.
     """
     for place, level in enumerate(agent.levels):
         run = level.config.init_from
@@ -30,7 +30,7 @@ def warm_start(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
 
 
 def recall(agent: Hierarchy, task: int) -> None:
-    """Act as for this one of the tasks so far, at all levels that learned several. Raises UserError for others."""
+    """Select one of the tasks learned so far at all levels with several tasks. Raises UserError for unknown tasks."""
     levels = [level for level in agent.levels if level.config.tasks > 1 and not level.config.frozen]
     known = max((level.learner.task for level in levels), default=-1)
     if not levels:
@@ -44,7 +44,8 @@ def recall(agent: Hierarchy, task: int) -> None:
 
 
 def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:
-    """Subgoals must mean the same to a level that obeys them (its own command) or sets them (that below it)."""
+    """Raise UserError unless subgoals mean the same to a level that obeys them (its own command) or issues them (the
+    command of the level below)."""
     for here, there in zip(mine[-2:], theirs[-2:], strict=False):
         if hasattr(here.command, "same") and not here.command.same(there.command):
             raise UserError(
@@ -82,7 +83,7 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
     if level.protection is not None and not level.config.frozen:
         known |= _sealed(earlier, level.config.protect, run, generator)
     if getattr(level.config.learner, "ent_coef", None) is not None and "log_alpha" in known:
-        known["log_alpha"] = drawn["log_alpha"]  # a temperature that is given, not learned
+        known["log_alpha"] = drawn["log_alpha"]  # a fixed temperature, not a learned one
     level.learner.load_state_dict(known, strict=level.protection is None or not level.config.frozen)
     if new:
         level.learner.choose_task(task)
@@ -95,7 +96,7 @@ def _unseen(level: Level) -> str:
 
 
 def _sealed(earlier: Level, config: ProtectConfig, run: Path, generator: torch.Generator) -> dict[str, Tensor]:
-    """The networks of a level whose task is over, and what must be kept of them."""
+    """The state of a level's learner after its last task, with the weights to protect."""
     if earlier.protection is None:
         if config.by == "packnet" and earlier.learner.task:
             raise UserError(

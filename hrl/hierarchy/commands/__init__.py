@@ -1,4 +1,4 @@
-"""What a level obeys: the task, or what the level above decides."""
+"""Commands that levels obey: the task, or a decision of the level above."""
 
 from hrl.hierarchy.commands.base import Command, IssuedCommand
 from hrl.hierarchy.commands.choices import Direction, Latent, Skill

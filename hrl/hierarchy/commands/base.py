@@ -1,7 +1,7 @@
 """The contract between a level and the one above it.
 
-A command is one vector for each environment, the *target*. The level below is shown an encoding of it, and is paid by
-it. The task is the command to the top level; the others are issued by a level, whose decision they are.
+A command is one vector per environment, the *target*. The level below sees an encoding of it and is rewarded for
+following it. The top level obeys the task; every other command is a decision of the level above.
 """
 
 from typing import Protocol
@@ -12,17 +12,17 @@ from hrl.spaces import Space
 
 
 class Command(Protocol):
-    """What a level obeys."""
+    """The interface of a command as seen by the level that obeys it."""
 
     dim: int
     """Entries of a target."""
     input_dim: int
     """Entries of its encoding."""
     extrinsic: bool
-    """Whether the level learns on the environment's reward, which its memory then stores."""
+    """Whether the level learns from the environment's reward, which its memory then stores."""
 
     def scale_reward(self, reward: Tensor) -> Tensor:
-        """The environment's reward as it is learned on (where extrinsic)."""
+        """The environment's reward as the level learns from it (if extrinsic)."""
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
         """The encoding [..., input_dim] of state [..., D] and target [..., G]; `shown` is the state without its masked
@@ -32,14 +32,14 @@ class Command(Protocol):
         """Intrinsic reward [...] for a step from state to next_state under target."""
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """Least and greatest discounted sum of rewards that can be, where known."""
+        """Least and greatest possible discounted sum of rewards; None if unknown."""
 
 
 class IssuedCommand(Command, Protocol):
-    """What a level decides for the one below."""
+    """The interface of a command as seen by the level that issues it."""
 
     space: Space
-    """What the level above decides in: a Box of [-1, 1], or numbers from 0."""
+    """The action space of the level above: a Box of [-1, 1], or numbers from 0."""
     ends_early: bool
     """Whether `ended` may be true before the period is over."""
 
@@ -53,10 +53,10 @@ class IssuedCommand(Command, Protocol):
         """Choices [..., K] that can be taken in this state; None for all."""
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Numbers [...] by name that say how well a command was obeyed, when it ended in this state."""
+        """Metrics [...] by name of how well the level obeyed a command that ended in this state."""
 
     def same(self, other: object) -> bool:
         """Whether decisions and targets mean the same under another command."""
 
     def place(self, target: Tensor) -> Tensor | None:
-        """Where [..., G] in the goal space a target is, for pictures; None where it is no place."""
+        """The position [..., G] of a target in goal space, for pictures; None if it has none."""

@@ -1,4 +1,4 @@
-"""Commands without a place: one of K skills or options, a latent vector, a direction in goal space."""
+"""Commands without a position in goal space: one of K skills or options, a latent vector, a direction."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,13 @@ from hrl.spaces import Space, unit_box
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(state [..., D], next_state [..., D], target [..., G]) -> reward [...]."""
 Available = Callable[[Tensor], Tensor]
-"""state [..., D] -> [..., K] which choices can be taken."""
+"""state [..., D] -> mask [..., K] of the available choices."""
 Ends = Callable[[Tensor, Tensor], Tensor]
 """(state [..., D], target [..., G]) -> [...] whether a choice ends."""
 
 
 class Latent:
-    """A vector in [-1, 1]^n without a meaning of its own. The level below learns on the task's reward, or on
+    """A vector in [-1, 1]^n without a predefined meaning. The level below learns from the task's reward, or from
     `reward`."""
 
     ends_early = False
@@ -42,25 +42,25 @@ class Latent:
         return target
 
     def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
-        """As was given; 0 where the level learns on the task's reward."""
+        """The scaled `reward` function's value; 0 if the level learns from the task's reward."""
         if self.pays is None:
             return state.new_zeros(state.shape[:-1])
         return self.pays(state, next_state, target) * self.scale
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """Not known."""
+        """None: the bounds are unknown."""
         return None
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
-        """Never before its period is over."""
+        """False: the command always lasts its whole period."""
         return torch.zeros(state.shape[:-1], dtype=torch.bool, device=state.device)
 
     def available(self, state: Tensor) -> Tensor | None:
-        """Every vector."""
+        """None: every vector is available."""
         return None
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Nothing."""
+        """No metrics."""
         return {}
 
     def same(self, other: object) -> bool:
@@ -68,15 +68,15 @@ class Latent:
         return type(other) is type(self) and other.dim == self.dim
 
     def place(self, target: Tensor) -> Tensor | None:
-        """No place."""
+        """None: the command has no position in goal space."""
         return None
 
 
 class Skill(Latent):
     """One of K numbered skills. The target is its number, one-hot.
 
-    `available` says where a skill can be begun, `ends` where it ends before its period is over: with that a skill is an
-    option (Sutton 1999), and where `ends` is learned, one of option-critic.
+    `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill with `ends`
+    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic.
     """
 
     def __init__(
@@ -96,24 +96,24 @@ class Skill(Latent):
         return one_hot(action.squeeze(-1).long(), self.dim).to(state.dtype)
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
-        """What `ends` says."""
+        """The value of `ends`; False without one."""
         return super().ended(state, target) if self._ends is None else self._ends(state, target)
 
     def available(self, state: Tensor) -> Tensor | None:
-        """What was given; all where nothing was."""
+        """The value of `available`; None, for all choices, without one."""
         return None if self._available is None else self._available(state)
 
 
 class Direction(Latent):
-    """A direction in goal space. The level below is paid the cosine between it and its displacement (FeUdal networks,
-    Vezhnevets 2017, eq. 8)."""
+    """A direction in goal space. The level below is rewarded with the cosine between the direction and its displacement
+    (FeUdal networks, Vezhnevets 2017, eq. 8)."""
 
     def __init__(self, space: GoalSpace, scale: float = 1.0) -> None:
         super().__init__(space.dim, self._cosine, scale)
         self.goals = space
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
-        """The decision at length 1."""
+        """The decision, scaled to length 1."""
         return action / torch.linalg.vector_norm(action, dim=-1, keepdim=True).clamp_min(1e-6)
 
     def _cosine(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:

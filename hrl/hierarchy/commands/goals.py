@@ -1,4 +1,4 @@
-"""The goal space: where subgoals live. Declared once, used by every algorithm and by the pictures."""
+"""The space of subgoals. It is declared once and used by every algorithm and by the pictures."""
 
 import importlib
 import math
@@ -16,11 +16,11 @@ from hrl.types import BatchedEnv, Spec, UserError
 
 @dataclass(frozen=True)
 class GoalConfig:
-    """The declaration of a goal space. A goal environment needs none."""
+    """The options of a goal space. A goal environment needs none."""
 
     indices: tuple[int, ...] = ()
-    """State entries that make up a goal. Default: the achieved goal of a goal environment, else those that random
-    steps move (all, where bounds are given)."""
+    """State entries that make up a goal. Default: the achieved goal of a goal environment, else the entries that random
+    steps move (all entries, if bounds are given)."""
     projection: str | None = None
     """`module:function` mapping states [..., D] to goals [..., G], instead of indices."""
     low: tuple[float, ...] = ()
@@ -28,24 +28,24 @@ class GoalConfig:
     high: tuple[float, ...] = ()
     """Upper bound of a subgoal, likewise."""
     bounds: Literal["given", "space", "measured", "auto"] = "auto"
-    """Where the bounds come from: low and high, the observation space, or random steps before training. auto takes low
-    and high where they are given; else it measures displacements, and takes the space's bounds for places."""
+    """Source of the bounds: low and high, the observation space, or random steps before training. auto takes low and
+    high if they are given; else it measures displacements, and takes the observation space's bounds for positions."""
     relative: bool = True
-    """A subgoal is a displacement from where it is decided (HIRO), not a place."""
+    """A subgoal is a displacement from the state of the decision (HIRO), not a position."""
     distance: Literal["l2", "linf"] = "l2"
     """Distance between two goals."""
     threshold: float | None = None
     """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal."""
     info: tuple[str, ...] = ()
-    """Entries of info that the task's compute_reward reads: hindsight remembers them with every step."""
+    """Entries of info that the task's compute_reward reads; hindsight stores them with every step."""
     cells: int = 0
-    """Set subgoals as one of a grid's cells, so many along each dimension, for a high level that decides among choices.
-    Default: as vectors."""
+    """Number of grid cells along each dimension, for a high level with a discrete action space: a subgoal is one cell.
+    Default: subgoals are vectors."""
     periods: tuple[float, ...] = ()
     """Sine and cosine features of positions in goal space, with these periods, for every network."""
 
     def describe(self, spec: Spec) -> str:
-        """The declaration in words, once its bounds are known."""
+        """A sentence that describes the goal space, once its bounds are resolved."""
         entries = f"{'entry' if len(self.indices) == 1 else 'entries'} {', '.join(map(str, self.indices))}"
         of = f"{self.projection or entries} of the observation"
         if not self.projection and self.indices == spec.achieved:
@@ -89,13 +89,13 @@ class GoalSpace:
         self.frequencies = torch.tensor([2 * math.pi / p for p in periods], device=low.device)
 
     def declare(self, config: GoalConfig) -> GoalConfig:
-        """The declaration with its bounds and threshold as they were resolved."""
+        """The configuration with the resolved indices, bounds and threshold."""
         low, high = (tuple(float(x) for x in b) for b in (self.low, self.high))
         indices = config.indices or (self.project.indices.tolist() if isinstance(self.project, Select) else ())
         return replace(config, indices=tuple(indices), low=low, high=high, bounds="given", threshold=self.threshold)
 
     def scaled(self, factor: float) -> "GoalSpace":
-        """The same space with wider bounds, for displacements over a longer time; places keep theirs."""
+        """The same space with wider bounds, for displacements over a longer time. Absolute goals keep their bounds."""
         if not self.relative:
             return self
         named = {2.0: "l2", math.inf: "linf"}[self.order]
@@ -103,7 +103,7 @@ class GoalSpace:
         return GoalSpace(self.project, low, high, True, self.threshold, named, self.periods)
 
     def same(self, other: "GoalSpace") -> bool:
-        """Whether goals mean the same in another space, as far as its declaration tells."""
+        """Whether goals mean the same in another space: equal bounds, threshold, distance and features."""
         alike = self.relative == other.relative and self.threshold == other.threshold and self.order == other.order
         bounds = torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
         return alike and bounds and torch.equal(self.frequencies, other.frequencies)
@@ -114,7 +114,7 @@ class GoalSpace:
         return self.low.shape[-1]
 
     def entries(self, state_dim: int) -> tuple[int, ...]:
-        """Those of a state's entries that goals are made of: where one is no number, a goal is none."""
+        """Indices of the state entries that goals depend on, found by setting each entry to NaN in turn."""
         unknown = torch.zeros(state_dim, state_dim, device=self.low.device).fill_diagonal_(math.nan)
         return tuple(self.project(unknown).isnan().any(-1).nonzero().flatten().tolist())
 
@@ -158,7 +158,7 @@ class Select:
 
 UNBOUNDED = 1e6
 LEAST_MOVE = 1e-3
-"""Half-range of a measured dimension, at least."""
+"""Least half-range of a measured dimension."""
 
 
 @dataclass
@@ -170,10 +170,10 @@ class _Bounds:
 def build_goal_space(
     config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
 ) -> GoalSpace:
-    """Resolve a declaration against an environment. `measure` makes environments for measured bounds.
+    """Build the goal space of an environment. `measure` makes environments for measured bounds.
 
-    Where nothing is declared, and the environment has no goals, goals are those entries of the observation that random
-    steps move. Raises UserError where the declaration does not fit the environment.
+    If nothing is declared and the environment has no goals, goals are the entries of the observation that random steps
+    move. Raises UserError if the declaration does not fit the environment.
     """
     config.check()
     if not (config.indices or config.projection or config.low or config.high or spec.achieved):
@@ -197,7 +197,7 @@ def build_goal_space(
 def _moving(
     config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
 ) -> GoalConfig:
-    """The declaration with those entries of the observation that move within `period` random steps."""
+    """The configuration with the entries of the observation that move within `period` random steps as indices."""
     entries = spec.state_dim - spec.pixels
     if not entries:
         raise UserError(
@@ -229,7 +229,7 @@ def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callabl
 
 
 def load_projection(path: str, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Import `module:function` and try it. Raises UserError where it is no map from states to goals."""
+    """Import `module:function` and call it once. Raises UserError if it does not map states to goals."""
     module, _, name = path.partition(":")
     try:
         project = getattr(importlib.import_module(module), name)
@@ -264,7 +264,7 @@ def _from_space(
     if config.bounds == "measured":
         return None
     low, high = project(spec.state_low.to(device)), project(spec.state_high.to(device))
-    # Spaces that are bounded by the largest float are not bounded.
+    # Spaces bounded by the largest float count as unbounded.
     bounded = (low.abs() < UNBOUNDED) & (high.abs() < UNBOUNDED) & (low < high)
     if not bool(bounded.all()) or config.projection is not None:
         if config.bounds == "space":
@@ -283,9 +283,9 @@ def _from_space(
 def measure_bounds(
     env: BatchedEnv, project: Callable[[Tensor], Tensor], period: int, relative: bool, steps: int = 200
 ) -> _Bounds:
-    """Bounds that hold all goals seen in `steps` random steps of every environment, one tenth wider.
+    """Bounds of all goals seen in `steps` random steps of every environment, widened by one tenth.
 
-    Relative bounds hold all displacements within `period` steps of one episode, made symmetric.
+    Relative bounds are symmetric and contain all displacements within `period` steps of one episode.
     """
     generator = torch.Generator().manual_seed(0)
     obs = env.reset(seed=0)
@@ -294,7 +294,7 @@ def measure_bounds(
     high = torch.zeros_like(start[0]) if relative else start.amax(0)
     action = torch.zeros(env.num_envs, action_width(env.spec.actions))
     for t in range(steps):
-        # Held for a few steps, a random action gets somewhere.
+        # A random action is repeated for 5 steps, so that it moves the agent.
         if t % 5 == 0:
             action = from_uniform(env.spec.actions, torch.rand(action.shape, generator=generator))
         step = env.step(action.to(start.device))

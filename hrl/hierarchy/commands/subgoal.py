@@ -1,4 +1,4 @@
-"""A subgoal: a place in goal space that the level below is to reach, set as a vector or as a cell of a grid."""
+"""A subgoal: a position in goal space that the level below should reach, given as a vector or as a grid cell."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -17,10 +17,10 @@ MOST_CELLS = 4096
 
 
 class Subgoal:
-    """A place in goal space to be reached. The target is absolute; a relative goal space shows the way to it.
+    """A position in goal space to reach. The target is absolute; in a relative space the level sees `target - φ(s)`.
 
-    HIRO's goal transition h(s, g, s') = s + g - s' keeps the place s + g fixed, so storing the place and
-    showing `target - φ(s)` is that transition, computed from the true state each time.
+    HIRO's goal transition h(s, g, s') = s + g - s' keeps the position s + g fixed. Storing the position and showing
+    `target - φ(s)` is the same transition, computed from the true state at each step.
     """
 
     extrinsic = False
@@ -51,29 +51,29 @@ class Subgoal:
         return target
 
     def available(self, state: Tensor) -> Tensor | None:
-        """Every subgoal."""
+        """None: every subgoal is available."""
         return None
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
-        """Whether the subgoal is reached, if it ends early; else never."""
+        """Whether [...] the subgoal is reached, if it ends early; else False."""
         reached = self.reached(state, target)
         return reached if self.ends_early else torch.zeros_like(reached)
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The distance that was left, and whether the subgoal was reached."""
+        """The remaining distance [...], and 1 where the subgoal was reached, else 0."""
         distance = self.distance(state, target)
         return {"subgoal_distance": distance, "subgoal_reach_rate": (distance <= self.goals.threshold).float()}
 
     def retrace(self, state: Tensor, target: Tensor) -> Tensor:
-        """The decision in [-1, 1] that would have issued this target from this state, clipped."""
+        """The decision in [-1, 1] that issues this target from this state, clipped."""
         return self.goals.unscale(target - self.goals.project(state) if self.goals.relative else target)
 
     def candidates(
         self, state: Tensor, next_state: Tensor, action: Tensor, count: int, generator: torch.Generator
     ) -> Tensor:
-        """`count` decisions [B, K, A] that may explain the way from state to next_state [B, D]: the one taken [B, A],
-        what was reached, and Gaussian ones around the latter with half the goal space's half-range as deviation. The
-        one taken is the first, so that ties keep it."""
+        """`count` decisions [B, K, A] that may explain the path from state to next_state [B, D]: the one taken [B, A],
+        the one that names the reached goal, and Gaussian samples around the latter with a standard deviation of half
+        the goal space's half-range. The decision taken comes first, so that ties keep it."""
         moved = self.project(next_state)
         if self.goals.relative:
             moved = moved - self.project(state)
@@ -83,33 +83,33 @@ class Subgoal:
         return torch.cat([action.unsqueeze(1), moved.clamp(-1, 1), around.clamp(-1, 1)], 1)
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-        """Way to the target (and the target itself where absolute), position features, scaled to order 1."""
+        """Displacement to the target (and the target itself if absolute), scaled to order 1, and position features."""
         way = (target - self.goals.project(state)) / self.goals.half
         parts = [way] if self.goals.relative else [way, (target - self.goals.centre) / self.goals.half]
         return torch.cat([*parts, self.goals.features(self.goals.project(shown))], -1)
 
     def scale_reward(self, reward: Tensor) -> Tensor:
-        """A subgoal does not pay the environment's reward."""
+        """Zeros: a subgoal ignores the environment's reward."""
         return torch.zeros_like(reward)
 
     def project(self, state: Tensor) -> Tensor:
-        """φ(s)."""
+        """φ(s) [..., G]."""
         return self.goals.project(state)
 
     def distance(self, state: Tensor, target: Tensor) -> Tensor:
-        """How far [...] the state is from the target."""
+        """Distance [...] of the state from the target."""
         return self.goals.distance(self.goals.project(state), target)
 
     def reached(self, state: Tensor, target: Tensor) -> Tensor:
-        """Whether [...] the state fulfils the target."""
+        """Whether [...] the state lies within the threshold of the target."""
         return self.distance(state, target) <= self.goals.threshold
 
     def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
-        """HIRO eq. 3 (distance: -||s + g - s'||), HAC's sparse -1 / 0, or how much nearer the step came.
+        """HIRO's eq. 3 (distance: -||s + g - s'||), HAC's sparse -1 / 0, or the decrease of the distance (progress).
 
-        Progress is the distance's reward times 1 - γ, shaped (Ng 1999) by the value of standing still for ever,
-        -||s + g - s||: it makes the same policy best, and what values no longer carry is not to be learned. That
-        holds also where the task ends, since that is no end for the level that is paid (`Level.batch`).
+        Progress is (1 - γ) times the distance reward, plus potential-based shaping (Ng 1999) with the value of standing
+        still for ever, -||s + g - s||. The optimal policy stays the same, and the critic need not learn the shaping
+        potential. This also holds where the task ends, since that is no end for the level below (`Level.batch`).
         """
         return self._reward(state, next_state, target) * self.scale
 
@@ -123,18 +123,17 @@ class Subgoal:
         return self.distance(state, target) - self.distance(next_state, target)
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """[-1/(1-γ), 0] times the scale for the sparse reward; a distance is bounded above, progress not at all."""
+        """[-1/(1-γ), 0] times the scale for sparse, (-∞, 0] for distance; None for progress and custom rewards."""
         return {"sparse": (-self.scale / (1.0 - gamma), 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
 
 
 class GridSubgoal(Subgoal):
-    """A subgoal that is set as one of K cells: `cells` along each dimension of the goal space's bounds, at their
-    centres."""
+    """A subgoal that is the centre of one of K grid cells: `cells` along each dimension of the goal space's bounds."""
 
     def __init__(
         self, goals: GoalSpace, cells: int, reward: Reward, scale: float = 1.0, ends_early: bool = False
     ) -> None:
-        """Raises UserError for more cells than a learner can tell apart."""
+        """Raises UserError for more than MOST_CELLS cells."""
         super().__init__(goals, reward, scale, ends_early)
         self.cells, count = cells, cells**goals.dim
         if count > MOST_CELLS:
@@ -149,7 +148,7 @@ class GridSubgoal(Subgoal):
         return super().issue(state, self.centres[action.squeeze(-1).long()])
 
     def available(self, state: Tensor) -> Tensor | None:
-        """Where subgoals end when they are reached, those [..., K] that are not reached already; all if all are."""
+        """If subgoals end early, the mask [..., K] of cells not reached yet (all if none is left); else None."""
         if not self.ends_early:
             return None
         places = Subgoal.issue(self, state.unsqueeze(-2), self.centres)
@@ -157,7 +156,7 @@ class GridSubgoal(Subgoal):
         return (ahead | ~ahead.any(-1, keepdim=True)).float()
 
     def retrace(self, state: Tensor, target: Tensor) -> Tensor:
-        """The cell [..., 1] that this target lies in, or the nearest one."""
+        """The cell [..., 1] that contains this target, or the nearest one."""
         along = ((super().retrace(state, target) + 1) / 2 * self.cells).long().clamp(0, self.cells - 1)
         powers = [self.cells**k for k in range(self.goals.dim)][::-1]
         return (along * torch.tensor(powers, device=along.device)).sum(-1, keepdim=True).float()
@@ -165,7 +164,7 @@ class GridSubgoal(Subgoal):
     def candidates(
         self, state: Tensor, next_state: Tensor, action: Tensor, count: int, generator: torch.Generator
     ) -> Tensor:
-        """The cell taken, the one that was reached, and random ones [B, K, 1]."""
+        """The cell taken, the cell reached, and random cells [B, K, 1]."""
         reached = self.retrace(state, self.project(next_state))
         uniform = torch.rand(len(state), count - 2, generator=generator, device=state.device)
         others = (uniform * len(self.centres)).floor()

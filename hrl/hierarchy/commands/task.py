@@ -1,4 +1,4 @@
-"""The task as a command: what the environment asks of the top level."""
+"""The task as a command: the environment's goal and reward for the top level."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from hrl.types import Spec, TaskReward, UserError
 
 
 class Task:
-    """The environment's own command to the top level: its desired goal, if it has one, and its reward."""
+    """The command to the top level: the environment's desired goal, if it has one, and its reward."""
 
     extrinsic = True
 
@@ -22,7 +22,7 @@ class Task:
         offset: float = 0.0,
         penalty: float = 0.0,
     ) -> None:
-        """`scale` and `offset` apply to each step's reward; `penalty` is what a missed subgoal costs beside it."""
+        """`scale` and `offset` apply to each step's reward; `penalty` is the extra cost of a missed subgoal."""
         self.dim = goal_dim
         self.goals = goals
         self.task_reward = task_reward
@@ -41,7 +41,7 @@ class Task:
         device: torch.device,
         penalty: float = 0.0,
     ) -> "Task":
-        """The task of an environment; its goals get the position features that the goal space declares."""
+        """The task of an environment, whose goals have the position features of the goal space's declaration."""
         goal.check()
         if not spec.goal_dim:
             return cls(0, scale=scale, offset=offset, penalty=penalty)
@@ -51,7 +51,7 @@ class Task:
         return cls(spec.goal_dim, space, spec.task_reward, spec.reward_range, scale, offset, penalty)
 
     def require_goals(self, option: str) -> None:
-        """Raise UserError where there is no goal to relabel."""
+        """Raise UserError if the task has no goal to relabel."""
         if self.task_reward is None:
             raise UserError(
                 f"{option} relabels the task's goal, but this environment has none "
@@ -61,11 +61,11 @@ class Task:
             raise UserError(f"{fault} (--{option} 0)")
 
     def scale_reward(self, reward: Tensor) -> Tensor:
-        """The reward that is learned on: (r + offset) * scale, each environment step."""
+        """The reward that the level learns from: (r + offset) * scale for each environment step."""
         return (reward + self.offset) * self.scale
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-        """The desired goal and the way to it, with the goal space's features of both ends."""
+        """Displacement to the desired goal, the goal itself, and the position features of state and goal."""
         if self.goals is None:
             return target
         features = [self.goals.features(self.goals.project(shown)), self.goals.features(target)]
@@ -77,12 +77,12 @@ class Task:
         return self.goals.project(state)
 
     def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
-        """The task's reward of one step, recomputed (goal environments)."""
+        """The task's reward [...] of one step, recomputed (goal environments only)."""
         assert self.task_reward is not None
         return self.scale_reward(self.task_reward(self.project(next_state), target)[0])
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """Bounds of the discounted return where the step reward's bounds are known; 0 is the value after the end."""
+        """Bounds of the discounted return if the step reward's bounds are known; 0 is the value after the end."""
         if self.reward_range is None:
             return None
         low, high = sorted((r + self.offset) * self.scale for r in self.reward_range)

@@ -1,2 +1,1 @@
-"""What rewrites a level's batches before it learns from them: pure functions (transitions, generator) ->
-transitions."""
+"""Functions that change a level's batches before it learns from them: (transitions, generator) -> transitions."""

@@ -1,4 +1,4 @@
-"""HIRO's off-policy correction: old high-level decisions, restated for today's low level (Nachum 2018, sec. 3.3)."""
+"""HIRO's off-policy correction of old high-level decisions for the current low level (Nachum 2018, sec. 3.3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ LogLikelihood = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass
 class OffPolicyCorrection:
-    """Of several candidates, take the subgoal under which today's low level is likeliest to have acted as it did.
+    """Replaces a subgoal by the candidate under which the current low level most likely takes the stored actions.
 
-    Candidates (`Subgoal.candidates`): the subgoal as stored, the one that names what was reached, and others around it.
-    The low level is the one directly below, and its decisions within the segment are those of its own memory.
+    Candidates (`Subgoal.candidates`) are the stored subgoal, the one that names the reached goal, and others around it.
+    The low level is the one directly below; its decisions within the segment are read from its own memory.
     """
 
     command: Subgoal
     below: Replay
     """The memory of the level below."""
     log_likelihood: LogLikelihood
-    """That level's, of its decisions."""
+    """The log-likelihood of the lower level's decisions."""
     span: int
-    """Most decisions of the level below within one segment."""
+    """Greatest number of decisions of the level below within one segment."""
     candidates: int = 10
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         options = self.command.candidates(t.state, t.next_state, t.action, self.candidates, generator)
         best = self.scores(t, options).argmax(-1)
         corrected = options[torch.arange(len(best), device=best.device), best]
-        # Where the low level's decisions have left its memory there is no likelihood: keep the subgoal.
+        # If the low level's decisions are no longer in its memory, keep the subgoal.
         held = self.below.holds(t.below).unsqueeze(-1)
         return t.changed(action=torch.where(held, corrected, t.action))
 

@@ -1,4 +1,4 @@
-"""Hindsight: learn from a decision as though what came of it had been wanted (Andrychowicz 2017, Levy 2019).
+"""Hindsight: learn from a decision as if its outcome had been the goal (Andrychowicz 2017, Levy 2019).
 
 Each relabelling is `(transitions, generator) -> transitions` with static shapes: a share of the batch is changed
 through a mask.
@@ -15,13 +15,14 @@ from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions
 
 Strategy = Literal["future", "final", "random"]
-"""What was reached at a random later moment of the episode, or at its end; or what has nothing to do with it."""
+"""The new goal: reached at a random later moment of the episode (future), reached at its end (final), or unrelated
+(random)."""
 
 
 def later_states(
     replay: Replay, rows: Rows, strategy: Strategy, horizon: int | None, generator: torch.Generator
 ) -> Tensor:
-    """States [B, D] from each row's own episode after it: uniformly within `horizon` rows, or the last one."""
+    """States [B, D] after each row in the same episode: uniform within `horizon` rows, or the last state."""
     left = replay.end(rows) - rows.row
     if horizon is not None:
         left = left.clamp_max(horizon)
@@ -38,8 +39,8 @@ def chosen(batch: int, share: float, generator: torch.Generator, device: torch.d
 
 @dataclass
 class HindsightGoals:
-    """A share of the targets becomes what was reached later, or, `random`, any subgoal at all; intrinsic rewards follow
-    when they are computed."""
+    """Replaces a share of the targets by goals reached later, or (`random`) by arbitrary subgoals. Intrinsic rewards
+    are computed afterwards, from the new targets."""
 
     command: Subgoal
     replay: Replay
@@ -61,8 +62,8 @@ class HindsightGoals:
 
 @dataclass
 class HindsightTask:
-    """A share of the task's goals becomes what was reached later, or, `random`, another decision's goal. The task's
-    reward of every step within the decision is computed again, up to where the episode would have ended."""
+    """Replaces a share of the task's goals by goals reached later, or (`random`) by another decision's goal. Recomputes
+    the task's reward of every step within the decision, up to the step where the episode would have ended."""
 
     command: Task
     replay: Replay
@@ -73,11 +74,11 @@ class HindsightTask:
     period: int
     strategy: Strategy = "future"
     info: bool = False
-    """Whether the reward reads what the bottom level's ring remembers of each step's info."""
+    """Whether the reward reads the stored info of each step, from the bottom level's ring."""
 
     @property
     def requires_host(self) -> bool:
-        """Whether the task's reward asks the host."""
+        """Whether the task's reward calls the host."""
         return getattr(self.command.task_reward, "requires_host", False)
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
@@ -85,7 +86,7 @@ class HindsightTask:
             goal = t.target.roll(1, 0)
         else:
             goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
-        # Steps that the bottom ring has written over can't be paid again: such a decision keeps its goal.
+        # A decision keeps its goal if the bottom ring has overwritten its steps: their reward can't be recomputed.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
         paid, reached, by_goal = self.judged(t, goal)
         reward = (paid * self.gamma ** torch.arange(self.period, device=goal.device)).sum(-1)
@@ -99,14 +100,15 @@ class HindsightTask:
         )
 
     def judged(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What each decision earns under `goal`, r(s_{i+1}, goal) [B, period] at its steps until the goal ends it;
-        whether it does; and whether the old goal was reached at its end, which was an end only because of that goal.
+        """The rewards r(s_{i+1}, goal) [B, period] of each decision's steps, 0 after the step that reaches `goal`;
+        whether [B] a step reaches `goal`; and whether [B] the final state reaches the old goal, so that only the old
+        goal ended the episode.
         """
         assert self.command.task_reward is not None
         i = torch.arange(self.period, device=goal.device)
         rows = self.steps.within(Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i))
         achieved = self.command.project(self.steps.get(rows, "state"))  # [B, period, G]
-        # The task is asked once, since it may be the environment's own code: every step, then the old goal.
+        # One call for every step and the old goal, since the reward may be the environment's own code.
         asked = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
         wanted = torch.cat([goal.unsqueeze(1).expand_as(achieved), t.target.unsqueeze(1)], 1)
         rewards, reaches = self.command.task_reward(asked, wanted, *self._info_of(rows, t))
@@ -117,17 +119,17 @@ class HindsightTask:
         return paid, ends.any(-1), reaches[:, -1]
 
     def _info_of(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
-        """What info said at each step, and at the last one again; nothing where it is not remembered."""
+        """The stored info of each step, with that of the last step repeated at the end; () if info is not stored."""
         if not self.info:
             return ()
-        remembered = self.steps.get(following.later(-1), "info")  # a row holds what came of its action
+        remembered = self.steps.get(following.later(-1), "info")  # a row holds the info of its own step
         last = (t.length - 1).view(-1, 1, 1).expand(-1, 1, remembered.shape[-1])
         return (torch.cat([remembered, remembered.gather(1, last)], 1),)
 
 
 @dataclass
 class HindsightActions:
-    """A share of the subgoals decided becomes the place that was reached (HAC's hindsight action transitions)."""
+    """Replaces a share of the issued subgoals by the goals that were reached (HAC's hindsight action transitions)."""
 
     command: Subgoal
     share: float
@@ -140,9 +142,9 @@ class HindsightActions:
 
 @dataclass
 class SubgoalTesting:
-    """Subgoals that were tested without exploration below and missed are punished, as an end (HAC).
+    """Penalises subgoals that were tested without exploration below and missed, and makes them terminal (HAC).
 
-    Only decisions that stand in the batch as they were taken are judged: neither corrected nor replaced.
+    Only applies to decisions that no other relabelling has corrected or replaced.
     """
 
     command: Subgoal

@@ -1,4 +1,4 @@
-"""Returns of several decisions before the value is asked (n-step Q learning), as a relabelling."""
+"""n-step returns (n-step Q learning) as a relabelling."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from hrl.memory.transitions import Transitions
 
 @dataclass
 class NStep:
-    """Σ_{i<n} γ^{k_1 + … + k_i} R_i of n decisions that follow each other, fewer where the episode ends; what comes
-    then is what came of the last of them. As they were taken, by whatever policy then."""
+    """Replaces the reward by Σ_{i<n} γ^{k_1 + … + k_i} R_i over n consecutive decisions (fewer at the end of an
+    episode), and the next state by that of the last one. There is no off-policy correction."""
 
     replay: Replay
     steps: int

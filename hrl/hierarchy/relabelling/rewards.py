@@ -1,4 +1,4 @@
-"""The rewards of a decision's environment steps one by one, for a level whose discount is not settled yet."""
+"""The rewards of each environment step within a decision, for a level whose discount is tuned."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ from hrl.memory.transitions import Transitions
 
 @dataclass
 class StepRewards:
-    """Reads them from the bottom level's ring. Where that has written over them, the sum that is stored stands for all.
+    """Reads the rewards [B, period] from the bottom level's ring. If the ring has overwritten them, the stored sum
+    becomes the first step's reward.
 
     `period` is the greatest number of environment steps of a decision.
     """
