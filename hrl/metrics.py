@@ -1,37 +1,37 @@
-"""Running means of tensors that stay on the device until the logger asks."""
+"""Running means of tensors, which stay on the device until they are logged."""
 
 import torch
 from torch import Tensor
 
 
 class Means:
-    """Adds tensors up by name, in place; `pop` gives the means since the last one."""
+    """Sums tensors by name, in place; `pop` returns the means since the last call."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._totals: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Scalars, each counted once."""
+        """Add scalars by name, each counted once."""
         for name, value in values.items():
             total, count = self._total(name)
             total.add_(value)
             count.add_(1)
 
     def add_where(self, name: str, values: Tensor, mask: Tensor) -> None:
-        """The values [N] where mask [N] is true."""
+        """Add the values [N] where mask [N] is true."""
         total, count = self._total(name, mask.shape)
         total.add_(torch.where(mask, values, 0.0))
         count.add_(mask)
 
     def _total(self, name: str, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         if name not in self._totals:
-            with torch.inference_mode(False):  # they are added to in both modes
+            with torch.inference_mode(False):  # updated in both modes
                 self._totals[name] = torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
         return self._totals[name]
 
     def pop(self) -> dict[str, float]:
-        """Means by name, and start anew. Names without a value are left out. Waits for the device, once."""
+        """Return the means by name, without names that have no value, and reset. Waits for the device once."""
         if not self._totals:
             return {}
         totals = torch.stack([torch.stack([x.sum() for x in pair]) for pair in self._totals.values()])

@@ -1,4 +1,4 @@
-"""Update rules by name. A new one is one new file here and one new import."""
+"""Update rules by name. A new update rule needs one new file here and one new import."""
 
 from hrl.learners.base import Batch, Build, Choice, Constraint, Learner, LearnerConfig, Metrics, ReplayConfig
 from hrl.learners.discrete_sac import DiscreteSAC, DiscreteSACConfig

@@ -1,7 +1,7 @@
 """Adam (Kingma & Ba 2015) over one flat vector.
 
-The parameters become views of the vector, so that a step, a norm, an average over processes and a target
-network's tracking are one operation each, whatever the number of layers.
+The parameters become views of the vector. A step, a norm, an average over processes and a target network's update are
+then one operation each, regardless of the number of layers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from torch.optim.adam import adam
 from hrl.execution.processes import average_over_processes
 
 ALIGNMENT = 16
-"""Entries that each parameter's place is a multiple of (64 bytes), as matrix products want it."""
+"""Each parameter starts at a multiple of this many entries (64 bytes), the alignment that matrix products need."""
 
 
 def flatten(parameters: Sequence[Tensor]) -> Tensor:
-    """One vector that holds all parameters; from here on they are views of it. Call it on their last device."""
+    """One vector that holds all parameters, which become views of it. Call it after moving them to their device."""
     flat = parameters[0].new_zeros(sum(_padded(p.numel()) for p in parameters))
     for parameter, view in zip(parameters, views(flat, parameters), strict=True):
         view.copy_(parameter.data)
@@ -26,7 +26,7 @@ def flatten(parameters: Sequence[Tensor]) -> Tensor:
 
 
 def views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of a vector that stand for tensors of these shapes."""
+    """Views of the parts of a flat vector, with the shapes of the tensors in `like`."""
     parts = flat.split([_padded(x.numel()) for x in like])
     return [part[: x.numel()].view_as(x) for part, x in zip(parts, like, strict=True)]
 
@@ -41,7 +41,7 @@ class FlatAdam:
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, max_norm: float | None = None, eps: float = 1e-8
     ) -> None:
-        """`max_norm` is the longest gradient; longer ones are scaled down to it."""
+        """Gradients with a norm above `max_norm` are scaled down to it."""
         self.parameters, self.initial_lr, self.max_norm, self.eps = list(parameters), lr, max_norm, eps
         self.flat = flatten(self.parameters)
         self.gradient = torch.zeros_like(self.flat)
@@ -50,10 +50,10 @@ class FlatAdam:
         self.lr = self.flat.new_tensor(lr)
         self._places = views(self.gradient, self.parameters)
         self.guard: Callable[[Tensor, Tensor], None] | None = None
-        """Changes the gradient in place, given the parameters, where these are protected (protection.py)."""
+        """Called with (gradient, parameters); changes the gradient of protected parameters in place (protection.py)."""
 
     def minimise(self, loss: Tensor) -> Tensor:
-        """One step on these parameters alone; gradients of everything else are never computed. Returns the norm."""
+        """Take one step on these parameters; no other gradients are computed. Returns the gradient's norm."""
         gradients = torch.autograd.grad(loss, self.parameters)
         torch._foreach_copy_(self._places, list(gradients))
         average_over_processes(self.gradient)
@@ -68,7 +68,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step along the gradient that is in place."""
+        """Take one step with the current `gradient`."""
         adam(
             [self.flat], [self.gradient], [self.state["first"]], [self.state["second"]], [], [self.state["steps"]],
             fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.lr, weight_decay=0.0,
@@ -80,6 +80,6 @@ class FlatAdam:
         return self.state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of another."""
+        """Copy the result of `state_dict`."""
         for name, mine in self.state.items():
             mine.copy_(state[name])

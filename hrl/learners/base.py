@@ -1,4 +1,4 @@
-"""The contract of a learner: an update rule for one action space. It knows no hierarchy."""
+"""The interface of a learner: an update rule for one action space, independent of the hierarchy."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from hrl.variants import Variant
 
 Metrics = dict[str, Tensor]
 Constraint = Callable[[Tensor, Tensor], Tensor]
-"""(inputs [B, I], action [B, A]) -> what an action costs beside its value [B], differentiable in it."""
+"""(inputs [B, I], action [B, A]) -> cost of the action [B] in the actor's loss, differentiable in the action."""
 
 
 class Batch(NamedTuple):
@@ -36,11 +36,11 @@ class Batch(NamedTuple):
     discount: Tensor
     """[B], γ^duration, or 0 where the task ended (semi-Markov decision process)."""
     weight: Tensor | None = None
-    """[B] of each transition in the loss; 1 where None."""
+    """[B] weight of each transition in the loss; None for 1."""
     mask: Tensor | None = None
-    """[B, K] choices that were available; all where None."""
+    """[B, K] choices available at the decision; None for all."""
     next_mask: Tensor | None = None
-    """[B, K] choices that are available at the next decision."""
+    """[B, K] choices available at the next decision; None for all."""
 
     def split(self, size: int) -> "list[Batch]":
         """Batches of `size` transitions each."""
@@ -50,38 +50,37 @@ class Batch(NamedTuple):
 
 
 class Build(NamedTuple):
-    """What a learner is built for."""
+    """The arguments for building a learner."""
 
     inputs: int
     """I, the width of its inputs."""
     actions: Space
-    """A Box of [-1, 1], Discrete, MultiDiscrete or MultiBinary, from 0."""
+    """A Box of [-1, 1], or Discrete, MultiDiscrete or MultiBinary, numbered from 0."""
     name: str = "learner"
     """The level's name, for error messages."""
     encoder: nn.Module | None = None
-    """Inputs [B, I] -> features [B, width]; the inputs themselves where None. It has a `width`."""
+    """Inputs [B, I] -> features [B, width], with an attribute `width`; None for the inputs themselves."""
     tasks: int = 1
-    """Tasks that the actor keeps apart, with biases of their own."""
+    """Number of tasks, each with biases of its own in the actor."""
     value_range: tuple[float, float] | None = None
-    """Least and greatest discounted sum of rewards, where they are known."""
+    """Least and greatest discounted sum of rewards; None if unknown."""
     constraint: Constraint | None = None
     """Added to the actor's loss."""
     tuned: frozenset[str] = frozenset()
-    """Hyperparameters that somebody else sets while it learns."""
+    """Hyperparameters that a tuner sets during learning."""
     execution: Execution = EAGER
-    """How its formulas are run."""
+    """Execution mode of the learner's formulas."""
 
 
 class Exploring(NamedTuple):
-    """How a level explores beyond what its learner draws by itself. Pairs are for the first environment and the
-    last."""
+    """Exploration of a level beyond its learner's own sampling. Pairs are for the first and the last environment."""
 
     noise: tuple[float, ...] = (0.0,)
     """Standard deviation of Gaussian noise on vectors."""
     random: tuple[float, float] = (0.0, 0.0)
     """Share of uniformly random decisions."""
     hold: float = 1.0
-    """Decisions for which a random one is kept, on average."""
+    """Mean number of decisions for which a random one is repeated."""
     fraction: float = 0.0
     """Share of the run over which the share of random decisions falls from 1 to `random`."""
 
@@ -94,7 +93,7 @@ class LearnerConfig(Variant, ABC, family=True):
     """The options of an update rule."""
 
     on_policy: ClassVar[bool] = False
-    """Whether it learns from a rollout of its own policy, not from a replay."""
+    """Whether the learner needs a rollout of its own policy instead of a replay."""
 
     kind: Kind = ""
     """Update rule: td3, sac, dqn, discrete-sac or ppo. Each has options of its own."""
@@ -107,15 +106,15 @@ class LearnerConfig(Variant, ABC, family=True):
 
     @abstractmethod
     def build(self, build: Build) -> "Learner":
-        """The learner. Raises UserError where it does not fit the action space."""
+        """Build the learner. Raises UserError if it does not support the action space."""
 
     @property
     def exploring(self) -> Exploring:
-        """How the level explores."""
+        """Exploration of the level; none by default."""
         return Exploring()
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         self._require(prefix, ("learning_rate",), lambda x: x > 0, "must be positive, not")
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"{prefix}hidden must be one or more positive layer sizes, not {self.hidden}.")
@@ -144,18 +143,18 @@ class ReplayConfig(LearnerConfig):
     huber: bool = False
     """Huber loss for the critic instead of the squared error."""
     random_actions: tuple[float, float] = (0.0, 0.0)
-    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
-    the others lie between, and one alone has their mean."""
+    """Exploration: share of uniformly random decisions in the first and in the last environment; the others
+    interpolate between them, and a single environment has their mean."""
     random_hold: float = 1.0
-    """Exploration: number of decisions for which a random one is kept, on average."""
+    """Exploration: mean number of decisions for which a random one is repeated."""
 
     @property
     def exploring(self) -> Exploring:
-        """Random decisions."""
+        """Exploration with random decisions."""
         return Exploring(random=self.random_actions, hold=self.random_hold)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         positive = ("batch_size", "buffer_size", "train_freq", "tau")
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
@@ -174,19 +173,19 @@ class ActorCriticConfig(ReplayConfig):
     actor_learning_rate: float | None = None
     """The actor's step size. Default: the same as the critic's."""
     min_q_weight: float = 1.0
-    """Bootstrapped value of the two critics: 1 takes the smaller one (published), 0 their mean, values between
-    interpolate. The smaller one is too low by a part of their disagreement δ, which adds up to δ/(1-γ)."""
+    """Bootstrapped value of the two critics: 1 takes the smaller one (published), 0 their mean, and values between
+    interpolate. The smaller one underestimates by a part of their disagreement δ, which adds up to δ/(1-γ)."""
     action_noise: tuple[float, ...] = (0.1,)
-    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one for all environments, or
-    that of the first and that of the last."""
+    """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one number for all environments,
+    or two for the first and the last."""
 
     @property
     def exploring(self) -> Exploring:
-        """Noise, and random decisions."""
+        """Exploration with noise and random decisions."""
         return super().exploring._replace(noise=self.action_noise)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("actor_learning_rate",), lambda x: x > 0, "must be positive, not")
         self._require(prefix, ("min_q_weight",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
@@ -197,32 +196,32 @@ class ActorCriticConfig(ReplayConfig):
 
 
 def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
-    """Loss of twin values q [2, B] against target [B]: summed over the twins, averaged over the batch."""
+    """Loss of twin values q [2, B] for target [B], summed over the twins and averaged over the batch."""
     error = q - target
     loss = torch.nn.functional.smooth_l1_loss(q, target.expand_as(q), reduction="none") if huber else error.square()
     return loss.mean(-1).sum()
 
 
 def combine_twin_q(q: Tensor, min_weight: float) -> Tensor:
-    """One value [B] of twins q [2, B]: the smaller (clipped double Q learning, Fujimoto 2018), or nearer their mean."""
+    """lerp(mean, min, `min_weight`) [B] of twin values q [2, B]; 1 is clipped double Q learning (Fujimoto 2018)."""
     return q.amin(0) if min_weight == 1 else torch.lerp(q.mean(0), q.amin(0), min_weight)
 
 
 def twin_critic(build: Build, config: LearnerConfig) -> TwinCritic:
-    """Fresh critics for vectors of actions."""
+    """New twin critics for continuous actions."""
     width = action_width(build.actions)
     return TwinCritic(build.inputs, width, config.hidden, config.layer_norm, build.encoder)
 
 
 class Learner(nn.Module, ABC):
-    """An update rule with its networks and optimisers. It knows no hierarchy."""
+    """An update rule with its networks and optimisers, independent of the hierarchy."""
 
     cycle = 1
-    """Updates after which the pattern of what is updated comes again."""
+    """Number of updates after which the update pattern repeats, such as TD3's `policy_delay`."""
     formulas: tuple[str, ...] = ()
-    """Pure methods, which may be compiled."""
+    """Names of pure methods, which may be compiled."""
     remembers: tuple[str, ...] = ()
-    """Numbers of each decision that `update` needs, one each: PPO's log-probability and value."""
+    """Names of numbers stored with each decision for learning, such as PPO's log-probability and value."""
 
     def __init__(self, build: Build) -> None:
         super().__init__()
@@ -233,68 +232,68 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
-        """Actions [..., A] for inputs [..., I]: sampled with a generator where the policy is stochastic, else its mode.
-        `mask` [..., K] says which choices are available."""
+        """Actions [..., A] for inputs [..., I]: samples with a generator if the policy is stochastic, else its mode.
+        `mask` [..., K] masks the available choices."""
 
     def act_and_note(
         self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same, and the numbers [...] that the learner `remembers`."""
+        """The actions of `act`, and the numbers [...] by name that the learner `remembers`."""
         return self.act(inputs, generator, mask), {}
 
     @abstractmethod
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """One gradient step on each network that is due at the `number`-th update, counted from 0.
+        """Take one gradient step on each network that is due at update `number`, counted from 0.
 
-        Metrics are tensors, so that no device waits.
+        Metrics are tensors, so that the host does not wait for the device.
         """
 
     def choose_task(self, task: int) -> None:
-        """Act and learn with the biases of this task, of several."""
+        """Act and learn with this task's biases, if there are several tasks."""
         for module in self.modules():
             if isinstance(module, TaskLinear):
                 module.task.fill_(task)
 
     @property
     def task(self) -> int:
-        """The one whose biases are in force. Waits for the device."""
+        """The current task, whose biases are active. Waits for the device."""
         return next((int(m.task) for m in self.modules() if isinstance(m, TaskLinear)), 0)
 
     def optimisers(self) -> dict[str, FlatAdam]:
-        """By attribute name."""
+        """The learner's optimisers by attribute name."""
         return {name: x for name, x in vars(self).items() if isinstance(x, FlatAdam)}
 
     def set_learning_rate(self, factor: float) -> None:
-        """Scale every learning rate from its configured value."""
+        """Set every learning rate to `factor` times its configured value."""
         if factor != self.rate_factor:
             self.rate_factor = factor
             for optimiser in self.optimisers().values():
                 optimiser.lr.fill_(optimiser.initial_lr * factor)
 
     def bound(self, target: Tensor) -> Tensor:
-        """Clip bootstrapped targets to what values can be (HAC: [-1/(1-γ), 0])."""
+        """Clip bootstrapped targets to `value_range`, if known (HAC: [-1/(1-γ), 0])."""
         return target if self.value_range is None else target.clamp(*self.value_range)
 
 
 @runtime_checkable
 class DifferentiableActorCritic(Protocol):
-    """What tuning, learned rewards and protection need beside the contract of a learner."""
+    """The additional interface of a learner for tuning, learned rewards and protection."""
 
     actor_optimiser: FlatAdam
     critic_optimiser: FlatAdam
 
     def mode(self, inputs: Tensor) -> Tensor:
-        """The likeliest action [B, A] in [-1, 1], differentiable."""
+        """The most likely action [B, A] in [-1, 1], differentiable."""
 
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The actor as a normal distribution: mean and standard deviation [B, A], differentiable."""
 
     def critic_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """The critic's loss, differentiable also in the batch's rewards and discounts. `noise` [B, A]."""
+        """The critic's loss, also differentiable in the batch's rewards and discounts. `noise` [B, A]."""
 
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
         """The actor's loss. `noise` [B, A]."""
 
 
 Choice = Annotated[LearnerConfig, tyro.conf.arg(name="")]
-"""A field of a configuration that holds a learner's options; on the command line they stand beside the field."""
+"""A configuration field that holds a learner's options; on the command line they appear beside the field."""

@@ -1,4 +1,4 @@
-"""SAC for numbered actions (Christodoulou 2019): expectations over all choices in place of samples."""
+"""SAC for discrete actions (Christodoulou 2019), with expectations over all choices instead of samples."""
 
 import math
 from copy import deepcopy
@@ -27,14 +27,14 @@ class DiscreteSACConfig(ReplayConfig):
     ent_coef: float | None = None
     """Temperature. Default: learned, for the target entropy below."""
     target_entropy: float = 0.5
-    """Target entropy, as a share of that of uniformly random choices (published: .98)."""
+    """Target entropy, as a share of the entropy of uniformly random choices (published: .98)."""
 
     def build(self, build: Build) -> "DiscreteSAC":
-        """The learner. Raises UserError where actions are not numbered."""
+        """Build the learner. Raises UserError for continuous actions."""
         return DiscreteSAC(build, self)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("actor_learning_rate",), lambda x: x > 0, "must be positive, not")
         self._require(prefix, ("ent_coef",), lambda x: x >= 0, "must not be negative, but is")
@@ -47,7 +47,7 @@ class DiscreteSAC(Learner):
     formulas = ("target", "critic_loss", "actor_loss")
 
     def __init__(self, build: Build, config: DiscreteSACConfig) -> None:
-        super().__init__(build._replace(value_range=None))  # an entropy bonus leaves no bound on values
+        super().__init__(build._replace(value_range=None))  # with an entropy bonus, values have no known bound
         self.config = config
         self.choices = joint_choices(build, config.kind)
         count = self.choices.count
@@ -63,7 +63,7 @@ class DiscreteSAC(Learner):
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
-        """A sample of π(·|s), or the likeliest choice without a generator."""
+        """A sample of π(·|s), or the most likely choice without a generator."""
         logits = available(self.actor(self.critic.features(inputs)), mask)
         if generator is not None:  # argmax of logits plus Gumbel noise is a sample
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
@@ -75,7 +75,7 @@ class DiscreteSAC(Learner):
         return available(self.actor(features), mask).log_softmax(-1).clamp_min(-1e9)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """One step on critics, actor and temperature; the target critics follow."""
+        """Take one step on critics, actor and temperature, then update the target critics."""
         loss, q = self.critic_loss(batch, self.target(batch))
         norm = self.critic_optimiser.minimise(loss)
         metrics = {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
@@ -102,8 +102,8 @@ class DiscreteSAC(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """E[Σ_a π(a|s) (α log π(a|s) - min_i Q_i(s, a))] and the entropies [B]. Encoders learn from the critic
-        alone."""
+        """E[Σ_a π(a|s) (α log π(a|s) - min_i Q_i(s, a))] and the entropies [B]. Only the critic's loss trains the
+        encoder."""
         features = self.critic.features(batch.inputs).detach()
         log_probs = self.log_probs(features, batch.mask)
         probs = log_probs.exp()

@@ -1,7 +1,7 @@
-"""DQN (Mnih 2015), with double Q learning (van Hasselt 2016) and dueling heads (Wang 2016) as switches.
+"""DQN (Mnih 2015), with optional double Q learning (van Hasselt 2016) and dueling heads (Wang 2016).
 
-Prioritised replay (Schaul 2016) and n-step returns are the replay's affair: a batch carries weights, and each
-transition its own discount. Several numbered entries (MultiDiscrete, MultiBinary) are one joint choice.
+The replay implements prioritised replay (Schaul 2016) and n-step returns: a batch has weights, and each transition has
+its own discount. Several discrete entries (MultiDiscrete, MultiBinary) become one joint choice.
 """
 
 from copy import deepcopy
@@ -34,37 +34,37 @@ class DQNConfig(ReplayConfig):
     huber: bool = True
     """Huber loss instead of the squared error."""
     double: bool = True
-    """The online network chooses the next action, the target network values it (double Q learning)."""
+    """The online network chooses the next action, and the target network evaluates it (double Q learning)."""
     dueling: bool = False
     """Separate heads for the state's value and the actions' advantages."""
     n_step: int = 1
-    """Decisions whose rewards are added up before the target network is asked."""
+    """Number of decisions whose rewards are summed before bootstrapping from the target network."""
     prioritised: bool = False
-    """Draw transitions by their last error, not uniformly (alpha .6), with weights that correct for it."""
+    """Draw transitions by their last error, not uniformly (alpha .6), with importance weights."""
     priority_beta: float = 0.4
     """Exponent of those weights at the start of the run; it rises to 1."""
     random_actions: tuple[float, float] = (0.02, 0.1)
-    """Exploration: share of decisions that are uniformly random, in the first environment and in the last;
-    the others lie between, and one alone has their mean."""
+    """Exploration: share of uniformly random decisions in the first and in the last environment; the others
+    interpolate between them, and a single environment has their mean."""
     exploration_fraction: float = 0.1
-    """Share of the run over which random decisions fall from all to that share."""
+    """Share of the run over which the share of random decisions falls from 1 to `random_actions`."""
     clip_values: bool = True
-    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+    """Clip bootstrapped targets to the range of possible discounted returns, if it is known."""
     max_grad_norm: float = 10.0
-    """Longest gradient; longer ones are scaled down."""
+    """Greatest norm of the gradient; longer gradients are scaled down."""
 
     @property
     def exploring(self) -> Exploring:
-        """Random decisions whose share falls at the beginning."""
+        """Random decisions with a share that falls at the beginning of the run."""
         return super().exploring._replace(fraction=self.exploration_fraction)
 
     def build(self, build: Build) -> "DQN":
-        """The learner. Raises UserError where actions are not numbered."""
+        """Build the learner. Raises UserError for continuous actions."""
         joint_choices(build, self.kind)
         return DQN(build if self.clip_values else build._replace(value_range=None), self)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("n_step", "max_grad_norm"), lambda x: x > 0, "must be positive, not")
         names = ("priority_beta", "exploration_fraction")
@@ -82,7 +82,7 @@ class QNetwork(nn.Module):
         self.value = mlp(width, sizes, 1, build.tasks, layer_norm=config.layer_norm) if config.dueling else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[..., K]"""
+        """Inputs [..., I] -> values [..., K]."""
         features = self.encoder(inputs)
         values = self.net(features)
         if self.value is None:
@@ -91,7 +91,7 @@ class QNetwork(nn.Module):
 
 
 class DQN(Learner):
-    """One network of action values, and its slow copy."""
+    """A network of action values and its target network."""
 
     formulas = ("target", "loss")
 
@@ -111,7 +111,7 @@ class DQN(Learner):
         return self.choices.action(available(self.critic(inputs), mask).argmax(-1))
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """One step towards the target; the slow copy follows."""
+        """Take one step towards the target, then update the target network."""
         loss, error, q = self.loss(batch, self.target(batch))
         norm = self.critic_optimiser.minimise(loss)
         polyak_update(self.target_critic, self.critic, self.config.tau)
@@ -136,5 +136,5 @@ class DQN(Learner):
 
 
 def available(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Values [..., K], with -inf where a choice is not available."""
+    """Values [..., K], with -inf for choices that are not available."""
     return values if mask is None else values.masked_fill(mask < 0.5, -torch.inf)

@@ -1,4 +1,4 @@
-"""Which action spaces a learner can decide in, and the sentences that refuse the others."""
+"""Checks that a learner supports an action space."""
 
 from gymnasium import spaces
 
@@ -8,7 +8,7 @@ from hrl.types import UserError
 
 
 def require_box(build: Build, kind: str) -> None:
-    """Raise UserError where actions are numbered."""
+    """Raise UserError unless actions are continuous (Box)."""
     if not isinstance(build.actions, spaces.Box):
         raise UserError(
             f"{kind} decides on vectors (Box), but the {build.name} level decides in {build.actions}; use dqn, "
@@ -17,7 +17,7 @@ def require_box(build: Build, kind: str) -> None:
 
 
 def joint_choices(build: Build, kind: str) -> Choices:
-    """The joint choices of numbered actions. Raises UserError for a Box, and for too many."""
+    """The joint choices of discrete actions. Raises UserError for a Box, or for more than MOST_COMBINATIONS."""
     sizes = choice_sizes(build.actions)
     if sizes is None:
         raise UserError(

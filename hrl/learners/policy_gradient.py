@@ -1,4 +1,4 @@
-"""On-policy formulas: returns, a baseline that is fitted to each batch, advantages, and the policy gradient's loss."""
+"""On-policy formulas: returns, a baseline fitted to each batch, advantages, and the policy gradient's loss."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,27 +9,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Credit:
-    """How steps are credited with what came of them. The defaults are MAML's (Finn 2017, after Duan 2016)."""
+    """Options of the advantage estimate. The defaults are MAML's (Finn 2017, after Duan 2016)."""
 
     gamma: float = 0.99
-    """Discount a step."""
+    """Discount per step."""
     lam: float = 1.0
     """λ of generalised advantage estimation (Schulman 2016)."""
     powers: bool = True
-    """The baseline is fitted on state², time, time² and time³ too, not on the state alone."""
+    """The baseline also has the features state², time, time² and time³, not only the state."""
     ridge: float = 1e-5
-    """Weight of the fit's squared coefficients. On one-hot states: visits for which the value is taken as 0."""
+    """Weight of the fit's squared coefficients. For one-hot states: number of extra visits with a return of 0."""
     bootstrap: bool = False
-    """In advantages an episode that was cut goes on with the baseline's value, which is fitted to what was paid until
-    then; else it counts as ended."""
+    """Advantages bootstrap a truncated episode from the baseline's value, which is fitted to the returns up to the
+    truncation; else truncation counts as termination."""
     normalise: bool = True
-    """Advantages have mean 0 and deviation 1 within each task."""
+    """Advantages have mean 0 and standard deviation 1 within each task."""
     summed: bool = False
     """Losses are summed over an episode's steps, not averaged over them."""
 
 
 class Trajectories(NamedTuple):
-    """Episodes side by side: T steps of E episodes, further dimensions (tasks) before them."""
+    """T steps of E episodes, with optional leading dimensions (tasks)."""
 
     state: Tensor
     """[..., T, E, D]"""
@@ -40,13 +40,13 @@ class Trajectories(NamedTuple):
     keep: Tensor
     """[..., T, E] 1 up to the episode's end, 0 after."""
     advantage: Tensor
-    """[..., T, E] 0 after the end."""
+    """[..., T, E], 0 after the episode's end."""
     success: Tensor
-    """[..., T, E] 1 where the environment says so."""
+    """[..., T, E] 1 where the environment reports success."""
     divisor: Tensor
-    """[...] what sums over all steps are divided by: steps that count, or episodes."""
+    """[...] divisor of sums over all steps: the number of valid steps, or of episodes."""
     memory: Any = ()
-    """[..., T, E] what the policy remembered after each step; a tree of tensors."""
+    """[..., T, E] the policy's memory after each step; a tree of tensors."""
 
     @classmethod
     def with_advantages(
@@ -61,8 +61,8 @@ class Trajectories(NamedTuple):
         cut: Tensor | None = None,
         memory: Any = (),
     ) -> "Trajectories":
-        """With advantages. `final` [..., E, D] are the states after the last steps, `cut` [..., E] where the time limit
-        ended an episode; without them all count as ended.
+        """Compute the advantages of episodes. `final` [..., E, D] are the states after the last steps; `cut` [..., E]
+        masks the episodes that a time limit truncated. Without them, all episodes count as terminated.
         """
         reward = reward * keep
         value, tail = baseline(state, discounted(reward, credit.gamma), keep, credit, final)
@@ -74,16 +74,16 @@ class Trajectories(NamedTuple):
         return cls(state, action, reward, keep, advantage, success, divisor, memory)
 
     def returns(self) -> Tensor:
-        """[...] the mean undiscounted return of an episode."""
+        """[...] mean undiscounted return of an episode."""
         return self.reward.sum(-2).mean(-1)
 
     def mean(self, values: Tensor) -> Tensor:
-        """[...] over all steps that count, or their sum over an episode, on average."""
+        """[...] the mean of values [..., T, E] over all valid steps, or the mean over episodes of their sums."""
         return (values * self.keep).sum((-2, -1)) / self.divisor
 
 
 def discounted(reward: Tensor, gamma: float | Tensor) -> Tensor:
-    """Σ_{k≥t} γ^(k-t) r_k for every step of [..., T, E]; or the γ [..., T, E] of each step one after the other."""
+    """Σ_{k≥t} γ^(k-t) r_k for every step of [..., T, E]; `gamma` may also be a tensor [..., T, E] of each step's γ."""
     steps = reward.unbind(-2)
     factors: Any = gamma.unbind(-2) if isinstance(gamma, Tensor) else [gamma] * len(steps)
     sums = [steps[-1]]
@@ -95,7 +95,7 @@ def discounted(reward: Tensor, gamma: float | Tensor) -> Tensor:
 def advantages(reward: Tensor, value: Tensor, tail: Tensor, keep: Tensor, gamma: float, lam: float) -> Tensor:
     """Σ_k (γλ)^k δ_{t+k} with δ = r + γ V(s') - V(s), all [..., T, E]; `tail` [..., E] is V after the last step.
 
-    With λ = 1 and no tail: returns less the values.
+    With λ = 1 and no tail, these are the returns minus the values.
     """
     goes_on = torch.cat([keep[..., 1:, :], torch.zeros_like(keep[..., :1, :])], -2)
     following = torch.cat([value[..., 1:, :], torch.zeros_like(value[..., :1, :])], -2)
@@ -108,14 +108,14 @@ def option_advantages(
 ) -> Tensor:
     """A_t = r + g V(s') - V(s) + λ g' A_{t+1} of each step's option, all [..., T, E].
 
-    g = γ (1 - β(s')) is `goes_on`, `following` is V of the same option at the next state, and g' is g where the
-    episode stayed with the option (`stays`), 0 where it left: V alone says there how the option would have gone on.
+    g = γ (1 - β(s')) is `goes_on`, and `following` is V of the same option at the next state. g' is g where the option
+    continued (`stays`), and 0 where it ended; only V estimates how the option would have continued there.
     """
     return discounted(reward + goes_on * following - value, lam * goes_on * stays)
 
 
 def normalised(values: Tensor, keep: Tensor) -> Tensor:
-    """With mean 0 and deviation 1 over all that counts, 0 elsewhere; [..., T, E]."""
+    """Values [..., T, E] with mean 0 and standard deviation 1 over the valid steps, 0 elsewhere."""
     count = keep.sum((-2, -1), keepdim=True)
     mean = (values * keep).sum((-2, -1), keepdim=True) / count
     spread = (((values - mean).square() * keep).sum((-2, -1), keepdim=True) / count).sqrt()
@@ -125,13 +125,13 @@ def normalised(values: Tensor, keep: Tensor) -> Tensor:
 def baseline(
     state: Tensor, returns: Tensor, keep: Tensor, credit: Credit, final: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns [..., T, E] as a least-squares fit on features of state and time, for each task; and its value [..., E]
-    at the final states, 0 without them.
+    """A least-squares fit of the returns [..., T, E] on features of state and time, for each task; and its value
+    [..., E] at the final states, 0 without them.
     """
     horizon = state.shape[-3]
     time = torch.arange(horizon + 1, device=state.device, dtype=state.dtype) / 100.0
     seen = features(state, time[:horizon].view(horizon, 1, 1).expand(*state.shape[:-1], 1), credit.powers)
-    # In float64, since features may repeat each other (a state of zeros and ones is its own square).
+    # In float64, since features can be collinear (a state of zeros and ones is its own square).
     x = (seen * keep.unsqueeze(-1)).flatten(-3, -2).double()
     y = (returns * keep).flatten(-2).unsqueeze(-1).double()
     ridge = credit.ridge * torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
@@ -144,23 +144,23 @@ def baseline(
 
 
 def features(state: Tensor, time: Tensor, powers: bool) -> Tensor:
-    """State, state², time, time², time³ and 1 (Duan 2016); or the state alone."""
+    """State, state², time, time², time³ and 1 (Duan 2016), or the state alone without `powers`."""
     if not powers:
         return state
     return torch.cat([state, state.square(), time, time.square(), time**3, torch.ones_like(time)], -1)
 
 
 def score(log_prob: Tensor, data: Trajectories) -> Tensor:
-    """-E[log π(a|s) A]: its gradient is the policy gradient's (Williams 1992)."""
+    """-E[log π(a|s) A], whose gradient is minus the policy gradient (Williams 1992)."""
     return -data.mean(log_prob * data.advantage)
 
 
 def dice(log_prob: Tensor, data: Trajectories) -> Tensor:
-    """The same by magic boxes exp(x - stop(x)) over each episode so far (DiCE, Foerster 2018).
+    """The loss of `score` with magic boxes exp(x - stop(x)) over each episode so far (DiCE, Foerster 2018).
 
-    Its gradient is the same, and the gradient of its gradient is right too: it counts how the policy before a step
-    made it likelier, which `score` leaves out. More variance. An advantage holds all that comes after its step, so
-    the box of what came before is taken off (loaded DiCE, Farquhar 2019).
+    Its gradient is the same, and its second derivative is correct too: it includes how earlier actions change the
+    probability of reaching a step, which `score` leaves out. The variance is higher. An advantage contains all rewards
+    after its step, so the box of the earlier steps is subtracted (loaded DiCE, Farquhar 2019).
     """
     now = log_prob * data.keep
     so_far = now.cumsum(-2)

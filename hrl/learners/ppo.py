@@ -1,7 +1,7 @@
 """PPO: proximal policy optimisation (Schulman et al. 2017), with generalised advantage estimation (Schulman 2016).
 
-Learns from the last rollout of its own policy. Decisions may last several environment steps: advantages are discounted
-by γ to the power of each one's duration (hrl/memory/rollout.py).
+PPO learns from the last rollout of its own policy. Decisions may last several environment steps; advantages are
+discounted by γ to the power of each decision's duration (hrl/memory/rollout.py).
 """
 
 import math
@@ -28,7 +28,7 @@ class PPOConfig(LearnerConfig):
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers (tanh) of policy and value function."""
     n_steps: int = 2048
-    """Decisions of each environment in a rollout."""
+    """Decisions per environment in a rollout."""
     batch_size: int = 64
     """Decisions per gradient step, of all processes together."""
     n_epochs: int = 10
@@ -36,32 +36,32 @@ class PPOConfig(LearnerConfig):
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
     clip_range: float = 0.2
-    """How far π/π_old may move from 1 before its gradient ends."""
+    """Clip range of π/π_old around 1, outside which the gradient is 0."""
     clip_range_vf: float | None = None
-    """How far a value may move before its gradient ends. Default: without a limit."""
+    """Clip range of the value around its old value. Default: no clipping."""
     normalize_reward: bool = False
-    """Divide rewards by the deviation of discounted returns, as seen so far."""
+    """Divide rewards by the running standard deviation of discounted returns."""
     normalize_advantage: bool = True
-    """Give the advantages of a minibatch mean 0 and deviation 1."""
+    """Normalise the advantages of a minibatch to mean 0 and standard deviation 1."""
     ent_coef: float = 0.0
     """Weight of the policy's entropy."""
     ent_coef_final: float | None = None
-    """The same at the end of the run; it moves there on a line. Default: constant."""
+    """Entropy weight at the end of the run, reached linearly. Default: constant."""
     vf_coef: float = 0.5
     """Weight of the value function's loss."""
     max_grad_norm: float = 0.5
-    """Longest gradient; longer ones are scaled down."""
+    """Greatest norm of the gradient; longer gradients are scaled down."""
     target_kl: float | None = None
-    """End the passes once π has moved further than 1.5 times this divergence from π_old. Default: never."""
+    """End the passes once the divergence of π from π_old exceeds 1.5 times this value. Default: never."""
     log_std_init: float = 0.0
     """Logarithm of the policy's standard deviation at the start, in half-ranges of the action."""
 
     def build(self, build: Build) -> "PPO":
-        """The learner, for any action space."""
+        """Build the learner, for any action space."""
         return PPO(build, self)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         positive = ("n_steps", "batch_size", "n_epochs", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl")
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
@@ -70,29 +70,29 @@ class PPOConfig(LearnerConfig):
 
 
 class Rollout(NamedTuple):
-    """B decisions of the policy that acted last."""
+    """B decisions of the last rollout's policy."""
 
     inputs: Tensor
     """[B, I]"""
     action: Tensor
     """[B, A]"""
     log_prob: Tensor
-    """[B] log π_old when it was decided."""
+    """[B] log π_old(a|s), at the decision."""
     value: Tensor
-    """[B] V(s) when it was decided."""
+    """[B] V(s), at the decision."""
     advantage: Tensor
     """[B]"""
     returns: Tensor
-    """[B] advantage + V(s), which the value function learns."""
+    """[B] advantage + V(s), the target of the value function."""
     mask: Tensor | None = None
-    """[B, K] choices that were available; all where None."""
+    """[B, K] choices available at the decision; None for all."""
 
     def at(self, index: Tensor) -> "Rollout":
-        """Those of these numbers."""
+        """The decisions with these indices [K]."""
         return Rollout(*(None if x is None else x.index_select(0, index) for x in self))  # type: ignore[arg-type]
 
     def split(self, size: int) -> "list[Rollout]":
-        """In order, `size` at a time."""
+        """Parts of `size` decisions, in order."""
         count = -(-len(self.action) // size)
         columns = ([None] * count if x is None else x.split(size) for x in self)
         return [Rollout(*part) for part in zip(*columns, strict=True)]
@@ -126,7 +126,7 @@ class PPO(Learner):
     def act_and_note(
         self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same, with log π(a|s) and V(s)."""
+        """The actions of `act`, with log π(a|s) and V(s)."""
         features = self.encoder(inputs)
         head = self.actor(features)
         action = self.distribution.sample(head, generator, mask)
@@ -139,11 +139,12 @@ class PPO(Learner):
         return self.critic(self.encoder(inputs)).squeeze(-1)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """PPO learns from rollouts alone (`learn`)."""
+        """Raises NotImplementedError: PPO learns only from rollouts (`learn`)."""
         raise NotImplementedError
 
     def learn(self, rollout: Rollout, size: int, progress: float, generator: torch.Generator) -> Metrics:
-        """Passes over a rollout in minibatches of `size`, after the share `progress` of the run; mean metrics."""
+        """Make `n_epochs` passes over a rollout in minibatches of `size`, after the share `progress` of the run.
+        Returns mean metrics."""
         c, count = self.config, len(rollout.action)
         ent_coef = c.ent_coef if c.ent_coef_final is None else c.ent_coef + progress * (c.ent_coef_final - c.ent_coef)
         noted: list[Metrics] = []
@@ -156,7 +157,7 @@ class PPO(Learner):
         return _means(noted)
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
-        """One gradient step."""
+        """Take one gradient step on a minibatch."""
         loss, metrics = self.loss(batch, ent_coef)
         return metrics | {"grad_norm": self.policy_optimiser.minimise(loss)}
 
@@ -178,7 +179,7 @@ class PPO(Learner):
         if c.clip_range_vf is not None:
             value = batch.value + (value - batch.value).clamp(-c.clip_range_vf, c.clip_range_vf)
         value_loss = nn.functional.mse_loss(value, batch.returns)
-        with torch.no_grad():  # the divergence by Schulman's low-variance estimate
+        with torch.no_grad():  # Schulman's low-variance estimate of the divergence
             outside = (ratio - 1).abs() > c.clip_range
             kl, clip_fraction, value_mean = torch.stack([ratio - 1 - log_ratio, outside, value]).mean(-1)
         metrics = {
@@ -189,7 +190,7 @@ class PPO(Learner):
 
 
 def _means(noted: list[Metrics]) -> Metrics:
-    """Of every metric over gradient steps."""
+    """The mean of every metric over the gradient steps."""
     return {name: torch.stack([metrics[name] for metrics in noted]).mean() for name in noted[0]}
 
 

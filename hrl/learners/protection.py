@@ -1,8 +1,8 @@
-"""What a slow level keeps of earlier tasks while it learns another: L2, EWC (Kirkpatrick 2017), PackNet (Mallya 2018).
+"""Protection of earlier tasks in continual learning: L2, EWC (Kirkpatrick 2017), PackNet (Mallya 2018).
 
-The level's actor is what is protected, as in Continual World (Wołczyk 2021); critics learn on. A protection changes the
-gradient of the actor's optimiser, so that a learner knows nothing of it; its own state is a part of the learner's
-networks, and goes with them into every checkpoint. At the end of a task it is *sealed*: what was learned is noted.
+Only the level's actor is protected, as in Continual World (Wołczyk 2021). A protection changes the gradient in the
+actor's optimiser, so the learner needs no changes. Its state is part of the learner's networks and of every checkpoint.
+At the end of a task the protection is *sealed*: it records which weights matter.
 """
 
 from collections.abc import Callable
@@ -20,27 +20,27 @@ from hrl.networks.layers import TaskLinear
 from hrl.types import UserError
 
 CHUNK = 64
-"""Samples whose gradients are taken at once."""
+"""Samples whose gradients are computed together."""
 LEAST_IMPORTANCE = 1e-5
-"""Of a parameter (as in Continual World)."""
+"""Lower bound of a parameter's importance (as in Continual World)."""
 
 
 @dataclass
 class ProtectConfig:
-    """How a level keeps what it learned on earlier tasks (with --…load)."""
+    """Options that protect a level's earlier tasks in continual learning (with --…init-from)."""
 
     by: Literal["nothing", "l2", "ewc", "packnet"] = "nothing"
-    """A pull back to the earlier actor's parameters, alike (l2) or by their Fisher information (ewc); or weights of
-    their own for every task (packnet)."""
+    """A penalty on the distance to the earlier actor's parameters, uniform (l2) or weighted by their Fisher information
+    (ewc); or separate weights for every task (packnet)."""
     strength: float = 1.0
-    """Factor on the pull of l2 and ewc."""
+    """Factor of the penalty of l2 and ewc."""
     samples: int = 1024
-    """Situations on which the Fisher information is measured."""
+    """Number of inputs that estimate the Fisher information (ewc)."""
     updates: int = 1000
-    """Updates on the earlier run's replay after its actor was pruned (packnet)."""
+    """Updates on the earlier run's replay after pruning its actor (packnet)."""
 
     def check(self, prefix: str, tasks: int) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         if not self.strength > 0 or self.samples < 1 or self.updates < 0:
             raise UserError(
                 f"{prefix}protect.strength and .samples must be positive and .updates not negative, "
@@ -54,20 +54,20 @@ class ProtectConfig:
 
 
 class Material:
-    """What a level has at the end of a task: situations it was in, and a replay to learn from."""
+    """Data of a level at the end of a task: `inputs(n)` samples its inputs [n, I], `learn(n)` makes n updates."""
 
     def __init__(self, inputs: Callable[[int], Tensor], learn: Callable[[int], None]) -> None:
         self.inputs, self.learn = inputs, learn
 
 
 class Protection(nn.Module):
-    """Guards a learner's actor. `sealed` counts the tasks behind it."""
+    """Protects a learner's actor. `sealed` is the number of finished tasks."""
 
     sealed: Tensor
 
     def __init__(self, learner: Learner, config: ProtectConfig) -> None:
         super().__init__()
-        # Not registered: the learner owns this module, not the other way round.
+        # Not registered as a submodule, since the learner owns this module.
         self.learner: Learner
         self.__dict__["learner"] = learner
         self.config = config
@@ -80,7 +80,7 @@ class Protection(nn.Module):
         self.owned = [id(x) in own for x in self.optimiser.parameters]
 
     def owners(self, shared: float) -> Tensor:
-        """The task of each parameter that is a task's own, and `shared` for the others; laid out as the optimiser's."""
+        """The task of each task-specific parameter, and `shared` for the others; laid out as the optimiser's vector."""
         owner = torch.full_like(self.optimiser.flat, shared)
         for place, owned in zip(views(owner, self.optimiser.parameters), self.owned, strict=True):
             if owned:  # [tasks, ...]
@@ -88,22 +88,22 @@ class Protection(nn.Module):
         return owner
 
     def guard(self, gradient: Tensor, flat: Tensor) -> None:
-        """Change the actor's gradient in place; both are laid out as the optimiser's parameters."""
+        """Change the actor's gradient in place; both arguments are laid out as the optimiser's vector."""
         raise NotImplementedError
 
     def seal(self, material: Material) -> None:
-        """A task is over: note what must be kept."""
+        """Record the weights to protect at the end of a task."""
         raise NotImplementedError
 
     def begin(self, drawn: dict[str, Tensor]) -> None:
-        """The next task begins, from parameters that were loaded; `drawn` are new ones, by the learner's names."""
+        """Prepare the loaded parameters for the next task; `drawn` are new ones by the learner's names."""
 
     def recall(self, task: int) -> None:
-        """Put the actor's weights as they were for a task that is over. For acting only."""
+        """Restore the actor's weights of a finished task, for acting only."""
 
 
 class Anchored(Protection):
-    """λ/2 Σ_i F_i (θ_i - θ*_i)². For L2 F counts the tasks that a parameter was there for."""
+    """The penalty λ/2 Σ_i F_i (θ_i - θ*_i)². For L2, F_i is the number of finished tasks that used parameter i."""
 
     anchor: Tensor
     importance: Tensor
@@ -114,34 +114,34 @@ class Anchored(Protection):
             self.register_buffer(name, torch.zeros_like(self.optimiser.flat))
 
     def guard(self, gradient: Tensor, flat: Tensor) -> None:
-        """Add λ F (θ - θ*)."""
+        """Add λ F (θ - θ*) to the gradient."""
         gradient.addcmul_(self.importance, flat - self.anchor, value=self.config.strength)
 
     @torch.no_grad()
     def seal(self, material: Material) -> None:
-        """Importances of tasks add up; the anchor is where the last one ended."""
+        """Add the task's importances, and set the anchor θ* to the current parameters."""
         self.importance += self.measured(material)
         self.anchor.copy_(self.optimiser.flat)
         self.sealed += 1
 
     def measured(self, material: Material) -> Tensor:
-        """The importance of every parameter to the task that is over."""
+        """The importance of every parameter for the finished task."""
         owner = self.owners(-1)
         return ((owner < 0) | (owner == self.sealed)).float()
 
 
 class EWC(Anchored):
-    """The importance is the diagonal of the Fisher information."""
+    """The penalty with the diagonal of the Fisher information as importance."""
 
     def measured(self, material: Material) -> Tensor:
-        """Over situations of the task."""
+        """The Fisher information over inputs of the task, at least LEAST_IMPORTANCE."""
         return fisher(self.learner, self.optimiser, material.inputs(self.config.samples)).clamp_min(LEAST_IMPORTANCE)
 
 
 def fisher(learner: Learner, optimiser: FlatAdam, inputs: Tensor) -> Tensor:
     """The diagonal Fisher information of the actor's Gaussian N(μ, σ): E Σ_a [(∂μ_a)² + 2 (∂σ_a)²] / σ_a².
 
-    Laid out as the optimiser's parameters; inputs are [B, I].
+    Laid out as the optimiser's vector; inputs are [B, I].
     """
     params = {f"actor.{name}": x.detach() for name, x in cast(Any, learner).actor.named_parameters()}
 
@@ -161,11 +161,11 @@ def fisher(learner: Learner, optimiser: FlatAdam, inputs: Tensor) -> Tensor:
 
 
 class PackNet(Protection):
-    """Every task has weights of its own, reads those of earlier tasks, and changes none of them.
+    """Every task has its own weights, and reads but never changes those of earlier tasks.
 
-    `owner` is the task of each parameter: a task that is over keeps the largest of its weights, an equal share for
-    each task to come, and the rest is free for the next. Biases stay as the first task left them, save those that are a
-    task's own.
+    `owner` is the task of each parameter. A finished task keeps the largest of its weights, so that each remaining task
+    gets an equal share; the rest is free for the next task. Biases keep the first task's values, except task-specific
+    biases.
     """
 
     owner: Tensor
@@ -179,11 +179,11 @@ class PackNet(Protection):
         ]  # biases are vectors
 
     def guard(self, gradient: Tensor, flat: Tensor) -> None:
-        """Only what the task at hand owns moves."""
+        """Zero the gradient of parameters that the current task does not own."""
         gradient.mul_(self.owner == self.sealed)
 
     def seal(self, material: Material) -> None:
-        """Prune, learn on with what is left, and hand on what is free."""
+        """Prune the task's weights, retrain the remaining ones, and free the others for the next task."""
         self._prune()
         self._halt()
         material.learn(self.config.updates)
@@ -192,7 +192,7 @@ class PackNet(Protection):
 
     @torch.no_grad()
     def _halt(self) -> None:
-        """What is not to move has no momentum left."""
+        """Zero the optimiser's state, so that no momentum moves frozen weights."""
         for state in self.optimiser.state.values():
             state.zero_()
 
@@ -210,18 +210,18 @@ class PackNet(Protection):
 
     @torch.no_grad()
     def begin(self, drawn: dict[str, Tensor]) -> None:
-        """Free weights are drawn anew."""
+        """Initialise the free weights anew."""
         actor: nn.Module = cast(Any, self.learner).actor
         owner = views(self.owner, self.optimiser.parameters)
         for (name, weight), whose, shared in zip(actor.named_parameters(), owner, self.shared, strict=True):
             if shared:
                 weight.copy_(torch.where(whose == self.sealed, drawn[f"actor.{name}"], weight))
-        if hasattr(self.learner, "target_actor"):  # the slow copy has neither been pruned nor drawn anew
+        if hasattr(self.learner, "target_actor"):  # the target network was neither pruned nor initialised anew
             cast(Any, self.learner).target_actor.load_state_dict(actor.state_dict())
 
     @torch.no_grad()
     def recall(self, task: int) -> None:
-        """Without the weights of later tasks."""
+        """Zero the weights of later tasks."""
         self.optimiser.flat.mul_(self.owner <= task)
 
 
@@ -229,7 +229,7 @@ PROTECTIONS: dict[str, type[Protection]] = {"l2": Anchored, "ewc": EWC, "packnet
 
 
 def protect(learner: Learner, config: ProtectConfig, name: str) -> None:
-    """Give a learner its protection, as a part of its networks. Raises UserError where it has no Gaussian actor."""
+    """Attach a protection to a learner as a submodule. Raises UserError if the learner has no Gaussian actor."""
     if config.by != "nothing":
         if not isinstance(learner, DifferentiableActorCritic):
             raise UserError(f"--{name}.protect guards an actor of vectors: use td3 or sac.")

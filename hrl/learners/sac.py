@@ -35,29 +35,29 @@ class SACConfig(ActorCriticConfig):
     learning_rate: float = 3e-4
     """Step size of Adam."""
     action_noise: tuple[float, ...] = (0.0,)
-    """Exploration: standard deviation of Gaussian noise beyond the policy's own, in half-ranges of the action; one for
-    all environments, or that of the first and that of the last."""
+    """Exploration: standard deviation of Gaussian noise beyond the policy's own, in half-ranges of the action; one
+    number for all environments, or two for the first and the last."""
     ent_coef: float | None = None
     """Temperature. Default: learned, for a target entropy of minus the action dimension."""
 
     def build(self, build: Build) -> "SAC":
-        """The learner. Raises UserError where actions are no Box."""
+        """Build the learner. Raises UserError if the action space is not a Box."""
         require_box(build, self.kind)
         return SAC(build, self)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("ent_coef",), lambda x: x >= 0, "must not be negative, but is")
 
 
 class SAC(Learner):
-    """Stochastic tanh-Gaussian actor, twin critics with slow copies, temperature α."""
+    """Stochastic tanh-Gaussian actor, twin critics with target networks, temperature α."""
 
     formulas = ("target", "critic_loss", "actor_loss")
 
     def __init__(self, build: Build, config: SACConfig) -> None:
-        # An entropy bonus leaves no bound on values.
+        # With an entropy bonus, values have no known bound.
         super().__init__(build._replace(value_range=None))
         self.config = config
         self.action_dim = action_width(build.actions)
@@ -86,7 +86,7 @@ class SAC(Learner):
         return self.actor(self.critic.features(inputs)).chunk(2, -1)[0].tanh()
 
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """N(μ(s), σ(s)), before the tanh."""
+        """Mean and standard deviation [B, A] of N(μ(s), σ(s)), before the tanh."""
         mean, log_std = self.actor(self.critic.features(inputs)).chunk(2, -1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
 
@@ -95,11 +95,11 @@ class SAC(Learner):
         return self.critic_loss(batch, self.target(batch, noise))[0]
 
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """The actor's loss, differentiable in the temperature too."""
+        """The actor's loss, also differentiable in the temperature."""
         return self.actor_loss(batch, noise, self.log_alpha.exp())[0]
 
     def sample(self, features: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """a = tanh(u), u = μ + σ noise, and log π(a|s) with the change of variables (appendix C)."""
+        """a = tanh(u) with u = μ + σ noise, and log π(a|s) with the change of variables (appendix C)."""
         mean, log_std = self.actor(features).chunk(2, -1)
         log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
         u = mean + log_std.exp() * noise
@@ -109,7 +109,7 @@ class SAC(Learner):
         return u.tanh(), log_prob.sum(-1)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """One step on critics, actor and temperature; the target critics follow."""
+        """Take one step on critics, actor and temperature, then update the target critics."""
         shape, device = (2, *batch.action.shape), batch.action.device
         first, second = torch.randn(shape, generator=generator, device=device)
         metrics = self.update_critic(batch, first) | self.update_actor_and_temperature(batch, second)
@@ -117,13 +117,13 @@ class SAC(Learner):
         return metrics
 
     def update_critic(self, batch: Batch, noise: Tensor) -> Metrics:
-        """Move both critics towards the target."""
+        """Take one step of both critics towards the target."""
         loss, q = self.critic_loss(batch, self.target(batch, noise).detach())
         norm = self.critic_optimiser.minimise(loss)
         return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
 
     def update_actor_and_temperature(self, batch: Batch, noise: Tensor) -> Metrics:
-        """Move the actor downhill; raise α where the entropy is below its target."""
+        """Take one step on the actor's loss; raise α if the entropy is below its target."""
         alpha = self.log_alpha.detach().exp()
         loss, log_prob = self.actor_loss(batch, noise, alpha)
         norm = self.actor_optimiser.minimise(loss)
@@ -135,7 +135,7 @@ class SAC(Learner):
         return metrics
 
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s'), or nearer the mean of the two."""
+        """y = r + γ^k (min_i Q'_i(s', a') - α log π(a'|s')),  a' ~ π(·|s'); `min_q_weight` replaces the minimum."""
         with torch.no_grad():
             next_action, log_prob = self.sample(self.critic.features(batch.next_inputs), noise)
             q = self.target_critic(batch.next_inputs, next_action)
@@ -148,8 +148,8 @@ class SAC(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), or nearer the mean, and the constraint; log π [B]. Encoders
-        learn from the critic alone."""
+        """E[α log π(a|s) - min_i Q_i(s, a)],  a ~ π(·|s), plus the constraint; and log π [B]. `min_q_weight` replaces
+        the minimum. Only the critic's loss trains the encoder."""
         features = self.critic.features(batch.inputs).detach()
         action, log_prob = self.sample(features, noise)
         value = combine_twin_q(self.critic.of_features(features, action), self.config.min_q_weight)
@@ -160,6 +160,6 @@ class SAC(Learner):
 
 
 def temperature(fixed: float | None) -> nn.Parameter:
-    """log α: 0 where it is learned. exp(-inf) = 0 is without a bonus for entropy."""
+    """log α, initially 0 if it is learned; -inf for a fixed α of 0, which removes the entropy bonus."""
     alpha = 1.0 if fixed is None else fixed
     return nn.Parameter(torch.tensor(math.log(alpha) if alpha > 0 else -math.inf))

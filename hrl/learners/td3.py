@@ -33,19 +33,19 @@ class TD3Config(ActorCriticConfig):
     target_noise: float = 0.2
     """Standard deviation of the target policy's smoothing noise, in half-ranges of the action."""
     noise_clip: float = 0.5
-    """Bound of that noise."""
+    """Clip range of the smoothing noise."""
     action_l2: float = 0.0
     """Weight of the mean squared action in the actor's loss, against saturated actions."""
     clip_values: bool = True
-    """Clip bootstrapped targets to what discounted rewards can sum to, where that is known."""
+    """Clip bootstrapped targets to the range of possible discounted returns, if it is known."""
 
     def build(self, build: Build) -> "TD3":
-        """The learner. Raises UserError where actions are no Box."""
+        """Build the learner. Raises UserError if the action space is not a Box."""
         require_box(build, self.kind)
         return TD3(build if self.clip_values else build._replace(value_range=None), self)
 
     def check(self, prefix: str) -> None:
-        """Raise UserError, naming the option, where a value is invalid."""
+        """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("policy_delay",), lambda x: x > 0, "must be positive, not")
         names = ("target_noise", "noise_clip", "action_l2")
@@ -53,7 +53,7 @@ class TD3Config(ActorCriticConfig):
 
 
 class TD3(Learner):
-    """Deterministic actor π, twin critics Q₁ and Q₂, and slow copies of all three."""
+    """Deterministic actor π, twin critics Q₁ and Q₂, and target networks of all three."""
 
     formulas = ("target", "critic_loss", "actor_loss")
 
@@ -78,12 +78,12 @@ class TD3(Learner):
         return self.actor(self.critic.features(inputs)).tanh()
 
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """N(π(s), 1)."""
+        """Mean and standard deviation [B, A] of N(π(s), 1)."""
         mean = self.mode(inputs)
         return mean, torch.ones_like(mean)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """One critic step, and every `policy_delay`-th time one actor step and one step of the target networks."""
+        """Take one critic step and, at every `policy_delay`-th update, one actor step and one target update."""
         metrics = self.update_critic(batch, generator)
         if (number + 1) % self.config.policy_delay == 0:
             metrics |= self.update_actor(batch)
@@ -92,14 +92,14 @@ class TD3(Learner):
         return metrics
 
     def update_critic(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """Move both critics towards the target."""
+        """Take one step of both critics towards the target."""
         noise = torch.randn(batch.action.shape, generator=generator, device=batch.action.device)
         loss, q = self.critic_loss(batch, self.target(batch, noise))
         norm = self.critic_optimiser.minimise(loss)
         return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
 
     def update_actor(self, batch: Batch) -> Metrics:
-        """Move the actor uphill."""
+        """Take one step of the actor towards a higher Q₁."""
         loss = self.actor_loss(batch)
         norm = self.actor_optimiser.minimise(loss)
         return {"actor_loss": loss.detach(), "actor_grad_norm": norm}
@@ -109,11 +109,11 @@ class TD3(Learner):
         return self.critic_loss(batch, self.target(batch, noise))[0]
 
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
-        """The actor's loss, as in `update_actor`; no noise is needed."""
+        """The actor's loss, as in `update_actor`; ignores the noise."""
         return self.actor_loss(batch)
 
     def target(self, batch: Batch, noise: Tensor) -> Tensor:
-        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c), or nearer the mean of the two."""
+        """y = r + γ^k min_i Q'_i(s', π'(s') + ε),  ε ~ clip(N(0, σ), -c, c); `min_q_weight` replaces the minimum."""
         c = self.config
         with torch.no_grad():
             smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
@@ -128,7 +128,7 @@ class TD3(Learner):
         return regression(q, target, self.config.huber), q.detach()
 
     def actor_loss(self, batch: Batch) -> Tensor:
-        """-Q₁(s, π(s)), the squared action's weight, and the constraint. Encoders learn from the critic alone."""
+        """-Q₁(s, π(s)) + action_l2 E[a²] + the constraint. Only the critic's loss trains the encoder."""
         features = self.critic.features(batch.inputs).detach()
         action = self.actor(features).tanh()
         value = self.critic.first(features, action)

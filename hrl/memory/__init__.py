@@ -1,1 +1,1 @@
-"""A level's own memory: a ring of transitions, or a rollout of the last decisions."""
+"""The memory of a level: a ring of transitions, or a rollout of the last decisions."""

@@ -1,4 +1,4 @@
-"""Prioritised replay (Schaul 2016): transitions are drawn by their last error, and weighted to make up for it."""
+"""Prioritised replay (Schaul 2016): transitions are drawn by their last error, with importance weights."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from hrl.memory.ring import Replay, Rows
 
 LEAST = 1e-6
-"""Added to every error, so that no transition is never drawn again."""
+"""Added to every error, so that every transition has a positive probability."""
 
 
 class PrioritisedReplay(Replay):
-    """The ring, with a priority |δ|^α for every transition. A new one has the largest so far."""
+    """A replay with a priority |δ|^α for every transition. New transitions get the largest priority so far."""
 
     def __init__(
         self,
@@ -44,16 +44,16 @@ class PrioritisedReplay(Replay):
         ended: Tensor,
         terminated: Tensor,
     ) -> None:
-        """As the ring. Rows that are written over, open or final have no priority."""
+        """Write as the ring does. Overwritten, open and final rows get a priority of 0."""
         here = self._index(self._env, self.cursor)
         super().write(row, following, counters, keep, ended, terminated)
         self.priority.index_copy_(0, here, torch.where(keep, self.largest, 0.0))
         self.priority.index_fill_(0, (here + self.num_envs) % len(self.priority), 0.0)
-        for ahead in range(2):  # the open row, and its successor, which the next write replaces
+        for ahead in range(2):  # the open row and its successor, which the next write replaces
             self.priority.index_fill_(0, self._index(self._env, self.cursor + ahead), 0.0)
 
     def draw(self, batch: int, generator: torch.Generator) -> Rows:
-        """`batch` transitions, in proportion to their priorities."""
+        """Draw `batch` transitions in proportion to their priorities."""
         ends = self.priority.cumsum(0, dtype=torch.float64)
         uniform = torch.rand(batch, generator=generator, device=self.device, dtype=torch.float64)
         place = torch.searchsorted(ends, uniform * ends[-1], right=True).clamp_max(len(ends) - 1)
@@ -62,23 +62,23 @@ class PrioritisedReplay(Replay):
         return Rows(env, newest - (newest - slot) % self.length)
 
     def weights(self, rows: Rows) -> Tensor:
-        """[B] (n P)^-β over the largest in the batch: what corrects for how often a transition is drawn."""
+        """Importance weights [B] (n P)^-β, divided by the largest of the batch."""
         probability = self.priority[self._index(rows.env, rows.row)] / self.priority.sum()
         weight = (probability.clamp_min(1e-12) * (self.priority > 0).sum()) ** -self.beta
         return weight / weight.max()
 
     def prioritise(self, rows: Rows, error: Tensor) -> None:
-        """Set the priorities of these transitions by their absolute errors [B]."""
+        """Set the priorities of these transitions from their absolute errors [B]."""
         priority = (error + LEAST) ** self.alpha
         self.priority.index_copy_(0, self._index(rows.env, rows.row), priority)
         torch.maximum(self.largest, priority.max(), out=self.largest)
 
     def anneal(self, progress: float) -> None:
-        """β rises to 1 over the run."""
+        """Set β after the share `progress` of the run; it rises linearly to 1."""
         self.beta.fill_(self.first_beta + (1 - self.first_beta) * progress)
 
     def clear(self) -> None:
-        """Keep no transition so far."""
+        """Drop all transitions."""
         super().clear()
         self.priority.zero_()
 
@@ -87,7 +87,7 @@ class PrioritisedReplay(Replay):
         return super().state_dict() | {"priority": self.priority, "largest": self.largest, "beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the result of `state_dict`, of a ring of the same length."""
+        """Load the result of `state_dict` of a ring of the same length."""
         super().load_state_dict(state)
         for name in ("priority", "largest", "beta"):
             getattr(self, name).copy_(state[name])

@@ -1,9 +1,9 @@
-"""The ring: one level's transitions on the training device, N independent streams, nothing stored twice.
+"""The ring: one level's transitions on the training device, in N independent streams.
 
-Each environment writes a stream of *rows*. Row k holds what was seen and done at the k-th decision; the next
-observation of row k is the state of row k + 1. Where an episode ended, row k + 1 holds the true final
-observation and nothing else, and the next episode begins at row k + 2. So no transition crosses an episode, no
-observation is stored twice, and the next row of a transition is always valid.
+Each environment writes a stream of *rows*. Row k holds the observation and the action of the k-th decision; its next
+observation is the state of row k + 1. If an episode ends after row k, row k + 1 holds only the true final observation,
+and the next episode begins at row k + 2. Thus no transition crosses an episode, no observation is stored twice, and the
+next row of a transition is always valid.
 """
 
 from collections.abc import Mapping
@@ -15,27 +15,26 @@ from torch import Tensor
 from hrl.execution.modes import none_true
 
 REDRAWS = 4
-"""Rounds in which a drawn final row is drawn again. A fraction f of final rows leaves a bias of order f^4."""
+"""Number of draws per sample, to avoid final rows. A fraction f of final rows leaves a bias of order f^4."""
 
 
 @dataclass
 class Rows:
-    """Places in a ring: environment [B] and absolute row number [B], both int64."""
+    """Positions in a ring: environment [B] and absolute row number [B], both int64."""
 
     env: Tensor
     row: Tensor
 
     def later(self, steps: Tensor | int) -> "Rows":
-        """The rows `steps` further on in the same streams."""
+        """The rows `steps` later in the same streams."""
         return Rows(self.env, self.row + steps)
 
 
 class Replay:
-    """A ring of rows, `fields` float32 vectors by name and width, `counters` int32 numbers by name.
+    """A ring of rows. `fields` maps names to widths of float32 vectors; `counters` are names of int32 numbers.
 
-    `next_fields` are the fields that a row's successor must hold when it is only a final observation. The ring draws
-    from the last `capacity` rows. It holds at least `held` of them, for readers such as a level above, whose decisions
-    are made of many rows.
+    `next_fields` are the fields of a row that is only a final observation. The ring draws from the last `capacity` rows
+    and holds at least `held` rows, for readers such as a level above, whose decisions span many rows.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class Replay:
         pixels: int = 0,
         frames: int = 1,
     ) -> None:
-        """The last `pixels` entries of the field "state" are kept as bytes. They are `frames` images, of which only the
-        newest is stored: the others are those of the rows before, or of the episode's first row."""
+        """The last `pixels` entries of the field "state" are stored as bytes. They are `frames` images, of which only
+        the newest is stored; the others are read from the previous rows, or from the episode's first row."""
         self.num_envs, self.device = num_envs, device
         self.pixels, self.frames, self.frame_size = pixels, frames, pixels // frames
         self.window = max(capacity // num_envs, 16)
-        # The open row and its successor are no transitions yet.
+        # The open row and its successor are not transitions yet.
         self.length = max(self.window, -(-held // num_envs)) + 2
         self.fields: dict[str, slice] = {}
         self.widths = dict(fields)
@@ -67,11 +66,11 @@ class Replay:
         self._next_fields = next_fields
         self.next_width = sum(fields[f] for f in next_fields)
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
-        # Filled, not only zeroed: the system hands out memory as it is written, and what does not fit should fail now.
+        # Filled explicitly: the system allocates memory on the first write, and a failure should happen now.
         self.values = torch.empty(self.length * num_envs, width, device=device).fill_(0.0)
         self.bytes = torch.empty(self.length * num_envs, self.frame_size, dtype=torch.uint8, device=device).fill_(0)
         self.numbers = torch.empty(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device).fill_(0)
-        episodes = self.length // 2 + 2  # an episode takes two rows at least
+        episodes = self.length // 2 + 2  # an episode takes at least two rows
         self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
         self.episode_terminated = torch.empty(episodes, num_envs, dtype=torch.bool, device=device).fill_(False)
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
@@ -80,7 +79,7 @@ class Replay:
         self._env = torch.arange(num_envs, device=device)
 
     def width(self, name: str) -> int:
-        """Width of a field; 0 where there is none of this name."""
+        """Width of a field; 0 if there is no field of this name."""
         return self.widths.get(name, 0)
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -94,10 +93,10 @@ class Replay:
         ended: Tensor,
         terminated: Tensor,
     ) -> None:
-        """Write the open row of every environment; it becomes a transition where `keep` [N] says so.
+        """Write the open row of every environment; it becomes a transition where `keep` [N] is true.
 
-        `row` and `following` are [N, width] (or [N] for width 1); `following` may hold counters too. `ended` and
-        `terminated` [N] say whether the episode ended with this row, and whether that was the task's end.
+        `row` and `following` are [N, width] (or [N] for width 1); `following` may also hold counters. `ended` [N] is
+        true where the episode ended with this row, and `terminated` [N] where the task ended with it.
         """
         here = self._index(self._env, self.cursor)
         after = (here + self.num_envs) % len(self.values)
@@ -117,7 +116,7 @@ class Replay:
         self.cursor += keep
 
     def _without_pixels(self, row: Mapping[str, Tensor], place: Tensor) -> Mapping[str, Tensor]:
-        """The row without the pixels of its state, whose newest frame is stored as bytes."""
+        """Store the newest frame of the row's state as bytes, and return the row without its pixels."""
         if not self.pixels:
             return row
         state = row["state"]
@@ -138,7 +137,7 @@ class Replay:
             flat.index_copy_(0, slot, torch.where(where, value, flat.index_select(0, slot)))
 
     def truncate_episodes(self) -> None:
-        """End every open episode as truncated where it stands: its last row's successor becomes final."""
+        """Truncate every open episode: the successor of its last row becomes final."""
         begun = self.cursor > 0
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
         # The episode has transitions only if the row before the open one belongs to it and is not its final one.
@@ -148,24 +147,24 @@ class Replay:
         self.episode += open_
 
     def clear(self) -> None:
-        """Keep no transition so far. Open episodes go on, as if they had begun here."""
+        """Drop all transitions. Open episodes continue as if they had begun here."""
         self.forgotten.copy_(self.cursor)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Rows that are drawn from. Waits for the device."""
+        """Number of rows that `draw` draws from. Waits for the device."""
         return int(self._sizes().sum())
 
     def _sizes(self) -> Tensor:
-        """[N] rows that are drawn from."""
+        """[N] number of rows that `draw` draws from."""
         return (self.cursor - self.forgotten).clamp_max(self.window)
 
     def _index(self, env: Tensor, row: Tensor) -> Tensor:
         return row % self.length * self.num_envs + env
 
     def draw(self, batch: int, generator: torch.Generator) -> Rows:
-        """`batch` transitions, uniformly over all that are stored."""
+        """Draw `batch` transitions uniformly."""
         sizes = self._sizes()
         ends = sizes.cumsum(0)
         uniform = torch.rand(REDRAWS, batch, generator=generator, device=self.device, dtype=torch.float64)
@@ -175,7 +174,7 @@ class Replay:
         usable = ~self.is_final(Rows(env, row))
         first = usable.to(torch.uint8).argmax(0, keepdim=True)
         env, row, usable = (x.gather(0, first).squeeze(0) for x in (env, row, usable))
-        # All rounds drew a final row: step back to its transition, or on where that is written over.
+        # If all draws are final rows, take the row before, or the row after if that one is overwritten.
         oldest = self.cursor[env] - sizes[env]
         return Rows(env, torch.where(usable, row, torch.where(row > oldest, row - 1, row + 1)))
 
@@ -191,7 +190,7 @@ class Replay:
         return row | {"state": torch.cat([row["state"], self._images(rows)], -1)} if self.pixels else row
 
     def _images(self, rows: Rows) -> Tensor:
-        """[..., pixels] the frames up to these rows, the newest last."""
+        """[..., pixels] the stacked frames of these rows, the newest last."""
         places = [self._index(rows.env, rows.row)]
         episode, row = self.numbers[:, 0][places[0]], rows.row
         oldest = (self.cursor - (self.length - 2)).clamp_min(0)[rows.env]
@@ -209,19 +208,19 @@ class Replay:
         return self.values.index_select(0, place.flatten()).unflatten(0, place.shape)
 
     def last_row(self) -> Tensor:
-        """[N] row of each stream's newest observation: the open row, or the final one of an episode that ended
-        there."""
+        """[N] row of each stream's newest observation: the open row, or the final row of an episode that just
+        ended."""
         before = Rows(self._env, (self.cursor - 1).clamp_min(0))
         return self.cursor - (self.is_final(before) & (self.cursor > 0)).long()
 
     def _require_written(self, rows: Rows) -> None:
-        """Refuse rows that are not there: what stands in their place belongs to another time. Asked on a CPU, where
-        asking is free."""
+        """Raise IndexError for rows that are not written yet. Checked only on a CPU, where it does not wait for a
+        device."""
         if rows.row.device.type == "cpu" and bool((rows.row > self.cursor[rows.env]).any()):
             raise IndexError("a row of a replay was read that has not been written yet")
 
     def within(self, rows: Rows) -> Rows:
-        """The rows, with those that are not written yet replaced by the newest."""
+        """The rows, with rows that are not written yet replaced by the newest row."""
         return Rows(rows.env, torch.minimum(rows.row, self.cursor[rows.env]))
 
     def count(self, rows: Rows, name: str) -> Tensor:
@@ -229,7 +228,7 @@ class Replay:
         return self.numbers[:, self.counters[name]][self._index(rows.env, rows.row)].long()
 
     def end(self, rows: Rows) -> Tensor:
-        """The row [B] of the last observation of each row's episode, so far if it still runs."""
+        """The row [B] of the last observation so far of each row's episode."""
         episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
         ended = self.episode_end[episode % len(self.episode_end), rows.env].long()
         return torch.where(episode == self.episode[rows.env], self.cursor[rows.env], ended)
@@ -239,26 +238,26 @@ class Replay:
         return rows.row == self.end(rows)
 
     def terminated(self, rows: Rows) -> Tensor:
-        """Whether [B] the task ended with this transition. Truncation is none."""
+        """Whether [B] the task ended with this transition; False for truncation."""
         episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
         over = (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
         return over & self.episode_terminated[episode % len(self.episode_end), rows.env]
 
     def holds(self, rows: Rows) -> Tensor:
-        """Whether [B] the ring still has this row (it was not forgotten, nor written over)."""
+        """Whether [B] the ring still holds this row: it was neither cleared nor overwritten."""
         oldest = torch.maximum(self.cursor - (self.length - 2), self.forgotten)[rows.env]
         return (rows.row >= 0) & (rows.row >= oldest) & (rows.row < self.cursor[rows.env])
 
     @property
     def row_bytes(self) -> float:
-        """Bytes a stored row takes, its share of the episode table included."""
+        """Bytes per stored row, including its share of the episode tables."""
         tables = self.episode_end.nbytes + self.episode_terminated.nbytes
         return (self.values.nbytes + self.bytes.nbytes + self.numbers.nbytes + tables) / (self.length * self.num_envs)
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every tensor of the ring; of the rows, those written so far."""
+        """Every tensor of the ring, with only the rows written so far."""
         used = min(int(self.cursor.max()) + 2, self.length) * self.num_envs
         return {
             "values": self.values[:used],
@@ -272,7 +271,7 @@ class Replay:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the result of `state_dict`, also of a ring of another length."""
+        """Load the result of `state_dict`, also of a ring of another length."""
         given = {name: tensor.to(self.device) for name, tensor in state.items()}
         for name in ("cursor", "forgotten", "episode"):
             getattr(self, name).copy_(given[name])
@@ -283,8 +282,8 @@ class Replay:
             self._take(getattr(self, name).view(-1, 1), flat, self.episode.long())
 
     def _take(self, mine: Tensor, given: Tensor, newest: Tensor) -> None:
-        """Rows [L N, ·] of rings whose newest entries are numbered `newest` [N]; the last that both have room for."""
-        whole = int(newest.max()) < len(given) // self.num_envs  # nothing was written over
+        """Copy the newest rows that fit both rings from `given` to `mine` [L N, ·]; `newest` [N] is the last row."""
+        whole = int(newest.max()) < len(given) // self.num_envs  # nothing was overwritten
         if len(given) == len(mine) or (whole and len(given) < len(mine)):
             mine[: len(given)] = given
             return

@@ -1,7 +1,7 @@
-"""A rollout: the last decisions of a level's own policy, which on-policy learners learn from once.
+"""A rollout: the last decisions of a level's own policy, from which on-policy learners learn once.
 
-It is a ring (hrl/memory/ring.py) that is read in order: the rows since the last reading. So everything that holds for
-replays holds here: streams by environment, true final observations, segments of different lengths.
+It is a ring (hrl/memory/ring.py) whose new rows are read in order. Like a replay, it has one stream per environment,
+true final observations, and segments of different lengths.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from hrl.memory.ring import Replay, Rows
 
 
 class RolloutMemory(Replay):
-    """The ring, with the row up to which each environment's stream was read."""
+    """A ring that stores up to which row each environment's stream was read."""
 
     def __init__(
         self,
@@ -26,16 +26,16 @@ class RolloutMemory(Replay):
         pixels: int = 0,
         frames: int = 1,
     ) -> None:
-        """`decisions` is the most that one environment makes in a rollout."""
-        # An episode takes a row for its final observation, and may be a single decision long.
+        """`decisions` is the greatest number of decisions per environment in a rollout."""
+        # An episode takes one more row for its final observation, and may have a single decision.
         rows = 2 * (decisions + 2) * num_envs
         super().__init__(fields, next_fields, counters, rows, num_envs, device, pixels=pixels, frames=frames)
         self.read_until = torch.zeros_like(self.cursor)
 
     def unread(self) -> tuple[Rows, Tensor]:
-        """Rows [T, N] since the last reading, in order, and whether [T, N] each is a decision. Waits for the device.
+        """Rows [T, N] since the last `finish`, in order, and whether [T, N] each is a decision. Waits for the device.
 
-        A row that is none has a place that can be read all the same.
+        Rows that are not decisions are valid positions too.
         """
         first = torch.maximum(self.read_until, self.cursor - (self.length - 2))
         count = int((self.cursor - first).max())
@@ -45,11 +45,11 @@ class RolloutMemory(Replay):
         return rows, there & ~self.is_final(rows)
 
     def finish(self) -> None:
-        """What is stored so far has been read."""
+        """Mark all stored rows as read."""
         self.read_until.copy_(self.cursor)
 
     def clear(self) -> None:
-        """Keep nothing so far."""
+        """Drop all decisions."""
         super().clear()
         self.finish()
 
@@ -58,7 +58,7 @@ class RolloutMemory(Replay):
         return super().state_dict() | {"read_until": self.read_until}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the result of `state_dict`."""
+        """Load the result of `state_dict`."""
         super().load_state_dict(state)
         self.read_until.copy_(state["read_until"])
 
@@ -66,12 +66,12 @@ class RolloutMemory(Replay):
 def advantages(
     reward: Tensor, discount: Tensor, value: Tensor, next_value: Tensor, follows: Tensor, lam: float
 ) -> Tensor:
-    """Generalised advantage estimates of decisions of different durations, all [T, N]:
+    """Generalised advantage estimates of decisions with different durations, all [T, N]:
 
         δ_t = R_t + γ^{k_t} V(s_{t+1}) - V(s_t)        Â_t = δ_t + γ^{k_t} λ Â_{t+1}
 
     R_t is the discounted reward of the decision's k_t environment steps, and `discount` is γ^{k_t}, or 0 where the task
-    ended. `follows` says whether the next row is the next decision of the same episode, under the same command.
+    ended. `follows` is true where the next row is the next decision of the same episode under the same command.
     """
     delta = reward + discount * next_value - value
     carry = discount * lam * follows

@@ -1,4 +1,4 @@
-"""Transitions as they leave the ring, before relabelling and before a learner sees them."""
+"""Transitions as read from the ring, before relabelling."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,45 +11,45 @@ from hrl.memory.ring import Replay, Rows
 
 @dataclass(frozen=True)
 class Transitions:
-    """B decisions of one level with what came of them. Relabelling returns a changed copy."""
+    """B decisions of one level and their results. Relabelling returns a changed copy."""
 
     rows: Rows
-    """Where they stand in the level's ring."""
+    """Their rows in the level's ring."""
     steps: Rows
-    """Where their first environment step stands in the bottom level's ring (the same, for the bottom level)."""
+    """Rows of their first environment steps in the bottom level's ring (for the bottom level, equal to `rows`)."""
     below: Rows
-    """Where the first decision of the level directly below stands in that level's ring."""
+    """Rows of the first decisions of the level directly below, in that level's ring."""
     state: Tensor
-    """[B, D] when the decision was taken."""
+    """[B, D] at the decision."""
     target: Tensor
-    """[B, G] the command from above that was in force."""
+    """[B, G] the active command from above."""
     action: Tensor
     """[B, A] the decision, in [-1, 1]."""
     reward: Tensor
-    """[B] the discounted sum of the task's rewards; 0 for a level that learns on intrinsic reward."""
+    """[B] the discounted sum of the task's rewards; 0 if the level's memory does not store them."""
     next_state: Tensor
     """[B, D] the true observation at the decision's end."""
     next_target: Tensor
-    """[B, G] the command under which the value of next_state is taken."""
+    """[B, G] the command for the value of next_state."""
     length: Tensor
-    """[B] environment steps from decision to end, int64."""
+    """[B] environment steps from the decision to its end, int64."""
     below_length: Tensor
-    """[B] decisions of the level directly below until then, int64."""
+    """[B] decisions of the level directly below within this decision, int64."""
     terminated: Tensor
-    """[B] whether the task ended there."""
+    """[B] whether the task ended at the decision's end."""
     mask: Tensor | None = None
-    """[B, K] choices that the environment made available, where it says so."""
+    """[B, K] available choices, if the environment gives a mask."""
     next_mask: Tensor | None = None
-    """[B, K] the same at the decision's end."""
+    """[B, K] available choices at the decision's end."""
     weight: Tensor | None = None
-    """[B] in the loss, where transitions are not drawn uniformly."""
+    """[B] weight in the loss, if transitions are not drawn uniformly."""
     penalty: Tensor | None = None
-    """[B] what a missed subgoal costs: where it is above 0, it takes the reward's place, as an end."""
+    """[B] cost of a missed subgoal. Where it is positive, it replaces the reward and the transition is terminal."""
     rewards: Tensor | None = None
-    """[B, period] of each environment step, undiscounted, where the level's discount is tuned."""
+    """[B, period] undiscounted rewards of each environment step, if the level's discount is tuned."""
 
     def split(self, size: int) -> "list[Transitions]":
-        """Parts of `size` transitions each, without their places in the ring."""
+        """Parts of `size` transitions each, without their rows in the rings."""
         nowhere = Rows(self.rows.env[:0], self.rows.row[:0])
         places = ("rows", "steps", "below")
         names = [f.name for f in fields(self) if f.name not in places and getattr(self, f.name) is not None]
@@ -57,24 +57,24 @@ class Transitions:
         return [Transitions(nowhere, nowhere, nowhere, **dict(zip(names, part, strict=True))) for part in parts]
 
     def total(self, gamma: Tensor) -> Tensor:
-        """[B] Σ_i γ^i r_i: as it was stored, or by this discount where each step's reward is known."""
+        """[B] Σ_i γ^i r_i with this discount if each step's reward is known, else the stored reward."""
         if self.rewards is None:
             return self.reward
         return (self.rewards * gamma ** torch.arange(self.rewards.shape[-1], device=gamma.device)).sum(-1)
 
     def changed(self, **fields: Any) -> "Transitions":
-        """A copy with these fields instead."""
+        """A copy with these fields replaced."""
         return replace(self, **fields)
 
 
 def read_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitions:
     """Read these rows of a level's ring.
 
-    A command that pays the task's reward is read anew at the end, since another one may follow; a subgoal holds
-    while it is pursued, so the value of the next state is taken under the same one.
+    For an `extrinsic` command, the next target is read from the next row, since the task's goal may change. Otherwise
+    the subgoal stays the same, so the value of the next state is for the same target.
     """
     row, following = replay.read(rows), replay.read(rows.later(1))
-    # Segments follow each other in the rings below, so each is as long as it is to where the next begins.
+    # Segments are contiguous in the rings below, so each one ends where the next begins.
     span = lambda name: (replay.count(rows, name), replay.count(rows.later(1), name))  # noqa: E731
     first, end = span("first") if "first" in replay.counters else (rows.row, rows.row + 1)
     below, below_end = span("below") if "below" in replay.counters else (first, end)

@@ -1,6 +1,6 @@
-"""Distributions over actions, as heads of stochastic policies: Gaussian for a Box, categorical for numbered entries.
+"""Action distributions of stochastic policies: Gaussian for a Box, categorical for discrete entries.
 
-Both draw from noise that is handed in, so that the same noise gives the same action.
+Both sample with the given generator, so that the same random state gives the same action.
 """
 
 import math
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from hrl.spaces import Space, action_width, choice_sizes
 
 FAR = -1e9
-"""Log-odds of a choice that is not available."""
+"""Logit of a choice that is not available."""
 
 
 class DiagonalGaussian(nn.Module):
-    """N(μ, diag σ²) with a standard deviation that does not depend on the state. Actions are not squashed."""
+    """N(μ, diag σ²) with a state-independent standard deviation. Actions are not squashed."""
 
     def __init__(self, width: int, log_std: float) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class DiagonalGaussian(nn.Module):
         return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def log_prob_and_entropy(self, mean: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same [...], and Σ_a (log σ + (1 + log 2π) / 2), which is one number for all states."""
+        """`log_prob` [...], and the entropy [] Σ_a (log σ + (1 + log 2π) / 2), which is equal for all states."""
         entropy = (self.log_std + 0.5 * (1 + math.log(2 * math.pi))).sum()
         return self.log_prob(mean, action, mask), entropy
 
 
 class Categoricals(nn.Module):
-    """One independent choice per entry. Of a single entry, a mask [..., K] says which choices are available."""
+    """One independent choice per entry. With a single entry, a mask [..., K] can exclude choices."""
 
     valid: Tensor
 
@@ -52,7 +52,7 @@ class Categoricals(nn.Module):
         self.register_buffer("valid", table, persistent=False)
 
     def log_probs(self, logits: Tensor, mask: Tensor | None) -> Tensor:
-        """log π [..., E, K], entries of fewer choices padded."""
+        """log π [..., E, K]; entries with fewer choices are padded."""
         if len(self.sizes) == 1:
             wide = logits if mask is None else logits.masked_fill(mask < 0.5, FAR)
             return wide.log_softmax(-1).unsqueeze(-2)
@@ -61,26 +61,26 @@ class Categoricals(nn.Module):
         return padded.log_softmax(-1)
 
     def sample(self, logits: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
-        """[..., E] numbers, or the likeliest without a generator."""
+        """Choices [..., E], the most likely ones without a generator."""
         log_probs = self.log_probs(logits, mask)
-        if generator is not None:  # the maximum of log-odds plus Gumbel noise is a sample
+        if generator is not None:  # the argmax of logits plus Gumbel noise is a sample
             uniform = torch.rand(log_probs.shape, generator=generator, device=log_probs.device)
             log_probs = log_probs - (-(uniform.clamp_min(1e-20)).log()).clamp_min(1e-20).log()
         return log_probs.argmax(-1).float()
 
     def log_prob(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
-        """Of the choices taken [...], summed over entries."""
+        """Log-probability [...] of the choices taken, summed over entries."""
         return _chosen(self.log_probs(logits, mask), action)
 
     def log_prob_and_entropy(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same [...], and -Σ π log π, summed over entries, on average over the batch."""
+        """`log_prob` [...], and the entropy [] -Σ π log π, summed over entries and averaged over the batch."""
         log_probs = self.log_probs(logits, mask)
         entropy = -(log_probs.exp() * log_probs).sum((-2, -1)).mean()
         return _chosen(log_probs, action), entropy
 
 
 def _chosen(log_probs: Tensor, action: Tensor) -> Tensor:
-    """Those of the choices taken [...], summed over entries."""
+    """Log-probabilities [...] of the choices taken, summed over entries."""
     return log_probs.gather(-1, action.long().unsqueeze(-1)).sum((-2, -1))
 
 

@@ -1,4 +1,4 @@
-"""Encoders: from a level's inputs to the features that its networks read."""
+"""Encoders from a level's inputs to the features that its networks read."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 ATARI = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""(channels, kernel, stride) of the layers for images of 36 pixels and more (Mnih 2015)."""
+"""(channels, kernel, stride) of the layers for images of at least 36 pixels (Mnih 2015)."""
 SMALL = ((16, 2, 1), (32, 2, 1), (64, 2, 1))
-"""The same for smaller ones, such as the views of grid worlds."""
+"""(channels, kernel, stride) of the layers for smaller images, such as the views of grid worlds."""
 
 
 class PixelEncoder(nn.Module):
-    """Inputs are a state, whose last entries are pixels from 0 to 255, and an encoded command behind it. Each image
-    goes through a small convolutional network of its own; everything else is handed on.
+    """Encodes the images within a level's inputs, each with a small convolutional network of its own.
 
-    The first layer has no bias and its outputs are normalised, so that dark images are seen as well as bright ones.
+    Inputs are a state, whose last entries are pixels from 0 to 255, followed by an encoded command. All other entries
+    are passed on. The first layer has no bias and its outputs are normalised, so that brightness does not matter.
     """
 
     def __init__(
@@ -27,8 +27,8 @@ class PixelEncoder(nn.Module):
         features: int = 128,
         lender: "PixelEncoder | None" = None,
     ) -> None:
-        """`inputs` is the width of inputs, `state_dim` that of the state, pixels included. With a `lender` the images
-        go through its networks, which learn from the lender's losses alone."""
+        """`inputs` is the width of the inputs, `state_dim` that of the state including pixels. With a `lender`, the
+        images go through its networks, which only the lender's losses train."""
         super().__init__()
         self.images = images
         self.sizes = [channels * height * width for channels, height, width in images]
@@ -52,8 +52,8 @@ class PixelEncoder(nn.Module):
 
 
 class Lent:
-    """Networks of one encoder that another reads as they are. They are no part of the reader: neither its parameters
-    nor its copies, such as a target network's, hold them."""
+    """Networks of one encoder that another encoder reads. They are not part of the reader: neither its parameters nor
+    its copies, such as a target network, include them."""
 
     def __init__(self, lender: PixelEncoder) -> None:
         self.lender = lender

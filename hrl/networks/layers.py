@@ -1,4 +1,4 @@
-"""The networks: plain multilayer perceptrons, and an ensemble of them computed as one."""
+"""Multilayer perceptrons, and ensembles of them that are computed together."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def mlp(
     smooth: bool = False,
     layer_norm: bool = False,
 ) -> nn.Sequential:
-    """Linear layers with ReLU between them, or tanh where `smooth`; the first has biases for each of several tasks."""
+    """Linear layers with ReLU between them, or tanh if `smooth`. With several tasks, the first has biases for each."""
     layers: list[nn.Module] = []
     for a, b in pairwise((input_dim, *hidden)):
         layers.append(TaskLinear(tasks, a, b) if tasks > 1 and not layers else nn.Linear(a, b))
@@ -27,14 +27,14 @@ def mlp(
 
 
 def normalised(width: int, layer_norm: bool) -> list[nn.Module]:
-    """What stands between a linear layer and its ReLU: nothing, or layer normalisation (Ba 2016), which keeps values
-    of actions far from those seen from growing without bound. The next layer's weights are its scale.
+    """Layer normalisation (Ba 2016) between a linear layer and its activation, or nothing. It keeps the values of
+    actions far from the data bounded. It has no scale of its own; the next layer's weights take that role.
     """
     return [nn.LayerNorm(width, elementwise_affine=False)] if layer_norm else []
 
 
 class TaskLinear(nn.Module):
-    """A linear layer with biases for each of several tasks, of which one is in force: what tells a network its task."""
+    """A linear layer with separate biases for each task. `task` selects the active ones."""
 
     task: Tensor
 
@@ -52,7 +52,7 @@ class TaskLinear(nn.Module):
 class EnsembleLinear(nn.Module):
     """`members` linear layers side by side: [members, B, in] -> [members, B, out].
 
-    Given x of the first members only, it answers for those alone.
+    If x has fewer members, only the first layers are used.
     """
 
     def __init__(self, members: int, input_dim: int, output_dim: int) -> None:
@@ -66,8 +66,8 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleValue(nn.Module):
-    """The same with a single output: [members, B, in] -> [members, B]. A product and a sum, which on a CPU is
-    three times cheaper than a matrix product of one column."""
+    """An ensemble of linear layers with a single output: [members, B, in] -> [members, B]. It uses a product and a sum,
+    which on a CPU takes a third of the time of a matrix product with one column."""
 
     def __init__(self, members: int, input_dim: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class EnsembleValue(nn.Module):
 class TwinCritic(nn.Module):
     """Two independent Q functions (Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [2, ...].
 
-    An encoder, where there is one, is shared by the two and learned by their loss.
+    Both share the encoder, if there is one, and their loss trains it.
     """
 
     def __init__(
@@ -111,17 +111,17 @@ class TwinCritic(nn.Module):
         return self.of_features(self.encoder(inputs), action)
 
     def of_features(self, features: Tensor, action: Tensor) -> Tensor:
-        """Both values [2, ...], of encoded inputs."""
+        """Both values [2, ...] of encoded inputs."""
         x = torch.cat([features, action], -1)
         return self.layers(x.expand(2, *x.shape))
 
     def first(self, features: Tensor, action: Tensor) -> Tensor:
-        """Q₁ alone [...], of encoded inputs, at half the cost."""
+        """Q₁ [...] of encoded inputs, at half the cost of both."""
         return self.layers(torch.cat([features, action], -1).unsqueeze(0)).squeeze(0)
 
 
 class TwinChoices(nn.Module):
-    """Two independent value functions of K numbered choices: inputs [..., I] -> [2, ..., K]."""
+    """Two independent Q functions of K discrete choices: inputs [..., I] -> [2, ..., K]."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class TwinChoices(nn.Module):
 
 
 def width_of(encoder: nn.Module | None, input_dim: int) -> int:
-    """Width of what an encoder gives; without one, of the inputs."""
+    """Width of the encoder's features; without an encoder, of the inputs."""
     return input_dim if encoder is None else int(encoder.width)  # type: ignore[arg-type]
 
 

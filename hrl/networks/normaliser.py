@@ -1,4 +1,4 @@
-"""Running normalisation of observations: mean 0 and deviation 1 of what was seen so far."""
+"""Normalisation of observations and rewards with running statistics."""
 
 import torch
 from torch import Tensor, nn
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from hrl.execution.processes import average_over_processes
 
 CLIP = 10.0
-"""Normalised entries are clipped to this many deviations."""
+"""Normalised entries are clipped to this many standard deviations."""
 
 
 class RunningNorm(nn.Module):
-    """Mean and variance of the entries of states [..., D], by Chan's parallel formula. `update` is for training alone;
-    in evaluation they stay. Pixels, the last entries, are left as they are."""
+    """Normalises states [..., D] to mean 0 and standard deviation 1, with running moments by Chan's parallel formula.
+    Only training calls `update`. Pixels, the last entries, are not changed."""
 
     mean: Tensor
     variance: Tensor
@@ -26,7 +26,7 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, state: Tensor, active: Tensor) -> None:
-        """Take in states [N, D] where active [N]. With several processes, their mean moments."""
+        """Add states [N, D] where active [N]. Moments are averaged over the processes of the run."""
         x, weight = state[:, : self.entries], active.to(state.dtype).unsqueeze(-1)
         moments = torch.cat([weight.sum().view(1), (x * weight).sum(0), (x.square() * weight).sum(0)])
         average_over_processes(moments)
@@ -40,13 +40,13 @@ class RunningNorm(nn.Module):
         self.count.copy_(total)
 
     def forward(self, state: Tensor) -> Tensor:
-        """[..., D] normalised."""
+        """Normalised states [..., D], clipped to ±CLIP."""
         vector = (state[..., : self.entries] - self.mean) / (self.variance + 1e-8).sqrt()
         return torch.cat([vector.clamp(-CLIP, CLIP), state[..., self.entries :]], -1)
 
 
 class RewardScale(nn.Module):
-    """The deviation of discounted returns, by which rewards are divided so that values are of order 1."""
+    """Divides rewards by the running standard deviation of discounted returns, so that values are of order 1."""
 
     returns: Tensor
     variance: Tensor
@@ -61,8 +61,9 @@ class RewardScale(nn.Module):
 
     @torch.no_grad()
     def scaled(self, reward: Tensor, discount: Tensor, there: Tensor) -> Tensor:
-        """Rewards [T, N] of decisions in order, divided by the deviation so far, these included. `discount` [T, N] is
-        0 at an end, and `there` says which rows are decisions."""
+        """Rewards [T, N] of consecutive decisions, divided by the standard deviation so far, these included, and
+        clipped to ±CLIP. `discount` [T, N] is 0 where the task ended; `there` [T, N] masks the rows that are
+        decisions."""
         seen = torch.empty_like(reward)
         for t in range(len(reward)):
             self.returns.copy_(torch.where(there[t], self.returns + reward[t], self.returns))

@@ -1,4 +1,4 @@
-"""Stochastic policies as functions of their parameters, for learning on-policy: with levels and without."""
+"""Stochastic policies as functions of their parameters, for on-policy learning, flat and hierarchical."""
 
 from hrl.policies.base import StochasticPolicy, choose, gather_actions, num_actions, policy_input
 from hrl.policies.flat import Categorical, Gaussian, policy_for

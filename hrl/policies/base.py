@@ -1,7 +1,7 @@
-"""What every stochastic policy answers, as a function of its parameters, and what several of them need.
+"""The interface of stochastic policies as functions of their parameters, and shared functions.
 
-Each is a module, called through `torch.func.functional_call` and `vmap`, so that many tasks have parameters of their
-own. What is drawn at random comes in as noise: uniform numbers in (0, 1).
+Each policy is a module, called through `torch.func.functional_call` and `vmap`, so that many tasks can have separate
+parameters. Randomness is passed in as noise: uniform numbers in (0, 1).
 """
 
 from typing import Any, Protocol
@@ -13,58 +13,58 @@ from hrl.types import Observation, Spec, UserError
 
 
 class StochasticPolicy(Protocol):
-    """What a policy answers. E episodes, T steps of each."""
+    """The interface of a stochastic policy, for E episodes of T steps."""
 
     noise_dim: int
-    """Uniform numbers that a decision uses up."""
+    """Uniform numbers per decision."""
     closed_form: bool
-    """Whether it has a divergence."""
+    """Whether `divergence` has a closed form."""
 
     def start(self, episodes: int, device: torch.device) -> Any:
-        """What it remembers before the first step; a tree of tensors with leading dimension E."""
+        """The initial memory: a tree of tensors with leading dimension E."""
 
     def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
-        """(state [E, D], memory, noise [E, noise_dim]) -> (action, memory). Without noise: the likeliest."""
+        """(state [E, D], memory, noise [E, noise_dim]) -> (action, memory). Without noise, the most likely action."""
 
     def log_prob(self, state: Tensor, action: Tensor, memory: Any) -> Tensor:
-        """log π of what was drawn at t [T, E], of state [T, E, D], action [T, E, ...] and memory after the step."""
+        """log π [T, E] of the samples at each step, for state [T, E, D], action [T, E, ...] and memory after it."""
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
-        """KL(old ‖ this) [T, E]; `old` is what `shape` gave."""
+        """KL(old ‖ this) [T, E]; `old` is the result of `shape`."""
 
     def shape(self, state: Tensor) -> Any:
         """The distributions' parameters at states [T, E, D]."""
 
     def entropy(self, state: Tensor, memory: Any) -> Tensor:
-        """Of the actions [T, E]."""
+        """Entropy [T, E] of the actions."""
 
 
 def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
-    """[...] numbers drawn from log-probabilities [..., K], or the likeliest."""
+    """Choices [...] sampled from log-probabilities [..., K], or the most likely ones without noise."""
     if noise is None:
         return log_probs.argmax(-1)
     return (noise.unsqueeze(-1) > log_probs.exp().cumsum(-1)[..., :-1]).sum(-1)
 
 
 def gather_actions(values: Tensor, number: Tensor) -> Tensor:
-    """The entry [...] of values [..., K] that the number says."""
+    """The entries [...] of values [..., K] with these numbers [...]."""
     return values.gather(-1, number.unsqueeze(-1)).squeeze(-1)
 
 
 def num_actions(spec: Spec) -> int:
-    """How many numbered actions there are. Raises UserError where actions are something else."""
+    """The number of discrete actions. Raises UserError for other action spaces."""
     if not hasattr(spec.action_space, "n"):
         raise UserError(f"This needs numbered (Discrete) actions, but {spec.env_id} has {spec.action_space}.")
     return int(spec.action_space.n)
 
 
 def policy_input(obs: Observation) -> Tensor:
-    """What a policy is shown of observations: state, and desired goal where there is one."""
+    """The policy's input [N, D + G]: the state, and the desired goal if there is one."""
     return torch.cat([obs.state, obs.goal], -1) if obs.goal.shape[-1] else obs.state
 
 
 def xavier(net: nn.Sequential) -> nn.Sequential:
-    """With Glorot's uniform weights and no biases."""
+    """Initialise linear layers with Glorot's uniform weights and zero biases, in place."""
     for layer in net:
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

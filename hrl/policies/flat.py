@@ -1,4 +1,4 @@
-"""Policies without levels: Gaussian and categorical."""
+"""Flat policies: Gaussian and categorical."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ LEAST_STD = 1e-6
 
 
 class Gaussian(nn.Module):
-    """A normal distribution with a state's own mean and one standard deviation an action entry."""
+    """A normal distribution with a state-dependent mean and one standard deviation per action entry."""
 
     closed_form = True
 
@@ -27,7 +27,7 @@ class Gaussian(nn.Module):
         self.noise_dim = action_dim
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, log standard deviation)"""
+        """Mean and log standard deviation [..., A]."""
         mean = self.net(state)
         return mean, self.log_std.clamp_min(torch.tensor(LEAST_STD).log().item()).expand_as(mean)
 
@@ -36,12 +36,12 @@ class Gaussian(nn.Module):
         return ()
 
     def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
-        """Its own draw, by the inverse of the normal distribution function."""
+        """A sample by the inverse normal distribution function, or the mean without noise."""
         mean, log_std = self.shape(state)
         return mean if noise is None else mean + log_std.exp() * torch.special.ndtri(noise), memory
 
     def log_prob(self, state: Tensor, action: Tensor, memory: Any = ()) -> Tensor:
-        """Of a normal distribution, summed over action entries."""
+        """Log-probability of a normal distribution, summed over action entries."""
         mean, log_std = self.shape(state)
         z = (action - mean) / log_std.exp()
         return -(0.5 * z.square() + log_std + 0.5 * torch.log(torch.tensor(2 * torch.pi))).sum(-1)
@@ -51,14 +51,14 @@ class Gaussian(nn.Module):
         return (self.shape(state)[1] + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
     def divergence(self, state: Tensor, old: tuple[Tensor, Tensor]) -> Tensor:
-        """KL of two normal distributions."""
+        """KL divergence of two normal distributions, summed over action entries."""
         (mean, log_std), (old_mean, old_log_std) = self.shape(state), old
         moved = (2 * old_log_std).exp() + (old_mean - mean).square()
         return (log_std - old_log_std + moved / (2 * (2 * log_std).exp()) - 0.5).sum(-1)
 
 
 class Categorical(nn.Module):
-    """A choice among numbered actions."""
+    """A categorical distribution over discrete actions."""
 
     noise_dim, closed_form = 1, True
 
@@ -75,11 +75,11 @@ class Categorical(nn.Module):
         return ()
 
     def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
-        """By the inverse of the distribution function."""
+        """A sample by the inverse distribution function, or the most likely action without noise."""
         return choose(self.shape(state), None if noise is None else noise[..., 0]), memory
 
     def log_prob(self, state: Tensor, action: Tensor, memory: Any = ()) -> Tensor:
-        """Of the action taken."""
+        """Log-probability of the action taken."""
         return gather_actions(self.shape(state), action)
 
     def entropy(self, state: Tensor, memory: Any = ()) -> Tensor:
@@ -93,7 +93,7 @@ class Categorical(nn.Module):
 
 
 def policy_for(spec: Spec, hidden: tuple[int, ...], std: float, smooth: bool = False) -> Gaussian | Categorical:
-    """Gaussian for vectors, with this standard deviation at first; categorical for numbered actions."""
+    """A Gaussian policy with this initial standard deviation for continuous actions, else a categorical policy."""
     inputs = spec.state_dim + spec.goal_dim
     if spec.continuous:
         return Gaussian(inputs, spec.action_dim, hidden, math.log(std), smooth)
