@@ -1,4 +1,4 @@
-"""What every estimator of an outer gradient is asked, and what it answers."""
+"""The interface of estimators of an outer gradient."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,40 +11,40 @@ from hrl.nested.trees import Tree
 from hrl.types import UserError
 
 OuterLoss = Callable[[Any, Any], Tensor]
-"""(inner parameters, meta-parameters) -> what the outer level wants small."""
+"""(inner parameters, meta-parameters) -> loss that the outer level minimises."""
 
 
 @dataclass
 class Estimate:
-    """An outer gradient, and where the inner optimisation stands after it."""
+    """An outer gradient, and the state of the inner optimisation after it."""
 
     loss: Tensor
-    """The outer loss at the inner parameters that were reached."""
+    """The outer loss at the final inner parameters."""
     gradient: Tree
-    """Of the outer loss, like the meta-parameters."""
+    """Gradient of the outer loss with respect to the meta-parameters."""
     initial: Tree
-    """Of the outer loss with respect to the parameters that the inner optimisation began from: what MAML learns by.
-    None where the estimator does not follow the way back there."""
+    """Gradient of the outer loss with respect to the initial inner parameters, which MAML follows. None if the
+    estimator does not compute it."""
     params: Tree
-    """The inner parameters that were reached, without history."""
+    """The final inner parameters, detached."""
     state: Any
-    """To go on from."""
+    """The inner state to continue from."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
-    """How far the estimate can be trusted."""
+    """Metrics of the estimate's reliability."""
 
 
 class Estimator(Protocol):
-    """One way to the gradient of an outer loss through an inner optimisation."""
+    """Estimates the gradient of an outer loss through an inner optimisation."""
 
     def begin(self, params: Tree) -> Any:
-        """The state to begin from."""
+        """The initial state for these inner parameters."""
 
     def __call__(self, outer: OuterLoss, state: Any, meta: Tree) -> Estimate:
-        """Run the inner optimisation on from `state` under the meta-parameters, and estimate."""
+        """Continue the inner optimisation from `state` under the meta-parameters, and estimate the gradient."""
 
 
 def refuse(where: Tensor, gradient: Tree, sentence: str) -> Tree:
-    """Raise UserError where true. In a batch of tasks (`vmap`) one cannot raise: their gradients become NaN."""
+    """Raise UserError if `where` is true. Under `vmap`, which cannot raise, set the gradients of such tasks to NaN."""
     if not torch._C._functorch.is_batchedtensor(where):
         if bool(where):
             raise UserError(sentence)

@@ -1,4 +1,4 @@
-"""Outer gradients without backpropagation: from how the outer loss changes under perturbed meta-parameters."""
+"""Outer gradients without backpropagation, from the outer loss under perturbed meta-parameters."""
 
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ from hrl.types import UserError
 
 
 class Evolution:
-    """Antithetic evolution strategies (Salimans 2017): unbiased for the loss smoothed over N(0, σ²).
+    """Antithetic evolution strategies (Salimans 2017), unbiased for the loss smoothed over N(0, σ²).
 
-    ∇ ≈ Σ_p ε_p (J(λ + σ ε_p) - J(λ - σ ε_p)) / (2 σ P), each J after `steps` inner steps from the same state. All
-    perturbations run as one batch.
+    ∇ ≈ Σ_p ε_p (J(λ + σ ε_p) - J(λ - σ ε_p)) / (2 σ P), where each J is evaluated after `steps` inner steps from the
+    same state. All perturbations run as one batch.
     """
 
     def __init__(self, inner: Inner, steps: int, sigma: float = 0.1, pairs: int = 16, seed: int = 0) -> None:
@@ -26,11 +26,11 @@ class Evolution:
         self.noise = Noise(seed)
 
     def begin(self, params: Tree) -> State:
-        """Before the first step."""
+        """The inner optimisation's initial state."""
         return self.inner.begin(params)
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
-        """The state that follows is that of the unperturbed meta-parameters."""
+        """Estimate the gradient. The next state is that of the unperturbed meta-parameters."""
         require_real(meta, "meta-parameters")
         ravel, state, meta = Ravel(meta), state.detached(), detached(meta)
         centre = ravel.vector(meta)
@@ -47,24 +47,24 @@ class Evolution:
 
 
 class Particles(NamedTuple):
-    """Where persistent evolution strategies stand."""
+    """The state of persistent evolution strategies."""
 
     states: tuple[Tree, Tree]
-    """Parameters and memories of 2 P inner optimisations, one behind the other; the second half mirrors the first."""
+    """Parameters and memories of 2 P inner optimisations, stacked; the second half has the negated noise."""
     drift: Tensor
-    """[P, M] the noise that each has met so far, added up; the mirrored ones met its negative."""
+    """[P, M] the accumulated noise of each pair; the second half has its negative."""
     centre: State
-    """The unperturbed one."""
+    """The unperturbed inner state."""
     start: State
-    """Where all began, and will begin anew."""
+    """The inner state at the start and after each reset."""
 
 
 class PES:
     """Persistent evolution strategies (Vicol 2021): unbiased over the whole inner run, in windows of `steps`.
 
-    Each of 2 P inner optimisations goes on from window to window under new noise, and its loss is weighed with all
-    the noise that it has met: ∇ ≈ Σ_p ξ_p (J_p⁺ - J_p⁻) / (2 σ P), ξ ← ξ + ε. The outer loss is that of a window;
-    gradients add up over windows. After `horizon` inner steps all begin anew.
+    Each of 2 P inner optimisations continues from window to window under new noise, and its loss is weighted with its
+    accumulated noise: ∇ ≈ Σ_p ξ_p (J_p⁺ - J_p⁻) / (2 σ P), ξ ← ξ + ε. The outer loss is that of a window; gradients add
+    up over windows. After `horizon` inner steps, all inner optimisations are reset.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class PES:
         self.noise = Noise(seed)
 
     def begin(self, params: Tree) -> State:
-        """All inner optimisations at the same parameters."""
+        """The initial state that all inner optimisations share."""
         return self.inner.begin(params)
 
     def spread(self, state: State, meta: Tree) -> Particles:
-        """2 P of them, no noise met."""
+        """2 P copies of an inner state, without accumulated noise."""
         copies = torch.utils._pytree.tree_map(
             lambda x: x.expand(2 * self.pairs, *x.shape).clone(), (state.params, state.memory)
         )
@@ -91,7 +91,8 @@ class PES:
         return Particles(copies, size.new_zeros(self.pairs, len(size)), state, state)
 
     def __call__(self, outer: OuterLoss, state: State | Particles, meta: Tree) -> Estimate:
-        """One window. After the last of the horizon, the state that follows is the one that all began from."""
+        """Estimate the gradient of one window. After the last window of the horizon, the next state is the initial
+        one."""
         meta = detached(meta)
         at = state if isinstance(state, Particles) else self.spread(state.detached(), meta)
         ravel = Ravel(meta)
@@ -115,32 +116,32 @@ class PES:
 
 
 class Noise:
-    """Standard normal directions, on whatever device."""
+    """Standard normal directions, with one generator per device."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def draw(self, count: int, like: Tensor) -> Tensor:
-        """[count, M]"""
+        """[count, M] on the device and with the dtype of `like` [M]."""
         device = like.device
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return torch.randn(count, len(like), generator=self._generators[device], device=device, dtype=like.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The random state of each device that was drawn on."""
+        """The random state of each device used so far."""
         return {str(device): generator.get_state() for device, generator in self._generators.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self._generators = {torch.device(name): torch.Generator(name) for name in state}
         for name, x in state.items():
             self._generators[torch.device(name)].set_state(x.cpu())
 
 
 def weighed(noise: Tensor, losses: Tensor, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Σ ε (J⁺ - J⁻) / (2 σ P), and its standard error over its length."""
+    """Σ ε (J⁺ - J⁻) / (2 σ P), and metrics: its norm, and its standard error relative to its norm."""
     pairs = len(noise)
     each = noise * ((losses[:pairs] - losses[pairs:]) / (2 * sigma)).unsqueeze(-1)
     gradient = each.mean(0)

@@ -1,4 +1,4 @@
-"""The gradient of an inner optimum by the implicit function theorem: no graph of the way to it is kept."""
+"""The gradient of an inner optimum by the implicit function theorem, without a graph of the inner steps."""
 
 import torch
 
@@ -10,15 +10,15 @@ from hrl.nested.unrolled import detached_walk
 from hrl.types import UserError
 
 ASYMMETRY = 1e-2
-"""Of a Jacobian, relative, above which it is no Hessian's; rounding makes 1e-6 in float32."""
+"""Greatest relative asymmetry of a Hessian; rounding causes about 1e-6 in float32."""
 
 
 class Implicit:
     """At a fixed point w = T(w, λ) of the inner map, dJ/dλ = ∂J/∂λ + (∂T/∂λ)ᵀ (I - ∂T/∂w)⁻ᵀ ∂J/∂w.
 
-    Runs `steps` inner steps without a graph, then solves for the inverse with products alone. `steps` may be 0 where
-    the state is at the optimum already. Valid as far as the inner optimum is reached: `inner_residual` says how far
-    (‖T(w) - w‖ / ‖w‖).
+    Runs `steps` inner steps without a graph, then solves the linear system with matrix-vector products. `steps` may be
+    0 if the state is already at the optimum. The gradient is accurate only near the inner optimum; `inner_residual`
+    (‖T(w) - w‖ / ‖w‖) measures the distance to it.
     """
 
     def __init__(self, inner: Inner, steps: int, solver: Solver | None = None) -> None:
@@ -28,11 +28,11 @@ class Implicit:
         self.solver: Solver = solver if solver is not None else ConjugateGradient()
 
     def begin(self, params: Tree) -> State:
-        """Before the first step."""
+        """The inner optimisation's initial state."""
         return self.inner.begin(params)
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
-        """Raises UserError where the theorem or the solver does not apply."""
+        """Estimate the gradient. Raises UserError if the theorem or the solver does not apply."""
         require_real(meta, "meta-parameters")
         end = detached_walk(self.inner, state.detached(), meta, self.steps)
         (behind, direct), loss = torch.func.grad_and_value(outer, argnums=(0, 1))(end.params, meta)

@@ -1,4 +1,4 @@
-"""The inner optimisation: what it moves, and one step of it as a function of the meta-parameters."""
+"""The inner optimisation: its state, and one step of it as a function of the meta-parameters."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,40 +12,40 @@ from hrl.nested.trees import Tree, detached, tree_map
 from hrl.types import UserError
 
 InnerLoss = Callable[[Any, Any, int], Tensor]
-"""(parameters, meta-parameters, number of the step) -> loss. The number picks the batch; nothing else is chance."""
+"""(parameters, meta-parameters, step number) -> loss. It must be deterministic; the step number selects the batch."""
 
 Map = Callable[[Any, Any, int], Any]
-"""(parameters, meta-parameters, number of the step) -> parameters."""
+"""(parameters, meta-parameters, step number) -> parameters."""
 
 
 class State(NamedTuple):
-    """Where an inner optimisation stands."""
+    """The state of an inner optimisation."""
 
     params: Tree
     memory: Tree
-    """Of its optimiser."""
+    """The state of its optimiser."""
     step: int
     """Steps taken."""
 
     def detached(self) -> "State":
-        """Without history."""
+        """A copy without autograd history."""
         return State(detached(self.params), detached(self.memory), self.step)
 
 
 class Inner(Protocol):
-    """An inner optimisation."""
+    """The interface of an inner optimisation."""
 
     def begin(self, params: Tree) -> State:
-        """Before the first step."""
+        """The state before the first step."""
 
     def step(self, state: State, meta: Tree, first_order: bool = False) -> State:
-        """One step, differentiable in the state and in the meta-parameters.
+        """Take one step, differentiable in the state and in the meta-parameters.
 
-        First-order: as if the step's direction did not depend on the parameters it starts from.
+        With `first_order`, the step's direction is treated as independent of the parameters it starts from.
         """
 
     def fixed_point(self) -> "Map":
-        """The map whose fixed point the optimisation seeks. Raises UserError where that does not say the gradient."""
+        """The map whose fixed point is the optimum. Raises UserError if it does not determine the gradient."""
 
 
 class Descent:
@@ -56,19 +56,19 @@ class Descent:
         self.optimiser: Optimiser = optimiser if optimiser is not None else SGD()
 
     def begin(self, params: Tree) -> State:
-        """Before the first step. Raises UserError for parameters that no gradient can move."""
+        """The state before the first step. Raises UserError for parameters that are not floating-point tensors."""
         require_real(params, "inner parameters")
         return State(params, self.optimiser.begin(params), 0)
 
     def step(self, state: State, meta: Tree, first_order: bool = False) -> State:
-        """One step of the optimiser."""
+        """Take one step of the optimiser."""
         at = detached(state.params) if first_order else state.params
         gradient = torch.func.grad(self.loss)(at, meta, state.step)
         params, memory = self.optimiser.step(state.params, gradient, state.memory, meta)
         return State(params, memory, state.step + 1)
 
     def fixed_point(self) -> Map:
-        """w - η ∇loss(w), whatever the optimiser: it rests where the loss does."""
+        """w - η ∇loss(w), for any optimiser, since all have the same fixed point."""
         if self.optimiser.tuned:
             raise UserError(
                 f"An implicit gradient cannot tune the inner optimiser's {', '.join(self.optimiser.tuned)}: where the "
@@ -95,12 +95,12 @@ class Iteration:
         self.function = function
 
     def begin(self, params: Tree) -> State:
-        """Before the first application. Raises UserError for values that no gradient can move."""
+        """The state before the first application. Raises UserError for values that are not floating-point tensors."""
         require_real(params, "inner values")
         return State(params, (), 0)
 
     def step(self, state: State, meta: Tree, first_order: bool = False) -> State:
-        """Apply the map."""
+        """Apply the map once."""
         at = detached(state.params) if first_order else state.params
         params = self.function(at, meta, state.step)
         if first_order:
@@ -113,24 +113,24 @@ class Iteration:
 
 
 def parameters(module: nn.Module) -> dict[str, Tensor]:
-    """A module's trainable parameters by name, without history: what `torch.func.functional_call` takes.
+    """A detached copy of a module's trainable parameters by name, for `torch.func.functional_call`.
 
-    Frozen ones (`requires_grad=False`) stay the module's own. Raises UserError for modules that are no function of
-    their parameters: with running statistics that each call changes, or with parameters that share memory.
+    Frozen parameters (`requires_grad=False`) are left out. Raises UserError for modules that are not functions of their
+    parameters: modules with running statistics that each call changes, or with parameters that share memory.
     """
     require_functional(module)
     return {name: x.detach().clone() for name, x in module.named_parameters() if x.requires_grad}
 
 
 def require_functional(module: nn.Module) -> None:
-    """Raise UserError where calling a module under other parameters would not do what it says."""
+    """Raise UserError if a module is not a function of its parameters."""
     for name, part in module.named_modules():
         if part.training and getattr(part, "track_running_stats", False):
             raise UserError(
                 f"{name or 'The module'} ({type(part).__name__}) keeps running statistics, which every call changes: "
                 "put it into evaluation mode with eval(), or use GroupNorm or LayerNorm."
             )
-    # Parameters may be neighbours in one storage, as a flat optimiser has them, but must not overlap.
+    # Parameters may be adjacent in one storage, as in a flat optimiser, but must not overlap.
     places = sorted((x.data_ptr(), x.data_ptr() + x.nbytes, name) for name, x in module.named_parameters() if x.nbytes)
     for (_, end, first), (begin, _, name) in pairwise(places):
         if begin < end:
@@ -141,7 +141,7 @@ def require_functional(module: nn.Module) -> None:
 
 
 def require_real(tree: Tree, name: str) -> None:
-    """Raise UserError where a leaf is no tensor of floating-point numbers."""
+    """Raise UserError if a leaf is not a floating-point tensor."""
     for path, leaf in torch.utils._pytree.tree_flatten_with_path(tree)[0]:
         if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
             kind = str(leaf.dtype).removeprefix("torch.") if isinstance(leaf, Tensor) else type(leaf).__name__

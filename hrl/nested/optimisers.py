@@ -1,4 +1,4 @@
-"""Optimisers whose steps can be differentiated: SGD with momentum, Adam, RMSprop. They give torch.optim's steps."""
+"""Differentiable optimisers: SGD with momentum, Adam and RMSprop, with the same steps as torch.optim's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor
 from hrl.nested.trees import Tree, leaves, tree_map, zeros
 
 Hyper = float | Tensor | Callable[[Any], Tensor]
-"""A number, or what gives it from the meta-parameters: `lr=lambda meta: meta["log_lr"].exp()`."""
+"""A number, or a function of the meta-parameters that returns it: `lr=lambda meta: meta["log_lr"].exp()`."""
 
 
 class Optimiser(Protocol):
     """An update rule without side effects."""
 
     def begin(self, params: Tree) -> Tree:
-        """What it remembers before the first step."""
+        """The initial memory, such as moments."""
 
     def step(self, params: Tree, gradient: Tree, memory: Tree, meta: Tree) -> tuple[Tree, Tree]:
         """Parameters and memory after one step."""
@@ -28,11 +28,11 @@ class Optimiser(Protocol):
 
     @property
     def tuned(self) -> tuple[str, ...]:
-        """Names of its hyperparameters that come from the meta-parameters."""
+        """Names of the hyperparameters that are functions of the meta-parameters."""
 
 
 def value(hyper: Hyper, meta: Tree) -> Any:
-    """The number that a hyperparameter is under these meta-parameters."""
+    """The value of a hyperparameter for these meta-parameters."""
     return hyper(meta) if callable(hyper) and not isinstance(hyper, Tensor) else hyper
 
 
@@ -57,7 +57,7 @@ class SGD(_Base):
     momentum: Hyper = 0.0
 
     def begin(self, params: Tree) -> Tree:
-        """Zero momentum; nothing where there is none."""
+        """Zero momentum; () without momentum."""
         return () if self.momentum == 0.0 else zeros(params)
 
     def step(self, params: Tree, gradient: Tree, memory: Tree, meta: Tree) -> tuple[Tree, Tree]:
@@ -89,7 +89,7 @@ class RMSprop(_Base):
 
 @dataclass(frozen=True)
 class FunctionalAdam(_Base):
-    """w ← w - η m̂ / (√v̂ + ε), Kingma & Ba 2015. `through_scale` False takes √v̂ as a constant (as LIRPG does)."""
+    """w ← w - η m̂ / (√v̂ + ε), Kingma & Ba 2015. Without `through_scale`, √v̂ is a constant (as in LIRPG)."""
 
     lr: Hyper = 1e-3
     beta1: Hyper = 0.9
@@ -98,7 +98,7 @@ class FunctionalAdam(_Base):
     through_scale: bool = True
 
     def begin(self, params: Tree) -> Tree:
-        """Zero moments, and the number of steps so far."""
+        """Zero moments, and a step count of 0."""
         return {"mean": zeros(params), "square": zeros(params), "count": leaves(params)[0].new_zeros(())}
 
     def step(self, params: Tree, gradient: Tree, memory: Tree, meta: Tree) -> tuple[Tree, Tree]:
@@ -117,6 +117,6 @@ class FunctionalAdam(_Base):
 
 
 def _root(x: Tensor) -> Tensor:
-    """√x whose derivative is 0 at 0, not infinite: a gradient entry that was always zero has none."""
+    """√x with a derivative of 0 at 0 instead of infinity, for gradient entries that have always been zero."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)

@@ -1,4 +1,4 @@
-"""The outer optimisation: estimates, judges what it got, and moves the meta-parameters."""
+"""The outer optimisation: estimates the gradient, checks it, and updates the meta-parameters."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -15,10 +15,10 @@ from hrl.nested.trees import Tree, cosine, dot, leaves, norm, tree_map
 
 @dataclass
 class Guard:
-    """Lets no outer gradient through that is invalid, and counts.
+    """Clips or skips bad outer gradients, and counts them.
 
-    One longer than `limit` is cut to that length; one that is not finite, or `explosion` times longer than the limit,
-    is skipped, and the inner optimisation goes back to where it was.
+    A gradient with a norm above `limit` is scaled down to it. A gradient that is not finite, or longer than `explosion`
+    times the limit, is skipped, and the inner optimisation returns to its previous state.
     """
 
     limit: float = 10.0
@@ -27,9 +27,9 @@ class Guard:
     skipped: int = 0
 
     def judge(self, gradient: Tree) -> Tree | None:
-        """The gradient to follow, or None. Waits for the device."""
+        """The gradient, clipped if needed, or None to skip it. Waits for the device."""
         length = float(norm(gradient))
-        if not length < self.limit * self.explosion:  # not a number is not less
+        if not length < self.limit * self.explosion:  # also true for NaN
             self.skipped += 1
             return None
         if length <= self.limit:
@@ -40,7 +40,7 @@ class Guard:
 
 @contextmanager
 def undisturbed(estimator: Any) -> Iterator[None]:
-    """What is asked meanwhile does not move the noise of an estimator that has some."""
+    """A context that restores the random state of the estimator's noise, if it has any, at its end."""
     noise = getattr(estimator, "noise", None)
     before = noise.state_dict() if noise is not None else None
     try:
@@ -51,15 +51,15 @@ def undisturbed(estimator: Any) -> Iterator[None]:
 
 
 class Check(Protocol):
-    """An occasional, dearer look at an estimator."""
+    """An occasional, more expensive check of an estimator."""
 
     def __call__(self, estimator: Estimator, outer: OuterLoss, state: Any, meta: Tree, estimate: Estimate) -> Tensor:
-        """One number to log."""
+        """One number [] to log."""
 
 
 @dataclass
 class Longer:
-    """Cosine between the gradient and that of another estimator, with twice the horizon say: 1 where they agree."""
+    """Cosine between the gradient and that of another estimator, for example with twice the horizon."""
 
     other: Estimator
 
@@ -69,7 +69,7 @@ class Longer:
 
 @dataclass
 class FiniteDifference:
-    """Relative error of the gradient along a random direction, against the loss's change over `width` there."""
+    """Relative error of the gradient along a random direction, compared with finite differences of `width`."""
 
     width: float = 1e-4
     seed: int = 0
@@ -88,7 +88,7 @@ class FiniteDifference:
 
 
 def slope_error(loss: Callable[[Tree], Tensor], at: Tree, gradient: Tree, width: float) -> Tensor:
-    """Relative error of a gradient along its own direction, against the loss's change over `width` to both sides."""
+    """Relative error of a gradient along its own direction, compared with central differences of `width`."""
     length = norm(gradient).clamp_min(1e-30)
     ahead, behind = (loss(tree_map(lambda x, g, s=s: x + s * width * g / length, at, gradient)) for s in (1, -1))
     measured = (ahead - behind) / (2 * width)
@@ -96,10 +96,10 @@ def slope_error(loss: Callable[[Tree], Tensor], at: Tree, gradient: Tree, width:
 
 
 class Outer:
-    """Moves meta-parameters in place with a torch optimiser, by an estimator's gradients.
+    """Updates meta-parameters in place with a torch optimiser and an estimator's gradients.
 
-    `checks` are made every `check_every` steps (0: never) and logged under their names. Metrics: the outer loss, the
-    estimator's own, the checks', `clipped` and `skipped` so far.
+    `checks` run every `check_every` steps (0: never) and are logged under their names. The metrics are the outer loss,
+    those of the estimator and of the checks, and the counts `clipped` and `skipped`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Outer:
         self.steps = 0
 
     def step(self, state: Any) -> tuple[Any, dict[str, float]]:
-        """One outer step from this inner state; the inner state to go on from, and metrics."""
+        """Take one outer step from this inner state. Returns the next inner state and metrics."""
         meta = tree_map(torch.Tensor.detach, self.meta)
         estimate = self.estimator(self.loss, state, meta)
         metrics = {"outer_loss": estimate.loss, **estimate.metrics}
@@ -136,7 +136,7 @@ class Outer:
         return state if gradient is None else estimate.state, values
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the outer steps to come depend on, but the inner state: that is the caller's."""
+        """Everything that later outer steps depend on, except the inner state, which the caller keeps."""
         noise = getattr(self.estimator, "noise", None)
         return {
             "meta": [x.detach().clone() for x in leaves(self.meta)],
@@ -147,7 +147,7 @@ class Outer:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         for x, value in zip(leaves(self.meta), state["meta"], strict=True):
             x.copy_(value)
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,4 +1,4 @@
-"""Matrix-free solvers of A x = b, where A x is a function of x. Static shapes, so that they run under `vmap`."""
+"""Matrix-free solvers of A x = b, where A x is a function of x. Shapes are static, so that they run under `vmap`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ Matvec = Callable[[Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """x, and how good it is."""
+    """A solution x and its quality."""
 
     x: Tensor
     residual: Tensor
     """‖A x - b‖ / ‖b‖"""
     curvature: Tensor
-    """Least p·Ap / p·p met; not positive: A is not positive definite, and x means nothing. inf where not asked."""
+    """Least p·Ap / p·p. If it is not positive, A is not positive definite and x is invalid. inf if not measured."""
     asymmetry: Tensor
-    """|x·Ab - b·Ax|, relative: not near 0, and A is not symmetric. 0 where not asked."""
+    """Relative |x·Ab - b·Ax|. If it is not near 0, A is not symmetric. 0 if not measured."""
     contraction: Tensor
-    """Estimated spectral radius of I - A; inf where not asked."""
+    """Estimated spectral radius of I - A; inf if not measured."""
 
 
 class Solver(Protocol):
@@ -30,20 +30,20 @@ class Solver(Protocol):
 
     @property
     def symmetric(self) -> bool:
-        """Whether it takes A for symmetric."""
+        """Whether the solver assumes a symmetric A."""
 
     @property
     def accept(self) -> float:
-        """Greatest residual of a solution; inf where the series says what it is worth."""
+        """Greatest valid residual; inf if `contraction` decides whether the solution is valid."""
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution: ...
 
 
 @dataclass(frozen=True)
 class ConjugateGradient:
-    """Hestenes & Stiefel 1952, at most `steps`, until the residual is `tolerance` times what it was.
+    """Conjugate gradients (Hestenes & Stiefel 1952): at most `steps` steps, until the relative residual is `tolerance`.
 
-    A solution whose residual is above `accept` is none: A was not symmetric, or the steps were too few.
+    A solution whose residual is above `accept` is invalid: A is not symmetric, or there were too few steps.
     """
 
     steps: int = 20
@@ -52,7 +52,7 @@ class ConjugateGradient:
     symmetric = True
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution:
-        """A must be symmetric positive definite."""
+        """Solve for a symmetric positive definite A."""
         x, r = torch.zeros_like(b), b
         p, rr, ab = r, r @ r, matvec(b)
         enough = self.tolerance**2 * rr
@@ -74,20 +74,20 @@ class ConjugateGradient:
 
 @dataclass(frozen=True)
 class Neumann:
-    """x = Σ_{k<terms} (I - A)^k b: right up to ρ^terms where I - A contracts with rate ρ."""
+    """x = Σ_{k<terms} (I - A)^k b, with an error of order ρ^terms if I - A contracts with rate ρ."""
 
     terms: int = 20
     accept = float("inf")
     symmetric = False
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution:
-        """Any A whose I - A contracts."""
+        """Solve for an A such that I - A contracts."""
         x = term = b
         for _ in range(self.terms - 1):
             term = term - matvec(term)
             x = x + term
         rest = term - matvec(term)
-        # Where nothing is left of b there is nothing to contract.
+        # A term that is exactly zero has contracted completely.
         contraction = torch.where(term.norm() == 0, 0.0, rest.norm() / term.norm().clamp_min(TINY))
         nothing = torch.zeros_like(contraction)
         return Solution(x, _relative(rest, b), nothing + torch.inf, nothing, contraction)

@@ -12,17 +12,17 @@ Tree = Any
 
 
 def leaves(tree: Tree) -> list[Tensor]:
-    """Its tensors, in an order that depends on its structure alone."""
+    """The tensors of a tree, in an order that depends only on its structure."""
     return pytree.tree_leaves(tree)
 
 
 def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """The function of each leaf and of its counterparts."""
+    """Apply a function to each leaf and its counterparts in `others`."""
     return pytree.tree_map(function, tree, *others)
 
 
 def detached(tree: Tree) -> Tree:
-    """Without history."""
+    """The tree without autograd history."""
     return tree_map(torch.Tensor.detach, tree)
 
 
@@ -32,29 +32,29 @@ def zeros(tree: Tree) -> Tree:
 
 
 def pullback(function: Callable[..., Any], *arguments: Tree) -> tuple[Tree, Callable[..., Any]]:
-    """(value, what takes a cotangent of the value to those of the arguments), from one graph."""
+    """(value, function from a cotangent of the value to cotangents of the arguments), from one graph."""
     result: Any = torch.func.vjp(function, *arguments)
     return result
 
 
 def dot(a: Tree, b: Tree) -> Tensor:
-    """Sum over all entries of the products."""
+    """Sum of the products of all entries."""
     products = [(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]
     return torch.stack(products).sum() if products else torch.zeros(())
 
 
 def norm(tree: Tree) -> Tensor:
-    """Euclidean length of all entries together."""
+    """Euclidean norm of all entries together."""
     return dot(tree, tree).sqrt()
 
 
 def cosine(a: Tree, b: Tree) -> Tensor:
-    """Of the angle between two trees; 0 where one is zero."""
+    """Cosine of the angle between two trees; 0 if one is zero."""
     return dot(a, b) / (norm(a) * norm(b)).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 class Ravel:
-    """Between a tree and one vector of all its entries."""
+    """Converts between a tree and one vector of all its entries."""
 
     def __init__(self, like: Tree) -> None:
         parts, self.structure = pytree.tree_flatten(like)
@@ -66,6 +66,6 @@ class Ravel:
         return torch.cat([x.reshape(-1) for x in leaves(tree)])
 
     def tree(self, vector: Tensor) -> Tree:
-        """The tree again."""
+        """The tree of a vector [sum of sizes]."""
         parts = [x.view(shape) for x, shape in zip(vector.split(self.sizes), self.shapes, strict=True)]
         return pytree.tree_unflatten(parts, self.structure)

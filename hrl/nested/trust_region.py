@@ -1,4 +1,4 @@
-"""A step within a trust region (Schulman 2015): along the natural gradient, as far as the divergence allows."""
+"""A trust-region step (Schulman 2015): along the natural gradient, as far as the divergence allows."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from hrl.nested.solvers import ConjugateGradient
 from hrl.nested.trees import Ravel, Tree, pullback
 
 Objective = Callable[[Tree], tuple[Tensor, Tensor]]
-"""Parameters -> (loss, mean divergence from where the step begins)."""
+"""Parameters -> (loss, mean divergence from the initial parameters)."""
 DAMPING = 1e-5
 
 
 def trust_region_step(
     params: Tree, objective: Objective, limit: float = 0.01, solver: ConjugateGradient | None = None, halvings: int = 15
 ) -> tuple[Tree, dict[str, Tensor]]:
-    """New parameters, with a lower loss and a divergence below `limit`; the old ones where no such were found."""
+    """New parameters with a lower loss and a divergence of at most `limit`; the old ones if the line search fails."""
     solver = solver if solver is not None else ConjugateGradient(10)
     ravel = Ravel(params)
     start = ravel.vector(params)

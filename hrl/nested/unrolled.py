@@ -1,4 +1,4 @@
-"""The gradient through the steps of an inner optimisation, as they were taken."""
+"""The gradient by backpropagation through the steps of an inner optimisation."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from hrl.types import UserError
 class Unrolled:
     """Backpropagation through `steps` inner steps.
 
-    `last` keeps only so many of the last steps (truncated backpropagation, Shaban 2019): memory falls, a bias comes.
-    `recompute` keeps the parameters after each step, not its graph, and takes each step again on the way back: the
-    same gradient in memory of one graph. `first_order` neglects how a step's direction depends on where it starts
-    (first-order MAML, Finn 2017).
+    `last` limits backpropagation to the last steps (truncated backpropagation, Shaban 2019), with less memory and a
+    bias. `recompute` stores the parameters after each step instead of its graph, and repeats each step in the backward
+    pass: the same gradient with the memory of one step's graph. `first_order` ignores the dependence of a step's
+    direction on its initial parameters (first-order MAML, Finn 2017).
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class Unrolled:
         self._through = self._recomputed if recompute else self._graph
 
     def begin(self, params: Tree) -> State:
-        """Before the first step."""
+        """The inner optimisation's initial state."""
         return self.inner.begin(params)
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
-        """Exact for these `steps` from `state`, but for `last` and `first_order`."""
+        """Estimate the gradient, exact for these `steps` from `state` except for `last` and `first_order`."""
         require_real(meta, "meta-parameters")
         begun = detached_walk(self.inner, state.detached(), meta, self.steps - self.last)
         loss, gradient, initial, end = self._through(outer, begun, meta)
@@ -75,7 +75,7 @@ class Unrolled:
 
 
 def detached_walk(inner: Inner, state: State, meta: Tree, steps: int) -> State:
-    """Take steps, and keep nothing of the way."""
+    """Take `steps` inner steps without an autograd graph."""
     meta = detached(meta)
     for _ in range(steps):
         state = inner.step(state, meta).detached()

@@ -1,7 +1,7 @@
-"""Fast adaptation: many tasks at once, each with parameters of its own that begin from shared ones.
+"""Fast adaptation to many tasks at once, each with its own parameters that start from common initial values.
 
-The parameters of a policy fall into those that adapt to a task by a few policy-gradient steps, and those that all
-tasks share. The outer level moves both: the first by where adaptation begins, the second by what it goes through.
+Some parameters of a policy adapt to a task by a few policy-gradient steps; all tasks share the others. The outer level
+learns the initial values of the adapting parameters, and the shared parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Params = dict[str, Tensor]
 
 
 class Adaptation:
-    """A policy whose parameters `adapts` names change by policy gradient within a task."""
+    """A policy whose parameters selected by `adapts` change by policy gradient within a task."""
 
     def __init__(
         self, policy: Any, adapts: Callable[[str], bool], lr: float, first_order: bool = False, correction: bool = False
@@ -33,26 +33,26 @@ class Adaptation:
         self.shared: Params = {name: x for name, x in named.items() if not adapts(name)}
 
     def call(self, method: str, params: Params, *arguments: Any) -> Any:
-        """A method of the policy under these parameters."""
+        """Call a method of the policy with these parameters."""
         return call(self.policy, method, params, *arguments)
 
     def log_prob(self, own: Params, shared: Params, data: Trajectories) -> Tensor:
-        """Of one task's episodes [T, E]."""
+        """Log-probabilities [T, E] of one task's episodes."""
         return self.call("log_prob", shared | own, data.state, data.action, data.memory)
 
     def spread(self, tasks: int) -> Params:
-        """The adapting parameters as every task begins with them, with a leading dimension."""
+        """The initial adapting parameters of all tasks, with a leading task dimension."""
         return tree_map(lambda x: x.expand(tasks, *x.shape), self.initial)
 
     def act(self, own: Params, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
-        """Actions [M, E, ...] of M tasks' episodes, from states [M, E, D]; the likeliest without noise."""
+        """Actions [M, E, ...] of M tasks' episodes from states [M, E, D]; the most likely ones without noise."""
         dims = (0, 0, 0, None if noise is None else 0)
         with torch.no_grad():
             act = vmap(lambda p, s, m, n: self.call("act", self.shared | p, s, m, n), in_dims=dims)
             return act(own, state, memory, noise)
 
     def stepped(self, own: Params, shared: Params, data: Trajectories, lr: float) -> Params:
-        """One task's parameters after one step on its own episodes; differentiable in both."""
+        """One task's parameters after one step on its episodes, differentiable in own and shared parameters."""
 
         def loss(own: Params, shared: Params, step: int) -> Tensor:
             return self.loss(self.log_prob(own, shared, data), data)
@@ -61,7 +61,7 @@ class Adaptation:
         return inner.step(inner.begin(own), shared, self.first_order).params
 
     def adapted(self, own: Params, data: Trajectories, lr: float | None = None) -> Params:
-        """All tasks' parameters [M, ...] after one step each, to act with."""
+        """All tasks' parameters [M, ...] after one step each, detached, for acting."""
         lr = self.lr if lr is None else lr
         return detached(vmap(lambda p, d: self.stepped(p, self.shared, d, lr))(own, data))
 
@@ -70,10 +70,10 @@ class Adaptation:
     ) -> Callable[[Tree], tuple[Tensor, Tensor]]:
         """(initial, shared) -> the mean over tasks of the loss after adaptation, and of the divergence.
 
-        `way` is what each step of adaptation was made on, `last` what came of it. The loss is that of the episodes
-        after `first` steps and on (default: of the last alone), less `entropy` times the entropy. The divergence is of
-        the last adapted policies from those that acted; 0 for a policy that has none in closed form. Parameters that
-        are not given stay as they are.
+        `way` are the episodes of each adaptation step, `last` those of the adapted policy. The loss is the mean over
+        the episodes from adaptation step `first` on (default: only `last`), minus `entropy` times the entropy. The
+        divergence is that of the last adapted policies from the policies that acted; 0 if it has no closed form.
+        Parameters that are not given keep their values.
         """
         met, judged = (*way, last), range(len(way) if first is None else first, len(way) + 1)
         acted, was = self._acted(met) if self.policy.closed_form else ((), ())
@@ -102,7 +102,7 @@ class Adaptation:
 
     @torch.no_grad()
     def _acted(self, met: Sequence[Trajectories]) -> tuple[tuple[Tensor, ...], Any]:
-        """Log-probabilities of what was drawn, after each step of adaptation; and the last policies' distributions."""
+        """Log-probabilities of the taken actions after each adaptation step, and the last policies' distributions."""
         own, log_probs = self.spread(len(met[0].state)), []
         for k, data in enumerate(met):
             own = self.adapted(own, met[k - 1]) if k else own

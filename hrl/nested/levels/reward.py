@@ -1,8 +1,8 @@
 """A learned intrinsic reward (LIRPG: Zheng, Oh, Singh 2018; hierarchical: MODAC, Veeriah 2021), off-policy.
 
-The level learns on its reward plus r_η(s, command, a). Before each update the outer level makes the update on trial:
-η enters the critic's target, the critic the actor's step, and the *task's* return, by a value head of the outer
-level's own, says on the next batch how good the actor has become:
+The level learns from its reward plus r_η(s, command, a). Before each update, the outer level computes a differentiable
+trial update: η enters the critic's target, and the critic enters the actor's step. The outer level's own value head of
+the *task's* return evaluates the new actor on the next batch:
 
     φ' = φ - α ∇_φ (Q_φ(s, a) - [r + r_η + γ Q̄(s', π̄(s'))])²      θ' = θ + α ∇_θ Q_φ'(s, π_θ(s))
     η ← η + β ∇_η Q_task(s, π_θ'(s))
@@ -29,26 +29,26 @@ from hrl.types import UserError
 
 @dataclass
 class IntrinsicConfig:
-    """How an intrinsic reward is learned."""
+    """Options of the learned intrinsic reward."""
 
     lr: float = 1e-4
     """Learning rate of the reward's network (published: 1e-4)."""
     scale: float = 1.0
-    """Greatest intrinsic reward of a step."""
+    """Greatest absolute intrinsic reward of a step."""
     hidden: tuple[int, ...] = (64, 64)
-    """Units of its hidden layers (published: 64, 64)."""
+    """Units of the network's hidden layers (published: 64, 64)."""
     gamma: float = 0.99
-    """Discount an environment step of the task's return, by which it is judged."""
+    """Discount per environment step of the task's return, which is the outer objective."""
     horizon: int = 1
-    """Environment steps of the task's reward that are added up before the value head is asked: more than a reward may
-    come late. (published: the whole episode's return)"""
+    """Environment steps of the task's reward that are summed before the value head bootstraps; choose it longer than
+    the delay of rewards (published: the whole episode's return)."""
     limit: float = 1.0
-    """Longest meta-gradient; longer ones are cut, and such that are not finite skipped."""
+    """Greatest norm of the meta-gradient; longer ones are scaled down, and those that are not finite are skipped."""
     check_every: int = 500
-    """Updates from one check of the meta-gradient (finite differences, twice the horizon) to the next; 0 for none."""
+    """Updates between two checks of the meta-gradient (finite differences, twice the horizon); 0 for none."""
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         positive = self.lr > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
         if not (positive and 0 < self.gamma < 1):
             raise UserError(
@@ -58,7 +58,7 @@ class IntrinsicConfig:
 
 
 class IntrinsicReward(nn.Module):
-    """r_η(inputs, action) in [-scale, scale]; 0 at first."""
+    """r_η(inputs, action) in [-scale, scale], initially 0."""
 
     def __init__(
         self, input_dim: int, action_dim: int, scale: float, hidden: tuple[int, ...], smooth: bool = False
@@ -76,7 +76,7 @@ class IntrinsicReward(nn.Module):
 
 
 class OptionReward(nn.Module):
-    """r_η(s, option, action) in [-1, 1], of numbered options and actions; 0 at first."""
+    """r_η(s, option, action) in [-1, 1] for discrete options and actions, initially 0."""
 
     def __init__(self, input_dim: int, options: int, actions: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
@@ -87,13 +87,13 @@ class OptionReward(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, state: Tensor, option: Tensor, action: Tensor) -> Tensor:
-        """[...], of states [..., D], options [...] and actions [...]."""
+        """Rewards [...] of states [..., D], options [...] and actions [...]."""
         place = (option * self.actions + action).unsqueeze(-1)
         return self.net(state).gather(-1, place).squeeze(-1).tanh()
 
 
 class LearnedReward:
-    """Learns a level's intrinsic reward while the level learns on it."""
+    """Learns a level's intrinsic reward while the level learns from it."""
 
     def __init__(self, level: Level, config: IntrinsicConfig) -> None:
         self.level, self.config = level, config
@@ -108,21 +108,21 @@ class LearnedReward:
 
     @torch.no_grad()
     def reward(self, inputs: Tensor, action: Tensor) -> Tensor:
-        """What the level is paid beside its own reward [B]."""
+        """The intrinsic reward [B], which is added to the level's own."""
         return self.net(inputs, action)
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
-        """Before the update of this number: make it on trial, and move the reward to where the return grows."""
+        """Before update `number`: compute a trial update, and move the reward to increase the task's return."""
         noise = torch.randn((2, *now.action.shape), generator=generator, device=now.action.device)
         self.judge.learn(now, generator)
         params = {name: x.detach() for name, x in self.net.named_parameters()}
-        with torch.no_grad():  # of nothing but the reward
+        with torch.no_grad():  # gradients only of the reward
             outer = lambda params, steps: self._outer(params, now, following, noise, steps)  # noqa: E731
             gradient, loss = torch.func.grad_and_value(lambda params: outer(params, 1))(params)
             checked = {}
             if self.config.check_every and number % self.config.check_every == 0:
                 checked = {f"intrinsic_{name}": x for name, x in trust(outer, params, gradient).items()}
-        # Two steps lie between reward and return: without their rates the gradient would vanish beside Adam's ε.
+        # The gradient has the rates of two steps as a factor; without dividing by them, it is tiny beside Adam's ε.
         rates = self.learner.critic_optimiser.lr * self.learner.actor_optimiser.lr
         gradient = {name: g / rates for name, g in gradient.items()}
         usable = follow(self.optimiser, list(gradient.values()), self.config.limit)
@@ -135,20 +135,20 @@ class LearnedReward:
         }  # fmt: skip
 
     def _outer(self, params: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
-        """Minus the task's value of the actor after trial updates on this reward."""
+        """Minus the task's value of the actor after `steps` trial updates with this reward."""
         shaping = lambda inputs, action: functional_call(self.net, params, (inputs, action))  # noqa: E731
         _, actor = self.trial.updated(self.level.batch(now, shaping=shaping), noise, {}, {}, steps)
         batch = self.judge.batch(following)
         return -self.judge(batch, self.trial.call("mode", actor, batch.inputs))
 
     def state_dict(self) -> Params:
-        """The reward, its optimiser, and the value head."""
+        """The reward's network, its optimiser, and the value head."""
         parts: dict[str, Stateful] = {"reward": self.net, "adam": self.optimiser, "judge": self.judge}
         return gather(parts) | {"skipped": self.skipped}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of another."""
+        """Load the result of `state_dict`."""
         restore({"reward": self.net, "adam": self.optimiser, "judge": self.judge}, state)
         self.skipped.copy_(state["skipped"])
 
@@ -161,13 +161,13 @@ class LearnsReward:
     tunes: tuple[str, ...] = ("reward",)
 
     def __call__(self, level: Level) -> LearnedReward:
-        """Raises UserError where the level's learner cannot be differentiated through."""
+        """Raises UserError if the level's learner is not differentiable."""
         if not isinstance(level.learner, DifferentiableActorCritic):
             raise UserError(f"The {level.name} level's learned reward differentiates through updates: use td3 or sac.")
         return LearnedReward(level, self.config)
 
 
 def learned_reward(config: IntrinsicConfig) -> LearnsReward:
-    """What makes a level's learned reward. Raises UserError for invalid values."""
+    """A factory of a level's learned reward. Raises UserError for invalid values."""
     config.check()
     return LearnsReward(config)

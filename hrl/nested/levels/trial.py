@@ -1,4 +1,4 @@
-"""A level's update on trial: the learner's own steps as functions of what an outer level chooses, and their judge."""
+"""Trial updates of a level as differentiable functions of the outer level's choices, and the outer level's critic."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -24,10 +24,10 @@ Params = dict[str, Tensor]
 
 
 class DifferentiableUpdate:
-    """What a learner's critic and actor would be after an update, differentiable in batch, rates and temperature."""
+    """A learner's critic and actor after a trial update, differentiable in batch, learning rates and temperature."""
 
     through_scale = False
-    """Whether Adam's scale √v̂ is differentiated; LIRPG takes it as a constant."""
+    """Whether Adam's scale √v̂ is differentiated; LIRPG treats it as a constant."""
 
     def __init__(self, level: Level) -> None:
         if level.protection is not None:
@@ -40,9 +40,9 @@ class DifferentiableUpdate:
     def updated(
         self, batch: Batch, noise: Tensor, rates: dict[str, Hyper], extra: Params, steps: int = 1
     ) -> tuple[Params, Params]:
-        """(critic, actor) by the name of their parameters, after `steps` of each by the learner's own optimisers.
+        """(critic, actor) parameters by name, after `steps` steps of each with the learner's own optimisers.
 
-        `rates` may replace the learning rate of "critic" and "actor", `extra` further parameters. `noise` [2, B, A].
+        `rates` may replace the learning rates of "critic" and "actor", `extra` other parameters. `noise` [2, B, A].
         """
         critic, actor = self._state("critic"), self._state("actor")
         for _ in range(steps):
@@ -59,7 +59,7 @@ class DifferentiableUpdate:
         return inner.step(state, held)
 
     def _state(self, part: str) -> State:
-        """Where the learner's own optimiser stands."""
+        """The parameters and the Adam state of the learner's optimiser for this part."""
         optimiser: FlatAdam = getattr(self.learner, f"{part}_optimiser")
         names = [f"{part}.{name}" for name, _ in getattr(self.learner, part).named_parameters()]
         mean, square = (
@@ -70,12 +70,12 @@ class DifferentiableUpdate:
         return State(params, {"mean": mean, "square": square, "count": optimiser.state["steps"]}, 0)
 
     def call(self, method: str, params: Params, *arguments: Any) -> Tensor:
-        """A method of the learner under these parameters."""
+        """Call a method of the learner with these parameters."""
         return call(self.learner, method, params, *arguments)
 
 
 class OuterCritic:
-    """A value head of the outer level's own: the current policy's value by the outer reward and discount."""
+    """The outer level's own critic: the current policy's value for the outer reward and discount."""
 
     def __init__(self, level: Level, gamma: float, horizon: int = 1) -> None:
         self.level, self.gamma, self.horizon = level, level.gamma.new_tensor(gamma), horizon
@@ -89,15 +89,16 @@ class OuterCritic:
         self.optimiser = FlatAdam(self.value.parameters(), c.learning_rate)
 
     def __call__(self, batch: Batch, action: Tensor) -> Tensor:
-        """The mean value of these actions."""
+        """The mean value [] of these actions."""
         return self.value(batch.inputs, action).amin(0).mean()
 
     def batch(self, t: Transitions) -> Batch:
-        """As the outer level sees it."""
+        """The batch with the outer level's reward and discount."""
         return self.level.batch(t, self.gamma, outer=True)
 
     def learn(self, t: Transitions, generator: torch.Generator) -> None:
-        """One step towards the current policy's values: of these transitions, or of `horizon` steps where more."""
+        """Take one step towards the current policy's values, from these transitions, or from `horizon`-step returns if
+        `horizon` is above 1."""
         batch = self.batch(t) if self.horizon == 1 else self._long(len(t.state), generator)
         with torch.no_grad():
             action = self.level.learner.act(batch.next_inputs, None)
@@ -106,9 +107,9 @@ class OuterCritic:
         polyak_update(self.slow, self.value, self.level.config.off_policy.tau)
 
     def _long(self, size: int, generator: torch.Generator) -> Batch:
-        """`horizon` steps on from drawn places: Σ γ^i r_i, and the value at the end or where the episode ends.
+        """`horizon`-step returns from random rows: Σ γ^i r_i, bootstrapped at the horizon or at the episode's end.
 
-        As they were taken, by whatever policy then: rewards that come late are seen, and not corrected for.
+        There is no off-policy correction for the stored actions.
         """
         replay, level = self.level.memory, self.level
         rows = replay.draw(size, generator)
@@ -117,7 +118,7 @@ class OuterCritic:
         rewards = replay.get(rows.later(torch.minimum(ahead, length - 1)), "reward").squeeze(-1)
         total = torch.where(ahead < length, self.gamma**ahead * rewards, 0.0).sum(0)
         first, last = replay.read(rows), replay.read(rows.later(length))
-        # The command may be another by then; a final row holds none.
+        # The command may have changed by then; a final row holds none.
         over_now = replay.is_final(rows.later(length)).unsqueeze(-1)
         over = replay.terminated(rows.later(length - 1))
         return Batch(
@@ -129,19 +130,19 @@ class OuterCritic:
         )
 
     def state_dict(self) -> Params:
-        """Both networks and the optimiser."""
+        """The critic, its target network and the optimiser."""
         return gather({"value": self.value, "slow": self.slow, "adam": self.optimiser})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of another."""
+        """Load the result of `state_dict`."""
         restore({"value": self.value, "slow": self.slow, "adam": self.optimiser}, state)
 
 
 @torch.no_grad()
 def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
-    """A step along a meta-gradient, cut to the limit; one that is not finite moves nothing. Whether it was [()].
+    """Take a step with a meta-gradient, scaled down to the limit; skip it if it is not finite.
 
-    The host is not asked.
+    Returns whether it is finite, a tensor [], without waiting for the device.
     """
     for place, g in zip(views(optimiser.gradient, optimiser.parameters), gradient, strict=True):
         place.copy_(g)
@@ -159,11 +160,11 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
 
 @torch.no_grad()
 def trust(outer: Callable[[Params, int], Tensor], params: Params, gradient: Params, width: float = 1e-2) -> Metrics:
-    """How far to trust the gradient of outer(params, steps = 1).
+    """Metrics of the reliability of the gradient of outer(params, steps = 1).
 
-    `slope_error`: the relative error of the gradient's prediction for a move of this width along it; what the trial
-    takes as a constant (Adam's scale) and the curvature on the way count. `horizon_cosine`: of the gradient's angle to
-    that through twice the steps.
+    `slope_error` is the relative error of the gradient's prediction for a move of this width along it; it includes the
+    effects of curvature and of terms that the trial treats as constant (Adam's scale). `horizon_cosine` is the cosine
+    between the gradient and the gradient through twice the steps.
     """
     longer = torch.func.grad(lambda p: outer(p, 2))(params)
     error = slope_error(lambda p: outer(p, 1), params, gradient, width)

@@ -1,9 +1,9 @@
 """Hyperparameters that adapt during one run, by meta-gradient (Xu 2018; STAC: Zahavy 2020).
 
-Before each update of a level on one batch, the update is made on trial, differentiably in the level's learning rate,
-discount and temperature; the *next* batch says how good what came of it is, at fixed reference values and by a value
-head of its own. The hyperparameters follow that gradient: rates and temperature on their logarithms, a discount on
-the logarithm of its horizon 1 / (1 - γ).
+Before each update of a level, the tuner computes a trial update, differentiable in the level's learning rate, discount
+and temperature. The result is evaluated on the *next* batch, with fixed reference values and a separate value head. The
+hyperparameters follow that gradient: learning rate and temperature in their logarithms, a discount in the logarithm of
+its horizon 1 / (1 - γ).
 """
 
 import math
@@ -28,22 +28,22 @@ from hrl.types import UserError
 
 @dataclass
 class TuneConfig:
-    """How hyperparameters are tuned; which, says --tune."""
+    """Options of the tuning of the hyperparameters that --tune names."""
 
     lr: float = 0.01
-    """Step size of Adam on their logarithms."""
+    """Step size of Adam on the logarithms of the hyperparameters."""
     gamma: float | None = None
-    """Reference discount an environment step, by which what an update does is judged. Default: the level's own, or .99
-    a decision where that is tuned."""
+    """Reference discount per environment step, which evaluates an update. Default: the level's own, or .99 per
+    decision if the discount is tuned."""
     every: int = 1
-    """Updates from one look at the hyperparameters to the next; a look costs about four updates."""
+    """Updates between two steps of the hyperparameters; a step costs about four updates."""
     limit: float = 10.0
-    """Longest meta-gradient; longer ones are cut, and such that are not finite skipped."""
+    """Greatest norm of the meta-gradient; longer ones are scaled down, and those that are not finite are skipped."""
     check_every: int = 500
-    """Updates from one check of the meta-gradient (finite differences, twice the horizon) to the next; 0 for none."""
+    """Tuning steps between two checks of the meta-gradient (finite differences, twice the horizon); 0 for none."""
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         positive = self.lr > 0 and self.limit > 0 and self.every > 0
         if not positive or (self.gamma is not None and not 0 < self.gamma < 1):
             raise UserError(
@@ -54,22 +54,22 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class TunedParameter:
-    """One hyperparameter as an unbounded number."""
+    """One hyperparameter, represented by its unbounded raw value: a logarithm."""
 
     name: str
 
     def raw(self, level: Level) -> float:
-        """Where it begins."""
+        """The initial raw value."""
         if self.name == "gamma":
             return -math.log1p(-level.config.gamma)
         return math.log(getattr(level.config.learner, self.name) or 1.0)
 
     def bounds(self, raw: float) -> tuple[float, float]:
-        """How far it may go: a discount's horizon from 1 to 10,000 steps, the others a thousand times up or down."""
+        """Bounds of the raw value: a discount's horizon of 1 to 10,000 steps, the others up to a factor of 1,000."""
         return (1e-3, math.log(1e4)) if self.name == "gamma" else (raw - math.log(1e3), raw + math.log(1e3))
 
     def value(self, raw: Tensor) -> Tensor:
-        """The hyperparameter itself."""
+        """The hyperparameter for a raw value."""
         return 1 - (-raw).exp() if self.name == "gamma" else raw.exp()
 
 
@@ -77,10 +77,10 @@ KNOBS = ("learning_rate", "gamma", "ent_coef")
 
 
 def tuned_by_name(level: str, levels: Sequence[str], names: Sequence[str], config: TuneConfig) -> list[Any]:
-    """What makes a level's tuner, if any of its hyperparameters is named. `names` are `low.learning_rate`,
-    `low.gamma`; `gamma` alone where there is one level.
+    """A list with the factory of a level's tuner, empty if none of its hyperparameters is named. `names` are such as
+    `low.learning_rate`, or `gamma` with a single level.
 
-    Raises UserError for a name that is none.
+    Raises UserError for an unknown name.
     """
     config.check()
     chosen = []
@@ -97,13 +97,13 @@ def tuned_by_name(level: str, levels: Sequence[str], names: Sequence[str], confi
 
 @dataclass(frozen=True)
 class TunedHyperparameters:
-    """Makes the tuner of these hyperparameters of a level."""
+    """A factory of the tuner of these hyperparameters of a level."""
 
     tunes: tuple[str, ...]
     config: TuneConfig
 
     def __call__(self, level: Level) -> "Tuning":
-        """Raises UserError where the level's learner does not have them."""
+        """Raises UserError if the level's learner does not have them, or if other options conflict with tuning."""
         c, knobs = level.config, self.tunes
         if not isinstance(level.learner, DifferentiableActorCritic):
             raise UserError(f"--tune {level.name}.{knobs[0]} differentiates through updates: use td3 or sac.")
@@ -123,7 +123,7 @@ class TunedHyperparameters:
 
 
 class Tuning:
-    """A level's tuner."""
+    """Tunes a level's hyperparameters by meta-gradient."""
 
     def __init__(self, level: Level, knobs: Sequence[str], config: TuneConfig) -> None:
         self.level, self.config = level, config
@@ -147,14 +147,14 @@ class Tuning:
         self._apply()
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
-        """Before the update of this number: judge it on trial, move the hyperparameters. The value head learns."""
+        """Before update `number`: train the value head, evaluate a trial update, and move the hyperparameters."""
         noise = torch.randn((2, *now.action.shape), generator=generator, device=now.action.device)
         self.judge.learn(now, generator)
         metrics = {f"tuned_{name}": x for name, x in self.values().items()}
         if number % self.config.every:
             return metrics
         raw = {knob.name: x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
-        with torch.no_grad():  # of nothing but the hyperparameters
+        with torch.no_grad():  # gradients only of the hyperparameters
             outer = lambda raw, steps: self._outer(raw, now, following, noise, steps)  # noqa: E731
             gradient, loss = torch.func.grad_and_value(lambda raw: outer(raw, 1))(raw)
             if self.config.check_every and number // self.config.every % self.config.check_every == 0:
@@ -164,7 +164,7 @@ class Tuning:
         return {"tuning_loss": loss.detach(), "tuning_skipped": self.skipped.clone(), **metrics}
 
     def _outer(self, raw: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
-        """How good critic and actor are on the next batch after trial updates on this one."""
+        """The critic's error minus the actor's value on the next batch, after `steps` trial updates on this one."""
         values = {name: TunedParameter(name).value(x) for name, x in raw.items()}
         extra = {"log_alpha": values["ent_coef"].log()} if "ent_coef" in values else {}
         rates: dict[str, Hyper] = {}
@@ -175,7 +175,7 @@ class Tuning:
         batch = self.judge.batch(following)
         return error - self.judge(batch, self.trial.call("mode", actor, batch.inputs))
 
-    # -- what is in force ------------------------------------------------------------------------------------
+    # -- current values --------------------------------------------------------------------------------------
 
     def values(self) -> Params:
         """The hyperparameters by name."""
@@ -195,13 +195,13 @@ class Tuning:
                 optimiser.lr.copy_(values["learning_rate"] * (self.ratio if name.startswith("actor") else 1.0))
 
     def state_dict(self) -> Params:
-        """Hyperparameters, their optimiser, and the value head."""
+        """The raw values, their optimiser, and the value head."""
         raw = {f"raw.{knob.name}": x.detach() for knob, x in zip(self.knobs, self.raw, strict=True)}
         return raw | gather({"adam": self.optimiser, "judge": self.judge}) | {"skipped": self.skipped}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of another."""
+        """Load the result of `state_dict`."""
         for knob, x in zip(self.knobs, self.raw, strict=True):
             x.copy_(state[f"raw.{knob.name}"])
         restore({"adam": self.optimiser, "judge": self.judge}, state)
