@@ -1,5 +1,5 @@
-"""Action spaces as learners see them: a Box of [-1, 1], or one number from 0 an entry (Discrete, MultiDiscrete and
-MultiBinary). Every action is a row of float32 numbers [A], whatever its space.
+"""Action spaces of learners: a Box of [-1, 1], or entries numbered from 0 (Discrete, MultiDiscrete and MultiBinary).
+Every action is a row of float32 numbers [A], for all spaces.
 """
 
 import math
@@ -13,16 +13,16 @@ from torch import Tensor
 
 Space = gym.Space[Any]
 MOST_COMBINATIONS = 4096
-"""Joint choices that a learner which enumerates them can handle."""
+"""Greatest number of joint choices for learners that enumerate them."""
 
 
 def unit_box(width: int) -> spaces.Box:
-    """[-1, 1]^width."""
+    """The Box [-1, 1]^width."""
     return spaces.Box(-1.0, 1.0, (width,), np.float32)
 
 
 def choice_sizes(space: Space) -> tuple[int, ...] | None:
-    """How many choices each entry of an action has; None for a Box."""
+    """Number of choices of each entry of an action; None for a Box."""
     match space:
         case spaces.Discrete():
             return (int(space.n),)
@@ -40,7 +40,7 @@ def action_width(space: Space) -> int:
 
 
 class Choices:
-    """Joint choices of several entries as one number: mixed radix, the last entry fastest."""
+    """Numbers the joint choices of several entries: mixed radix, with the last entry fastest."""
 
     def __init__(self, sizes: tuple[int, ...], device: torch.device | None = None) -> None:
         self.sizes, self.count = sizes, math.prod(sizes)
@@ -66,7 +66,7 @@ def random_actions(space: Space, count: int, generator: torch.Generator, device:
 
 
 def from_uniform(space: Space, uniform: Tensor) -> Tensor:
-    """Actions [..., A] of uniform numbers in [0, 1)."""
+    """Uniformly random actions [..., A] from uniform numbers [..., A] in [0, 1)."""
     sizes = choice_sizes(space)
     if sizes is None:
         return uniform * 2 - 1

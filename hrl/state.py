@@ -1,5 +1,5 @@
-"""The state of many parts as one dictionary of tensors, for checkpoints. Each part has torch's `state_dict` and
-`load_state_dict`; numbers of the host are tensors too.
+"""The state of many parts as one dictionary of tensors, for checkpoints. Each part has `state_dict` and
+`load_state_dict` as in torch; host numbers become tensors too.
 """
 
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from torch import Tensor
 
 
 class Stateful(Protocol):
-    """What has a state that a checkpoint keeps."""
+    """The interface of objects whose state is saved in checkpoints."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Tensors and numbers by name."""
 
     def load_state_dict(self, state: Any) -> Any:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
 
 
 def gather(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
-    """`<part>.<name>` -> tensor."""
+    """All tensors of all parts, named `<part>.<name>`."""
     return {
         f"{part}.{name}": x if isinstance(x, Tensor) else torch.tensor(x)
         for part, owner in parts.items()
@@ -29,11 +29,11 @@ def gather(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
 
 
 def restore(parts: Mapping[str, Stateful], tensors: Mapping[str, Tensor]) -> None:
-    """Give each part what `gather` took from it. Raises RuntimeError, ValueError or KeyError where it does not fit."""
+    """Load the result of `gather` into the parts. Raises RuntimeError, ValueError or KeyError if it does not fit."""
     for part, owner in parts.items():
         owner.load_state_dict(under(f"{part}.", tensors))
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name begins with the prefix, named without it."""
+    """The tensors whose names begin with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

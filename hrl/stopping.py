@@ -1,8 +1,8 @@
-"""Requests to stop: Ctrl-C, SIGTERM, and a terminal that closes.
+"""Requests to stop: Ctrl-C, SIGTERM, and a closed terminal.
 
-A request stops a run within two seconds wherever it is; then the run saves itself. The loops look at `signal` between
-two steps. Code that may take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, which
-a request leaves by `Interrupted`. A second request ends the process at once.
+A request stops a run within two seconds; then the run saves its state. Loops check `signal` between two steps. Code
+that may take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, in which a request
+raises `Interrupted`. A second request ends the process immediately.
 """
 
 import os
@@ -15,22 +15,22 @@ from typing import Any
 
 HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
 GRACE = 1.0
-"""Seconds that a region which usually ends soon gets before it is interrupted."""
+"""Seconds before a region that usually ends soon is interrupted."""
 
 
 class Interrupted(BaseException):
-    """A stop was requested inside an interruptible region. No `except Exception` of an environment catches it."""
+    """Raised by a stop request in an interruptible region. An environment's `except Exception` does not catch it."""
 
 
 class StopRequest:
-    """Handles the signals while it is entered. Only the main thread can; elsewhere no request arrives."""
+    """A context manager that handles stop signals. It works only in the main thread; elsewhere it does nothing."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        """The request, once there is one."""
-        self._grace: list[float] = []  # of the regions that are open, innermost last
+        """The signal of the request; None before one."""
+        self._grace: list[float] = []  # of the open regions, innermost last
         self._before: dict[int, object] = {}
-        # On Ctrl-C under torchrun each process gets the signal twice: from the terminal and from torchrun.
+        # On Ctrl-C under torchrun, each process gets the signal twice: from the terminal and from torchrun.
         self._repeated = int(os.environ.get("WORLD_SIZE", "1")) > 1
 
     def __enter__(self) -> "StopRequest":
@@ -54,7 +54,7 @@ class StopRequest:
 
     @contextmanager
     def interruptible(self, grace: float = 0.0) -> Iterator[None]:
-        """A region that a request leaves by Interrupted: at once, or after `grace` seconds."""
+        """A region in which a request raises Interrupted, immediately or after `grace` seconds."""
         if self.signal is not None and not grace:
             raise Interrupted
         self._grace.append(grace)
@@ -64,15 +64,15 @@ class StopRequest:
             self._grace.pop()
 
     def outlast(self) -> None:
-        """Ignore SIGTERM from now on: torchrun sends it to the processes that are left when one has failed."""
+        """Ignore SIGTERM from now on, which torchrun sends to the remaining processes when one has failed."""
         self._before[signal.SIGTERM] = signal.SIG_IGN
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        for other in () if self._repeated else self._before:  # a shell passes on the hangup that it received itself
+        for other in () if self._repeated else self._before:  # a shell forwards the hangup that it received itself
             signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
-        _alarm(GRACE, self._interrupt)  # again, where an environment swallows the first
+        _alarm(GRACE, self._interrupt)  # again, in case an environment swallows the first one
         if self._grace and not self._grace[-1]:
             raise Interrupted
 
@@ -80,17 +80,17 @@ class StopRequest:
         for other in self._before:  # from now on also under torchrun
             signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
         _alarm(GRACE, self._interrupt)
-        if self._grace:  # the run's own arithmetic is not cut off
+        if self._grace:  # the run's own computation is not interrupted
             raise Interrupted
 
 
 class TimedOut(BaseException):
-    """A region took longer than it was given."""
+    """Raised if a region exceeds its time limit."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Leave the region by TimedOut after so many seconds (in the main thread; elsewhere it may take longer)."""
+    """A region that raises TimedOut after `seconds`, in the main thread only; elsewhere there is no limit."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -107,7 +107,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def _alarm(seconds: float, handler: Any) -> None:
-    """Call the handler after so many seconds; 0 cancels."""
+    """Call the handler after `seconds`; 0 cancels the alarm."""
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, handler)
@@ -115,7 +115,7 @@ def _alarm(seconds: float, handler: Any) -> None:
 
 
 def close_within(close: Callable[[], None], seconds: float = 1.0) -> str | None:
-    """Close an environment; the reason where it failed, or did not end in so many seconds."""
+    """Close an environment. Returns the reason if closing fails or takes longer than `seconds`, else None."""
     try:
         with within(seconds):
             close()

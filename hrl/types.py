@@ -1,4 +1,4 @@
-"""What the rooms of the toolkit pass to each other. `hrl` knows environments by these shapes only."""
+"""The types that the packages of the toolkit share. `hrl` uses environments only through these interfaces."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -7,17 +7,17 @@ import numpy as np
 from torch import Tensor
 
 TaskReward = Callable[..., tuple[Tensor, Tensor]]
-"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...]). Where the
-environment's `Spec.info` names entries of info, these follow as a third argument [..., K]."""
+"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...]). If the
+environment's `Spec.info` names entries of info, they are a third argument [..., K]."""
 
 
 class UserError(Exception):
-    """Something the user can mend. Command lines print its one sentence and exit with code 2."""
+    """An error that the user can fix. Command lines print its one sentence and exit with code 2."""
 
 
 class Observation(Protocol):
     """N observations: `state` [N, D] float32, the task's desired `goal` [N, G] (G = 0 without goals), and the `mask`
-    [N, K] of available choices, where the environment gives one."""
+    [N, K] of available choices, if the environment gives one."""
 
     @property
     def state(self) -> Tensor: ...
@@ -30,8 +30,8 @@ class Observation(Protocol):
 class Step(Protocol):
     """One step of N environments.
 
-    `final` is the true next observation of this transition, also where the episode ended; `obs` is what to
-    act on next (after an autoreset). Where `active` is False the environment only reset: no transition.
+    `final` is the true next observation of this transition, even if the episode ended; `obs` is the observation to act
+    on next (after an autoreset). Where `active` is False, the environment only reset and there is no transition.
     """
 
     @property
@@ -52,11 +52,11 @@ class Step(Protocol):
     def taken(self) -> int: ...
     @property
     def info(self) -> Tensor:
-        """[N, K] entries of info that hindsight is to remember."""
+        """[N, K] entries of info that hindsight needs."""
 
 
 class Spec(Protocol):
-    """What an agent may know of an environment before the first step."""
+    """The properties of an environment that an agent knows before the first step."""
 
     @property
     def env_id(self) -> str: ...
@@ -68,7 +68,7 @@ class Spec(Protocol):
     def action_dim(self) -> int: ...
     @property
     def achieved(self) -> tuple[int, ...]:
-        """Where in the state the achieved goal stands, for goal environments."""
+        """State entries of the achieved goal, for goal environments."""
 
     @property
     def state_low(self) -> Tensor: ...
@@ -82,7 +82,7 @@ class Spec(Protocol):
     def task_reward(self) -> TaskReward | None: ...
     @property
     def reward_range(self) -> tuple[float, float] | None:
-        """(least, most) reward of a step where it is known, as for sparse goal rewards."""
+        """(least, greatest) reward of a step if known, as for sparse goal rewards."""
 
     @property
     def max_episode_steps(self) -> int | None: ...
@@ -92,17 +92,17 @@ class Spec(Protocol):
 
     @property
     def info_dim(self) -> int:
-        """Numbers of a step's info that hindsight is to remember."""
+        """Number of entries of a step's info that hindsight needs."""
 
     @property
     def continuous(self) -> bool: ...
     @property
     def action_space(self) -> Any:
-        """The environment's own."""
+        """The environment's own action space."""
 
     @property
     def actions(self) -> Any:
-        """What agents decide in: a Box of [-1, 1], or numbers from 0 (hrl/spaces.py)."""
+        """The agents' action space: a Box of [-1, 1], or numbers from 0 (hrl/spaces.py)."""
 
     @property
     def images(self) -> tuple[tuple[int, int, int], ...]:
@@ -110,19 +110,19 @@ class Spec(Protocol):
 
     @property
     def frames(self) -> int:
-        """Frames that are stacked in an image's channels, the newest last."""
+        """Number of frames stacked in an image's channels, the newest last."""
 
     @property
     def pixels(self) -> int:
-        """P, the last entries of the state that are pixels."""
+        """P, the number of last entries of the state that are pixels."""
 
     @property
     def mask_dim(self) -> int:
-        """K, the choices of an action mask; 0 where the environment gives none."""
+        """K, the number of choices of an action mask; 0 if the environment gives none."""
 
 
 class Outline(Protocol):
-    """A rectangle from above, for pictures: its lower left corner, its size, and what it is."""
+    """A rectangle seen from above, for pictures: its lower left corner, size and kind."""
 
     @property
     def x(self) -> float: ...
@@ -137,7 +137,7 @@ class Outline(Protocol):
 
 
 class BatchedEnv(Protocol):
-    """N environments stepped together. Actions are in [-1, 1]; the environment's own bounds are its affair."""
+    """N environments that step together. Actions are in [-1, 1]; the environment rescales them to its own bounds."""
 
     @property
     def spec(self) -> Spec: ...
@@ -145,25 +145,25 @@ class BatchedEnv(Protocol):
     def num_envs(self) -> int: ...
     @property
     def resets_within_step(self) -> bool:
-        """Whether every step of every environment is a transition: none is spent on a reset."""
+        """Whether every step of every environment is a transition, so that no step only resets."""
 
     def reset(self, seed: int) -> Observation: ...
     @property
     def tells_success(self) -> bool:
-        """Whether any info so far said something of success."""
+        """Whether any info so far reported success."""
 
     @property
     def restarts(self) -> bool:
         """Whether single environments can begin a new episode at any time."""
 
     def truncate(self, step: Any, where: Tensor) -> Any:
-        """The step with episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
+        """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
 
     def send(self, actions: Tensor) -> None:
-        """Give every environment its action; those that step elsewhere begin to."""
+        """Send every environment its action; environments in other processes begin to step."""
 
     def receive(self) -> Step:
-        """What came of the actions sent."""
+        """Wait for the step of the sent actions."""
 
     def step(self, actions: Tensor) -> Step:
         """Send and receive."""
@@ -174,13 +174,13 @@ class BatchedEnv(Protocol):
         """Whether the environments are a family of tasks."""
 
     def verify(self) -> None:
-        """Raise for faults that `step` could not tell without waiting for the device."""
+        """Raise for faults that `step` does not check, since it would wait for the device."""
 
     def outlines(self, index: int) -> Sequence[Outline]:
-        """Walls, gaps and blocks of one environment as they stand, where it has a map."""
+        """The current walls, gaps and blocks of one environment; empty without a map."""
 
     def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
-        """One frame [H, W, 3] an environment, with places [N, G] marked where it can."""
+        """One frame [H, W, 3] per environment, with positions [N, G] marked if possible."""
 
     def is_single(self, raw: Any) -> bool:
         """Whether a raw observation is one environment's, not a batch."""
@@ -189,10 +189,10 @@ class BatchedEnv(Protocol):
         """One environment's raw observation as a batch of one."""
 
     def observe(self, raw: Any) -> Observation:
-        """Batched raw observations, as the environment gives them, as tensors."""
+        """Convert a batch of raw observations to tensors."""
 
     def from_action(self, actions: np.ndarray) -> np.ndarray:
         """The inverse of `to_action`."""
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
-        """Actions [N, A] from [-1, 1] to the environment's own bounds and shape."""
+        """Convert actions [N, A] from [-1, 1] to the environment's own bounds and shape."""

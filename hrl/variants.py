@@ -1,4 +1,4 @@
-"""Configurations of which one is chosen by name, such as a level's learner: `--low.learner sac`."""
+"""Configurations that are chosen by name, such as a level's learner: `--low.learner sac`."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
@@ -11,14 +11,15 @@ C = TypeVar("C", bound=Any)
 
 @dataclass
 class Variant:
-    """The base of dataclasses that stand for one another, each with a `kind` of its own.
+    """The base of interchangeable dataclasses, each with its own `kind`.
 
-    On the command line and in presets the options of a variant stand beside the choice:
-    `--low.learner sac --low.tau .01`. A class that sets `kind` is found by it in every configuration of its family.
+    On the command line and in presets, the options of a variant appear beside the choice:
+    `--low.learner sac --low.tau .01`. A class that sets `kind` can be chosen by it in every configuration of its
+    family.
     """
 
     kind: str = ""
-    """The name it is chosen by."""
+    """The name of the variant."""
     kinds: ClassVar[dict[str, type[Any]]] = {}
 
     def __init_subclass__(cls, family: bool = False) -> None:
@@ -36,7 +37,7 @@ class Variant:
         return cls.kinds[kind]
 
     def switched(self, kind: Any, where: str) -> Any:
-        """One of another kind. Options that both have, and that were changed here, keep their values."""
+        """The variant of another kind. Options that both have and that were changed here keep their values."""
         if kind == self.kind:
             return self
         new = self.named(kind, where)
@@ -50,14 +51,14 @@ class Variant:
 
 
 def default_of(field: Field[Any]) -> Any:
-    """A dataclass field's default; MISSING where it has none."""
+    """The default of a dataclass field; MISSING if it has none."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def flat(config: C, options: Mapping[str, Any]) -> C:
-    """A copy of a configuration with these options; those of a variant that it holds stand beside its own.
+    """A copy of a configuration with these options, including those of its variants.
 
-    Raises TypeError for options that neither has.
+    Raises TypeError for unknown options.
     """
     own = {f.name for f in fields(config)}
     changes: dict[str, Any] = {}

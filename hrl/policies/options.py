@@ -9,15 +9,15 @@ from hrl.networks.layers import mlp
 from hrl.policies.base import choose, gather_actions, xavier
 
 SURE = 30.0
-"""Log-odds of what is certain: chances of 1 but for 1e-13."""
+"""Log-odds of a certain event, with a probability of 1 up to 1e-13."""
 
 
 class Options(nn.Module):
-    """A controller over options: each a policy of its own, with its own chance to end at a state (Sutton 1999).
+    """A controller over options, each with its own policy and termination probability (Sutton 1999).
 
-    `high.*` are the controller's parameters, `low.*` the options'. What happened inside is remembered: the option in
-    force, and whether the controller chose it at this step. With `primitives` the controller chooses from the actions
-    too, as from further options: each takes its action and ends.
+    `high.*` are the controller's parameters, `low.*` those of the options. The memory holds the active option, and
+    whether the controller chose it at this step. With `primitives`, the controller can also choose primitive actions:
+    options that take their action and end.
     """
 
     noise_dim, closed_form = 3, False
@@ -27,7 +27,7 @@ class Options(nn.Module):
     ) -> None:
         super().__init__()
         self.options, self.actions, self.primitives = options, actions, primitives
-        # Linear, and every option alike at first. No bias: adapting at one state would move all others with it.
+        # Linear, with equal probabilities at first. Without a bias, since adapting it at one state would change all.
         self.high = nn.Linear(state_dim, options + actions * primitives, bias=False)
         nn.init.zeros_(self.high.weight)
         self.low = nn.ModuleDict(
@@ -35,7 +35,7 @@ class Options(nn.Module):
         )
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-odds [..., K] of the options, [..., K, A] of each one's actions, [..., K] of its end."""
+        """Logits of the options [..., K], of each option's actions [..., K, A], and of its termination [..., K]."""
         return self.high(state), self._acts(state), self._ends(state)
 
     def _acts(self, state: Tensor) -> Tensor:
@@ -50,21 +50,21 @@ class Options(nn.Module):
         return nn.functional.pad(ends, (0, self.actions), value=SURE) if self.primitives else ends
 
     def ending(self, state: Tensor, option: Tensor) -> Tensor:
-        """β(s, o) [...], the chance that this option ends at this state."""
+        """β(s, o) [...], the probability that this option ends at this state."""
         return gather_actions(self.low["end"](state), option).sigmoid()
 
     def _mine(self, acts: Tensor, option: Tensor) -> Tensor:
-        """log π(action|s, option) [..., A] of the option in force."""
+        """log π(action|s, option) [..., A] of the active option."""
         wide = option[..., None, None].expand(*option.shape, 1, self.actions)
         return acts.gather(-2, wide).squeeze(-2).log_softmax(-1)
 
     def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """No option in force: -1."""
+        """No active option: -1."""
         nothing = torch.full((episodes,), -1, dtype=torch.int64, device=device)
         return nothing, torch.zeros(episodes, dtype=torch.bool, device=device)
 
     def act(self, state: Tensor, memory: tuple[Tensor, Tensor], noise: Tensor | None) -> tuple[Tensor, Any]:
-        """End the option or go on, choose anew where it ended, act."""
+        """Continue or end the active option, choose a new one where it ended, and act."""
         held, _ = memory
         high, acts, ends = self.shape(state)
         chance = gather_actions(ends, held.clamp_min(0)).sigmoid()
@@ -73,27 +73,27 @@ class Options(nn.Module):
         return choose(self._mine(acts, option), None if noise is None else noise[..., 2]), (option, anew)
 
     def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """Of all that was drawn at each step: whether the option before ended, which came then, what it did."""
+        """Log-probability of all samples of each step: termination of the previous option, new option, action."""
         option, anew = memory
         chose = torch.where(anew, gather_actions(self.high(state).log_softmax(-1), option), 0.0)
         return self.acted(state, action, memory) + chose + self.ended(state, memory)
 
     def ended(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """log β(s_t, o_{t-1}), or log(1 - β) where the option before went on [..., T, E]; 0 at the first step."""
+        """log β(s_t, o_{t-1}) [..., T, E], or log(1 - β) where the previous option continued; 0 at the first step."""
         option, anew = memory
         odds = gather_actions(self._ends(state)[..., 1:, :, :], option[..., :-1, :])
         drawn = nn.functional.logsigmoid(torch.where(anew[..., 1:, :], odds, -odds))
         return torch.cat([torch.zeros_like(drawn[..., :1, :]), drawn], -2)
 
     def acted(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """log π(a|s, o) [..., T, E] of what the option in force did."""
+        """log π(a|s, o) [..., T, E] of the active option's actions."""
         return gather_actions(self._mine(self._acts(state), memory[0]), action)
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
-        """Over actions it has none in closed form."""
+        """Raises NotImplementedError: the divergence has no closed form."""
         raise NotImplementedError
 
     def entropy(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """Of the actions of the option in force."""
+        """Entropy [..., T, E] of the active option's actions."""
         mine = self._mine(self._acts(state), memory[0])
         return -(mine.exp() * mine).sum(-1)

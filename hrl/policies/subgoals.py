@@ -11,10 +11,10 @@ from hrl.policies.flat import Gaussian
 
 
 class Subgoals(nn.Module):
-    """Every `period` steps a Gaussian controller sets a subgoal; a Gaussian low level is shown the way to it.
+    """A Gaussian controller sets a subgoal every `period` steps; a Gaussian low level sees the displacement to it.
 
-    `high.*` are the controller's parameters, `low.*` the low level's. What happened inside is remembered: the target,
-    the controller's draw at this step, the steps since the target was set, and whether this step's draw set it.
+    `high.*` are the controller's parameters, `low.*` those of the low level. The memory holds the target, the
+    controller's sample at this step, the steps since the target was set, and whether this step's sample set it.
     """
 
     closed_form = False
@@ -30,13 +30,13 @@ class Subgoals(nn.Module):
         self.noise_dim = subgoal.dim + action_dim
 
     def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """No subgoal in force: the controller is due."""
+        """No active subgoal: the controller is due for a decision."""
         place = torch.zeros(episodes, self.subgoal.dim, device=device)
         elapsed = torch.full((episodes,), self.period, dtype=torch.int64, device=device)
         return place, place, elapsed, torch.zeros(episodes, dtype=torch.bool, device=device)
 
     def act(self, state: Tensor, memory: tuple[Tensor, ...], noise: Tensor | None) -> tuple[Tensor, Any]:
-        """Set a subgoal where the last one's time is over; act on the way to it."""
+        """Set a new subgoal where the last one's period is over, and act."""
         target, _, elapsed, _ = memory
         cut = self.subgoal.dim
         anew = elapsed >= self.period
@@ -51,19 +51,19 @@ class Subgoals(nn.Module):
         return torch.cat([own, self.subgoal.encode(own, target, own)], -1)
 
     def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
-        """Of all that was drawn at each step: the action, and the subgoal where one was set."""
+        """Log-probability of all samples of each step: the action, and the subgoal if one was set."""
         target, raw, _, anew = memory
         acted = self.low.log_prob(self._shown(state, target), action)
         return acted + torch.where(anew, self.high.log_prob(state, raw), 0.0)
 
     def shape(self, state: Tensor) -> Any:
-        """Over actions it has none in closed form."""
+        """Raises NotImplementedError: the distribution over actions has no closed form."""
         raise NotImplementedError
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
-        """Over actions it has none in closed form."""
+        """Raises NotImplementedError: the divergence has no closed form."""
         raise NotImplementedError
 
     def entropy(self, state: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
-        """Of the low level's actions."""
+        """Entropy of the low level's actions."""
         return self.low.entropy(self._shown(state, memory[0]))

@@ -1,1 +1,1 @@
-"""What is reported: episodes, evaluations, statistics, logs, pictures, videos."""
+"""Reports of a run: episodes, evaluations, statistics, logs, pictures and videos."""

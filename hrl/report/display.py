@@ -1,4 +1,4 @@
-"""What the terminal shows while training: a live line, or plain lines where the output is no terminal."""
+"""Terminal output during training: a live line, or plain lines if the output is not a terminal."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def print_line(line: str) -> None:
-    """Print a line. Where nobody reads any more (`| head`, a closed terminal), that is no reason to end a run."""
+    """Print a line. If the output is closed (`| head`, a closed terminal), discard it instead of ending the run."""
     try:
         print(line, flush=True)
     except OSError:
@@ -18,13 +18,13 @@ def print_line(line: str) -> None:
 
 
 def warn(sentence: str) -> None:
-    """Print a warning where it is in no result's way."""
+    """Print a warning to stderr."""
     with contextlib.suppress(OSError):
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
 class Display:
-    """Steps, rate, time left, latest return and success."""
+    """Shows steps, rate, remaining time, latest return and success."""
 
     def __init__(self, total: int, steps: int, live: bool) -> None:
         self.total = total
@@ -51,7 +51,7 @@ class Display:
             self._progress.stop()
 
     def update(self, steps: int, rate: float, scalars: dict[str, float], last_eval: dict[str, float]) -> None:
-        """After a row of scalars. Without a terminal, a line at most every ten seconds."""
+        """Show new scalars. Without a terminal, print a line at most every ten seconds."""
         parts = [f"{rate:,.0f} steps/s"]
         if "rollout/ep_rew_mean" in scalars:
             parts.append(f"return {scalars['rollout/ep_rew_mean']:.2f}")
@@ -70,7 +70,7 @@ class Display:
             print_line(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left")
 
     def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
-        """After an evaluation."""
+        """Print the result of an evaluation."""
         success = ""
         if "eval/success_rate" in scalars:
             success = (
@@ -79,7 +79,7 @@ class Display:
         self.say(f"{steps:>10,} evaluation: {success}return {scalars['eval/mean_reward']:.2f}")
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         if self._progress:
             self._progress.console.print(line)
         else:

@@ -1,4 +1,4 @@
-"""Episodes of a batch of environments: return, length, and success by both definitions. Counted on the device."""
+"""Return, length and success (by both definitions) of the episodes of many environments, counted on the device."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ from torch import Tensor
 from hrl.learners.policy_gradient import Trajectories
 
 BUCKETS = 1024
-"""Start times that the statistics of training episodes are kept apart by."""
+"""Number of start-time buckets of the training statistics."""
 WINDOW = 100
-"""Episodes that the statistics of training average over, at least."""
+"""Least number of episodes that the training statistics average over."""
 
 
 @dataclass
@@ -33,12 +33,12 @@ class Finished(NamedTuple):
     """The episodes that ended with one step of N environments."""
 
     done: Tensor
-    """[N] where one ended; the rest counts only there."""
+    """[N] mask of environments whose episode ended; `values` are valid only there."""
     values: Tensor
     """[N, 4] return, length, success at any step, success at the final step."""
 
     def episodes(self) -> list[Episode]:
-        """By environment. Waits for the device."""
+        """The ended episodes, ordered by environment. Waits for the device."""
         places = self.done.nonzero().flatten().tolist()
         rows = self.values[self.done].tolist()
         return [
@@ -48,7 +48,7 @@ class Finished(NamedTuple):
 
 
 def finished(data: Trajectories) -> Finished:
-    """Episodes [..., T, E] that were collected side by side."""
+    """Statistics of collected episodes [..., T, E], all of which have ended."""
     length = data.keep.sum(-2)
     last = (length.long() - 1).unsqueeze(-2)
     final = data.success.gather(-2, last).squeeze(-2)
@@ -58,13 +58,13 @@ def finished(data: Trajectories) -> Finished:
 
 
 class EpisodeCounter:
-    """Adds up steps and hands out episodes as they finish."""
+    """Accumulates the steps of running episodes, and returns episodes when they end."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.sums = torch.zeros(num_envs, 3, device=device)  # return, length, successful steps
 
     def add(self, reward: Tensor, success: Tensor, done: Tensor, active: Tensor) -> Finished:
-        """Count a step, each argument [N]; the episodes that ended with it."""
+        """Add one step, with arguments of shape [N]. Returns the episodes that ended with it."""
         now = torch.stack([reward, torch.ones_like(reward), success.float()], -1)
         self.sums += torch.where(active.unsqueeze(-1), now, 0.0)
         done = done & active
@@ -74,16 +74,16 @@ class EpisodeCounter:
         return Finished(done, values)
 
     def restart(self) -> None:
-        """Forget the episodes that still run."""
+        """Drop the running episodes."""
         self.sums.zero_()
 
 
 class Recent:
-    """Means over the last episodes of training, as TensorBoard's `rollout/` shows them.
+    """Means over the last training episodes, for TensorBoard's `rollout/` tags.
 
-    Of the episodes that began together, short ones finish first, and short ones are the successful ones. So an episode
-    counts only when all that began with it have had their time. Sums are kept by start time, in buckets of an eighth of
-    an episode's longest duration; all on the device.
+    Among episodes that begin together, short ones end first, and these are often the successful ones. To avoid this
+    bias, an episode counts only once all episodes that began with it must have ended. Sums are kept on the device by
+    start time, in buckets of an eighth of the longest episode's duration.
     """
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
@@ -95,20 +95,20 @@ class Recent:
         self._opened = 0  # the bucket of the current step
 
     def add(self, finished: Finished) -> None:
-        """The episodes that ended with one step of all environments."""
+        """Add the episodes that ended with one step of all environments."""
         self._go_to(self.now + 1)
         length = finished.values[:, 1]
         self.longest = torch.maximum(self.longest, torch.where(finished.done, length, 0.0).amax())
         self._add(finished, ((self.now - length.long()).clamp_min(0) // self.width) % BUCKETS)
 
     def add_together(self, finished: Finished) -> None:
-        """Episodes that began together, and all have ended."""
+        """Add episodes that began together and have all ended."""
         self._go_to((self._opened + 1) * self.width)
         self._add(finished, torch.full_like(finished.done, self._opened % BUCKETS, dtype=torch.int64))
         self.now += self.width - 1
 
     def _go_to(self, now: int) -> None:
-        """Advance the clock; a bucket that it enters is emptied."""
+        """Advance the clock to `now`, and clear a newly entered bucket."""
         self.now = now
         if now // self.width > self._opened:
             self._opened = now // self.width
@@ -120,21 +120,21 @@ class Recent:
         self.count += finished.done.sum()
 
     def _number(self) -> Tensor:
-        """[BUCKETS] the number of each place's bucket, counted from the run's start."""
+        """[BUCKETS] absolute bucket numbers, counted from the run's start."""
         place = torch.arange(BUCKETS, device=self.sums.device)
         return self._opened - (self._opened - place) % BUCKETS
 
     def _complete(self) -> Tensor:
-        """Where [BUCKETS] all episodes have had their time."""
+        """Mask [BUCKETS] of buckets whose episodes must all have ended."""
         last_start = (self._number() + 1) * self.width - 1
         return (last_start + self.longest <= self.now) & (self._number() >= 0)
 
     def truncate_episodes(self) -> None:
-        """All running episodes are cut. Those that began with them and have finished already do not count either."""
+        """Drop the buckets of all running episodes, including episodes in them that have ended."""
         self.sums.masked_fill_(~self._complete().unsqueeze(-1), 0.0)
 
     def scalars(self, success: bool = True) -> dict[str, float]:
-        """Means over the newest episodes, WINDOW at least once there are so many; nothing before the first. Waits for
+        """Means over the newest episodes, at least WINDOW if there are so many; empty before the first one. Waits for
         the device."""
         result = {"rollout/episodes": float(self.count)} if int(self.count) else {}
         order = self._number().argsort(descending=True)
@@ -148,7 +148,7 @@ class Recent:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The state as JSON values."""
         filled = self.sums[:, 0].nonzero().flatten()
         return {
             "now": self.now,
@@ -158,7 +158,7 @@ class Recent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the result of `state_dict`."""
+        """Load the result of `state_dict`."""
         self.now, self._opened = state["now"], state["now"] // self.width
         self.longest.fill_(state["longest"])
         self.count.fill_(state["count"])

@@ -1,4 +1,4 @@
-"""Evaluation: a deterministic policy in environments of its own, on fixed episode seeds."""
+"""Evaluation of a deterministic policy in separate environments with fixed episode seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,48 +15,48 @@ from hrl.stopping import close_within
 from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
 
 EVALUATION_SEED = 10_000_000
-"""First episode seed; training uses none so high."""
+"""First episode seed, above all training seeds."""
 
 MakeEvaluationEnv = Callable[[int, Iterator[int]], BatchedEnv]
-"""(number of environments, the episodes' seeds) -> environments."""
+"""(number of environments, episode seeds) -> environments."""
 
 
 Watch = Callable[[BatchedEnv, Tensor | None, np.ndarray], None]
-"""Receives the environments, the subgoals [N, G] in force, if any, and the number of the episode that each
-environment is in ([N] int64, -1 for none)."""
+"""Called with the environments, the active subgoals [N, G], if any, and the episode number of each environment
+([N] int64, -1 for none)."""
 
 DEFAULT_LIMIT = 1000
-"""Environment steps of an evaluation episode where neither the user nor the environment sets a limit."""
+"""Limit of an evaluation episode in environment steps, if neither the user nor the environment sets one."""
 
 
 class Policy(Protocol):
-    """What acts in an evaluation. Memory is opaque: whatever acting remembers."""
+    """The interface of a policy in an evaluation. Its memory is opaque to the evaluation."""
 
     def start(self, num_envs: int) -> Any:
-        """The memory before the first step."""
+        """The initial memory."""
 
     def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
-        """Deterministic actions [N, A], the memory, and the subgoals [N, G] in force, lowest level first."""
+        """Deterministic actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
 
     def place(self, state: Tensor) -> Tensor | None:
-        """States [N, D] as goals [N, G] for pictures, if there is a goal space."""
+        """Positions [N, G] of states [N, D] in goal space, for pictures; None without a goal space."""
 
     def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
-        """The memory after a step, and named pairs [2, N] of values and where they count."""
+        """The memory after a step, and metrics by name: [2, N] values and their weights (0 or 1)."""
 
 
 @dataclass
 class Path:
-    """What one episode went through in goal space, for pictures."""
+    """The path of one episode in goal space, for pictures."""
 
     places: list[np.ndarray] = field(default_factory=list)
-    """[G] at every step, the final one included."""
+    """[G] the position at every step, including the final state."""
     subgoals: list[list[np.ndarray]] = field(default_factory=list)
-    """[G] the subgoals in force at every step, lowest level first."""
+    """[G] the active subgoals at every step, lowest level first."""
     goal: np.ndarray | None = None
     """[G] the task's goal."""
     scene: list[Sequence[Outline]] = field(default_factory=list)
-    """What stood around it at first, and before the last step."""
+    """The environment's outlines at the first and at the last step."""
 
 
 @dataclass
@@ -66,20 +66,20 @@ class Evaluation:
     episodes: list[Episode]
     paths: list[Path]
     rates: dict[str, float]
-    """Further means, such as the subgoal reach rate."""
+    """Additional means, such as the subgoal reach rate."""
     tells_success: bool = True
-    """Whether the environment reports success at all."""
+    """Whether the environment reports success."""
     cut: int = 0
-    """Episodes that were cut at the evaluation's own limit of steps, and count as truncated."""
+    """Number of episodes that were truncated at the evaluation's own step limit."""
     limit: int = DEFAULT_LIMIT
-    """That limit."""
+    """The step limit of an episode."""
     bounds: np.ndarray | None = None
-    """[2, 2] the corners of the plane that the task's goals lie in, where it has bounds; for pictures."""
+    """[2, 2] lower and upper corner of the task's goals in the plane, if they are bounded; for pictures."""
     radius: float | None = None
-    """How near to its goal the task counts as solved, where that is known; for pictures."""
+    """Distance to the goal within which the task counts as solved, if known; for pictures."""
 
     def summary(self) -> dict[str, Any]:
-        """One JSON object; intervals are 95 %. Success is left out where the environment reports none."""
+        """The results as one JSON object, with 95 % intervals. Without success if the environment reports none."""
         values = {
             "mean_reward": [e.reward for e in self.episodes],
             "mean_ep_length": [float(e.length) for e in self.episodes],
@@ -94,7 +94,7 @@ class Evaluation:
         return result | self.rates
 
     def scalars(self) -> dict[str, float]:
-        """As TensorBoard's `eval/` shows them."""
+        """The results under TensorBoard's `eval/` tags."""
         s = self.summary()
         names = {
             "mean_reward": "mean_reward",
@@ -107,7 +107,7 @@ class Evaluation:
 
 
 def interval(values: list[float], proportion: bool) -> tuple[float, float] | None:
-    """95 % interval of the mean: Wilson's score for proportions, else normal; None for a single value."""
+    """95 % interval of the mean: Wilson's score for proportions, else normal. None for a single value."""
     n, mean, z = len(values), float(np.mean(values)), 1.959964
     if proportion:
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
@@ -130,11 +130,12 @@ def evaluate(
     watch: Watch | None = None,
     max_steps: int | None = None,
 ) -> Evaluation:
-    """Run `episodes` episodes, episode i begun with seed + i. Touches no state of training.
+    """Run `episodes` episodes; episode i has seed `seed` + i. No training state changes.
 
-    An episode is cut after `max_steps` environment steps (default: the environment's own limit, else DEFAULT_LIMIT).
-    Environments that reset themselves can't be given each episode's seed; they go on from their first one. `watch` is
-    called before every step. A policy with an evaluation of its own, as one that adapts to tasks, runs that instead.
+    An episode is truncated after `max_steps` environment steps (default: the environment's own limit, else
+    DEFAULT_LIMIT). Environments that reset themselves ignore the seeds of later episodes and continue from their first
+    one. `watch` is called before every step. If the policy has its own `evaluate` method, such as a policy that adapts
+    to tasks, it is used instead.
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
@@ -148,7 +149,7 @@ def evaluate(
 
 
 class _Evaluating:
-    """One evaluation in progress. An environment without an episode of its own to run idles: nothing of it counts."""
+    """One evaluation in progress. Environments without an episode to run continue, but are not counted."""
 
     def __init__(
         self, policy: Policy, env: BatchedEnv, episodes: int, seed: int, keep_paths: int, max_steps: int | None
@@ -162,9 +163,9 @@ class _Evaluating:
         self.sums: dict[str, Tensor] = {}
 
     def run(self, watch: Watch | None) -> Evaluation:
-        """To the last episode."""
+        """Run all episodes."""
         while len(self.finished) < self.episodes:
-            self._batch(watch)  # again where cut environments could not begin anew by themselves
+            self._batch(watch)  # repeated if truncated environments cannot restart on their own
         rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
         episodes = [self.finished[i] for i in range(self.episodes)]
         paths = list(self.paths.values())
@@ -176,7 +177,7 @@ class _Evaluating:
         return None if goal is None else success_radius(self.env.spec, torch.as_tensor(goal))
 
     def _batch(self, watch: Watch | None) -> None:
-        """Reset every environment, and run episodes until none has one to run."""
+        """Reset every environment, and run episodes until no environment has one to run."""
         env, policy = self.env, self.policy
         obs, memory = env.reset(self.seed + self.begun), policy.start(env.num_envs)
         counter = EpisodeCounter(env.num_envs, obs.state.device)
@@ -195,14 +196,14 @@ class _Evaluating:
             done = step.terminated | step.truncated
             ended = counter.add(step.reward, step.success, done, step.active)
             self._finish(ended.episodes(), over.cpu().numpy(), step)
-            # In the order in which the environment drew their seeds.
+            # In the order in which the environments draw their seeds.
             self._begin((ended.done & ~over).cpu().numpy() & (self.running < 0))
-            if env.restarts:  # the others are still where they were
+            if env.restarts:  # others remain in their old episode
                 self._begin(over.cpu().numpy() & (self.running < 0))
             obs = step.obs
 
     def _begin(self, where: np.ndarray) -> None:
-        """Give the environments their next episodes, as long as there are any."""
+        """Assign the next episodes to the environments in `where` [N], as long as there are any."""
         for i in np.flatnonzero(where):
             self.running[i] = self.begun if self.begun < self.episodes else -1
             self.begun += self.begun < self.episodes
@@ -219,7 +220,7 @@ class _Evaluating:
             self.running[episode.env] = -1
 
     def _sum(self, pairs: dict[str, Tensor]) -> None:
-        """Add up the policy's own measurements, over episodes that count."""
+        """Add up the policy's own metrics over the episodes that count."""
         for name, (values, where) in pairs.items():
             counts = where.cpu() * torch.as_tensor(self.running >= 0)
             both = torch.stack([(values.cpu() * counts).sum(), counts.sum()])
@@ -239,7 +240,7 @@ class _Evaluating:
 
 
 def goal_bounds(spec: Spec) -> np.ndarray | None:
-    """[2, 2] the lower and upper corner of the first two dimensions of a goal environment's goals, if it has any."""
+    """[2, 2] lower and upper corner of a goal environment's goals in their first two dimensions; None if unbounded."""
     if len(spec.achieved) < 2:
         return None
     bounds = torch.stack([spec.state_low, spec.state_high])[:, list(spec.achieved[:2])].numpy(force=True)
@@ -247,7 +248,7 @@ def goal_bounds(spec: Spec) -> np.ndarray | None:
 
 
 def success_radius(spec: Spec, goal: Tensor) -> float | None:
-    """The distance from a goal [G] at which a sparse task's reward changes, by bisection; None where none is known."""
+    """The distance from a goal [G] at which a sparse task's reward changes, by bisection; None if there is none."""
     if spec.task_reward is None or spec.reward_range is None or getattr(spec.task_reward, "fault", None):
         return None
     if spec.reward_range[0] == spec.reward_range[1]:
@@ -266,7 +267,7 @@ def success_radius(spec: Spec, goal: Tensor) -> float | None:
         for _ in range(30):
             middle = (low + high) / 2
             low, high = (middle, high) if pays(middle) == pays(0.0) else (low, middle)
-    except Exception:  # a picture is no reason to fail: the environment's own code, asked outside its goals
+    except Exception:  # the environment's own code may fail outside its goals; a picture must not end the run
         return None
     return low
 

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in nothing but their seed, named by what sets them apart."""
+"""Groups of runs that differ only in their seed, named by the options that distinguish them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ IGNORED = {
     "run.seed", "run.log_dir", "run.progress", "run.threads", "run.device", "run.execution", "run.save_freq",
     "run.log_freq", "env.workers", "env.worker_timeout", "env.worker_start",
 }  # fmt: skip
-"""Settings in which the runs of one group may differ: the seed, and what does not change results."""
+"""Settings in which the runs of one group may differ: the seed, and settings that do not change results."""
 
 
 @dataclass
 class Run:
-    """One run that was evaluated."""
+    """One evaluated run."""
 
     path: Path
     env: str
@@ -25,11 +25,11 @@ class Run:
     """The stored configuration: env, run, agent."""
     summary: dict[str, Any]
     label: str | None = None
-    """The name that the user gave."""
+    """The name given by the user, if any."""
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by dotted names."""
+    """Nested options as one dictionary with dotted names."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
@@ -37,7 +37,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def options_of(run: Run) -> dict[str, Any]:
-    """A run's settings as options are written: agents' and runs' options by their own names."""
+    """A run's settings by option name, without the prefixes `agent.`, `run.` and `env.`."""
     stored = flat(run.settings)
     return {
         name.removeprefix("agent.").removeprefix("run.").removeprefix("env."): _rounded(value)
@@ -47,9 +47,9 @@ def options_of(run: Run) -> dict[str, Any]:
 
 
 def grouped(runs: Sequence[Run], group_by: Sequence[str] = ()) -> dict[tuple[str, str], list[Run]]:
-    """Runs by (environment, name). Raises UserError for an option to group by that no run has.
+    """Runs by (environment, name). Raises UserError for a `group_by` option that no run has.
 
-    The name is the label, or the algorithm with the options that differ among the runs of it on this environment.
+    The name is the label, or the algorithm with the options that differ among its runs on this environment.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -76,7 +76,7 @@ def _short(value: Any) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """As it is compared: what was measured in two runs differs in its last digits."""
+    """Floats rounded to 3 digits for comparison, since measured values differ slightly between runs."""
     if isinstance(value, list | tuple):
         return [_rounded(x) for x in value]
     return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""The settings by which TensorBoard's HParams tab compares runs: the same columns for every algorithm."""
+"""The settings that TensorBoard's HParams tab compares, with the same columns for every algorithm."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,15 @@ COLUMNS = {
     "learning_rate": "learning rate", "gamma": "discount", "batch_size": "batch size", "hidden": "hidden layers",
     "learner": "learner", "train_freq": "steps per update",
 }  # fmt: skip
-"""Options of a level, and what they are called."""
+"""Options of a level and their column names."""
 NONE = "-"
 
 
 def comparable(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Readable names and values: what is trained on what, then each level's main settings.
+    """Readable names and values: algorithm, environment and run, then each level's main settings.
 
-    An agent without levels has its settings as the low level's; what an algorithm does not have is a dash.
+    The settings of an agent without levels appear as the low level's. Settings that an algorithm does not have are a
+    dash.
     """
     env, run, agent = config["env"], config["run"], config["agent"]
     low = agent["low"] if isinstance(agent.get("low"), Mapping) else agent

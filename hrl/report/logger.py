@@ -1,4 +1,4 @@
-"""Scalars to TensorBoard and progress.csv, in stable-baselines3's tags; x is environment steps."""
+"""Logs scalars to TensorBoard and progress.csv with stable-baselines3's tags, over environment steps."""
 
 import csv
 import os
@@ -14,10 +14,10 @@ STEPS = "time/total_timesteps"
 
 
 class Logger:
-    """Writes one row of scalars at a time. Begun again at a step, it goes on in the same curves from there."""
+    """Writes one row of scalars at a time. With `resumed_at`, continues the existing curves from that step."""
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
-        # What was written after the checkpoint that is resumed will be written again.
+        # Rows after the resumed checkpoint will be written again.
         self._tensorboard = SummaryWriter(str(folder), purge_step=None if resumed_at is None else resumed_at + 1)
         self._path = folder / "progress.csv"
         self._names: list[str] = [STEPS]
@@ -25,7 +25,7 @@ class Logger:
             self._keep_until(resumed_at)
 
     def write(self, steps: int, scalars: dict[str, float]) -> None:
-        """One row at `steps` environment steps."""
+        """Write one row at `steps` environment steps."""
         for name, value in scalars.items():
             self._tensorboard.add_scalar(name, value, steps)
         self._tensorboard.flush()
@@ -38,12 +38,12 @@ class Logger:
             csv.DictWriter(file, self._names).writerow({STEPS: steps, **scalars})
 
     def picture(self, name: str, steps: int, image: np.ndarray) -> None:
-        """An image [H, W, 3] uint8."""
+        """Write an image [H, W, 3] uint8."""
         self._tensorboard.add_image(name, image, steps, dataformats="HWC")
         self._tensorboard.flush()
 
     def hyperparameters(self, values: dict[str, Any], metrics: dict[str, float]) -> None:
-        """One entry of the HParams tab."""
+        """Write one entry of the HParams tab."""
         from torch.utils.tensorboard.summary import hparams
 
         for summary in hparams(values, metrics):
@@ -51,7 +51,7 @@ class Logger:
         self._tensorboard.flush()
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush and close the files."""
         self._tensorboard.close()
 
     def _keep_until(self, steps: int) -> None:
@@ -77,7 +77,7 @@ class Logger:
 
 
 def read_progress(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of a run's progress.csv; empty cells are NaN. Raises UserError where there is none."""
+    """The columns of a run's progress.csv; empty cells are NaN. Raises UserError if it is missing or damaged."""
     path = folder / "progress.csv"
     if not path.exists():
         raise UserError(f"{folder} has no progress.csv: it is no run folder, or nothing was logged yet.")
@@ -88,7 +88,7 @@ def read_progress(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers; empty cells are NaN. Raises UserError where it is none."""
+    """The columns of a CSV file of numbers; empty cells are NaN. Raises UserError for other files."""
     rows = _read_rows(path)
     names = rows[0].keys() if rows else []
     try:
@@ -98,7 +98,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file by column. Raises UserError where it is none."""
+    """The rows of a CSV file, as dictionaries by column. Raises UserError for other files."""
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))

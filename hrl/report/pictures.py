@@ -1,4 +1,4 @@
-"""Pictures: trajectories with the subgoals that steered them, and learning curves."""
+"""Pictures of trajectories with their subgoals, and of learning curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
@@ -20,11 +20,11 @@ from hrl.report.statistics import Band, Curve
 
 Dims = tuple[int, int]
 SUBGOALS = ("tab:orange", "tab:purple", "tab:brown", "tab:pink")
-"""Colours of the subgoals that the levels above the lowest set, lowest first."""
+"""Colours of the subgoals of each level above the lowest, lowest first."""
 
 
 def trajectories(evaluation: Evaluation) -> np.ndarray | None:
-    """An image [H, W, 3] uint8 of the kept paths, where they are in the plane; else None."""
+    """An image [H, W, 3] uint8 of the kept paths; None if they cannot be drawn in two dimensions."""
     figure = trajectory_figure(evaluation)
     if figure is None:
         return None
@@ -35,8 +35,8 @@ def trajectories(evaluation: Evaluation) -> np.ndarray | None:
 
 
 def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None = None) -> Figure | None:
-    """Twelve episodes side by side, all on one scale, in two dimensions of the goal space: `dims`, or the first two
-    where there are no more or the environment has a map. None where no two dimensions are meant."""
+    """The kept paths side by side on one scale, in two dimensions of the goal space: `dims`, or the first two if there
+    are no more or the environment has a map. None if neither applies."""
     paths = [p for p in evaluation.paths if p.places and _drawable(p, dims)]
     if not paths:
         return None
@@ -74,7 +74,7 @@ def _drawable(path: Path, dims: Dims | None) -> bool:
 
 
 def _in_plane(path: Path, dims: Dims) -> Path:
-    """The same in two of its dimensions. A map is one of the first two."""
+    """The path in two of its dimensions. The map is kept only for the first two."""
     flat = lambda xs: [x[list(dims)] for x in xs]  # noqa: E731
     goal = None if path.goal is None or len(path.goal) <= max(dims) else path.goal[list(dims)]
     scene = path.scene if dims == (0, 1) else [[]]
@@ -82,7 +82,7 @@ def _in_plane(path: Path, dims: Dims) -> Path:
 
 
 def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Corners [2] of what is shown: the map, else the task's own bounds, else what the paths and goals hold."""
+    """Lower and upper corner [2] of the drawn region: the map, else the task's bounds, else all paths and goals."""
     corners = [np.array([[r.x, r.y], [r.x + r.width, r.y + r.height]]) for p in paths for r in p.scene[0]]
     if corners:
         everything = np.concatenate(corners)
@@ -98,7 +98,7 @@ def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarra
 
 
 def _draw_scene(ax: plt.Axes, path: Path) -> None:
-    """Walls and gaps, and blocks: dashed where they were at first, filled where they are at last."""
+    """Draw walls, gaps and blocks; blocks are dashed at their first position and filled at their last."""
     styles: dict[str, dict[str, Any]] = {
         "wall": {"facecolor": "0.75", "edgecolor": "none"},
         "gap": {"facecolor": "none", "edgecolor": "0.75", "hatch": "///", "linewidth": 0},
@@ -111,7 +111,7 @@ def _draw_scene(ax: plt.Axes, path: Path) -> None:
 
 
 def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
-    """The path, lighter with time; where each subgoal was set and where it lay; the goal with its radius of success."""
+    """Draw the path, lighter with time; each subgoal and where it was set; and the goal with its success radius."""
     if path.scene:
         _draw_scene(ax, path)
     places = np.stack(path.places)
@@ -137,7 +137,7 @@ def _draw_subgoals(ax: plt.Axes, places: np.ndarray, subgoals: np.ndarray, colou
 
 
 def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: Dims | None = None) -> bool:
-    """Write the picture to a file; False where the paths are in no plane."""
+    """Write the picture to a file. Returns False if the paths cannot be drawn in two dimensions."""
     figure = trajectory_figure(evaluation, title, dims)
     if figure is None:
         return False
@@ -147,9 +147,10 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: 
 
 
 def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FilePath, tag: str) -> None:
-    """Learning curves: a panel an environment, a line a group: interquartile mean over its runs, with their range.
+    """Draw learning curves: one panel per environment, and one line per group, the interquartile mean over its runs
+    with their range.
 
-    Each line covers the whole range of its runs; where some of them have ended, or not begun, it is dotted.
+    Each line covers the whole range of its runs; it is dotted where some of them have ended or not begun.
     """
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)

@@ -1,8 +1,7 @@
-"""Statistics across runs: means with intervals that cover, and curves.
+"""Statistics across runs: means with intervals, and curves.
 
-With the few runs that agents are compared by, Student's 95 % interval of the mean covers .88 to .94 on simulated
-rates of success; percentile bootstraps of the interquartile mean (Agarwal et al. 2021) cover .72 to .75 with three runs
-(`python benchmarks/intervals.py`).
+With few runs, Student's 95 % interval of the mean covers .88 to .94 on simulated success rates; percentile bootstraps
+of the interquartile mean (Agarwal et al. 2021) cover .72 to .75 with three runs (`python benchmarks/intervals.py`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_RUNS = 3
-"""Runs below which no interval is given."""
+"""Least number of runs for an interval."""
 # Student's t at 97.5 %, for 2 to 30 degrees of freedom; the normal distribution's beyond.
 STUDENT = (
     4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
@@ -21,11 +20,11 @@ STUDENT = (
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray:
-    """Mean of the middle half; with a fractional weight where a quarter falls within a value."""
+    """Mean of the middle half of the values, with fractional weights at the quartiles."""
     x = np.sort(np.asarray(values, dtype=float), axis=axis)
     n = x.shape[axis]
     edges = np.arange(n + 1) / n
-    # Each sorted value covers [i/n, (i+1)/n]; its weight is how much of that lies in [1/4, 3/4].
+    # Each sorted value covers [i/n, (i+1)/n]; its weight is the part of that within [1/4, 3/4].
     weight = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0.0, None)
     return np.average(x, axis=axis, weights=weight)
 
@@ -33,8 +32,8 @@ def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int = -1) -> 
 def student_interval(
     values: Sequence[float], limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float] | None:
-    """95 % interval of the mean of runs, within what a mean can be; None for fewer than three, and for runs that are
-    all equal, whose spread is not known."""
+    """95 % interval of the mean of runs, clipped to `limits`; None for fewer than three runs, and for runs that are all
+    equal, whose spread is unknown."""
     x = np.asarray(values, dtype=float)
     if len(x) < LEAST_RUNS or np.ptp(x) == 0:
         return None
@@ -44,7 +43,7 @@ def student_interval(
 
 
 def bootstrap_interval(values: Sequence[float], samples: int = 5000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the interquartile mean: runs drawn with replacement. Too narrow for few runs."""
+    """95 % percentile bootstrap interval of the interquartile mean. Too narrow for few runs."""
     x = np.asarray(values, dtype=float)
     drawn = np.random.default_rng(seed).choice(x, (samples, len(x)))
     low, high = np.percentile(interquartile_mean(drawn), [2.5, 97.5])
@@ -65,22 +64,22 @@ class Curve:
 
 @dataclass
 class Band:
-    """Several runs' curves as one, over the whole range that any of them covers."""
+    """The curves of several runs as one, over the whole range that any of them covers."""
 
     steps: np.ndarray
-    """[P] every step at which one of them was evaluated."""
+    """[P] every step at which at least one run was evaluated."""
     middle: np.ndarray
-    """[P] the interquartile mean of the runs that cover it."""
+    """[P] interquartile mean of the runs that cover the step."""
     low: np.ndarray
-    """[P] the least of them."""
+    """[P] least value of these runs."""
     high: np.ndarray
-    """[P] the greatest."""
+    """[P] greatest value of these runs."""
     complete: np.ndarray
-    """[P] whether all runs cover it."""
+    """[P] whether all runs cover the step."""
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> "Band":
-        """The curves between their own ends, interpolated where another was evaluated."""
+        """Combine curves, each interpolated linearly between its own ends."""
         steps = np.unique(np.concatenate([c.steps for c in curves]))
         values = np.stack([np.interp(steps, c.steps, c.values, np.nan, np.nan) for c in curves])
         there = ~np.isnan(values)

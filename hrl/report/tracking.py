@@ -1,8 +1,8 @@
-"""Whether a fast level can track the slow one above it.
+"""Measures whether a fast level can track the slow level above it.
 
-Coupled levels learn stably where the slower one looks almost still to the faster (two-timescale stochastic
-approximation, Borkar 1997). Measured: how far each level's decisions on the same situations move from one log to the
-next, in half-ranges. The ratio of the slow one's to the fast one's should be well below 1.
+Coupled levels learn stably if the slower one is almost stationary for the faster one (two-timescale stochastic
+approximation, Borkar 1997). The drift of a level is the mean change of its decisions on the same states between two
+logs, in half-ranges. The ratio of the slow level's drift to the fast level's should be well below 1.
 """
 
 from collections import Counter
@@ -15,11 +15,11 @@ from torch import Tensor
 from hrl.hierarchy.level import Level
 
 PROBES = 256
-"""Situations that decisions are compared on."""
+"""Number of states on which decisions are compared."""
 PATIENCE = 5
-"""Logs in a row that something lasts before it is worth a word."""
+"""Consecutive logs with a problem before a warning."""
 STILL = 1e-3
-"""Drift, in half-ranges, below which decisions stand still."""
+"""Drift, in half-ranges, below which decisions count as stationary."""
 
 
 class Tracking:
@@ -30,11 +30,11 @@ class Tracking:
         self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._lasted: Counter[str] = Counter()
         self.warnings = [sentence for level in levels if (sentence := learns_nothing(level, total_steps))]
-        """Sentences that were not printed yet."""
+        """Warnings that were not printed yet."""
 
     @torch.no_grad()
     def measure(self, steps: int) -> dict[str, float]:
-        """`<level>/drift`, and `<level>/drift_ratio` to the level below. Waits for the device."""
+        """`<level>/drift`, and `<level>/drift_ratio`, relative to the level below. Waits for the device."""
         metrics: dict[str, float] = {}
         for level in self.levels:
             drift = self._drift(level, steps)
@@ -61,13 +61,13 @@ class Tracking:
         before = self._before.get(level.name)
         moved = None if before is None else float((level.decide(*before[:2]) - before[2]).abs().mean())
         if int(level.memory.cursor.sum()):
-            generator = torch.Generator(level.memory.device).manual_seed(steps)  # the run's own stays untouched
+            generator = torch.Generator(level.memory.device).manual_seed(steps)  # leaves the run's generator unchanged
             seen = level.memory.read(level.memory.draw(PROBES, generator))
             self._before[level.name] = seen["state"], seen["target"], level.decide(seen["state"], seen["target"])
         return moved
 
     def _warn(self, now: bool, sentence: str) -> None:
-        """Say it once, when it has lasted."""
+        """Add a warning once, after PATIENCE consecutive logs with `now` true."""
         subject = sentence[:50]
         if self._lasted[subject] < PATIENCE:
             self._lasted[subject] = self._lasted[subject] + 1 if now else 0
@@ -76,7 +76,7 @@ class Tracking:
 
 
 def learns_nothing(level: Level, total_steps: int) -> str | None:
-    """A sentence where a level's first update would come too late."""
+    """A warning if a level's first update would come after the end of its learning; else None."""
     first = level.timescale.starts + level.timescale.every
     end = min(total_steps, level.config.learning_stops or total_steps)
     if level.config.frozen or first < end:

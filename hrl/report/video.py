@@ -1,4 +1,4 @@
-"""Videos: episodes of a policy as an mp4, written frame by frame."""
+"""Videos of a policy's episodes as mp4, written frame by frame."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ FPS = 30
 
 
 class _Recorder:
-    """Renders the environment before every step, and hands each frame to the encoder at once."""
+    """Renders the environment before every step, and encodes each frame immediately."""
 
     def __init__(self, file: Path, episodes: int, progress: Progress) -> None:
         self.writer: Any = imageio.get_writer(file, fps=FPS, macro_block_size=1)
@@ -27,7 +27,7 @@ class _Recorder:
 
     def __call__(self, env: BatchedEnv, subgoals: Tensor | None, running: np.ndarray) -> None:
         frame = np.asarray(env.render(subgoals)[0])
-        self.writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # encoders want even sizes
+        self.writer.append_data(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # encoders need even sizes
         self.frames += 1
         self.progress.update(self.task, completed=int(running[0]), description=f"video, {self.frames:,} frames")
 
@@ -40,9 +40,9 @@ def record(
     max_steps: int | None = None,
     faults: tuple[type[Exception], ...] = (UserError,),
 ) -> None:
-    """Render the first evaluation episodes. Raises UserError where the environment does not render; `faults` pass.
+    """Record the first evaluation episodes. Raises UserError if rendering fails; `faults` are raised unchanged.
 
-    Where it is interrupted, the file holds the frames so far.
+    After an interruption, the file contains the frames so far.
     """
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")

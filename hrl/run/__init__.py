@@ -1,1 +1,1 @@
-"""A run: the trainer, what it trains, checkpoints, run folders, sweeps."""
+"""Runs: the trainer and its trainees, checkpoints, run folders and sweeps."""

@@ -1,6 +1,7 @@
 """Checkpoints: a folder with tensors as safetensors, the rest as JSON, and a manifest with checksums.
 
-Written beside and renamed, so that a crash leaves the previous one whole. Loading runs no code from the file.
+A checkpoint is written to a temporary folder and renamed, so that a crash leaves the previous one intact. Loading
+executes no code from the files.
 """
 
 import hashlib
@@ -24,25 +25,25 @@ from hrl.version import __version__
 FORMAT = 4
 KEPT = 2
 PARTS = {"tensors.safetensors", "numbers.json"}
-"""The files of a checkpoint beside its manifest."""
+"""The files of a checkpoint besides its manifest."""
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
-    """JSON: counters, random states, statistics."""
+    """JSON values: counters, random states, statistics."""
 
     @property
     def steps(self) -> int:
-        """Environment steps at which it was taken."""
+        """Environment steps at the checkpoint."""
         return int(self.numbers["steps"])
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint folder, whole or not at all. Raises UserError where the disk does not take it."""
+    """Write a checkpoint folder atomically. Raises UserError if it cannot be written."""
     beside = folder.with_name(f".{folder.name}.writing")
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -61,7 +62,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=2))
         for file in beside.iterdir():
             _flush(file)
-        shutil.rmtree(folder, ignore_errors=True)  # the same steps again, after a resume from before them
+        shutil.rmtree(folder, ignore_errors=True)  # exists if the run resumed from an earlier checkpoint
         beside.rename(folder)
         _flush(folder.parent)
     except (OSError, SafetensorError) as error:
@@ -72,7 +73,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path) -> Checkpoint:
-    """Read a checkpoint folder. Raises UserError where it is missing, damaged or of another format."""
+    """Read a checkpoint folder. Raises UserError if it is missing, damaged or of another format."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
@@ -93,7 +94,7 @@ def load(folder: Path) -> Checkpoint:
 
 
 def _check_parts(folder: Path, sums: dict[str, str]) -> None:
-    """The manifest names exactly the files of a checkpoint, these alone are there, and each has its checksum."""
+    """Raise UserError unless manifest and folder have exactly the files of a checkpoint, with these checksums."""
     if set(sums) != PARTS:
         raise UserError(f"The manifest of {folder} must name {' and '.join(sorted(PARTS))}, not {sorted(sums)}.")
     there = {file.name for file in folder.iterdir()}
@@ -105,41 +106,41 @@ def _check_parts(folder: Path, sums: dict[str, str]) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of a run: the last two, and the best."""
+    """The checkpoints of a run: the last two and the best."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.warnings: list[str] = []
-        """Why newer checkpoints than the one that was read could not be."""
+        """Reasons why checkpoints newer than the one that was read are unusable."""
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Add one, and drop all but the last two."""
+        """Add a checkpoint, and delete all but the last two."""
         self._add("step", checkpoint, KEPT)
 
     def save_best(self, checkpoint: Checkpoint) -> None:
-        """Add it, then drop the one that was best before."""
+        """Add the new best checkpoint, and delete the previous one."""
         self._add("best", checkpoint, 1)
 
     def _add(self, kind: str, checkpoint: Checkpoint, kept: int) -> None:
         newest = self.folder / f"{kind}-{checkpoint.steps:012d}"
         save(newest, checkpoint)
-        # After a resume from an older checkpoint there may be ones of more steps: they are not this run's past.
+        # After resuming from an older checkpoint, there may be checkpoints with more steps: they are obsolete.
         past = [folder for folder in self.all(kind) if folder <= newest]
         for folder in {*self.all(kind)} - {*past[-kept:]}:
             shutil.rmtree(folder, ignore_errors=True)
 
     def all(self, kind: str = "step") -> list[Path]:
-        """Folders, oldest first."""
+        """Checkpoint folders, oldest first."""
         named = re.compile(rf"{kind}-\d{{12,}}")
         return sorted(folder for folder in self.folder.glob(f"{kind}-*") if named.fullmatch(folder.name))
 
     @property
     def steps(self) -> int:
-        """Environment steps of the newest; 0 where there is none."""
+        """Environment steps of the newest checkpoint; 0 without one."""
         return max((int(folder.name.rpartition("-")[2]) for folder in self.all()), default=0)
 
     def last(self) -> Checkpoint:
-        """The newest that is whole. Raises UserError where there is none, for the newest one's reason."""
+        """The newest intact checkpoint. Raises UserError, with the newest one's reason, if there is none."""
         folders = self.all()
         if not folders:
             raise UserError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one.")
@@ -155,13 +156,13 @@ class Checkpoints:
         raise reasons[0]
 
     def best(self) -> Checkpoint:
-        """The best one; before the first evaluation, the last. Raises UserError where the best is damaged."""
+        """The best checkpoint, or the last one before the first evaluation. Raises UserError if it is damaged."""
         best = self.all("best")
         return load(best[-1]) if best else self.last()
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses tensors that share memory; there are none by design, but slices of rings are views."""
+    """Copy views, such as slices of rings, since safetensors refuses tensors that share memory."""
     return {name: x.clone() if x.untyped_storage().nbytes() != x.nbytes else x for name, x in tensors.items()}
 
 

@@ -1,4 +1,4 @@
-"""Configuration dataclasses from plain values, of presets and stored runs. Unknown names are refused."""
+"""Conversion between configuration dataclasses and the plain values of presets and stored runs."""
 
 import difflib
 import json
@@ -15,16 +15,16 @@ C = TypeVar("C")
 
 
 def updated(config: C, values: Mapping[str, Any], source: str) -> C:
-    """A copy of a configuration dataclass with these values, nested ones by nested mappings.
+    """A copy of a configuration dataclass with these values, which may be nested mappings.
 
-    Raises UserError, naming the source, for names that do not exist and values of the wrong kind.
+    Raises UserError, naming the source, for unknown names and values of the wrong type.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{source} must map options to values, not be {_short(values)}.")
     hints = get_type_hints(type(config))
     known = [f.name for f in fields(config)]  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {}  # options of variants, which may stand beside the variant
+    parts: dict[str, dict[str, Any]] = {}  # options of variants, which may appear beside the variant
     for name, value in values.items():
         owner = name if isinstance(getattr(config, name, None), Variant) else variant_with(config, name, values, source)
         if owner is not None:
@@ -45,8 +45,8 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
 
 
 def variant_with(config: Any, option: str, values: Mapping[str, Any], source: str) -> str | None:
-    """The field that holds a variant to which this option belongs. Raises UserError where it belongs to another kind
-    than the one chosen."""
+    """The field with the variant that has this option; None if there is none. Raises UserError if the option belongs to
+    another kind than the chosen one."""
     if option in {f.name for f in fields(config)}:
         return None
     for field in fields(config):
@@ -63,12 +63,12 @@ def variant_with(config: Any, option: str, values: Mapping[str, Any], source: st
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as plain values, from which `updated` makes it again."""
+    """A configuration dataclass as plain values, which `updated` converts back."""
     return json.loads(json.dumps(_flattened(config), default=str))
 
 
 def _flattened(config: Any) -> Any:
-    """Dataclasses as dictionaries; the options of a variant stand beside its name, as on the command line."""
+    """Dataclasses as dictionaries; the options of a variant appear beside its name, as on the command line."""
     if not is_dataclass(config) or isinstance(config, type):
         return config
     values: dict[str, Any] = {}
@@ -88,14 +88,14 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def coerced(value: Any, kind: Any, where: str) -> Any:
-    """A plain value (of YAML or JSON) as the annotated kind. Raises UserError where it is none."""
+    """A plain value (from YAML or JSON) as the annotated type. Raises UserError if it does not match."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
             return None
         return coerced(value, next(p for p in parts if p is not type(None)), where)
     if origin is tuple:
-        if parts[-1] is Ellipsis and isinstance(value, int | float):  # one alone needs no brackets
+        if parts[-1] is Ellipsis and isinstance(value, int | float):  # a single number needs no brackets
             value = [value]
         if not isinstance(value, list | tuple) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
             raise UserError(

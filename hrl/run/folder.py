@@ -28,43 +28,43 @@ except ImportError:
 
 @dataclass
 class RunConfig:
-    """How long to train, and what to write down when. Frequencies count environment steps."""
+    """Options of a run: duration, evaluation, logging and checkpoints. Frequencies count environment steps."""
 
     seed: int = 0
-    """Seed of everything random."""
+    """Random seed."""
     total_steps: int = 100_000
     """Environment steps to train, of all environments together."""
     eval_freq: int = 10_000
     """Environment steps between evaluations; 0 for none."""
     eval_episodes: int = 50
-    """Episodes an evaluation."""
+    """Episodes per evaluation."""
     eval_max_steps: int | None = None
-    """Environment steps after which an evaluation episode is cut, and counts as truncated. Default: the environment's
-    own limit, or 1,000 where it has none."""
+    """Environment steps after which an evaluation episode is truncated. Default: the environment's own limit, or 1,000
+    if it has none."""
     eval_env: str | None = None
-    """Evaluate during training on another environment id, as the real task behind a batched one."""
+    """Id of another environment for evaluations during training, such as the original task of a batched one."""
     save_freq: int = 50_000
-    """Environment steps between checkpoints; 0 for one at the end alone."""
+    """Environment steps between checkpoints; 0 for a single one at the end."""
     log_freq: int | None = None
     """Environment steps between rows of scalars. Default: a thousandth of the run, but at least 2,000."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks and replays live; auto takes the GPU where there is one."""
+    """Device of networks and replays; auto takes the GPU if there is one."""
     execution: Mode = "auto"
-    """As written, through torch.compile, or captured as CUDA graphs; auto captures on a GPU."""
+    """Run eagerly, with torch.compile, or captured as CUDA graphs; auto captures on a GPU."""
     threads: int = 0
-    """Threads torch uses on a CPU; 0 leaves it to torch."""
+    """Number of torch's CPU threads; 0 for torch's default."""
     log_dir: Path = Path("runs")
-    """Run folders go here, as <env>/<algorithm>/<seed>-<time>."""
+    """Folder of the run folders <env>/<algorithm>/<seed>-<time>."""
     progress: bool = True
-    """A live display, where the output is a terminal."""
+    """Show a live display if the output is a terminal."""
 
     @property
     def log_every(self) -> int:
-        """Environment steps between rows of scalars, as resolved."""
+        """Environment steps between rows of scalars, with the default resolved."""
         return self.log_freq or max(2_000, self.total_steps // 1000)
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         for name in ("total_steps", "eval_episodes", "eval_max_steps", "log_freq"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -77,19 +77,19 @@ class RunConfig:
 
 
 class RunFolder:
-    """What a run leaves behind: config.json, progress.csv, TensorBoard's events, checkpoints/."""
+    """The folder of a run: config.json, progress.csv, TensorBoard's events, checkpoints/."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def new(cls, log_dir: Path, env_id: str, algorithm: str, seed: int) -> "RunFolder":
-        """A folder to be, named by what runs; `make` makes it."""
+        """The folder of a new run, named by environment, algorithm, seed and time; `make` creates it."""
         parent = log_dir / env_id.replace(":", "-").replace("/", "-") / algorithm.replace(":", "-")
         return cls(parent / f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}")
 
     def make(self) -> None:
-        """Make it on the disk, under a name of its own also when two runs begin in one second."""
+        """Create the folder, with a unique name even if two runs begin in one second."""
         first = self.path
         for name in (first.name, *(f"{first.name}-{i}" for i in range(2, 1000))):
             self.path = first.with_name(name)
@@ -103,7 +103,7 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
-        """A run that was begun before. Raises UserError where the folder is none."""
+        """The folder of an existing run. Raises UserError if it is not a run folder."""
         if not (path / "config.json").exists():
             raise UserError(f"{path} is no run folder: it has no config.json.")
         if links := sorted(file.name for file in path.iterdir() if file.is_symlink()):
@@ -112,22 +112,22 @@ class RunFolder:
 
     @classmethod
     def begun(cls, log_dir: Path) -> "RunFolder | None":
-        """The run anywhere in a folder that has a checkpoint to go on from, if one has."""
+        """The first run anywhere below `log_dir` with a checkpoint to resume from; None if there is none."""
         runs = (cls(file.parent) for file in sorted(log_dir.rglob("config.json")))
         return next((run for run in runs if Checkpoints(run.checkpoints).steps), None)
 
     @property
     def finished(self) -> bool:
-        """Whether its newest checkpoint has all the steps that it was to make."""
+        """Whether the newest checkpoint has reached the run's total steps."""
         return Checkpoints(self.checkpoints).steps >= self.read_config()["config"]["run"]["total_steps"]
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints go."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def write_config(self, algorithm: str, config: dict[str, Any]) -> None:
-        """The resolved configuration, the command, versions and the git revision."""
+        """Write the resolved configuration, the command, versions and the git revision."""
         content = {
             "algorithm": algorithm,
             "config": config,
@@ -140,11 +140,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from this run while it goes on. The system drops the lock with the process.
+        """Lock the run against other processes. The system releases the lock when the process ends.
 
-        Raises UserError where another process has it.
+        Raises UserError if another process holds the lock.
         """
-        if fcntl is None:  # on Windows there is no such lock
+        if fcntl is None:  # Windows has no such lock
             yield
             return
         with (self.path / ".lock").open("a+") as file:
@@ -156,7 +156,7 @@ class RunFolder:
                 raise UserError(
                     f"The run in {self.path} is going on already, in process {owner or 'unknown'}; stop that first."
                 ) from error
-            except OSError:  # a disk that knows no locks
+            except OSError:  # a file system without locks
                 yield
                 return
             file.truncate(0)
@@ -165,7 +165,7 @@ class RunFolder:
             yield
 
     def prolong(self, total_steps: int) -> None:
-        """Note that the run goes on to `total_steps`, and by which command."""
+        """Record in config.json that the run continues to `total_steps`, and the command."""
         content = self.read_config()
         content["config"]["run"]["total_steps"] = total_steps
         content.setdefault("resumed", []).append(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
@@ -178,7 +178,7 @@ class RunFolder:
         beside.replace(self.path / "config.json")
 
     def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote. Raises UserError where it is damaged."""
+        """The content of config.json. Raises UserError if it is damaged."""
         try:
             content = json.loads((self.path / "config.json").read_text())
             parts = [content["config"][part] for part in ("env", "run", "agent")]
@@ -191,13 +191,13 @@ class RunFolder:
 
     @property
     def edited(self) -> bool:
-        """Whether config.json was changed by hand since it was written."""
+        """Whether config.json was edited since it was written."""
         content = self.read_config()
         return content.get("sha256") != _sum(content)
 
 
 def _sum(content: dict[str, Any]) -> str:
-    """A checksum of a configuration, its own left out."""
+    """The checksum of a configuration, without its stored checksum."""
     plain = {key: x for key, x in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 

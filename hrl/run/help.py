@@ -1,6 +1,6 @@
-"""What `--help` of an algorithm shows: the options that matter first, then all others by what they concern.
+"""The `--help` of an algorithm: the options that matter most, then all others by group.
 
-An option that several levels have stands once, as `--LEVEL.gamma`, with each level's default.
+An option that several levels have is listed once, as `--LEVEL.gamma`, with each level's default.
 """
 
 import ast
@@ -18,7 +18,7 @@ from rich.console import Console
 from hrl.variants import Variant
 
 ESSENTIAL = ("env", "preset", "num_envs", "total_steps", "eval_freq", "seed", "device", "log_dir")
-"""Those that matter for every algorithm; it adds its own as `essential`."""
+"""Options that matter for every algorithm; an algorithm adds its own as `essential`."""
 LEVELS = ("low", "middle", "high")
 GROUPS = {
     "command": "period reward reward_scale reward_offset reward_bonus early subgoal_scale egocentric levels",
@@ -28,7 +28,7 @@ GROUPS = {
     "timescale": "learning_rate actor_learning_rate critic_learning_rate schedule warmup train_freq gradient_steps "
     "learning_starts learning_stops frozen tune n_steps n_epochs",
 }
-"""Options by what they concern; every other one of a level belongs to its learner or, nested, to its own part."""
+"""Options by group. Every other option of a level belongs to its learner or, if nested, to its own group."""
 OF_GROUP = {name: group for group, names in GROUPS.items() for name in names.split()}
 ORDER = ("environment", "run", *GROUPS, "learner", "algorithm")
 
@@ -38,16 +38,16 @@ class Option:
     """One option of the command line."""
 
     path: str
-    """As it is given, without dashes: `low.random_actions`."""
+    """The option's name without dashes: `low.random_actions`."""
     kind: str
-    """Its values."""
+    """Its type or values."""
     text: str
     default: str
     group: str
 
     @property
     def level(self) -> str:
-        """The level that it belongs to, if any does."""
+        """The option's level; "" if it has none."""
         head, dot, _ = self.path.partition(".")
         return head if dot and head in LEVELS else ""
 
@@ -58,8 +58,8 @@ class Option:
 
 
 def show_help(program: str, parts: Mapping[str, Any], more: Mapping[str, tuple[str, Any, str]]) -> None:
-    """Print the help of an algorithm. `parts` are its configurations by the name of their group, the algorithm's own
-    last; `more` holds options beside them: their values, default and text."""
+    """Print the help of an algorithm. `parts` are the configurations by group name, the algorithm's own last; `more`
+    holds additional options: their values, default and text."""
     agent = list(parts.values())[-1]
     options = [Option(name, kind, text, _value(default), "run") for name, (kind, default, text) in more.items()]
     for group, config in parts.items():
@@ -104,7 +104,7 @@ def _defaults(same: Sequence[Option]) -> str:
     return ", ".join(f"{level} {value}" for level, value in values.items())
 
 
-# -- what options there are ----------------------------------------------------------------------------------
+# -- collecting options --------------------------------------------------------------------------------------
 
 
 def _options(config: Any, prefix: str, group: str) -> Iterator[Option]:
@@ -124,7 +124,7 @@ def _options(config: Any, prefix: str, group: str) -> Iterator[Option]:
 
 
 def _kind(hint: Any) -> str:
-    """A type as help texts write it."""
+    """A type as written in help texts."""
     if get_origin(hint) is Annotated:
         return _kind(get_args(hint)[0])
     origin, inner = get_origin(hint), [a for a in get_args(hint) if a not in (type(None), ...)]
@@ -155,7 +155,7 @@ def _value(value: Any) -> str:
 
 
 def _texts(kind: type) -> dict[str, str]:
-    """The docstrings of a dataclass's fields, its bases' included."""
+    """The docstrings of a dataclass's fields, including those of its bases."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if not is_dataclass(base):
@@ -163,7 +163,7 @@ def _texts(kind: type) -> dict[str, str]:
         try:
             body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         except (OSError, TypeError, SyntaxError, IndentationError):
-            continue  # made without a source
+            continue  # generated without source code
         assert isinstance(body, ast.ClassDef)
         for statement, following in zip(body.body, body.body[1:], strict=False):
             if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):

@@ -1,4 +1,4 @@
-"""Options of a command line that choose between configurations, before the others are read."""
+"""Command-line options that choose between configurations, read before all others."""
 
 from collections.abc import Sequence, Set
 from dataclasses import fields, is_dataclass, replace
@@ -10,10 +10,10 @@ from hrl.variants import Variant
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A configuration whose other options follow the variants that were chosen."""
+    """A configuration whose other options depend on the chosen variants."""
 
     def fitted(self, given: Set[str]) -> Any:
-        """A copy; `given` options keep their values."""
+        """A copy with adapted options; `given` options keep their values."""
 
 
 def choose(config: Any, arguments: Sequence[str], prefix: str = "--") -> Any:
@@ -47,7 +47,7 @@ def _refuse_others(variant: Variant, config: Any, arguments: Sequence[str], pref
 
 
 def peek(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option, where it is given."""
+    """The value of an option; None if it is not given."""
     for i, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == option:

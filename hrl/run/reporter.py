@@ -1,4 +1,4 @@
-"""What a run tells while it trains: scalars, evaluations, the terminal; on the count of environment steps."""
+"""Reports during training, scheduled by environment steps: scalars, evaluations and terminal output."""
 
 import time
 from dataclasses import replace
@@ -15,11 +15,11 @@ from hrl.run.session import Session
 from hrl.stopping import Interrupted
 
 PICTURES = 100
-"""Pictures a run writes at most, so that long runs stay small."""
+"""Greatest number of pictures of a run, to limit its size."""
 
 
 class Every:
-    """True once whenever another `frequency` steps have gone by; 0 is never."""
+    """Called with the steps so far, returns True once per `frequency` steps; never for 0."""
 
     def __init__(self, frequency: int, steps: int) -> None:
         self.frequency = frequency
@@ -33,7 +33,7 @@ class Every:
 
 
 class Reporter:
-    """Logger, display, recent episodes and evaluations of one run, from `steps` environment steps on."""
+    """Logger, display, recent episodes and evaluations of one run, starting at `steps` environment steps."""
 
     def __init__(self, session: Session, steps: int = 0, time_limit: int | None = None) -> None:
         run = session.run
@@ -41,7 +41,7 @@ class Reporter:
         self._set_clocks(run, steps)
         self.recent = Recent(session.device, time_limit)
         self.tells_success = False
-        """Whether the environment has said anything of success so far."""
+        """Whether the environment has reported success so far."""
         self._told_of_cuts = False
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
@@ -63,7 +63,7 @@ class Reporter:
         )
 
     def log(self, steps: int, metrics: dict[str, float]) -> None:
-        """One row: recent episodes, rate, and `train/<metric>`."""
+        """Log one row: recent episodes, rate, and `train/<metric>`."""
         if steps == self._at:
             return
         now = time.perf_counter()
@@ -75,23 +75,23 @@ class Reporter:
         self.display.update(steps, rate, scalars, self.last_eval)
 
     def warn(self, sentences: list[str]) -> None:
-        """Tell what the user should know, and forget it."""
+        """Print warnings, and remove them from the list."""
         while sentences:
             self.display.say(f"warning: {sentences.pop(0)}")
 
     def evaluate(self, steps: int, policy: Policy) -> bool:
-        """Evaluate, once at one count of steps; whether it was the best so far."""
+        """Evaluate, at most once per number of steps. Returns whether the result is the best so far."""
         if self.last_eval.get("steps") == steps:
             return False
         if self.session.device.type == "cuda":
-            torch.cuda.synchronize()  # what is queued belongs to training
+            torch.cuda.synchronize()  # queued work counts as training time
         paused = time.perf_counter()
         try:
             result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
             self.tells_success |= result.tells_success
             result = replace(result, tells_success=self.tells_success)
         except Interrupted:
-            self.eval_due.passed -= 1  # it is to be made when the run goes on
+            self.eval_due.passed -= 1  # repeat the evaluation when the run resumes
             raise
         scalars = result.scalars()
         self.last_eval = {**scalars, "steps": float(steps)}
@@ -104,11 +104,11 @@ class Reporter:
         self.given_up = self.session.judge is not None and self.session.judge(steps, scalars)
         score = scalars.get("eval/success_rate", 0.0), scalars["eval/mean_reward"]
         better, self.best = score > self.best, max(score, self.best)
-        self._since += time.perf_counter() - paused  # the rate counts training alone
+        self._since += time.perf_counter() - paused  # the rate excludes evaluations
         return better
 
     def _tell_of_cuts(self, result: Evaluation) -> None:
-        """Say once that evaluation episodes are cut."""
+        """Print once that evaluation episodes are truncated."""
         if result.cut and not self._told_of_cuts:
             self._told_of_cuts = True
             self.display.say(
@@ -121,7 +121,7 @@ class Reporter:
         self.logger.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The state as JSON values."""
         return {
             "tells_success": self.tells_success,
             "evaluations": self.eval_due.passed,
@@ -132,7 +132,7 @@ class Reporter:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.recent.load_state_dict(state["recent"])
         self.tells_success = state["tells_success"]
         self.eval_due.passed = state["evaluations"]
@@ -143,7 +143,7 @@ class Reporter:
 
 
 class Bystander(Reporter):
-    """The same clockwork in the other processes of a run, which write and tell nothing."""
+    """The reporter of all processes but the first: it has the same schedule, but writes and prints nothing."""
 
     def __init__(self, session: Session, steps: int = 0, time_limit: int | None = None) -> None:
         run = session.run
@@ -152,11 +152,11 @@ class Bystander(Reporter):
         self.recent, self.display = Recent(session.device, time_limit), Display(run.total_steps, steps, live=False)
 
     def log(self, steps: int, metrics: dict[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evaluate(self, steps: int, policy: Policy) -> bool:
-        """Nothing."""
+        """Do nothing, and return False."""
         return False
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""What a run needs of the world, put together by the command lines and handed to an algorithm."""
+"""The session of a run: everything that the command line passes to an algorithm."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,47 +24,47 @@ MakeEnv = Callable[[int | None, Iterator[int] | None], BatchedEnv]
 
 @dataclass
 class Session:
-    """One run: its settings, its folder, and how to make its environments."""
+    """One run: its settings, its folder, and factories of its environments."""
 
     run: RunConfig
     folder: RunFolder
     device: torch.device
     num_envs: int
-    """Environments that the run trains with, in each process."""
+    """Number of training environments in each process."""
     make_env: MakeEnv
-    """(how many, or None for as many as the run trains with; episode seeds for evaluation) -> environments."""
+    """(number, or None for `num_envs`; episode seeds for evaluation) -> environments."""
     make_single: Callable[..., gym.Env[Any, Any]]
-    """One plain Gymnasium environment, given its index."""
+    """(index) -> one plain Gymnasium environment."""
     make_rendering: MakeEnv
-    """The same, so that they render."""
+    """As `make_env`, for environments that render."""
     earlier: Callable[[Path], Hierarchy]
-    """The agent of an earlier run, as it was left."""
+    """The final agent of an earlier run."""
     resume: Checkpoint | None = None
     processes: Processes = ALONE
     stop: StopRequest = field(default_factory=StopRequest)
-    """What asks the run to stop."""
+    """The request to stop the run."""
     faults: tuple[type[Exception], ...] = (UserError,)
-    """Exceptions that are printed as one sentence, and leave the agent as it was."""
+    """Exceptions that are printed as one sentence and do not invalidate the agent."""
     begin: Callable[..., None] = lambda lines=(), config=None: None
-    """Called once the agent is built, with lines that say what was resolved, and the resolved configuration: makes the
-    run folder, writes the configuration into it, and prints the lines."""
+    """Called once the agent is built, with lines about the resolved options and the resolved configuration. It creates
+    the run folder, writes the configuration into it, and prints the lines."""
     draw: Callable[[Evaluation], Any] | None = None
     judge: Callable[[int, dict[str, float]], bool] | None = None
-    """(steps, scalars of an evaluation) -> whether to give the run up."""
+    """(steps, scalars of an evaluation) -> whether to give up the run."""
     hyperparameters: Callable[[], dict[str, Any]] | None = None
-    """What TensorBoard's HParams tab compares runs by."""
+    """Returns the values for TensorBoard's HParams tab."""
 
     _read: dict[Which, Checkpoint] = field(default_factory=dict)
 
     def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
-        """In environments of their own. A request to stop leaves it by Interrupted."""
+        """Evaluate a policy in separate environments. Raises Interrupted on a request to stop."""
         count = self.run.eval_episodes if episodes is None else episodes
         with self.stop.interruptible():
             return evaluate(policy, self.make_env, count, keep_paths=keep_paths, max_steps=self.run.eval_max_steps)
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Turn what loading a checkpoint into other sizes raises into one sentence."""
+        """A context that converts errors of loading a checkpoint that does not fit into a UserError."""
         try:
             yield
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
@@ -74,7 +74,7 @@ class Session:
             ) from error
 
     def checkpoint(self, which: Which) -> Checkpoint:
-        """The best or the last checkpoint of the run; read once."""
+        """The best or the last checkpoint of the run, read once."""
         if which not in self._read:
             checkpoints = Checkpoints(self.folder.checkpoints)
             self._read[which] = checkpoints.best() if which == "best" else checkpoints.last()
@@ -84,7 +84,7 @@ class Session:
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"], processes: Processes = ALONE) -> torch.device:
-    """The training device, each process of a machine its own GPU. Raises UserError where there is none as asked."""
+    """The training device; each process of a machine has its own GPU. Raises UserError if it is not available."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto.")
     if name == "auto":

@@ -1,9 +1,9 @@
-"""Searching for hyperparameters with Optuna: trials of several seeds, hopeless ones cut short; to be continued.
+"""Hyperparameter search with Optuna: trials of several seeds, pruning of bad trials, and resuming.
 
 A sweep is a YAML file:
 
-    trials: 30                      # in all, of all processes that share the sweep
-    seeds: 2                        # runs a trial; its value is their mean
+    trials: 30                      # in total, over all processes that share the sweep
+    seeds: 2                        # runs per trial; the trial's value is their mean
     metric: eval/success_rate       # of the last evaluation
     prune: true                     # give up trials below the median at the same evaluation
     parameters:
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     import optuna
 
 GiveUp = Callable[[int, dict[str, float]], bool]
-"""(environment steps, scalars of an evaluation) -> whether to give the run up."""
+"""(environment steps, scalars of an evaluation) -> whether to give up the run."""
 TrainOne = Callable[[dict[str, Any], int, GiveUp], bool]
-"""(values, seed, judge) -> whether the run came to its end or was given up; False if the user stopped it."""
+"""(values, seed, judge) -> True if the run ended or was given up; False if the user stopped it."""
 
 
 @dataclass
 class SweepConfig:
-    """What is searched, and how long."""
+    """The options of a sweep."""
 
     parameters: dict[str, Any] = field(default_factory=dict)
-    """Option names and their ranges: low and high (log, step), or choices."""
+    """Option names and their ranges: low and high (with log or step), or choices."""
     trials: int = 20
     seeds: int = 1
     metric: str = "eval/success_rate"
@@ -46,7 +46,7 @@ class SweepConfig:
 
     @classmethod
     def read(cls, path: Path) -> "SweepConfig":
-        """From a YAML file. Raises UserError where it is invalid."""
+        """Read a YAML file. Raises UserError if it is invalid."""
         try:
             values = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
@@ -64,7 +64,7 @@ class SweepConfig:
 
 
 class Sweep:
-    """One study, in a folder that several processes may share: journal.log, and preset.yaml with the best values."""
+    """One study in a folder that several processes can share, with journal.log and the best values in preset.yaml."""
 
     def __init__(self, config: SweepConfig, folder: Path, env_id: str, seed: int, train: TrainOne) -> None:
         self.config, self.folder, self.env_id, self.train = config, folder, env_id, train
@@ -80,11 +80,11 @@ class Sweep:
         self.seed = seed
 
     def run(self) -> bool:
-        """Make the trials that are missing. False where the user stopped it; a trial at hand is then forgotten."""
+        """Run the remaining trials. Returns False if the user stopped it; the current trial is then discarded."""
         state = _optuna().trial.TrialState
         while len(self.study.get_trials(states=(state.COMPLETE, state.PRUNED))) < self.config.trials:
             trial = self.study.ask()
-            # A random state for each trial: processes that share a sweep, and one that goes on, draw different ones.
+            # One seed per trial, so that processes that share or resume a sweep draw different values.
             self.study.sampler = _optuna().samplers.TPESampler(seed=self.seed + trial.number)
             values = {name: _suggested(trial, name, given) for name, given in self.config.parameters.items()}
             value, pruned = self._value(trial, values)
@@ -98,7 +98,7 @@ class Sweep:
         return True
 
     def _value(self, trial: "optuna.Trial", values: dict[str, Any]) -> tuple[float | None, bool]:
-        """The mean of the metric over seeds and whether the trial was given up; None where the user stopped it."""
+        """The mean of the metric over seeds (None if the user stopped it), and whether the trial was given up."""
         finished: list[float] = []
         reached: list[int] = []
         latest, pruned, first = float("-inf"), False, 0
@@ -123,7 +123,7 @@ class Sweep:
         return sum(finished) / len(finished), pruned
 
     def _write_preset(self) -> None:
-        """The best values so far, to be trained with by --preset."""
+        """Write the best values so far as a preset for --preset."""
         state = _optuna().trial.TrialState
         if not self.study.get_trials(states=(state.COMPLETE,)):
             return
@@ -138,7 +138,7 @@ class Sweep:
 
 
 def _suggested(trial: "optuna.Trial", name: str, given: dict[str, Any]) -> Any:
-    if "choices" in given:  # as JSON, since the journal keeps no lists
+    if "choices" in given:  # as JSON, since the journal cannot store lists
         return json.loads(trial.suggest_categorical(name, [json.dumps(choice) for choice in given["choices"]]))
     low, high, more = given["low"], given["high"], {k: given[k] for k in ("log", "step") if k in given}
     if isinstance(low, int) and isinstance(high, int):
@@ -147,7 +147,7 @@ def _suggested(trial: "optuna.Trial", name: str, given: dict[str, Any]) -> Any:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Dotted names as nested mappings."""
+    """Values with dotted names as nested mappings."""
     result: dict[str, Any] = {}
     for name, value in values.items():
         *groups, last = name.split(".")

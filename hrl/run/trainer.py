@@ -1,5 +1,5 @@
-"""The trainer: one loop for everything that learns. Logging, evaluation, checkpoints and stopping, on the count of
-environment steps. A trainee says what one round is: a step of every environment, a batch of episodes, a rollout.
+"""The trainer: one training loop for all algorithms, with logging, evaluation, checkpoints and stopping by environment
+steps. A trainee defines one round: a step of every environment, a batch of episodes, or a rollout.
 """
 
 import signal
@@ -21,19 +21,19 @@ from hrl.types import BatchedEnv, UserError
 
 
 class Trainee(ABC):
-    """An algorithm at work on its environments."""
+    """An algorithm that trains in its environments."""
 
     whole: bool = True
-    """Whether its state is one that a run can go on from: not in the middle of an update."""
+    """Whether a run can resume from the current state. False after a failure in the middle of an update."""
     together: bool = False
-    """Whether the episodes of a round begin together, and all end in it."""
+    """Whether the episodes of a round begin together and all end within it."""
     policy: Policy
-    """Acts by what is learned so far."""
+    """The current policy, for evaluations."""
 
     def __init__(self, env: BatchedEnv, session: Session) -> None:
         self.env, self.session = env, session
         self.warnings: list[str] = []
-        """Sentences for the user that were not printed yet; the trainer takes them out."""
+        """Warnings that were not printed yet; the trainer prints and removes them."""
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Trainee(ABC):
 
     @property
     def time_limit(self) -> int | None:
-        """Longest episode that a round can leave unfinished, in environment steps; None where there is no limit."""
+        """Length of the longest episode that a round can leave unfinished, in environment steps; None if unlimited."""
         return self.env.spec.max_episode_steps
 
     @property
@@ -53,36 +53,36 @@ class Trainee(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Environment steps so far, of all processes."""
+        """Environment steps so far, of all processes together."""
 
     @abstractmethod
     def begin(self) -> None:
-        """Begin an episode in every environment: at the start, and after each checkpoint."""
+        """Begin an episode in every environment, at the start and after each checkpoint."""
 
     @abstractmethod
     def round(self, total_steps: int) -> Sequence[Finished]:
-        """One round of a run of `total_steps`; the episodes that ended, by step of all environments. A request to stop
-        leaves it by Interrupted."""
+        """Run one round of a run of `total_steps`. Returns the ended episodes, one entry per step of all environments.
+        Raises Interrupted on a request to stop."""
 
     @abstractmethod
     def metrics(self) -> dict[str, float]:
-        """Scalars since the last call, by tag. Raises for faults that a round could not tell without waiting."""
+        """Scalars by tag since the last call. Raises for faults that a round does not check, to avoid waiting."""
 
     @abstractmethod
     def truncate_episodes(self) -> None:
-        """End every episode, so that nothing is lost that a checkpoint does not hold."""
+        """End every episode, so that a checkpoint holds the whole state."""
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:
-        """Enough to act."""
+        """The learned tensors that acting needs."""
 
     @abstractmethod
     def state(self) -> Checkpoint:
-        """Enough to go on; `numbers` without the steps. Called by all processes alike."""
+        """The state for resuming, with `numbers` that exclude the steps. All processes must call it."""
 
     @abstractmethod
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's state."""
+        """Load a checkpoint's state."""
 
     def close(self) -> None:
         """Close the environments."""
@@ -90,16 +90,16 @@ class Trainee(ABC):
 
 
 class Trainer:
-    """One run: everything between the first step and the last checkpoint."""
+    """One run, from the first step to the last checkpoint."""
 
     def __init__(self, trainee: Trainee, session: Session, lines: Sequence[str] = (), config: Any = None) -> None:
-        """`lines` say what was resolved; they are printed as the run begins. `config` is the agent's configuration as
-        it was resolved; None where nothing was."""
+        """`lines` describe the resolved options and are printed when the run begins. `config` is the agent's resolved
+        configuration; None if there is nothing to resolve."""
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None
-        if session.resume is not None:  # what does not fit is found before the folder is changed
+        if session.resume is not None:  # fails before the folder is changed
             with session.fitting():
                 trainee.restore(session.resume)
                 Recent(session.device, trainee.time_limit).load_state_dict(session.resume.numbers["reporter"]["recent"])
@@ -111,7 +111,7 @@ class Trainer:
             self.reporter = kind(session, self.saved_at or 0, trainee.time_limit)
 
     def run(self) -> signal.Signals | None:
-        """Train to the end, or until asked to stop; the signal that asked. The last state is always saved."""
+        """Train to the end or until a request to stop, and save the last state. Returns the signal that stopped it."""
         try:
             with self.reporter.display, self._with_others():
                 self._train()
@@ -141,18 +141,18 @@ class Trainer:
             self._save()
 
     def _begin(self) -> None:
-        """Interrupted before the first step, a run has its first state to save."""
+        """Begin the episodes. After an interruption, the current state is still saved."""
         try:
             self.trainee.begin()
         except Interrupted:
-            return  # the loop sees the request
+            return  # the loop handles the request
 
     def _round(self, total: int) -> bool:
-        """One round; False where a request to stop interrupted it."""
+        """Run one round. Returns False if a request to stop interrupted it."""
         try:
             ended = self.trainee.round(total)
         except Interrupted:
-            if self.processes.size > 1:  # all of them save together, and this one's environments do not answer
+            if self.processes.size > 1:  # all processes save together, but this one's environments do not respond
                 raise UserError(
                     f"The environments of process {self.processes.rank} did not answer the request to stop. Its "
                     f"last checkpoint, at {self.saved_at or 0:,} steps, is whole."
@@ -173,12 +173,12 @@ class Trainer:
         try:
             best = self.reporter.evaluate(self.trainee.steps, self.trainee.policy)
         except Interrupted:
-            return  # the loop sees the request
+            return  # the loop handles the request
         if best:
             self.checkpoints.save_best(Checkpoint(self.trainee.networks(), self._numbers({})))
 
     def _save(self) -> None:
-        """A checkpoint ends every episode, in the running process too: a resumed run equals one that went on."""
+        """Save a checkpoint. It ends every episode also in this process, so that a resumed run equals this one."""
         self._log()
         self.trainee.truncate_episodes()
         self.reporter.recent.truncate_episodes()
@@ -193,18 +193,19 @@ class Trainer:
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
-        """Where something fails, what is there is saved first; then its own sentence is printed."""
+        """A context that saves the state after a failure, and raises the error again."""
         try:
             yield
         except Exception:
-            # With other processes a checkpoint takes all of them.
+            # With several processes, a checkpoint needs all of them.
             if self.trainee.whole and self.trainee.steps not in (0, self.saved_at) and self.processes.size == 1:
                 self._save()
             raise
 
     @contextmanager
     def _with_others(self) -> Iterator[None]:
-        """Where another process of the run dies, its replay is lost with it: what is whole is the last checkpoint."""
+        """A context that raises UserError if another process dies. Its replay is lost, so only the last checkpoint is
+        complete."""
         try:
             yield
         except RuntimeError as error:

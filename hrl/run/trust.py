@@ -1,8 +1,8 @@
-"""Whose code a run folder may run: none but the toolkit's, unless the user says so.
+"""Trust in run folders: which modules their configurations may import.
 
-A stored configuration can name modules: an algorithm or a projection of the user's own, an environment that a module
-registers. Importing a module runs its code, so names from a folder are imported only where the user trusts the folder
-or has named the module on the command line.
+A stored configuration can name modules: a custom algorithm or projection, or an environment that a module registers.
+Importing a module runs its code, so modules named in a folder are imported only if the user trusts the folder or named
+the module on the command line.
 """
 
 import os
@@ -20,17 +20,17 @@ IMPORTED = ("projection",)
 
 @dataclass(frozen=True)
 class Trust:
-    """What may be imported for a run folder."""
+    """The modules that may be imported for a run folder."""
 
     everything: bool = False
-    """Whatever the folder names (`--trust`)."""
+    """Trust every module that the folder names (`--trust`)."""
     modules: frozenset[str] = frozenset()
     """Modules that the user named on this command line."""
 
     def require(self, folder: Path, algorithm: str, config: Mapping[str, Any]) -> None:
-        """Let the modules that a run folder names be imported. Raises UserError where they are not trusted.
+        """Allow the import of the modules that a run folder names. Raises UserError if they are not trusted.
 
-        An environment's module that is loaded already runs no code when it is imported again.
+        An environment's module that is already loaded is allowed, since importing it again runs no code.
         """
         for option, name in named_modules(algorithm, config):
             if self.everything or name in self.modules:
@@ -43,7 +43,7 @@ class Trust:
 
 
 def named_modules(algorithm: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(option, module) of every name in a configuration that would be imported."""
+    """(option, module) of every module that a configuration imports."""
     env, run = config["env"], config["run"]
     named = [("algorithm", algorithm), ("env", env.get("env")), ("env of evaluations", run.get("eval_env"))]
     for option, name in [*named, *_imported(config["agent"])]:
@@ -60,6 +60,6 @@ def _imported(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def allow_own_modules() -> None:
-    """Let modules in the user's own folder be imported."""
+    """Allow imports from the current folder."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

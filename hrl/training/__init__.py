@@ -1,2 +1,1 @@
-"""What trains: hierarchies step by step, and algorithms that learn in rounds of whole episodes; and how they
-collect."""
+"""Training of hierarchies step by step, and of algorithms that learn in rounds of whole episodes."""

@@ -1,4 +1,4 @@
-"""A stochastic policy as evaluations see it: it acts by its likeliest actions."""
+"""A stochastic policy in evaluations, where it takes its most likely actions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,26 +12,26 @@ from hrl.types import Observation, Step
 
 
 class Actor:
-    """A policy under the parameters that are in force when it is asked."""
+    """A policy that acts with the current result of `parameters()`."""
 
     def __init__(self, policy: Any, parameters: Callable[[], dict[str, Tensor]], device: torch.device) -> None:
         self.policy, self.parameters, self.device = policy, parameters, device
 
     def start(self, num_envs: int) -> Any:
-        """Nothing done yet."""
+        """The policy's initial memory."""
         return self.policy.start(num_envs, self.device)
 
     def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
-        """The likeliest actions."""
+        """The most likely actions [N, ...], the memory, and no subgoals."""
         action, memory = call(self.policy, "act", self.parameters(), policy_input(obs), memory, None)
         return action, memory, []
 
     def place(self, state: Tensor) -> Tensor | None:
-        """It has no goal space."""
+        """None: there is no goal space."""
         return None
 
     def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
-        """What it remembers ends with the episode."""
+        """The memory after a step, reset where the episode ended; no metrics."""
         done = step.terminated | step.truncated
         again = lambda x, y: torch.where(done.view(-1, *(1,) * (x.dim() - 1)), y, x)  # noqa: E731
         return torch.utils._pytree.tree_map(again, memory, self.start(len(done))), {}

@@ -1,4 +1,4 @@
-"""Episodes met side by side: one of every environment, from its beginning to its end or its time limit."""
+"""Collects whole episodes in parallel: one per environment, up to its end or time limit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,31 +16,32 @@ from hrl.report.evaluation import Watch
 from hrl.types import Spec, UserError
 
 Act = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
-"""(states [N, D], memory, noise [N, K] or None for the likeliest) -> (actions [N, ...], memory)."""
+"""(states [N, D], memory, noise [N, K] or None for the most likely actions) -> (actions [N, ...], memory)."""
 
 
 class Rollout(NamedTuple):
-    """Episodes as they were met, T steps of N environments; or, by task, with a dimension of tasks before them."""
+    """Collected episodes, T steps of N environments; `by_task` adds a leading task dimension."""
 
     state: Tensor
     """[T, N, D]"""
     action: Tensor
     """[T, N, ...]"""
     reward: Tensor
-    """[T, N], of the next episodes too, after an end."""
+    """[T, N]; after an episode's end, the rewards of the next episodes."""
     keep: Tensor
     """[T, N] 1 up to the episode's end, 0 after."""
     success: Tensor
     """[T, N]"""
     memory: Any
-    """[T, N] after each step; a tree of tensors."""
+    """[T, N] the policy's memory after each step; a tree of tensors."""
     final: Tensor
     """[N, D] the true states after the last steps."""
     cut: Tensor
-    """[N] 1 where the time limit ended the episode, the task did not."""
+    """[N] 1 where the episode was truncated, not terminated."""
 
     def by_task(self, count: int) -> "Rollout":
-        """Of `count` tasks, whose environments stand side by side: [M, T, E, ...], and [M, E, ...] at the end."""
+        """Split into `count` tasks, whose environments are adjacent: [M, T, E, ...], and [M, E, ...] for the last
+        two."""
         split = lambda x, at: x.unflatten(at, (count, -1))  # noqa: E731
         way: Any
         *way, final, cut = self
@@ -49,7 +50,7 @@ class Rollout(NamedTuple):
 
 
 def time_limit(spec: Spec) -> int:
-    """Steps after which every episode has ended. Raises UserError where there is no such limit."""
+    """The step limit of episodes. Raises UserError if there is none."""
     if not spec.max_episode_steps:
         raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
     return spec.max_episode_steps
@@ -64,7 +65,7 @@ def rollout(
     explore: bool = True,
     watch: Watch | None = None,
 ) -> Rollout:
-    """One episode of every environment, by `act`; the policy says how it begins, and how much noise it needs."""
+    """Collect one episode of every environment with `act`. The policy provides the initial memory and `noise_dim`."""
     device, number = generator.device, env.num_envs
     obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=generator, device=device)))
     memory, met = policy.start(number, device), []
@@ -97,7 +98,8 @@ def rollout_tasks(
     explore: bool = True,
     watch: Watch | None = None,
 ) -> Rollout:
-    """By task: each is met under parameters of its own [M, ...]; the environments are divided among them."""
+    """Collect episodes of M tasks, each with its own parameters [M, ...]. The environments are divided evenly among the
+    tasks."""
     count, each = len(tasks), env.num_envs // len(tasks)
     env.set_tasks(tasks.repeat_interleave(each, 0))
 

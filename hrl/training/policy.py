@@ -1,4 +1,4 @@
-"""A trained hierarchy as a policy: for our evaluation, and with stable-baselines3's `predict` for everyone else's."""
+"""A trained hierarchy as a policy, for our evaluations and with stable-baselines3's `predict`."""
 
 from typing import Any
 
@@ -16,35 +16,35 @@ PredictState = tuple[np.ndarray, ...]
 
 
 class HierarchyPolicy:
-    """Acts deterministically unless asked. Holds no state of its own: all memory is passed in and out."""
+    """Acts deterministically by default. It has no state: all memory is passed in and out."""
 
     def __init__(self, agent: Hierarchy, env: BatchedEnv | None = None) -> None:
         self.agent = agent
-        self._env = env  # says what observations and actions look like outside; `predict` alone needs it
+        self._env = env  # converts observations and actions; only `predict` needs it
 
     def recall(self, task: int) -> None:
-        """Act as for this one of the tasks that it has learned. Raises UserError where there is no such task."""
+        """Select one of the learned tasks. Raises UserError for an unknown task."""
         recall(self.agent, task)
 
     def start(self, num_envs: int) -> Memory:
-        """Nothing in force: every level is due."""
+        """The initial memory: every level is due for a decision."""
         return self.agent.initial_state(num_envs)
 
     def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, list[Tensor]]:
-        """Actions [N, A], the memory, and the subgoals [N, G] in force, lowest level first."""
+        """Actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
         d = self.agent.decide(obs, memory, "greedy")
         pairs = zip(self.agent.commands, d.targets, strict=False)
         places = [place for command, target in pairs if (place := command.place(target)) is not None]
         return d.actions[0], d.memory, places
 
     def place(self, state: Tensor) -> Tensor | None:
-        """States [N, D] in the goal space that the bottom level is steered in, or the task's."""
+        """Positions [N, G] of states [N, D] in the bottom level's goal space; None without one."""
         command: Any = self.agent.levels[0].command
         goals = getattr(command, "goals", None)
         return goals.project(state) if goals is not None else None
 
     def after(self, memory: Memory, step: Step) -> tuple[Memory, dict[str, Tensor]]:
-        """The memory after a step, and how subgoals that ended with it were reached."""
+        """The memory after a step, and metrics of the subgoals that ended with it."""
         following = self.agent.after(memory, step)
         rates = {}
         if memory:
@@ -62,11 +62,11 @@ class HierarchyPolicy:
         deterministic: bool = True,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, PredictState]:
-        """Actions in the environment's own bounds, and the state to pass to the next call (one call a step).
+        """Actions in the environment's own bounds, and the state for the next call (one call per step).
 
-        Observations may be batched, as a vector environment gives them, or single. With deterministic=False every
-        decision has the noise that it has in training, on average over the environments, but none is random altogether.
-        `action_masks` [N, K] or [K] says which numbered actions are available; all where None.
+        Observations may be batched, as from a vector environment, or single. With deterministic=False, every decision
+        has the mean exploration noise of the training environments, but no decision is uniformly random.
+        `action_masks` [N, K] or [K] masks the available discrete actions; None for all.
         """
         assert self._env is not None
         single = self._env.is_single(observation)

@@ -1,4 +1,4 @@
-"""An algorithm that learns in rounds of whole episodes, side by side (MAML, FAMP, LIRPG, MODAC), in training."""
+"""Training of algorithms that learn in rounds of whole, parallel episodes (MAML, FAMP, LIRPG, MODAC)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,40 +16,40 @@ from hrl.types import BatchedEnv, UserError
 
 
 class RoundLearner(ABC):
-    """What learns in rounds of whole episodes."""
+    """The base of learners that learn in rounds of whole episodes."""
 
     counted: ClassVar[tuple[str, ...]] = ("steps",)
-    """Numbers of the host that the rounds to come depend on, by attribute."""
+    """Attributes with host numbers that later rounds depend on."""
 
     steps: int
     """Environment steps so far."""
     metrics: dict[str, float]
-    """Of the last round, by tag."""
+    """Metrics of the last round, by tag."""
     generator: torch.Generator
 
     @abstractmethod
     def round(self, env: Any, progress: float) -> Finished:
-        """Collect episodes and learn from them; `progress` in [0, 1] is the run's."""
+        """Collect episodes and learn from them; `progress` in [0, 1] is the share of the run so far."""
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:
-        """What is learned, enough to act: tensors that change in place."""
+        """The learned tensors that acting needs. They change in place."""
 
     @abstractmethod
     def momenta(self) -> dict[str, Tensor]:
-        """What else the rounds to come depend on, such as optimisers: tensors that change in place."""
+        """Other tensors that later rounds depend on, such as optimiser states. They change in place."""
 
     def drop_episodes(self) -> None:  # noqa: B027
-        """Forget the episodes at hand: the running process too collects new ones after a checkpoint."""
+        """Drop the current episodes, since a checkpoint does not store them and a resumed run collects new ones."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the rounds to come depend on."""
+        """Every tensor that later rounds depend on."""
         counters = {f"count.{name}": torch.tensor(getattr(self, name)) for name in self.counted}
         return self.networks() | self.momenta() | counters | {"generator": self.generator.get_state()}
 
     @torch.no_grad()
     def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what is learned. Raises UserError where the sizes are others."""
+        """Load the learned tensors. Raises UserError if the names or sizes differ."""
         try:
             for name, x in self.networks().items():
                 x.copy_(tensors[name])
@@ -58,7 +58,7 @@ class RoundLearner(ABC):
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.load_networks(state)
         for name, x in self.momenta().items():
             x.copy_(state[name])
@@ -68,8 +68,8 @@ class RoundLearner(ABC):
 
 
 class RoundsTrainee(Trainee):
-    """A round begins every episode anew, so a checkpoint between two rounds is exact. A round that is interrupted, or
-    in which something fails, is undone."""
+    """Trains a learner in rounds. Every round begins new episodes, so a checkpoint between two rounds is exact. A round
+    that is interrupted or fails is undone."""
 
     together = True
 
@@ -84,14 +84,14 @@ class RoundsTrainee(Trainee):
 
     @property
     def time_limit(self) -> int | None:
-        """Rounds are whole: no episode outlasts its own."""
+        """None: no episode continues after its round."""
         return None
 
     def begin(self) -> None:
-        """Each round begins its own episodes."""
+        """Do nothing: each round begins its own episodes."""
 
     def round(self, total_steps: int) -> Sequence[Finished]:
-        """Collect, and learn."""
+        """Run one round. Restores the learner's state if it is interrupted or fails."""
         learner = self.learner
         before = {name: x.clone() for name, x in learner.state_dict().items()}
         try:
@@ -102,21 +102,21 @@ class RoundsTrainee(Trainee):
             raise
 
     def metrics(self) -> dict[str, float]:
-        """Of the last round."""
+        """Metrics of the last round."""
         return self.learner.metrics
 
     def truncate_episodes(self) -> None:
-        """Forget what a checkpoint does not hold."""
+        """Drop the episodes that a checkpoint does not store."""
         self.learner.drop_episodes()
 
     def networks(self) -> dict[str, Tensor]:
-        """What is learned, enough to act."""
+        """The learned tensors that acting needs."""
         return self.learner.networks()
 
     def state(self) -> Checkpoint:
-        """Everything that the rounds to come depend on."""
+        """Everything that later rounds depend on."""
         return Checkpoint(self.learner.state_dict(), {})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put the learner where the checkpoint was taken."""
+        """Load the learner's state from a checkpoint."""
         self.learner.load_state_dict(checkpoint.tensors)

@@ -1,4 +1,4 @@
-"""A hierarchy in training: a round is one step of every environment."""
+"""Training of a hierarchy, in which a round is one step of every environment."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from hrl.types import BatchedEnv, Observation, UserError
 
 
 class HierarchyTrainee(Trainee):
-    """Acts, steps, observes and learns; learning comes while the environments step, from what was seen before."""
+    """Acts, steps, observes and learns. It learns from earlier observations while the environments step."""
 
     def __init__(self, agent: Hierarchy, env: BatchedEnv, session: Session) -> None:
         super().__init__(env, session)
@@ -35,11 +35,11 @@ class HierarchyTrainee(Trainee):
 
     @property
     def steps(self) -> int:
-        """Environment steps so far, of all processes."""
+        """Environment steps so far, of all processes together."""
         return self.agent.steps
 
     def begin(self) -> None:
-        """Begin an episode in every environment, seeded by the run's seed and the steps so far."""
+        """Begin an episode in every environment, seeded with the run's seed, the steps so far and the rank."""
         self.agent.restart()
         self.counter.restart()
         self.obs = None
@@ -49,9 +49,9 @@ class HierarchyTrainee(Trainee):
             self.obs = self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
 
     def round(self, total_steps: int) -> Sequence[Finished]:
-        """One step of every environment."""
+        """Take one step in every environment."""
         if self.obs is None:
-            raise Interrupted  # while episodes were to begin
+            raise Interrupted  # `begin` was interrupted
         actions = self.agent.act(self.obs)
         with self.stop.interruptible(GRACE):
             self.env.send(actions)
@@ -63,7 +63,7 @@ class HierarchyTrainee(Trainee):
         return [self.counter.add(step.reward, step.success, step.terminated | step.truncated, step.active)]
 
     def _learn(self, total_steps: int) -> None:
-        """The updates that are due. A failure in the middle of one leaves nothing to go on from."""
+        """Make the updates that are due. After a failure in the middle of one, the state is not `whole`."""
         try:
             self.agent.learn(total_steps, self._in_haste)
         except Exception as error:
@@ -71,26 +71,26 @@ class HierarchyTrainee(Trainee):
             raise
 
     def _in_haste(self) -> bool:
-        """Whether to leave out updates that are due. With other processes, all of them must make the same."""
+        """Whether to skip the due updates. Always False with several processes, which must make the same updates."""
         return bool(self.stop) and self.processes.size == 1
 
     def metrics(self) -> dict[str, float]:
-        """Every level's scalars, and how its decisions move."""
+        """Every level's scalars, and the drift of its decisions."""
         self.env.verify()
         metrics = self.agent.pop_metrics()
         return metrics | self.tracking.measure(self.agent.steps) if self.processes.first else metrics
 
     def truncate_episodes(self) -> None:
-        """End every segment and episode as truncated where it stands."""
+        """Truncate every open segment and episode."""
         if self.obs is not None:
             self.agent.truncate_episodes(self.obs)
 
     def networks(self) -> dict[str, torch.Tensor]:
-        """Every level's networks."""
+        """The tensors of every level's networks."""
         return self.agent.network_tensors()
 
     def state(self) -> Checkpoint:
-        """What differs between processes stands under their ranks: the others' replays and random states."""
+        """The state for resuming. Replays and random states of the other processes are stored under their ranks."""
         first = self.processes.first
         parts = self.processes.gather(({} if first else self.agent.own_tensors(), self.agent.fingerprint()))
         tensors = self.agent.tensors() if first else {}
@@ -102,6 +102,6 @@ class HierarchyTrainee(Trainee):
         return Checkpoint(tensors, {"fingerprints": prints})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put the agent where the checkpoint was taken."""
+        """Load the agent's state from a checkpoint."""
         own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
         self.agent.load_tensors(checkpoint.tensors | own)
