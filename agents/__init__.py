@@ -1,4 +1,4 @@
-"""Algorithms, one file each. A new one is one new file here and one new entry below."""
+"""Algorithms, one file each. A new algorithm needs one new file here and one new entry below."""
 
 import difflib
 import importlib
@@ -37,9 +37,9 @@ AGENTS: dict[str, Any] = {
 
 
 def find_agent(name: str) -> Any:
-    """An algorithm's configuration with its defaults, by name or as `module:factory` for a user's own.
+    """An algorithm's configuration with its defaults, by name, or by `module:factory` for a custom algorithm.
 
-    Raises UserError with the closest name.
+    Raises UserError, with the closest name, for an unknown algorithm.
     """
     if name in AGENTS:
         return AGENTS[name]()

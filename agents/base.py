@@ -1,4 +1,4 @@
-"""What an algorithm is to the command lines, and what those with a hierarchy share."""
+"""The interface between algorithms and the command lines, and the base classes of algorithms."""
 
 import signal
 from abc import ABC, abstractmethod
@@ -27,40 +27,40 @@ from hrl.types import BatchedEnv, Spec, UserError
 
 
 class AgentConfig(Protocol):
-    """An algorithm's hyperparameters as a dataclass whose defaults are usable. Also the contract for a user's own."""
+    """An algorithm's hyperparameters: a dataclass with usable defaults. Custom algorithms implement this interface."""
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Train a run to its end; the signal that stopped it earlier, if one did."""
+        """Train a run to its end. Returns the signal that stopped it earlier, if any."""
 
     def load(self, session: Session, which: Which) -> Policy:
         """The trained policy of a run."""
 
 
 class HierarchyConfig(ABC):
-    """The base of every algorithm that is a hierarchy: it says how to build it, the rest is here."""
+    """The base of hierarchical algorithms. A subclass defines how to build the hierarchy."""
 
     essential: ClassVar[tuple[str, ...]] = ()
-    """The options that matter most, which the help shows first."""
+    """The options that matter most; the help lists them first."""
 
     @abstractmethod
     def resolved(self, setting: Setting) -> Self:
-        """A copy in which everything is settled that depends on the environment. Raises UserError for values that are
-        invalid or do not fit."""
+        """A copy with all options resolved that depend on the environment. Raises UserError for values that are invalid
+        or do not fit."""
 
     @abstractmethod
     def build(self, setting: Setting) -> Hierarchy:
-        """The agent of a resolved configuration. Raises UserError where it can't handle the environment."""
+        """Build the agent of a resolved configuration. Raises UserError if it does not support the environment."""
 
     def make(self, setting: Setting) -> Hierarchy:
-        """The agent of any configuration."""
+        """Resolve the configuration and build the agent."""
         return self.resolved(setting).build(setting)
 
     def describe(self, spec: Spec) -> list[str]:
-        """Lines that say what was resolved."""
+        """Lines that describe the resolved options."""
         return []
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Build, and run the training loop."""
+        """Build the agent and run the training loop."""
         with session.stop.interruptible():
             env = session.make_env(None, None)
             torch.manual_seed(session.run.seed)
@@ -75,7 +75,7 @@ class HierarchyConfig(ABC):
         return Trainer(HierarchyTrainee(agent, env, session), session, lines, config).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
-        """The policy of a checkpoint."""
+        """The policy of a checkpoint. Raises UserError if it does not fit the environment."""
         env, checkpoint = session.make_env(1, None), session.checkpoint(which)
         misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
@@ -88,7 +88,7 @@ class HierarchyConfig(ABC):
         return HierarchyPolicy(agent, env)
 
     def restored(self, session: Session) -> Hierarchy:
-        """The agent as its run left it, memories and all."""
+        """The final agent of the session's run, including its memories."""
         env, checkpoint = session.make_env(None, None), session.checkpoint("last")
         agent = self.make(self._setting(env, session, session.run.total_steps))
         env.close()
@@ -99,7 +99,7 @@ class HierarchyConfig(ABC):
         return agent
 
     def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
-        """The agents of the runs that levels begin with, where the run is new."""
+        """The agents of the runs that levels start from; empty for a resumed run."""
         parts: list[Any] = [self, *vars(self).values()]
         runs = {part.init_from for part in parts if isinstance(part, LevelConfig) and part.init_from is not None}
         return {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
@@ -115,7 +115,7 @@ class HierarchyConfig(ABC):
 
 @dataclass
 class RoundsConfig(ABC):
-    """The base of algorithms that learn in rounds, on episodes side by side: it says what learns, the rest is here."""
+    """The base of algorithms that learn in rounds of parallel episodes. A subclass defines the learner."""
 
     family: ClassVar[bool] = False
     """Whether the environments must be a family of tasks."""
@@ -123,22 +123,22 @@ class RoundsConfig(ABC):
     @property
     @abstractmethod
     def num_envs_required(self) -> tuple[int, str]:
-        """Environments of a round, and the options that say how many."""
+        """The number of environments in a round, and the options that define it."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
 
     @abstractmethod
     def learner(self, spec: Spec, session: Session) -> Any:
-        """What learns. Raises UserError where it can't handle the environment."""
+        """Build the learner. Raises UserError if it does not support the environment."""
 
     @abstractmethod
     def policy(self, learner: Any) -> Policy:
-        """What acts by what it has learned."""
+        """The policy of a learner."""
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Round after round to the run's end."""
+        """Train in rounds to the run's end. Returns the signal that stopped it earlier, if any."""
         self.check()
         count, names = self.num_envs_required
         if session.num_envs not in (1, count):
@@ -165,7 +165,7 @@ class RoundsConfig(ABC):
         return self.policy(learner)
 
     def require(self, names: Sequence[str], holds: Callable[[Any], bool], sentence: str) -> None:
-        """Raise UserError, with this sentence, for the first of these settings of which it does not hold."""
+        """Raise UserError, with this sentence, for the first of these options for which `holds` is False."""
         for name in names:
             if not holds(getattr(self, name)):
                 raise UserError(f"--{name.replace('_', '-')} {sentence} {getattr(self, name)}.")
@@ -173,13 +173,13 @@ class RoundsConfig(ABC):
 
 @dataclass
 class AdaptingConfig(MetaSettings, RoundsConfig):
-    """The base of algorithms that meta-learn how to adapt: it says what is adapted and how, the rest is here."""
+    """The base of algorithms that meta-learn to adapt. A subclass defines the policy and its adapting parameters."""
 
     family = True
 
     @abstractmethod
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """The policy, and which of its parameters adapt. Raises UserError where it can't handle the environment."""
+        """The policy and its adapting parameters. Raises UserError if it does not support the environment."""
 
     @property
     def num_envs_required(self) -> tuple[int, str]:
@@ -187,7 +187,7 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
         return self.tasks * self.episodes, "--tasks times --episodes"
 
     def learner(self, spec: Spec, session: Session) -> MetaLearner:
-        """The outer level."""
+        """Build the outer level's learner."""
         torch.manual_seed(session.run.seed)
         adaptation = self.adaptation(spec, session.device)
         if self.fixed_start and not adaptation.shared:
@@ -195,19 +195,19 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
         return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
 
     def policy(self, learner: MetaLearner) -> AdaptingPolicy:
-        """What adapts, before it is adapted."""
+        """The policy before adaptation."""
         return AdaptingPolicy(learner)
 
 
 def unseen(spec: Spec) -> list[str]:
-    """A line that says what of the observation agents do not see, if there is any."""
+    """A line that names the entries of the observation that agents do not see, if there are any."""
     if not spec.left_out:
         return []
     return [f"Left out of the observation, since no network here reads it: {', '.join(spec.left_out)}."]
 
 
 def require_task_family(env: BatchedEnv) -> None:
-    """Refuse environments that are one task."""
+    """Raise UserError for environments that are a single task."""
     if not env.is_family:
         raise UserError(
             f"This algorithm adapts to tasks, and {env.spec.env_id} is a single one as it was made. A family of tasks "
@@ -217,6 +217,6 @@ def require_task_family(env: BatchedEnv) -> None:
 
 
 def require_continuous(spec: Spec, name: str) -> None:
-    """Refuse action spaces that are no vectors."""
+    """Raise UserError unless actions are continuous (Box)."""
     if not spec.continuous:
         raise UserError(f"{name} needs continuous (Box) actions, but {spec.env_id} has {spec.action_space}.")

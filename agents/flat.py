@@ -1,6 +1,6 @@
-"""TD3, SAC, DQN and PPO as one-level hierarchies: the same parts, no controller. What a hierarchy is measured against.
+"""TD3, SAC, DQN and PPO as one-level hierarchies, the baselines of the hierarchical algorithms.
 
-With hindsight on a goal environment the off-policy ones are TD3 + HER, SAC + HER and DQN + HER.
+With hindsight on a goal environment, the off-policy ones are TD3 + HER, SAC + HER and DQN + HER.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,31 +22,31 @@ from hrl.nested.levels.tuning import TuneConfig, tuned_by_name
 from hrl.types import UserError
 
 HINDSIGHT = 0.8
-"""Share of relabelled goals in a batch where none is given (Andrychowicz 2017: 4 of 5)."""
+"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
 class FlatConfig(LevelConfig, HierarchyConfig):
-    """One level that acts on the task's reward."""
+    """The options of one level that learns from the task's reward."""
 
     essential: ClassVar[tuple[str, ...]] = ("learning_rate", "batch_size", "hidden", "gamma")
     learning_starts: int = 1000
     """Environment steps before the first update. Learners with a rollout begin at its end."""
     reward: Literal["task", "learned"] = "task"
-    """The task's reward, or that and one that is learned for it (LIRPG)."""
+    """The task's reward alone, or plus a learned reward (LIRPG)."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     reward_scale: float = 1.0
-    """Factor on the task's reward."""
+    """Factor of the task's reward."""
     reward_offset: float = 0.0
-    """Added to the task's reward before scaling: -1 makes a sparse 0/1 reward count time."""
+    """Added to the task's reward before scaling: -1 turns a sparse 0/1 reward into a cost per step."""
     tune: tuple[str, ...] = ()
-    """Hyperparameters that adapt during the run, by meta-gradient: learning_rate, gamma, ent_coef."""
+    """Hyperparameters that are tuned during the run by meta-gradient: learning_rate, gamma, ent_coef."""
     tuning: TuneConfig = field(default_factory=TuneConfig)
     goal: GoalConfig = field(default_factory=GoalConfig)
-    """One level needs no subgoals; of the declaration it takes the position features."""
+    """One level has no subgoals; it uses only the position features of the goal space."""
 
     def resolved(self, setting: Setting) -> Self:
-        """With the share of hindsight."""
+        """A copy with the share of hindsight resolved."""
         self.check("")
         if self.learning_starts < 0 or self.hindsight_horizon is not None:
             raise UserError("--learning-starts must not be negative, and --hindsight-horizon is for subgoals.")
@@ -54,7 +54,7 @@ class FlatConfig(LevelConfig, HierarchyConfig):
         return replace(self, hindsight=(HINDSIGHT if relabels else 0.0) if self.hindsight is None else self.hindsight)
 
     def build(self, setting: Setting) -> Hierarchy:
-        """The agent for an environment. Raises UserError where they do not fit."""
+        """Build the agent. Raises UserError if it does not fit the environment."""
         spec = setting.spec
         task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, setting.device)
         memory = make_memory(self, task, spec.actions, setting, bottom=True)
@@ -68,7 +68,7 @@ class FlatConfig(LevelConfig, HierarchyConfig):
         return Hierarchy([level], setting)
 
     def relabels(self, task: Task, memory: Replay, setting: Setting) -> list[Relabel]:
-        """Hindsight on the task's goals, where it has any."""
+        """Hindsight on the task's goals, if it has any."""
         if not self.hindsight or task.task_reward is None:
             return []
         task.require_goals("hindsight")
@@ -90,20 +90,20 @@ class FlatSAC(FlatConfig):
 
 @dataclass
 class FlatDiscreteSAC(FlatConfig):
-    """Discrete SAC, one level (Christodoulou 2019), for numbered actions."""
+    """Discrete SAC, one level (Christodoulou 2019), for discrete actions."""
 
     learner: Choice = field(default_factory=DiscreteSACConfig)
 
 
 @dataclass
 class FlatDQN(FlatConfig):
-    """DQN, one level (Mnih 2015): double, dueling, n-step and prioritised as switches."""
+    """DQN, one level (Mnih 2015), with double, dueling, n-step and prioritised as options."""
 
     learner: Choice = field(default_factory=DQNConfig)
 
 
 @dataclass
 class FlatPPO(FlatConfig):
-    """PPO, one level (Schulman 2017), for any actions."""
+    """PPO, one level (Schulman 2017), for any action space."""
 
     learner: Choice = field(default_factory=PPOConfig)

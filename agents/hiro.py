@@ -1,15 +1,15 @@
 """HIRO: data-efficient hierarchical reinforcement learning (Nachum, Gu, Lee, Levine 2018, arXiv:1805.08296).
 
-Two levels. Every c steps the high level μ_hi proposes a subgoal, a displacement of the state; between, it moves
-with the state, g' = s + g - s'. The low level μ_lo is paid for matching it. Both learn off-policy with TD3; old
-subgoals are restated for today's low level before the high level learns from them.
+Two levels. Every c steps, the high level μ_hi proposes a subgoal, a displacement of the state. Between decisions the
+subgoal moves with the state, g' = s + g - s'. The low level μ_lo is rewarded for matching it. Both levels learn
+off-policy with TD3. Old subgoals are relabelled for the current low level before the high level learns from them.
 
-The defaults are general good ones, found on mazes, arms and a task of states and velocities. Beyond the paper they have
-hindsight at both levels, subgoals replaced by what was reached in place of the correction, a low level that is paid for
-arriving, random subgoals, and bootstrapped targets clipped to what values can be. `--preset published` has the paper's
-own settings, but for the noise, which is as large at both levels. The authors' code also hides from its ants' low level
-where they are (low.egocentric). Further switches, off by default: subgoal testing, a low level that is paid for
-progress, subgoals that end when reached, less pessimistic critics, a high level that waits.
+The defaults were chosen on mazes, arms and a task of states and velocities. Beyond the paper, they include hindsight at
+both levels, hindsight subgoals instead of the correction, a sparse reward for the low level, random subgoals, and
+bootstrapped targets clipped to the range of possible values. `--preset published` has the paper's settings, except for
+the noise, which is equal at both levels. The authors' code also hides the ant's position from the low level
+(low.egocentric). More options, off by default: subgoal testing, a progress reward for the low level, subgoals that end
+when reached, less pessimistic critics, and a random warmup of the high level.
 """
 
 from collections.abc import Sequence
@@ -38,18 +38,18 @@ from hrl.types import Spec, UserError
 
 T = TypeVar("T")
 HINDSIGHT = 0.8
-"""Share of relabelled goals in a batch where none is given (Andrychowicz 2017: 4 of 5)."""
+"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
 class Obeys:
-    """The options of a level that is paid for reaching subgoals."""
+    """The options of a level that is rewarded for reaching subgoals."""
 
     reward: Literal["distance", "progress", "sparse", "learned"] = "sparse"
-    """-1 until the subgoal is reached and 0 there; minus the distance to it (published); how much nearer to it each
-    step came; or the distance and a reward that is learned for the task's return."""
+    """sparse: -1 until the subgoal is reached, then 0. distance: minus the distance to it (published). progress: the
+    decrease of the distance in each step. learned: distance plus a reward that is learned for the task's return."""
     reward_scale: float = 1.0
-    """Factor on that reward: small ones drown in what fresh networks say."""
+    """Factor of that reward. Rewards that are too small vanish beside the outputs of new networks."""
 
 
 @dataclass
@@ -57,93 +57,94 @@ class Decides:
     """The options of a level that sets subgoals."""
 
     period: int = 10
-    """Decisions of the level below between two subgoals (c in the paper): environment steps, above the low level."""
+    """Decisions of the level below between two subgoals (c in the paper); directly above the low level, environment
+    steps."""
     correction: bool = False
-    """Restate old subgoals for today's level below (published: True; off-policy correction, section 3.3)."""
+    """Relabel old subgoals for the current level below (published: True; off-policy correction, section 3.3)."""
     candidates: int = 10
-    """Subgoals the correction chooses from."""
+    """Number of candidate subgoals of the correction."""
     hindsight_actions: float | None = None
-    """Share of a batch whose subgoal is replaced by what was reached (HAC) (published: 0). Default: .25 where the
+    """Share of a batch whose subgoal is replaced by the goal that was reached (HAC) (published: 0). Default: .25 if the
     learner has a replay."""
     testing: float = 0.0
-    """Share of subgoals that are tested without exploration below, and punished if missed (HAC)."""
+    """Share of subgoals that are tested without exploration below, and penalised if missed (HAC)."""
     early: bool = False
     """End a subgoal as soon as it is reached."""
     subgoal_scale: float | None = None
-    """Bounds of this level's subgoals over those that the level below sets. Default: √period."""
+    """Bounds of this level's subgoals relative to those of the level below. Default: √period."""
 
 
 @dataclass
 class Low(Obeys, LevelConfig):
-    """The low level: acts at every step, paid for reaching subgoals.
+    """The low level, which acts at every step and is rewarded for reaching subgoals.
 
     Published: gamma .99, train_freq 1, reward distance.
     """
 
     learner: Choice = field(default_factory=lambda: TD3Config(tau=0.01, train_freq=2, random_actions=(0.0, 0.2)))
     gamma: float = 0.95
-    """Discount an environment step (published: .99)."""
+    """Discount per environment step (published: .99)."""
     hindsight_horizon: int | None = None
-    """Only moments within so many of the level's decisions. Default: the period of the level above."""
+    """Greatest number of the level's decisions to the relabelled moment. Default: the period of the level above."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     egocentric: bool = False
-    """Show the way, not the place: mask the entries that relative subgoals consist of, beside low.masked_entries."""
+    """Hide the position, but not the displacement to the subgoal: mask the state entries of relative subgoals, in
+    addition to low.masked_entries."""
 
 
 @dataclass
 class Middle(Decides, Obeys, LevelConfig):
-    """A level between the two (--levels 3): reaches subgoals by setting nearer ones."""
+    """A level between low and high (--levels 3), which reaches subgoals by setting nearer ones."""
 
     learner: Choice = field(
         default_factory=lambda: TD3Config(tau=0.01, buffer_size=200_000, train_freq=4, random_actions=(0.0, 0.3))
     )
     gamma: float = 0.99
-    """Discount an environment step."""
+    """Discount per environment step."""
 
 
 @dataclass
 class High(Decides, LevelConfig):
-    """The high level: decides on subgoals, paid by the task.
+    """The high level, which sets subgoals and learns from the task's reward.
 
-    Published: buffer_size 200,000, train_freq 10 (one update a decision).
+    Published: buffer_size 200,000, train_freq 10 (one update per decision).
     """
 
     learner: Choice = field(
         default_factory=lambda: TD3Config(tau=0.01, buffer_size=100_000, train_freq=4, random_actions=(0.05, 0.5))
     )
     gamma: float = 0.999
-    """Discount an environment step (published: .99 a decision of 10 steps)."""
+    """Discount per environment step (published: .99 per decision of 10 steps)."""
     reward_scale: float = 0.1
-    """Factor on the task's reward (published: .1)."""
+    """Factor of the task's reward (published: .1)."""
     reward_offset: float | None = None
-    """Added to the task's reward of every step before scaling. Default: what makes the greatest reward 0 where a goal
-    pays one of two rewards, so that every step until then costs; else 0 (published). Where an episode can end without
-    the goal, as by a fall, give 0: an end would stop the costs."""
+    """Added to the task's reward of every step before scaling. Default: minus the greatest reward if the goal reward
+    has only two values, so that every step before the goal costs; else 0 (published). If an episode can end without
+    reaching the goal, such as by a fall, give 0, since ending it early would avoid the costs."""
 
 
 @dataclass
 class HIROConfig(HierarchyConfig):
-    """HIRO: a controller proposes subgoals every c steps, a worker learns to reach them (Nachum 2018)."""
+    """HIRO: a high level proposes subgoals every c steps, and a low level learns to reach them (Nachum 2018)."""
 
     essential: ClassVar[tuple[str, ...]] = ("low.learner", "high.learner", "high.period", "goal.indices")
     levels: int = 2
-    """Levels of the hierarchy; those between the lowest and the highest have the options --middle.…"""
+    """Number of levels; those between the lowest and the highest share the options --middle.…"""
     low: Low = field(default_factory=Low)
     middle: Middle = field(default_factory=Middle)
     high: High = field(default_factory=High)
     goal: GoalConfig = field(default_factory=GoalConfig)
     encoder: Literal["shared", "separate"] = "separate"
-    """Images go through a network of each level's own; or all levels see through the low level's, which learns from its
-    losses alone."""
+    """Image encoder: a separate one for each level, or the low level's for all levels, trained only by its losses."""
     timescale: Coupling = field(default_factory=Coupling)
     tune: tuple[str, ...] = ()
-    """Hyperparameters that adapt during the run, by meta-gradient: low.learning_rate, low.gamma, high.gamma, …"""
+    """Hyperparameters that are tuned during the run by meta-gradient: low.learning_rate, low.gamma, high.gamma, …"""
     tuning: TuneConfig = field(default_factory=TuneConfig)
     learning_starts: int = 2000
     """Environment steps before the first update. Learners with a rollout begin at its end."""
 
     def build(self, setting: Setting) -> Hierarchy:
-        """The agent of a resolved configuration. Raises UserError where it does not fit the environment."""
+        """Build the agent of a resolved configuration. Raises UserError if it does not fit the environment."""
         spec, configs, periods = setting.spec, self.stack(), self.periods()
         goals = build_goal_space(self.goal, spec, periods[1], setting.measure, setting.device)
         subgoals = [self.subgoal(goals, number) for number in range(len(configs) - 1)]
@@ -152,7 +153,7 @@ class HIROConfig(HierarchyConfig):
         memories = self.memories([*subgoals, task], actions, setting)
         levels: list[Level] = []
         for number, (name, config) in enumerate(configs):
-            subgoal = None if number == 0 else subgoals[number - 1]  # that it sets
+            subgoal = None if number == 0 else subgoals[number - 1]  # the command that this level issues
             relabels = self.hindsight_goals(subgoals[number], memories[number], config) if name != "high" else []
             models: list[Model] = []
             constraint: Constraint | None = None
@@ -185,19 +186,19 @@ class HIROConfig(HierarchyConfig):
         return periods
 
     def task(self, setting: Setting) -> Task:
-        """What the environment asks of the high level."""
+        """The command to the high level: the environment's task."""
         c = self.high
-        # A missed subgoal that was tested costs as much as H decisions, of `period` least rewards each (HAC: -H).
+        # A missed, tested subgoal costs H = c.period decisions (HAC: -H), each of periods()[-1] least rewards.
         penalty = c.period * self.periods()[-1] * abs(c.reward_scale) if c.testing else 0.0
         return Task.of(setting.spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device, penalty)
 
     def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:
-        """What a level that obeys subgoals is paid: the name of a reward, or a function of (state, next_state,
+        """The reward of a level that obeys subgoals: the name of a reward, or a function of (state, next_state,
         target)."""
         return "distance" if config.reward == "learned" else config.reward
 
     def subgoal(self, goals: GoalSpace, number: int) -> Subgoal:
-        """The command to the level of this number: a vector, or a cell of a grid."""
+        """The command to the level of this number: a vector or a grid cell."""
         stack = self.stack()
         obeying, deciding = cast(Low | Middle, stack[number][1]), cast(Middle | High, stack[number + 1][1])
         for _, config in stack[2 : number + 2]:
@@ -224,18 +225,18 @@ class HIROConfig(HierarchyConfig):
         return memories
 
     def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
-        """Models of a level that sets subgoals, and a constraint on its actor that they give: none here."""
+        """The models of a level that sets subgoals, and their constraint on its actor; none here."""
         return [], None
 
     def tuned(self, level: str) -> list[Tuned]:
-        """What adapts while a level learns."""
+        """The tuners of a level's hyperparameters and reward."""
         tuned = tuned_by_name(level, tuple(name for name, _ in self.stack()), self.tune, self.tuning)
         if level == "low" and self.low.reward == "learned":
             tuned.append(learned_reward(self.low.intrinsic))
         return tuned
 
     def hindsight_goals(self, subgoal: Subgoal, memory: Replay, c: LevelConfig) -> list[Relabel]:
-        """A level's own subgoals become what it reached."""
+        """Hindsight that replaces the subgoals a level obeys by goals that it reached."""
         if not c.hindsight:
             return []
         return [HindsightGoals(subgoal, memory, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
@@ -249,7 +250,7 @@ class HIROConfig(HierarchyConfig):
         levels: Sequence[Level],
         spec: Spec,
     ) -> list[Relabel]:
-        """The batches of a level that sets subgoals: off-policy correction, hindsight, tests."""
+        """The relabelling of a level that sets subgoals: off-policy correction, hindsight and subgoal tests."""
         name, config = self.stack()[number]
         c, memory, walked, period = cast(Middle | High, config), memories[number], memories[0], self.periods()[number]
         span = min(period, spec.max_episode_steps or period)  # no segment is longer
@@ -271,10 +272,10 @@ class HIROConfig(HierarchyConfig):
             relabels.append(SubgoalTesting(subgoal, memory, penalty))
         return relabels
 
-    # -- what depends on the environment ---------------------------------------------------------------------
+    # -- resolving options -----------------------------------------------------------------------------------
 
     def resolved(self, setting: Setting) -> Self:
-        """With the goal space, hindsight, rewards and timescales settled for this environment."""
+        """A copy with goal space, hindsight, rewards and timescales resolved for this environment."""
         self.check()
         spec, periods = setting.spec, self.periods()
         low, middle, high = self.timescale.tie([self.low, self.middle, self.high])
@@ -307,7 +308,7 @@ class HIROConfig(HierarchyConfig):
         )
 
     def describe(self, spec: Spec) -> list[str]:
-        """Lines that say what was resolved: goal space and levels."""
+        """Lines that describe the resolved goal space and levels."""
         lines, high, low = [f"Goal space: {self.goal.describe(spec)}"], self.high, self.low
         lines.append(
             f"Low level: {low.learner.kind}, acts every step, {low.reward} reward, hindsight {low.hindsight:g}."
@@ -323,7 +324,7 @@ class HIROConfig(HierarchyConfig):
         return lines
 
     def check(self) -> None:
-        """Raise UserError where values are invalid."""
+        """Raise UserError if a value is invalid."""
         if not 2 <= self.levels <= 8:
             raise UserError(f"--levels must be at least 2 and at most 8, not {self.levels}.")
         if self.learning_starts < 0:
@@ -363,21 +364,22 @@ class HIROConfig(HierarchyConfig):
             )
 
     def masked_below(self, goals: GoalSpace, state_dim: int) -> tuple[int, ...]:
-        """What the low level is not shown. It must see where it is if subgoals are places, or if there is no more."""
+        """The state entries hidden from the low level. `egocentric` applies only if subgoals are relative and other
+        entries remain visible."""
         place = goals.entries(state_dim)
         if not (self.low.egocentric and goals.relative and len(place) < state_dim):
             return self.low.masked_entries
         return tuple(sorted({*self.low.masked_entries, *place}))
 
     def steps_held(self, setting: Setting) -> int:
-        """Environment steps that the low level's memory must hold, so that every decision in the high level's can be
-        corrected, and paid again: a period each. The low level itself learns from the last `buffer_size` of them, which
-        are all of a run that is no longer."""
+        """Environment steps that the low level's memory must hold, so that every decision in the high level's memory
+        can be corrected and its reward recomputed. 0 if nothing reads them, or if the low level's `buffer_size` holds
+        the whole run anyway."""
         low, high, total = self.low.learner, self.high, setting.total_steps
         if high.learner.on_policy or setting.acts_only:
             return 0
         if not low.on_policy and total is not None and total <= self.low.off_policy.buffer_size // 2:
-            return 0  # ends of episodes take rows
+            return 0  # half, since ends of episodes take rows too
         reads = high.correction or high.hindsight or "high.gamma" in self.tune
         decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
         return decisions * self.periods()[-1] * setting.num_envs if reads else 0

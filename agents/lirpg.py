@@ -1,10 +1,9 @@
-"""LIRPG: learning intrinsic rewards for policy gradient (Zheng, Oh, Singh 2018, arXiv:1804.06459), over many lives of
-agents (What can learned intrinsic rewards capture?, Zheng et al. 2020, arXiv:1912.05500).
+"""LIRPG: learning intrinsic rewards for policy gradient (Zheng, Oh, Singh 2018, arXiv:1804.06459), over many lifetimes
+of agents (What can learned intrinsic rewards capture?, Zheng et al. 2020, arXiv:1912.05500).
 
-Round after round an agent makes a policy-gradient step on how its steps are credited: by the task's advantage, and by a
-reward r_η(s, a) that is learned. The episodes that follow say what the task's return gained by that step; its
-gradient through the step teaches r_η. After a lifetime the agent is born anew, and r_η stays: what it knows of the
-task makes the next one learn faster. `--reward task` is the same agent without it.
+In each round, an agent takes a policy-gradient step on the task's advantage plus a learned reward r_η(s, a). On the
+episodes after the step, the gradient of the task's return through the step trains r_η. After a lifetime the agent is
+initialised anew and r_η is kept, so that the next agent learns faster. `--reward task` is the same agent without r_η.
 """
 
 from collections.abc import Callable
@@ -36,53 +35,53 @@ from hrl.training.rounds import RoundLearner
 from hrl.types import Spec, UserError
 
 QUIET = 0.01
-"""Of the last layer's first weights: actions begin around 0."""
+"""Factor of the last layer's initial weights, so that actions begin around 0."""
 BIRTH = 1_000_003
-"""What sets the random states of two lives apart."""
+"""Difference between the seeds of two consecutive lifetimes."""
 
 
 @dataclass
 class LIRPGConfig(RoundsConfig):
-    """LIRPG: a reward that a policy-gradient agent learns on, taught by the task's return (Zheng 2018, 2020)."""
+    """LIRPG: a policy-gradient agent with an intrinsic reward, learned from the task's return (Zheng 2018, 2020)."""
 
     reward: Literal["learned", "task"] = "learned"
-    """Beside the task's advantage a reward that is learned, or the task's alone."""
+    """Learn from the task's advantage plus a learned reward, or from the task's advantage alone."""
     episodes: int = 16
-    """Episodes a round, side by side."""
+    """Episodes per round, in parallel."""
     lifetime: int = 10
-    """Rounds that an agent lives; 0 for one life as long as the run (Zheng 2018)."""
+    """Rounds per lifetime of an agent; 0 for a single one as long as the run (Zheng 2018)."""
     hidden: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of policy and value."""
     std: float = 0.6
-    """Standard deviation of continuous actions at first, in half-ranges."""
+    """Initial standard deviation of continuous actions, in half-ranges."""
     lr: float = 0.015
-    """The policy's learning rate of Adam, one step a round."""
+    """The policy's learning rate of Adam, with one step per round."""
     value_lr: float = 3e-3
-    """The value's."""
+    """The value's learning rate."""
     value_updates: int = 5
-    """Steps of the value a round."""
+    """Steps of the value per round."""
     weight: float = 10.0
-    """Of the learned reward beside the task's normalised advantage (λ)."""
+    """Weight of the learned reward relative to the task's normalised advantage (λ)."""
     reward_hidden: tuple[int, ...] = (32, 32)
     """Units of the learned reward's hidden layers."""
     reward_lr: float = 3e-3
     """The learned reward's learning rate."""
     reward_updates: int = 10
-    """Steps of the learned reward a round (published: 1)."""
+    """Steps of the learned reward per round (published: 1)."""
     penalty: float = 1.0
-    """Weight of its mean square (published: none)."""
+    """Weight of the learned reward's mean square (published: none)."""
     gamma: float = 0.99
-    """Discount an environment step."""
+    """Discount per environment step."""
     lam: float = 0.95
     """λ of generalised advantage estimation."""
 
     @property
     def num_envs_required(self) -> tuple[int, str]:
-        """Episodes."""
+        """One environment per episode."""
         return self.episodes, "--episodes"
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         self.require(("episodes", "std", "lr", "value_lr", "reward_lr"), lambda x: x > 0, "must be positive, not")
         weights = ("lifetime", "value_updates", "reward_updates", "weight", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")
@@ -91,7 +90,7 @@ class LIRPGConfig(RoundsConfig):
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden} and {self.reward_hidden}.")
 
     def learner(self, spec: Spec, session: Session) -> "Lifetimes":
-        """Agents, and the reward that outlives them."""
+        """Build the learner of agents and of their reward."""
 
         def policy() -> nn.Module:
             made = policy_for(spec, self.hidden, self.std, smooth=True)
@@ -103,20 +102,20 @@ class LIRPGConfig(RoundsConfig):
         return Lifetimes(self, policy, spec, session.device, session.run.seed)
 
     def policy(self, learner: "Lifetimes") -> Actor:
-        """The agent that lives."""
+        """The current agent's policy."""
         return Actor(learner.policy, lambda: learner.agent.params, learner.device)
 
 
 class Lifetimes(RoundLearner):
-    """An agent that learns by policy gradient, round after round; after a lifetime a new one is born.
+    """An agent that learns by policy gradient in rounds, and is initialised anew after each lifetime.
 
-    What is learned for all lives is r_η(s, a), by which steps are credited beside the task's advantage:
+    All lifetimes share the learned reward r_η(s, a), which is added to the task's advantage:
 
         inner    θ' = Adam step along ∇_θ E[A_t log π_θ(a_t|s_t)],     A = norm(norm(A_task) + λ r_η)
         outer    u_t = ∂ J(θ') / ∂A_t on the episodes that θ' collects,    η ← η + β ∇_η E[u r_η - c/2 r_η²]
 
-    J is the task's alone. The outer gradient is Σ_t u_t ∂A_t/∂η; A's normalisation and λ are left out of it, the size
-    of u is taken out, and c holds r_η small.
+    J is the task's objective alone. The outer gradient is Σ_t u_t ∂A_t/∂η, in which A's normalisation and λ are ignored
+    and u is normalised to unit size. c keeps r_η small.
     """
 
     counted = ("steps", "life", "age")
@@ -139,7 +138,7 @@ class Lifetimes(RoundLearner):
         self.bear()
 
     def bear(self) -> None:
-        """A new agent, that knows nothing."""
+        """Initialise a new agent."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + BIRTH * (self.life + 1))
             self.policy: Any = self.make_policy().to(self.device)
@@ -151,7 +150,7 @@ class Lifetimes(RoundLearner):
     # -- a round ---------------------------------------------------------------------------------------------
 
     def round(self, env: Any, progress: float) -> Finished:
-        """Learn from the episodes at hand, collect those of the agent that came of it; learn the reward from these."""
+        """Update the agent on its current episodes, collect new ones, and train the reward on these."""
         before = self.episodes if self.episodes is not None else self._met(env)
         paid = self.paid(before)
         credit = normalised(before.advantage + self.config.weight * paid, before.keep)
@@ -168,13 +167,13 @@ class Lifetimes(RoundLearner):
         return finished(after)
 
     def _inner(self, data: Trajectories) -> Descent:
-        """The agent's own update, as a function of how each step is credited."""
+        """The agent's update, as a function of each step's credit [T, E]."""
         return Descent(lambda p, credit, step: -data.mean(self.log_prob(p, data) * credit), self.rule)
 
     def _teach(
         self, estimator: Unrolled, state: State, credit: Tensor, before: Trajectories, after: Trajectories
     ) -> dict[str, float]:
-        """Move the reward to where steps should have been credited otherwise."""
+        """Train the reward with the gradient of the task's return with respect to each step's credit."""
         estimate = estimator(lambda p, credit: score(self.log_prob(p, after), after), state, credit)
         wanted = -estimate.gradient * before.keep
         wanted = wanted / (wanted.square().sum() / before.keep.sum()).sqrt().clamp_min(1e-12)
@@ -185,22 +184,22 @@ class Lifetimes(RoundLearner):
         return {"reward/spread": float(paid.detach().std()), "reward/gradient": float(norm(estimate.gradient))}
 
     def log_prob(self, params: dict[str, Tensor], data: Trajectories) -> Tensor:
-        """[T, E]"""
+        """log π(a|s) [T, E]."""
         return call(self.policy, "log_prob", params, data.state, data.action, data.memory)
 
     @torch.no_grad()
     def paid(self, data: Trajectories) -> Tensor:
-        """The learned reward [T, E]; 0 at first."""
+        """The learned reward [T, E], initially 0."""
         return self._rewards(data)
 
     def _rewards(self, data: Trajectories) -> Tensor:
         given = data.action.clamp(-1.0, 1.0) if self.spec.continuous else one_hot(data.action, self.actions).float()
         return self.reward(data.state, given) * data.keep
 
-    # -- the agent's experience ------------------------------------------------------------------------------
+    # -- collecting episodes ---------------------------------------------------------------------------------
 
     def _met(self, env: Any) -> Trajectories:
-        """Episodes of the agent as it is, judged by its value before that learns from them."""
+        """Collect episodes of the current agent. Advantages use its value before the value learns from them."""
         data = self.collect(env)
         value = self.value(data.state).squeeze(-1)
         gain = advantages(data.reward, value.detach(), value.new_zeros(data.keep.shape[-1]), data.keep,
@@ -211,7 +210,7 @@ class Lifetimes(RoundLearner):
         return data._replace(advantage=normalised(gain, data.keep))
 
     def collect(self, env: Any) -> Trajectories:
-        """One episode of every environment; their time limit ends them."""
+        """Collect one episode of every environment, up to its end or time limit."""
         met = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
         self.steps += int(met.keep.sum())
         reward = met.reward * met.keep
@@ -219,19 +218,19 @@ class Lifetimes(RoundLearner):
             met.state, met.action, reward, met.keep, met.reward, met.success, met.keep.sum(), met.memory
         )
 
-    # -- what a run keeps ------------------------------------------------------------------------------------
+    # -- checkpoint ------------------------------------------------------------------------------------------
 
     def drop_episodes(self) -> None:
-        """The episodes at hand are not kept: the running process too collects new ones."""
+        """Drop the current episodes, since a checkpoint does not store them."""
         self.episodes = None
 
     def networks(self) -> dict[str, Tensor]:
-        """The agent that lives, and the reward."""
+        """The current agent's policy and the learned reward."""
         tensors = {f"policy.{name}": x for name, x in self.agent.params.items()}
         return tensors | {f"reward.{name}": x for name, x in self.reward.state_dict().items()}
 
     def momenta(self) -> dict[str, Tensor]:
-        """The value, and every optimiser's moments."""
+        """The value and every optimiser's moments."""
         memory: Any = self.agent.memory
         tensors = {f"memory.{part}.{name}": x for part in ("mean", "square") for name, x in memory[part].items()}
         return (

@@ -1,11 +1,11 @@
 """MAML: model-agnostic meta-learning for fast adaptation (Finn, Abbeel, Levine 2017, arXiv:1703.03400, section 4.2).
 
-Many tasks at a time. Within a task, the policy is adapted by a few steps of policy gradient, each on fresh episodes.
-The outer level moves where adaptation begins, so that the episodes *after* it are good: its gradient goes through
-the inner steps (`first_order` leaves that out). As published, the outer step is a trust-region step.
+A round has many tasks. Within a task, a few policy-gradient steps adapt the policy, each on new episodes. The outer
+level learns the initial parameters from the episodes *after* adaptation, with a gradient through the inner steps
+(`first_order` ignores this dependence). As published, the outer step is a trust-region step.
 
-With `options`, the policy is a controller over options, with `subgoals` one that sets subgoals to a low level, as in
-HIRO (see hrl/policies); `adapts` says which level adapts. All learn on the task's return.
+With `options`, the policy is a controller over options; with `subgoals`, it is a controller that sets subgoals for a
+low level, as in HIRO (see hrl/policies). `adapts` selects the adapting level. All levels learn from the task's return.
 """
 
 from dataclasses import dataclass, field
@@ -29,23 +29,23 @@ class MAMLConfig(AdaptingConfig):
     hidden: tuple[int, ...] = (100, 100)
     """Units of the hidden layers (published: 100, 100)."""
     std: float = 1.0
-    """Standard deviation of continuous actions at first, in half-ranges (published: 1)."""
+    """Initial standard deviation of continuous actions, in half-ranges (published: 1)."""
     options: int = 0
-    """Options that a controller chooses from; 0 for none."""
+    """Number of options of a controller; 0 for none."""
     subgoals: int = 0
-    """Steps from one subgoal to the next, of a controller that sets subgoals; 0 for none."""
+    """Steps between two subgoals of a controller that sets subgoals; 0 for none."""
     goal: GoalConfig = field(default_factory=GoalConfig)
     adapts: Literal["all", "high", "low"] = "all"
-    """What adapts within a task: everything, or one level; the rest all tasks share."""
+    """Parameters that adapt within a task: all, or those of one level. All tasks share the others."""
 
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """Everything adapts, or one level."""
+        """The policy, of which all parameters or one level adapt."""
         adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
         policy = self._policy(spec, device).to(device)
         return Adaptation(policy, adapts, self.inner_lr, self.first_order, self.correction)
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         super().check()
         if not self.std > 0 or min(self.hidden, default=1) < 1 or min(self.options, self.subgoals) < 0:
             raise UserError(

@@ -1,13 +1,14 @@
 """MODAC: discovery of options via meta-learned subgoals (Veeriah et al. 2021, arXiv:2102.06741).
 
-What an option is for is learned: a reward r_η(s, o, a) and an end β_η(s, o), slow; its policy learns on them, faster,
-knowing no task; and a manager for each task, fastest, chooses from options and primitive actions on the task's reward,
-at a cost each time it chooses. The episodes that follow an update of the options say what the tasks' return gained by
-it; its gradient through the update teaches r_η and β_η. The formulas stand in agents/parts/discovery.py.
+Learning has three timescales. The slowest learns each option's reward r_η(s, o, a) and termination β_η(s, o). The
+options' policies learn faster, from these rewards, without knowing the task. Fastest, one manager per task chooses
+among options and primitive actions and learns from the task's reward, minus a cost for each choice. On the episodes
+after an update of the options, the gradient of the tasks' return through that update trains r_η and β_η. The formulas
+are in agents/parts/discovery.py.
 
-After discovery a new manager learns a new task over the options. That is how a run is evaluated: on held-out tasks,
-with options that stay as they are. `--reward none` leaves options as they were born, `--reward task` has them learn on
-the tasks' return itself, and `--options 0` leaves primitive actions alone.
+After discovery, a new manager learns a new task over the options. Evaluations do the same on held-out tasks, with fixed
+options. `--reward none` keeps the initial options, `--reward task` trains them on the tasks' return itself, and
+`--options 0` leaves only primitive actions.
 """
 
 from dataclasses import dataclass
@@ -27,55 +28,55 @@ from hrl.types import Spec, UserError
 
 @dataclass
 class MODACConfig(RoundsConfig):
-    """MODAC: options whose rewards and ends are learned by the tasks' return through the options' learning (2021)."""
+    """MODAC: options whose rewards and terminations are learned through the options' own updates (Veeriah 2021)."""
 
     family = True
     reward: Literal["learned", "task", "none"] = "learned"
-    """What options learn on: the reward that is learned for them, the task's return, or nothing."""
+    """Objective of the options: their learned reward, the tasks' return, or none."""
     options: int = 4
-    """Options that are discovered."""
+    """Number of options to discover."""
     primitives: bool = True
-    """Managers choose from primitive actions too (published)."""
+    """Managers can also choose primitive actions (published)."""
     hidden: tuple[int, ...] = ()
-    """Units of the hidden layers; none makes tables of everything, where observations are numbered."""
+    """Units of the hidden layers; without any, all networks are tables if observations are numbered."""
     tasks: int = 48
-    """Tasks a round, each with a manager of its own."""
+    """Tasks per round, each with its own manager."""
     episodes: int = 10
-    """Episodes of a task a round, side by side."""
+    """Episodes per task and round, in parallel."""
     lifetime: int = 20
-    """Rounds that managers live; then tasks are drawn anew."""
+    """Rounds per lifetime of the managers, after which new tasks are drawn."""
     inner_lr: float = 10.0
-    """The managers' step size, one step a round."""
+    """The managers' step size, with one step per round."""
     switching_cost: float = 0.001
-    """Taken off the task's reward each time a manager chooses."""
+    """Cost for each choice of a manager, subtracted from the task's reward."""
     lr: float = 0.1
-    """The options' learning rate of Adam, one step a round."""
+    """The options' learning rate of Adam, with one step per round."""
     entropy: float = 0.05
-    """Weight of the options' entropy at first; it falls to 0 on a line over the first half of the run."""
+    """Initial weight of the options' entropy; it falls linearly to 0 over the first half of the run."""
     value_lr: float = 0.05
     """Learning rate of the options' values."""
     value_updates: int = 5
-    """Steps of the values a round."""
+    """Steps of the values per round."""
     reward_lr: float = 0.1
-    """Learning rate of Adam of the options' rewards."""
+    """Learning rate of Adam for the options' rewards."""
     end_lr: float = 0.02
-    """The same of where they end."""
+    """Learning rate of Adam for the options' terminations."""
     meta_updates: int = 3
-    """Steps of both a round (published: 1)."""
+    """Steps of rewards and terminations per round (published: 1)."""
     penalty: float = 1.0
     """Weight of the rewards' mean square (published: none)."""
     gamma: float = 0.95
-    """Discount an environment step."""
+    """Discount per environment step."""
     lam: float = 0.98
     """λ of generalised advantage estimation."""
     prior: float = 3.0
-    """Visits for which the managers' fitted value of a state is taken as 0 beforehand."""
+    """Number of extra visits with a return of 0 in the managers' fitted value of a state."""
     eval_steps: int = 3
-    """Steps that a new manager learns in evaluation."""
+    """Steps of a new manager in evaluation."""
     eval_shrink: float = 1.0
-    """Length of its steps after the first, over the first's."""
+    """Step size of the manager's steps after the first in evaluation, relative to the first."""
     eval_explore: bool = True
-    """Judge by episodes with exploration, not by the likeliest actions."""
+    """Evaluate with exploration instead of the most likely actions."""
 
     @property
     def num_envs_required(self) -> tuple[int, str]:
@@ -84,13 +85,13 @@ class MODACConfig(RoundsConfig):
 
     @property
     def credit(self) -> Credit:
-        """Sums over steps, advantages as they are, a value that goes on where the time limit cuts."""
+        """Losses summed over steps, advantages without normalisation, and bootstrapping at the time limit."""
         return Credit(
             self.gamma, self.lam, powers=False, ridge=self.prior, bootstrap=True, normalise=False, summed=True
         )
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         positive = (
             "tasks",
             "episodes",
@@ -113,7 +114,7 @@ class MODACConfig(RoundsConfig):
             raise UserError("--options 0 leaves managers nothing to choose from where --primitives is False.")
 
     def learner(self, spec: Spec, session: Session) -> Discovery:
-        """Managers adapt; options and what they are for are shared."""
+        """Build the learner. Managers adapt to tasks, which share the options, their rewards and terminations."""
         torch.manual_seed(session.run.seed)
         inputs = spec.state_dim + spec.goal_dim
         policy = Options(inputs, num_actions(spec), self.options, self.hidden, self.primitives).to(session.device)
@@ -121,5 +122,5 @@ class MODACConfig(RoundsConfig):
         return Discovery(self, adaptation, spec, session.device, session.run.seed)
 
     def policy(self, learner: Discovery) -> AdaptingPolicy:
-        """A new manager over the options."""
+        """The policy of a new manager over the options."""
         return AdaptingPolicy(learner)

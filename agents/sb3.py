@@ -1,4 +1,4 @@
-"""stable-baselines3's algorithms as baselines: same command, run folder, tags and evaluation as ours."""
+"""stable-baselines3's algorithms as baselines, with the same command, run folder, tags and evaluation as ours."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ ROUND = 16
 
 @dataclass
 class SB3Config:
-    """What all of stable-baselines3's algorithms take. Everything else keeps its own defaults."""
+    """Options of all of stable-baselines3's algorithms. Other arguments keep stable-baselines3's defaults."""
 
     learning_rate: float = 1e-3
     """Learning rate."""
     gamma: float = 0.99
-    """Discount an environment step."""
+    """Discount per environment step."""
     batch_size: int = 256
-    """Transitions a gradient update."""
+    """Transitions per gradient update."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers."""
 
@@ -45,11 +45,12 @@ class SB3Config:
     resumable: ClassVar[bool] = False
 
     def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
-        """Further arguments of the algorithm; one episode of every environment takes so many steps at most."""
+        """Additional arguments of the algorithm. `one_episode` is the greatest number of steps of one episode in every
+        environment."""
         return {}
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         for name in ("learning_rate", "batch_size", "buffer_size", "n_steps", "tau"):
             if not getattr(self, name, 1) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
@@ -59,7 +60,7 @@ class SB3Config:
             raise UserError(f"--gamma must lie between 0 and 1, not at {self.gamma}.")
 
     def make(self, session: Session) -> BaseAlgorithm:
-        """The untrained model. Raises UserError where it can't handle the environment."""
+        """The untrained model. Raises UserError if it does not support the environment."""
         one = session.make_single()
         if not isinstance(one.action_space, self.actions):
             wanted = " or ".join(kind.__name__ for kind in self.actions)
@@ -87,7 +88,7 @@ class SB3Config:
             raise UserError(f"stable-baselines3 refuses this: {error}") from error
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Train by the algorithm's own `learn`, with our logging, evaluation and checkpoints."""
+        """Train with the algorithm's own `learn`, and with our logging, evaluation and checkpoints."""
         if session.resume is not None:
             raise UserError(
                 "stable-baselines3's algorithms cannot be resumed exactly; start a new run with more --total-steps."
@@ -110,7 +111,7 @@ class SB3Config:
 
 @dataclass
 class OffPolicy(SB3Config):
-    """Those with a replay buffer; with hindsight (HER, future, 4 goals) on goal environments."""
+    """Options of algorithms with a replay buffer, with hindsight (HER, future, 4 goals) on goal environments."""
 
     her: bool = True
     """Hindsight on goal environments."""
@@ -119,12 +120,12 @@ class OffPolicy(SB3Config):
     learning_starts: int = 1000
     """Environment steps before the first update."""
     gradient_steps: int = -1
-    """Updates a step of all environments; -1 for as many as there are environments."""
+    """Updates per step of all environments; -1 for as many as there are environments."""
     tau: float = 0.005
     """Polyak averaging of the target networks."""
 
     def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
-        """Further arguments of the algorithm."""
+        """Additional arguments of the algorithm."""
         options: dict[str, Any] = {
             "buffer_size": self.buffer_size, "learning_starts": self.learning_starts, "train_freq": 1,
             "gradient_steps": self.gradient_steps, "tau": self.tau,
@@ -176,18 +177,18 @@ class SB3DQN(OffPolicy):
     learning_rate: float = 1e-4
     """Learning rate."""
     tau: float = 1.0
-    """Share of the network copied into the target at each of its updates."""
+    """Share of the network that is copied into the target network at each target update."""
     train_freq: int = 4
-    """Steps of every environment from one round of updates to the next."""
+    """Steps of every environment between two rounds of updates."""
     target_update_interval: int = 10_000
-    """Environment steps from one update of the target to the next."""
+    """Environment steps between two updates of the target network."""
     exploration_fraction: float = 0.1
     """Share of the run over which the share of random actions falls."""
     exploration_final_eps: float = 0.05
-    """Share of random actions in the end."""
+    """Final share of random actions."""
 
     def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
-        """Further arguments of the algorithm."""
+        """Additional arguments of the algorithm."""
         own = ("train_freq", "target_update_interval", "exploration_fraction", "exploration_final_eps")
         return super().options(goal_env, one_episode) | {name: getattr(self, name) for name in own}
 
@@ -203,17 +204,17 @@ class SB3PPO(SB3Config):
     learning_rate: float = 3e-4
     """Learning rate."""
     batch_size: int = 64
-    """Transitions a gradient update."""
+    """Transitions per gradient update."""
     n_steps: int = 2048
-    """Steps of every environment from one round of updates to the next."""
+    """Steps of every environment between two rounds of updates."""
 
     def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
-        """Further arguments of the algorithm."""
+        """Additional arguments of the algorithm."""
         return {"n_steps": self.n_steps}
 
 
 class SB3Trainee(Trainee):
-    """A model of stable-baselines3 in training: a round is one call of its own `learn`."""
+    """Trains a stable-baselines3 model; a round is one call of its `learn`."""
 
     def __init__(self, model: BaseAlgorithm, env: BatchedEnv, session: Session) -> None:
         super().__init__(env, session)
@@ -232,10 +233,10 @@ class SB3Trainee(Trainee):
         return self.watch.tells_success
 
     def begin(self) -> None:
-        """The model goes on where it was: its checkpoints are no exact ones, and end no episode."""
+        """Do nothing: the model continues its episodes, since its checkpoints do not end them."""
 
     def round(self, total_steps: int) -> Sequence[Finished]:
-        """A few steps of an off-policy algorithm, or one rollout and what is learned from it."""
+        """Run a few steps of an off-policy algorithm, or one rollout with its updates."""
         self.watch.ended.clear()
         self.watch.total_steps = total_steps
         steps = min(ROUND * self.session.num_envs, total_steps - self.steps)
@@ -244,12 +245,12 @@ class SB3Trainee(Trainee):
         return self.watch.ended
 
     def metrics(self) -> dict[str, float]:
-        """What the model's own logger holds."""
+        """The `train/` values of the model's own logger."""
         values = self.model.logger.name_to_value.items()
         return {f"policy/{n.removeprefix('train/')}": float(v) for n, v in values if n.startswith("train/")}
 
     def truncate_episodes(self) -> None:
-        """Nothing: its episodes go on."""
+        """Do nothing: the episodes continue."""
 
     def networks(self) -> dict[str, Tensor]:
         """The policy's weights."""
@@ -260,7 +261,7 @@ class SB3Trainee(Trainee):
         return Checkpoint(self.networks(), {})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Refused before: no exact continuation is possible."""
+        """Raises NotImplementedError: runs of stable-baselines3 cannot be resumed exactly."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -273,13 +274,13 @@ class SB3Trainee(Trainee):
 
 
 class Watch(BaseCallback):
-    """Counts the episodes that end in stable-baselines3's loop."""
+    """Counts the ended episodes in stable-baselines3's training loop."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         super().__init__()
         self.device, self.counter = device, EpisodeCounter(num_envs, device)
         self.ended: list[Finished] = []
-        """Of the steps of this round."""
+        """The ended episodes of each step of this round."""
         self.tells_success = False
         self.total_steps = 0
 
@@ -303,7 +304,7 @@ class Watch(BaseCallback):
 
 
 class SB3Policy:
-    """A stable-baselines3 model as a policy of our evaluation."""
+    """A stable-baselines3 model as a policy for our evaluations."""
 
     def __init__(self, model: BaseAlgorithm, env: BatchedEnv) -> None:
         self.model, self.env, self.spec = model, env, env.spec
@@ -312,12 +313,12 @@ class SB3Policy:
         self.plain = bool(single.envs[0].has_wrapper_attr("plain_actions"))
 
     def start(self, num_envs: int) -> None:
-        """It remembers nothing."""
+        """None: the policy has no memory."""
 
     def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
         """Deterministic actions: vectors in [-1, 1], or numbers for discrete actions."""
         actions, _ = self.predict(self._raw(obs))
-        if not self.plain:  # else the model decides as our agents do
+        if not self.plain:  # otherwise the model uses our agents' action space
             actions = self.env.from_action(actions)
         decided = torch.as_tensor(actions)
         return decided.float() if self.spec.continuous else decided, None, []
@@ -327,7 +328,7 @@ class SB3Policy:
         return state[:, list(self.spec.achieved)] if self.spec.achieved else None
 
     def after(self, memory: None, step: Step) -> tuple[None, dict[str, Tensor]]:
-        """Nothing to remember or report."""
+        """No memory and no metrics."""
         return None, {}
 
     def predict(

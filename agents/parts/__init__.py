@@ -1,1 +1,1 @@
-"""What algorithms share, and what is particular to one but too long for its file."""
+"""Parts that algorithms share, and long parts of single algorithms."""

@@ -1,11 +1,11 @@
-"""Which places are within k steps of each other (HRAC: Zhang, Guo, Tan, Hu, Chen 2020, arXiv:2006.11485).
+"""Adjacency of positions within k steps (HRAC: Zhang, Guo, Tan, Hu, Chen 2020, arXiv:2006.11485).
 
-Places are rounded to the cells of a grid. Two cells are adjacent if an episode came from one to the other within k
-steps; a matrix over all cells that were ever visited says so. A network ψ turns it into distances (section 4.2),
+Positions are rounded to grid cells. Two cells are adjacent if an episode went from one to the other within k steps; a
+matrix A over all visited cells records this. A network ψ learns distances from it (section 4.2) by minimising
 
     E_ij [ A_ij max(0, ||ψ_i - ψ_j|| - ε₁) + (1 - A_ij) max(0, ε₂ - ||ψ_i - ψ_j||) ]   with ε₁ < ε₂,
 
-through which the actor that sets subgoals is held to such as are adjacent to where they are set (section 4.3):
+and the actor that sets subgoals is constrained to subgoals adjacent to the current position (section 4.3):
 
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2).
 """
@@ -26,38 +26,38 @@ from hrl.state import gather, restore
 from hrl.types import UserError
 
 LOOKS = 10
-"""Looks at what was walked since the last one, from one fit to the next."""
+"""Number of matrix updates between two fits of the network."""
 
 
 @dataclass
 class AdjacencyConfig:
-    """What counts as adjacent, how the network learns it, and how strongly it holds."""
+    """Options of the adjacency matrix, the network and the constraint."""
 
     cell: float = 1.0
     """Width of a cell, in goal space (published: 1)."""
     limit: int = 5000
-    """Most cells that may be visited: the matrix has as many rows and columns."""
+    """Greatest number of visited cells, which is the matrix's greatest size."""
     hidden: tuple[int, ...] = (128, 128, 128)
     """Units of the network's hidden layers (published: 128, 128, 128)."""
     embedding: int = 32
-    """Dimensions of the space whose distances say what is adjacent (published: 32)."""
+    """Dimension of the embedding whose distances measure adjacency (published: 32)."""
     lr: float = 2e-4
     """The network's learning rate (published: 2e-4)."""
     near: float = 1.0
     """Adjacent cells are pulled within this distance, ε₁ (published: 1)."""
     far: float = 1.2
-    """The others are pushed beyond this distance, ε₂ (published: 1.2)."""
+    """Other cells are pushed beyond this distance, ε₂ (published: 1.2)."""
     every: int = 50_000
-    """Environment steps from one fit to the next (published: 50,000)."""
+    """Environment steps between two fits (published: 50,000)."""
     updates: int = 1000
-    """Gradient updates a fit (published: 25 times over all pairs)."""
+    """Gradient updates per fit (published: 25 times over all pairs)."""
     batch_size: int = 256
-    """Cells an update, of which all pairs count (published: 64 pairs)."""
+    """Cells per update, with all their pairs (published: 64 pairs)."""
     weight: float = 20.0
-    """η, what the constraint weighs beside the value in the actor's loss (published: 20)."""
+    """η, the weight of the constraint in the actor's loss (published: 20)."""
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         for name in ("cell", "limit", "embedding", "lr", "near", "every", "updates", "batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"adjacency.{name} must be positive, not {getattr(self, name)}.")
@@ -70,26 +70,26 @@ class AdjacencyConfig:
 
 
 class AdjacencyMatrix:
-    """The M cells visited so far, and which were reached from which within k steps, either way."""
+    """The M cells visited so far, and their adjacency within k steps, in either direction."""
 
     def __init__(self, dim: int, k: int, width: float, limit: int, device: torch.device) -> None:
         self.k, self.width, self.limit = k, width, limit
         self.cells = torch.zeros(0, dim, dtype=torch.int64, device=device)
-        """[M, G] in widths, in order."""
+        """[M, G] cell coordinates, int64, sorted."""
         self.adjacent = torch.zeros(0, 0, dtype=torch.bool, device=device)
         """[M, M] symmetric; every cell is adjacent to itself."""
 
     def __len__(self) -> int:
-        """M."""
+        """M, the number of visited cells."""
         return len(self.cells)
 
     def cell(self, place: Tensor) -> Tensor:
-        """The cell [..., G] of a place."""
+        """The cell [..., G] of a position [..., G]."""
         return (place / self.width).round().long()
 
     def add(self, place: Tensor, ahead: Tensor) -> None:
-        """N walks side by side: place [L, N, G], and how many [L, N] of the places that follow belong to the same
-        walk, k at most."""
+        """Add N parallel walks: positions [L, N, G], and how many [L, N] of the following positions belong to the same
+        walk, at most k."""
         walked = ahead > 0
         walked[1:] |= ahead[:-1] > 0  # where a walk ends
         number = torch.zeros_like(ahead)
@@ -101,7 +101,7 @@ class AdjacencyMatrix:
             self.adjacent[b, a] = True
 
     def _numbered(self, cell: Tensor) -> Tensor:
-        """The numbers [n] of cells [n, G]; those that are new get a row and a column. Raises UserError for too many."""
+        """The indices [n] of cells [n, G]; new cells get a row and a column. Raises UserError for too many cells."""
         known = len(self)
         self.cells, number = torch.unique(torch.cat([self.cells, cell]), dim=0, return_inverse=True)
         if len(self) > self.limit:
@@ -117,7 +117,7 @@ class AdjacencyMatrix:
         return number[known:]
 
     def holds(self, a: Tensor, b: Tensor) -> Tensor:
-        """Whether [...] the cells of places a and b [..., G] are adjacent; never, where one was not visited."""
+        """Whether [...] the cells of positions a and b [..., G] are adjacent; False if one was not visited."""
         (here, left), (there, right) = self._find(a), self._find(b)
         return left & right & self.adjacent[here, there]
 
@@ -127,14 +127,14 @@ class AdjacencyMatrix:
 
 
 def contrastive(embedded: Tensor, adjacent: Tensor, near: float, far: float) -> Tensor:
-    """The network's loss over all pairs of cells: embedded [B, E], adjacent [B, B]."""
-    # Without matrix products, which are inexact for points that are near.
+    """The network's loss [] over all pairs of cells: embedded [B, E], adjacent [B, B]."""
+    # Without matrix products, which are inexact for near points.
     distance = torch.cdist(embedded, embedded, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.where(adjacent, (distance - near).clamp_min(0.0), (far - distance).clamp_min(0.0)).mean()
 
 
 class Adjacency:
-    """A level's model of what is within k steps: reads what the lowest level walked, and constrains the actor."""
+    """A level's model of adjacency. It reads the paths of the lowest level, and constrains the level's actor."""
 
     def __init__(
         self,
@@ -145,8 +145,8 @@ class Adjacency:
         k: int,
         config: AdjacencyConfig,
     ) -> None:
-        """For a level that sets subgoals by `command` and is not shown the `masked` entries. Raises UserError where it
-        does not see where it sets them."""
+        """For a level that sets subgoals with `command` and does not see the `masked` entries. Raises UserError if
+        these include entries of the goal space."""
         hidden = sorted({*command.goals.entries(state_dim)} & {*masked})
         if hidden:
             raise UserError(f"high.masked_entries {hidden}: the adjacency constraint begins there; leave them out.")
@@ -162,22 +162,22 @@ class Adjacency:
         self.at = 0
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """||ψ(a) - ψ(b)|| [...] of places [..., G]; about 1 and less within k steps."""
+        """||ψ(a) - ψ(b)|| [...] of positions [..., G]; at most about 1 within k steps."""
         a, b = self.net(a / self.config.cell), self.net(b / self.config.cell)
         return torch.linalg.vector_norm(a - b, dim=-1)
 
     def constraint(self, inputs: Tensor, action: Tensor) -> Tensor:
-        """η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2) [B] of subgoals [B, A] that are set at inputs [B, I]."""
+        """η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2) [B] of subgoals [B, A] at inputs [B, I]."""
         state = inputs[..., : self.state_dim]
         start, subgoal = self.command.project(state), self.command.issue(state, action)
         return self.weight * (self.distance(start, subgoal) - self.margin).clamp_min(0.0)
 
-    # -- keeping up ------------------------------------------------------------------------------------------
+    # -- learning --------------------------------------------------------------------------------------------
 
     def keep_up(
         self, level: Level, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> Metrics:
-        """Now and then look at what was walked since; and fit, where that is due. Waits for the device then."""
+        """Update the matrix every `pause` environment steps, and fit the network if due. Waits for the device then."""
         if steps - self.at < self.pause:
             return {}
         fit = steps // self.config.every > self.at // self.config.every
@@ -187,9 +187,9 @@ class Adjacency:
         return loss | self.measure(level)
 
     def look(self) -> None:
-        """Enter the newest rows of the lowest level's ring into the matrix. Those read twice change nothing."""
+        """Add the newest rows of the lowest level's ring to the matrix. Rows that are read twice change nothing."""
         ring = self.walked
-        # k rows over again, for what was reached from there since; and no more than the ring still holds.
+        # Read the last k rows again, for cells reached from there since, but no more rows than the ring holds.
         back = min(int((ring.cursor - self.read).max()) + self.matrix.k, ring.length - 2)
         row = ring.cursor + torch.arange(-back, 1, device=ring.device).unsqueeze(-1)
         rows = Rows(torch.arange(ring.num_envs, device=ring.device).expand_as(row), row)
@@ -198,7 +198,7 @@ class Adjacency:
         self.read.copy_(ring.cursor)
 
     def fit(self, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> Tensor:
-        """Gradient updates of ψ on all pairs of drawn cells; the mean loss [()]. From then on it constrains."""
+        """Fit ψ on all pairs of sampled cells, and enable the constraint. Returns the mean loss []."""
         config, cells = self.config, self.matrix.cells.float()
         total = torch.zeros_like(self.weight)
         for _ in range(config.updates):
@@ -214,8 +214,8 @@ class Adjacency:
 
     @torch.no_grad()
     def measure(self, level: Level) -> Metrics:
-        """Where decisions were taken last: what share of the subgoals that the level would set is within k steps, as
-        far as was ever walked, and how much the constraint finds amiss with them."""
+        """Metrics of the level's subgoals at its last decisions: the share that is adjacent according to the matrix,
+        and the mean violation of the constraint."""
         state, target = level.segment.state, level.segment.target
         action = level.decide(state, target)
         start, subgoal = self.command.project(state), self.command.issue(state, action)
@@ -229,13 +229,13 @@ class Adjacency:
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network, optimiser and matrix."""
+        """The network, its optimiser and the matrix."""
         tensors = gather({"net": self.net, "adam": self.optimiser})
         tensors |= {"cells": self.matrix.cells, "adjacent": self.matrix.adjacent}
         return tensors | {"weight": self.weight, "at": torch.tensor(self.at)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of another; the matrix may have grown."""
+        """Load the result of `state_dict`; the matrix may have another size."""
         restore({"net": self.net, "adam": self.optimiser}, state)
         self.matrix.cells = state["cells"].to(self.walked.device)
         self.matrix.adjacent = state["adjacent"].to(self.walked.device)

@@ -1,5 +1,5 @@
-"""Options that are discovered: what they are rewarded for and where they end is learned by the gradient of the tasks'
-return through the options' own policy gradient (MODAC: Veeriah et al. 2021)."""
+"""Discovery of options: their rewards and terminations are learned with the gradient of the tasks' return through the
+options' own policy-gradient step (MODAC: Veeriah et al. 2021)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -27,7 +27,7 @@ from hrl.types import Spec
 
 
 class DiscoverySettings(Protocol):
-    """How managers and options live, and what teaches the options (see agents/modac.py)."""
+    """The options of discovery (see agents/modac.py)."""
 
     reward: Any
     options: int
@@ -56,7 +56,7 @@ class DiscoverySettings(Protocol):
 
 
 class Lived(NamedTuple):
-    """Episodes of M tasks, E of each, as options learn from them."""
+    """Episodes of M tasks, E per task, with the data that options learn from."""
 
     data: Trajectories
     """[M, T, E, ...], with the managers' advantages."""
@@ -65,22 +65,23 @@ class Lived(NamedTuple):
     goes_on: Tensor
     """[M, T, E] 1 where the task did not end."""
     mine: Tensor
-    """[M, T, E] 1 where an option acted that is learned, no primitive action."""
+    """[M, T, E] 1 where a learned option acted, 0 for primitive actions."""
     stays: Tensor
-    """[M, T, E] 1 where the next step is the same option's."""
+    """[M, T, E] 1 where the same option continues at the next step."""
 
 
 class Discovery(RoundLearner):
-    """Managers ω, one a task and born anew with each draw of tasks; options π_θ(a|s, o) that all tasks share; and what
-    the options are for, r_η(s, o, a) and β_η(s, o). Each round, on the episodes at hand:
+    """Learns managers ω, one per task and reset with each draw of tasks; options π_θ(a|s, o), shared by all tasks; and
+    the options' rewards r_η(s, o, a) and terminations β_η(s, o). In each round:
 
-        managers    ω' = ω + α_M ∇_ω Σ_t A_t log π_ω(o_t|s_t)             A: the task's return, less a cost a choice
+        managers    ω' = ω + α_M ∇_ω Σ_t A_t log π_ω(o_t|s_t)             A: the task's return minus a cost per choice
         options     θ' = θ + α_θ ∇_θ Σ_t A^o_t(η) log π_θ(a_t|s_t, o_t)   A^o: the return of r_η until β_η ends it
-        discovery   η' = η + α_η ∇_η J(ω', θ'(η), η)                      on the episodes that ω', θ' meet
+        discovery   η' = η + α_η ∇_η J(ω', θ'(η), η)                      on the episodes of ω', θ'
 
-    J is the task's, with the switching cost. Its gradient reaches r_η and β_η by u_t = ∂J/∂A^o_t, through θ' (an Adam
-    step, whose scale is taken as a constant), and β_η also by the draws of the ends that were met. The size of u is
-    taken out, and r_η held small by its mean square: it then follows what is wanted now, and does not add it up.
+    J is the task's return minus the switching cost. Its gradient reaches r_η and β_η through u_t = ∂J/∂A^o_t and θ' (an
+    Adam step whose scale is a constant), and β_η also through the log-probabilities of the sampled terminations. u is
+    normalised, and a penalty on the mean square keeps r_η small, so that r_η follows the current gradient instead of
+    accumulating it.
     """
 
     def __init__(
@@ -109,7 +110,8 @@ class Discovery(RoundLearner):
     # -- a round ---------------------------------------------------------------------------------------------
 
     def round(self, env: Any, progress: float) -> Finished:
-        """Managers and options learn from the episodes at hand; what they meet then says what options are for."""
+        """Update managers and options on the current episodes, collect new ones, and train rewards and terminations on
+        these."""
         c = self.settings
         if self.lived is None:
             self.tasks = env.sample_tasks(c.tasks, self.generator)
@@ -128,7 +130,7 @@ class Discovery(RoundLearner):
         return finished(after.data)
 
     def _learn(self, lived: Lived, entropy: float) -> tuple[Descent, State, Tensor]:
-        """The options' step; and the update, the state and the credit that it was made with."""
+        """Update the options. Returns the update, and the state and the credit before it."""
         inner, state, credit = self._inner(lived, entropy), State(self.options, self.pace, 0), self._credited(lived)
         self.options, self.pace, _ = inner.step(state, credit).detached()
         self.adaptation.shared = self.options | self.eta["end"]
@@ -143,7 +145,7 @@ class Discovery(RoundLearner):
         }
 
     def _inner(self, lived: Lived, entropy: float) -> Descent:
-        """The options' own update, as a function of how each step is credited."""
+        """The options' update, as a function of each step's credit [M, T, E]."""
         data = lived.data
 
         def loss(options: Params, credit: Tensor, step: int) -> Tensor:
@@ -154,7 +156,7 @@ class Discovery(RoundLearner):
         return Descent(loss, self.rule)
 
     def _teach(self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived) -> dict[str, float]:
-        """Move η to where the tasks' return grows."""
+        """Update η to increase the tasks' return."""
         wanted, loss = self.meta_loss(inner, state, credit, before, after)
         for _ in range(self.settings.meta_updates):
             gradient = torch.func.grad(loss)(self.eta)
@@ -168,7 +170,7 @@ class Discovery(RoundLearner):
     def meta_loss(
         self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived
     ) -> tuple[Tensor, Callable[[Any], Tensor]]:
-        """u = ∂J/∂A^o [M, T, E], and a loss of η: its gradient is -dJ/dη over u's size, and holds r_η small."""
+        """u = ∂J/∂A^o [M, T, E], and a loss of η: -dJ/dη divided by u's size, plus the penalty on r_η."""
         c = self.settings
         estimate = Unrolled(inner, 1)(lambda options, credit: self._acted(options, after), state, credit)
         wanted, count = -estimate.gradient, before.mine.sum().clamp_min(1.0)
@@ -183,16 +185,16 @@ class Discovery(RoundLearner):
         return wanted, loss
 
     def _acted(self, options: Params, after: Lived) -> Tensor:
-        """-J: minus the tasks' return, as far as it depends on what options do."""
+        """The part of -J, minus the tasks' return, that depends on the options' actions."""
         data = after.data
         return score(call(self.adaptation.policy, "acted", options, data.state, data.action, data.memory), data).mean()
 
     def _ended(self, ends: Params, after: Lived) -> Tensor:
-        """-J as far as it depends on where they end."""
+        """The part of -J that depends on the options' terminations."""
         data = after.data
         return score(call(self.adaptation.policy, "ended", ends, data.state, data.memory), data).mean()
 
-    # -- how options are credited ----------------------------------------------------------------------------
+    # -- credit of options -----------------------------------------------------------------------------------
 
     def _credited(self, lived: Lived) -> Tensor:
         if self.settings.reward != "learned":
@@ -203,7 +205,7 @@ class Discovery(RoundLearner):
         return credit
 
     def credit(self, eta: Any, lived: Lived) -> Tensor:
-        """A^o_t(η) [M, T, E] of what options did, 0 where a primitive action was taken."""
+        """A^o_t(η) [M, T, E] of the options' actions, 0 for primitive actions."""
         data, option = lived.data, self._option(lived)
         with torch.no_grad():
             value, following = (gather_actions(self.value(x), option) for x in (data.state, lived.following))
@@ -215,18 +217,18 @@ class Discovery(RoundLearner):
         return gained * lived.mine
 
     def paid(self, reward: Params, lived: Lived) -> Tensor:
-        """r_η [M, T, E]"""
+        """The options' learned reward r_η [M, T, E]."""
         return call(self.reward, "forward", reward, lived.data.state, self._option(lived), lived.data.action)
 
     def _mean_square(self, reward: Params, lived: Lived) -> Tensor:
-        """Of r_η, where options acted."""
+        """Mean square of r_η over the steps of options."""
         return (self.paid(reward, lived).square() * lived.mine).sum() / lived.mine.sum().clamp_min(1.0)
 
     def _option(self, lived: Lived) -> Tensor:
         return lived.data.memory[0].clamp(0, self.settings.options - 1)
 
     def _judge(self, lived: Lived, credit: Tensor) -> None:
-        """Fit V^o to what was gained."""
+        """Fit V^o to the options' returns."""
         option = self._option(lived)
         with torch.no_grad():
             target = gather_actions(self.value(lived.data.state), option) + credit
@@ -234,13 +236,14 @@ class Discovery(RoundLearner):
             error = (gather_actions(self.value(lived.data.state), option) - target) * lived.mine
             self.critic.minimise(error.square().sum() / lived.mine.sum().clamp_min(1.0))
 
-    # -- experience ------------------------------------------------------------------------------------------
+    # -- collecting episodes ---------------------------------------------------------------------------------
 
     def collect(
         self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
         watch: Watch | None = None,
     ) -> Trajectories:  # fmt: skip
-        """One episode of every environment; those of a task stand side by side. Rewards are the tasks' alone."""
+        """Collect one episode of every environment; those of a task are adjacent. Rewards exclude the switching
+        cost."""
         met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
         return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
 
@@ -261,19 +264,19 @@ class Discovery(RoundLearner):
         mine = met.keep * (option < self.settings.options)
         return Lived(data, following, later + last * met.cut.unsqueeze(1), mine, stays)
 
-    # -- what a run keeps ------------------------------------------------------------------------------------
+    # -- checkpoint ------------------------------------------------------------------------------------------
 
     def drop_episodes(self) -> None:
-        """Managers and episodes at hand are not kept: the running process too draws new tasks."""
+        """Drop managers and current episodes, which a checkpoint does not store; the next round draws new tasks."""
         self.lived = None
 
     def networks(self) -> dict[str, Tensor]:
-        """Where managers begin, options, and what these are for."""
+        """The managers' initial parameters, the options, and their rewards and terminations."""
         policy = {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
         return policy | {f"reward.{name}": x for name, x in self.eta["reward"].items()}
 
     def momenta(self) -> dict[str, Tensor]:
-        """The value, and every optimiser's moments."""
+        """The value and every optimiser's moments."""
         tensors = gather({"value": self.value, "critic": self.critic})
         for name, memory in (("pace", self.pace), *self.memory.items()):
             tensors |= {f"memory.{name}.{x}.{key}": y for x in ("mean", "square") for key, y in memory[x].items()}

@@ -1,4 +1,4 @@
-"""Meta-learning on-policy: collects episodes of many tasks, adapts to each, and makes the outer step."""
+"""On-policy meta-learning: collects episodes of many tasks, adapts to each task, and takes the outer step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,48 +22,48 @@ from hrl.types import Spec, UserError
 
 @dataclass
 class MetaSettings:
-    """How tasks are met, adapted to, and learned from."""
+    """Options of meta-learning: tasks, adaptation and the outer step."""
 
     tasks: int = 40
-    """Tasks a round."""
+    """Tasks per round."""
     episodes: int = 20
-    """Episodes of a task before each inner step, and after the last."""
+    """Episodes per task before each inner step and after the last one."""
     inner_lr: float = 0.1
     """Step size of adaptation."""
     inner_steps: int = 1
-    """Steps of adaptation in training."""
+    """Adaptation steps in training."""
     eval_steps: int = 3
-    """Steps of adaptation in evaluation."""
+    """Adaptation steps in evaluation."""
     eval_shrink: float = 0.5
-    """Length of those after the first, over the first's (published: half)."""
+    """Step size of adaptation steps after the first in evaluation, relative to the first (published: half)."""
     eval_explore: bool = False
-    """Judge by episodes with exploration, not by the likeliest actions."""
+    """Evaluate with exploration instead of the most likely actions."""
     every_step: bool = False
-    """Learn from all episodes, before adaptation and after every step of it, not from the last alone."""
+    """Learn from all episodes, before adaptation and after every step of it, not only from the last ones."""
     fixed_start: bool = False
-    """Adaptation begins where it did at first; what the tasks share is learned alone."""
+    """Keep the initial values of the adapting parameters fixed; only the shared parameters are learned."""
     first_order: bool = False
-    """Leave the second derivative out (first-order MAML)."""
+    """Ignore second derivatives (first-order MAML)."""
     correction: bool = False
-    """Differentiate through how the episodes came about (DiCE): unbiased, with more variance."""
+    """Differentiate through the sampling of the episodes too (DiCE): unbiased, with more variance."""
     outer: Literal["trust-region", "adam"] = "trust-region"
     """The outer step."""
     divergence: float = 0.01
-    """Of a trust-region step, at most."""
+    """Greatest divergence of a trust-region step."""
     lr: float = 1e-3
     """Learning rate of Adam."""
     gamma: float = 0.99
-    """Discount an environment step."""
+    """Discount per environment step."""
     lam: float = 1.0
     """λ of generalised advantage estimation (Schulman 2016)."""
     entropy: float = 0.0
-    """Weight of the actions' entropy in the outer loss at first; it falls to 0 on a line over the first half of the
+    """Initial weight of the actions' entropy in the outer loss; it falls linearly to 0 over the first half of the
     run."""
     clip: float = 10.0
-    """Longest outer gradient for Adam; longer ones are cut, and such that is invalid skipped."""
+    """Greatest norm of the outer gradient for Adam; longer ones are scaled down, and invalid ones are skipped."""
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         positive = (
             "tasks",
             "episodes",
@@ -86,12 +86,12 @@ class MetaSettings:
 
     @property
     def credit(self) -> Credit:
-        """How steps are credited with what came of them."""
+        """Options of the advantage estimate."""
         return Credit(self.gamma, self.lam)
 
 
 class MetaLearner(RoundLearner):
-    """The outer level: all it learns is where adaptation begins, and what the tasks share."""
+    """The outer level, which learns the initial values of adapting parameters and the shared parameters."""
 
     def __init__(
         self, settings: MetaSettings, adaptation: Adaptation, spec: Spec, device: torch.device, seed: int
@@ -105,13 +105,13 @@ class MetaLearner(RoundLearner):
         self.optimiser = torch.optim.Adam(leaves(self._parameters()), settings.lr)
 
     def _parameters(self) -> tuple[Params, Params]:
-        """(initial, shared) as far as they are learned."""
+        """The learned parameters (initial, shared); the first is empty with `fixed_start`."""
         return {} if self.settings.fixed_start else self.adaptation.initial, self.adaptation.shared
 
     # -- a round ---------------------------------------------------------------------------------------------
 
     def round(self, env: Any, progress: float) -> Finished:
-        """Draw tasks, adapt to each, make the outer step; the episodes after adaptation. `progress` is of the run."""
+        """Draw tasks, adapt to each, and take the outer step. Returns the episodes after adaptation."""
         c = self.settings
         tasks = env.sample_tasks(c.tasks, self.generator)
         own, way = self.adaptation.spread(c.tasks), []
@@ -135,7 +135,7 @@ class MetaLearner(RoundLearner):
             return dict(metrics)
         gradient, loss = torch.func.grad_and_value(lambda p: objective(p)[0])(self._parameters())
         checked = {}
-        # Where an objective stands still in value (DiCE; ratios to itself) its slope is not its gradient.
+        # The value of DiCE and of ratios to itself is constant, so finite differences do not measure the gradient.
         if self.adaptation.policy.closed_form and not c.correction:
             checked["slope_error"] = slope_error(lambda p: objective(p)[0], self._parameters(), gradient, 1e-2)
         let_through = self.guard.judge(gradient)
@@ -158,29 +158,29 @@ class MetaLearner(RoundLearner):
         explore: bool = True,
         watch: Watch | None = None,
     ) -> Trajectories:
-        """One episode of every environment; those of a task stand side by side."""
+        """Collect one episode of every environment; those of a task are adjacent."""
         met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
         return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
 
-    # -- what a run keeps ------------------------------------------------------------------------------------
+    # -- checkpoint ------------------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, Tensor]:
-        """Everything that is learned."""
+        """The initial values of adapting parameters and the shared parameters."""
         return {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
 
     def momenta(self) -> dict[str, Tensor]:
-        """Nothing that changes in place: the outer optimiser makes its moments anew."""
+        """Empty: the outer optimiser's moments do not change in place, and are part of `state_dict`."""
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is learned, the outer optimiser, and how often its gradient was cut or skipped."""
+        """The learned parameters, the outer optimiser, and the counts of clipped and skipped gradients."""
         tensors = super().state_dict()
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{name}": torch.as_tensor(x) for name, x in state.items()}
         return tensors | {"guard": torch.tensor([self.guard.clipped, self.guard.skipped])}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         super().load_state_dict(state)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, x in under("adam.", state).items():

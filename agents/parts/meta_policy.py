@@ -1,4 +1,4 @@
-"""A meta-learned policy as evaluations and scripts see it."""
+"""A meta-learned policy for evaluations and scripts."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
 
 
 class HowItAdapts(Protocol):
-    """How a new task is met in evaluation."""
+    """Options of the adaptation to a new task in evaluation."""
 
     episodes: int
     inner_lr: float
@@ -27,7 +27,7 @@ class HowItAdapts(Protocol):
 
 
 class AdaptingLearner(Protocol):
-    """What learns how to adapt."""
+    """The interface of a learner whose policy adapts to tasks."""
 
     adaptation: Adaptation
     device: torch.device
@@ -38,11 +38,11 @@ class AdaptingLearner(Protocol):
         self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
         watch: Watch | None = None,
     ) -> Trajectories:  # fmt: skip
-        """One episode of every environment; those of a task stand side by side."""
+        """Collect one episode of every environment; those of a task are adjacent."""
 
 
 class AdaptingPolicy(Actor):
-    """A meta-learned policy. It is judged by how it adapts to held-out tasks; as it stands it acts unadapted."""
+    """A meta-learned policy. Evaluations adapt it to held-out tasks; otherwise it acts without adaptation."""
 
     def __init__(self, learner: AdaptingLearner) -> None:
         adaptation = learner.adaptation
@@ -50,12 +50,12 @@ class AdaptingPolicy(Actor):
         self.learner = learner
 
     def evaluate(self, make: MakeEnv, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
-        """Adapt to `tasks` held-out tasks; the episodes are those after the last step, by the likeliest actions unless
-        the settings say otherwise.
+        """Adapt to `tasks` held-out tasks. The result's episodes are those after the last step, with the most likely
+        actions unless `eval_explore`.
 
-        Rates: `return_after_k`, the mean over tasks after k steps, and `return_after_k_error`, half its 95 % interval;
-        `sampled_return_after_k` of the episodes with exploration, on which the next step is made. `watch` sees the
-        episodes without: before adaptation, and after each step.
+        The rates are `return_after_k`, the mean over tasks after k steps; `return_after_k_error`, half its 95 %
+        interval; and `sampled_return_after_k`, the return of the exploring episodes that the next step uses. `watch` is
+        called in the evaluated episodes: before adaptation and after each step.
         """
         learner, c = self.learner, self.learner.settings
         generator = torch.Generator(learner.device).manual_seed(seed)

@@ -1,8 +1,8 @@
-"""Tuned hyperparameters per environment, one YAML file an algorithm.
+"""Tuned hyperparameters per environment, in one YAML file per algorithm.
 
-A file maps environment ids, or patterns of them, to option values; `default` holds for every environment, `debug` makes
-a run of seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file that
-`extends` another algorithm's adds to its entries.
+A file maps environment ids, or patterns of them, to option values. `default` applies to every environment, `debug`
+makes a run of seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file that
+`extends` another algorithm's file adds to its entries.
 """
 
 from fnmatch import fnmatch
@@ -16,14 +16,14 @@ from hrl.types import UserError
 
 Values = dict[str, Any]
 NAMED = ("debug", "published")
-"""Entries that are no environments."""
+"""Entries that are not environments."""
 
 
 def preset(algorithm: str, env_id: str, name: str) -> Values:
-    """The merged values for an environment. `name` is auto, none, debug, an entry's own name, or
-    a YAML file of the same form, whose entries come on top.
+    """The merged values for an environment. `name` is auto, none, debug, the name of an entry, or a YAML file of the
+    same form, whose entries take precedence.
 
-    Raises UserError where the entry does not exist.
+    Raises UserError if the entry does not exist.
     """
     entries = _entries(algorithm)
     env_id = env_id.rpartition(":")[2]
@@ -33,7 +33,7 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
         entries, name = _added(entries, Path(name)), "auto"
     if name not in ("auto", "debug") and name not in entries:
         raise UserError(f"There is no preset {name!r} for {algorithm}; there are auto, none, {', '.join(entries)}.")
-    if name == "published":  # the paper's settings on the same task, whatever was found to be good here
+    if name == "published":  # the paper's settings on the same task, without our tuned ones
         entries = _contents("common") | {name: entries[name]}
     chosen = [key for key in entries if key == "default" or (key not in NAMED and fnmatch(env_id, key))]
     if name != "auto":
@@ -54,7 +54,7 @@ def _entries(algorithm: str) -> dict[str, Values]:
 
 
 def _lineage(file: str) -> list[str]:
-    """The file, after those that it extends."""
+    """The files that a file extends, then the file itself."""
     extended = _contents(file).get("extends")
     return [*(_lineage(extended) if extended else []), file]
 
@@ -65,7 +65,7 @@ def _contents(file: str) -> dict[str, Any]:
 
 
 def _added(entries: dict[str, Values], file: Path) -> dict[str, Values]:
-    """With the entries of a file of the user's own above them."""
+    """The entries, overridden by those of a user's file."""
     try:
         own = yaml.safe_load(file.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
