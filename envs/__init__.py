@@ -1,4 +1,4 @@
-"""The bridge from any Gymnasium environment to batched tensors, and tasks of our own."""
+"""The bridge from any Gymnasium environment to batched tensors, and our own tasks."""
 
 import hrl.envs.registration  # noqa: F401  (registers our ids)
 from hrl.envs.bridge import Bridge, EnvironmentFault

@@ -1,6 +1,6 @@
-"""The action boundary: from what agents decide to what an environment's action space asks for, and back.
+"""Conversion between agents' actions and the actions of an environment's own space.
 
-An agent decides a vector in [-1, 1] for a Box, a number from 0 for Discrete, one number from 0 an entry for
+An agent's action is a vector in [-1, 1] for a Box, a number from 0 for Discrete, and one number from 0 per entry for
 MultiDiscrete and MultiBinary. The environment receives an element of its space, in its dtype and shape.
 """
 
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 class UnsupportedActions(Exception):
-    """An action space that no agent here can use; the message says which."""
+    """Raised for an action space that no agent supports; the message names it."""
 
 
 class ActionMap:
-    """The map between an agent's actions and those of one environment's space.
+    """The map between agents' actions and the actions of one environment's space.
 
-    `limit` is the bound of entries of a Box that have none, `scale` the share of the range that is used, around its
-    middle. Raises UnsupportedActions for other spaces than Box, Discrete, MultiDiscrete and MultiBinary.
+    `limit` bounds the entries of a Box without bounds. `scale` is the share of the range that is used, around its
+    middle. Raises UnsupportedActions for spaces other than Box, Discrete, MultiDiscrete and MultiBinary.
     """
 
     def __init__(self, space: gym.Space[Any], limit: float = 1.0, scale: float = 1.0) -> None:
@@ -37,7 +37,7 @@ class ActionMap:
             raise UnsupportedActions(f"actions without entries ({space})")
 
     def _bound(self, space: spaces.Box, limit: float, scale: float) -> None:
-        """The range that is used, in float64: half-ranges of float32's largest numbers would overflow."""
+        """Set the used range, in float64, since half-ranges of float32's largest numbers would overflow."""
         self.integer = space.dtype.kind in "iub"
         low, high = (np.asarray(b, dtype=np.float64) for b in (space.low, space.high))
         below, above = space.bounded_below & np.isfinite(low), space.bounded_above & np.isfinite(high)
@@ -49,14 +49,14 @@ class ActionMap:
         self.centre, self.half = self.low / 2 + self.high / 2, (self.high / 2 - self.low / 2) * scale
         if scale != 1:
             self.low, self.high = self.centre - self.half, self.centre + self.half
-            if self.integer:  # one integer at least: the middle
+            if self.integer:  # at least one integer: the middle
                 low, high = np.ceil(self.low), np.floor(self.high)
                 self.low = np.where(low <= high, low, np.floor(self.centre))
                 self.high = np.where(low <= high, high, np.floor(self.centre))
         self._tensors: dict[torch.device, tuple[Tensor, ...]] = {}
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Agents' actions [N, A] or [N] as the environment's [N, *shape], in its dtype."""
+        """Convert agents' actions [N, A] or [N] to the environment's [N, *shape], in its dtype."""
         space: Any = self.space
         if not self.continuous:
             numbers = np.asarray(actions).reshape(-1, *(space.shape or ()))
@@ -74,10 +74,10 @@ class ActionMap:
             return np.clip(np.clip(shaped, kind.min, top).astype(space.dtype), space.low, space.high)
         if space.dtype.kind == "b":
             return shaped > 0.5
-        return np.clip(shaped.astype(space.dtype), space.low, space.high)  # rounding may step over a bound
+        return np.clip(shaped.astype(space.dtype), space.low, space.high)  # rounding may exceed a bound
 
     def to_env_tensor(self, actions: Tensor) -> Tensor:
-        """The same for an environment that takes tensors, without the host."""
+        """As `to_env`, on the device, for environments that take tensors."""
         space: Any = self.space
         if not self.continuous:
             numbers = actions.reshape(-1, *(space.shape or ())).long()
@@ -94,23 +94,23 @@ class ActionMap:
         return (values.long() if self.integer else values).reshape(-1, *space.shape)
 
     def from_env(self, actions: np.ndarray) -> np.ndarray:
-        """Environment's actions [N, *shape] as agents': [N, A] in [-1, 1], or numbers from 0."""
+        """Convert the environment's actions [N, *shape] to agents' actions: [N, A] in [-1, 1], or numbers from 0."""
         if not self.continuous:
             return (np.asarray(actions) - (0 if self.start is None else self.start)).astype(np.int64)
         values = np.asarray(actions, dtype=np.float64).reshape(len(actions), -1)
         if self.integer:
             return (values - self.low + 0.5) / (self.high - self.low + 1) * 2 - 1
-        # A bound that two ends share leaves nothing to decide.
+        # An entry with equal bounds has only one value.
         return np.where(self.half > 0, (values - self.centre) / np.where(self.half > 0, self.half, 1), 0.0)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Least and largest [A] entries of a Box's actions that are used, float32; [0] for other spaces."""
+        """Least and greatest used entries [A] of a Box's actions, float32; [0] for other spaces."""
         if not self.continuous:
             return torch.empty(0), torch.empty(0)
         return torch.as_tensor(self.low).float(), torch.as_tensor(self.high).float()
 
     def agents_space(self) -> gym.Space[Any]:
-        """What agents decide in: a float32 Box of [-1, 1], or numbers from 0 in one dimension."""
+        """The agents' action space: a float32 Box of [-1, 1], or numbers from 0 in one dimension."""
         space: Any = self.space
         if isinstance(space, spaces.Box):
             return spaces.Box(-1.0, 1.0, (len(self.low),), np.float32)
@@ -122,15 +122,15 @@ class ActionMap:
 
 
 class PlainActions(gym.ActionWrapper[Any, Any, Any]):
-    """An environment whose action space is the agents' own: for libraries with an action boundary of their own."""
+    """An environment with the agents' action space, for libraries that convert actions themselves."""
 
     plain_actions = True
-    """What tells models that decide here from those that decide in the environment's own space."""
+    """Marks environments whose models use the agents' action space instead of the environment's own."""
 
     def __init__(self, env: gym.Env[Any, Any], actions: ActionMap) -> None:
         super().__init__(env)
         self.actions, self.action_space = actions, actions.agents_space()
 
     def action(self, action: Any) -> Any:
-        """As the environment's."""
+        """Convert one action to the environment's."""
         return self.actions.to_env(np.asarray(action)[None])[0]

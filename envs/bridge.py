@@ -1,4 +1,4 @@
-"""The bridge: a Gymnasium vector environment as batched tensors, whatever its autoreset mode."""
+"""The bridge: a Gymnasium vector environment as batched tensors, for every autoreset mode."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,9 @@ from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
 
 
 class Bridge:
-    """N environments stepped together. Actions are in [-1, 1], everything else is tensors on `device`.
+    """N environments that step together. Actions are in [-1, 1]; all values are tensors on `device`.
 
-    `seeds`, for environments whose autoreset is disabled, gives each episode's own seed.
+    `seeds` provides a seed for each episode, for environments with disabled autoreset.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Bridge:
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
         self.tells_success = False
-        self.tensors = False  # whether the environment speaks tensors; its first observation says
+        self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
 
     @property
@@ -52,7 +52,7 @@ class Bridge:
         return self.mode == AutoresetMode.DISABLED
 
     def reset(self, seed: int) -> Observation:
-        """Begin an episode in every environment; environment i is seeded with seed + i (or from `seeds`)."""
+        """Begin an episode in every environment; environment i has seed `seed` + i, or the next one of `seeds`."""
         seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
         raw, info = self._answer(lambda: self.env.reset(seed=seeds))
         self.tensors = isinstance(_first(raw), Tensor)
@@ -62,7 +62,7 @@ class Bridge:
         return obs
 
     def send(self, actions: Tensor) -> None:
-        """Give every environment its action. Those that step beside this thread do so from now on."""
+        """Send every environment its action. Environments outside of this thread begin to step."""
         given = self._to_env(actions)
         env: Any = self.env
         if hasattr(env, "step_async"):
@@ -77,7 +77,7 @@ class Bridge:
         return self.receive()
 
     def receive(self) -> Step:
-        """What came of the actions. Raises EnvironmentFault for an observation or reward that is no number."""
+        """Wait for the step of the sent actions. Raises EnvironmentFault if an observation or reward is not finite."""
         raw, reward, terminated, truncated, info = self._answer(self._outcome)
         obs = self.observe(raw)._replace(mask=self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
@@ -100,12 +100,12 @@ class Bridge:
         return Step(following, final, rewards, ended & active, cut & active, active, success, count, remembered)
 
     def truncate(self, step: Step, where: Tensor) -> Step:
-        """The step with the episodes truncated where [N]; new ones begin there if the environments can (`restarts`)."""
+        """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
         obs = self._merge(step.obs, self._restart(where), where) if self.restarts else step.obs
         return step._replace(obs=obs, truncated=step.truncated | where)
 
     def verify(self) -> None:
-        """Raise EnvironmentFault for what `step` could not tell without waiting for the device."""
+        """Raise EnvironmentFault for faults that `step` does not check, since it would wait for the device."""
         if bool(self._fault):
             self._fault.zero_()
             raise EnvironmentFault(
@@ -115,26 +115,26 @@ class Bridge:
 
     @property
     def is_family(self) -> bool:
-        """Whether the environments are a family of tasks, each of them given its own."""
+        """Whether the environments are a family of tasks, so that each can have its own task."""
         return hasattr(self.env, "sample_tasks") and hasattr(self.env, "set_tasks")
 
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-        """[count, K] tasks of the family."""
+        """Sample [count, K] tasks of the family."""
         family: Any = self.env
         return family.sample_tasks(count, generator, held_out)
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Give environment i the task tasks[i]; `reset` comes next."""
+        """Give environment i the task tasks[i]. Call `reset` afterwards."""
         family: Any = self.env
         family.set_tasks(tasks)
 
     def outlines(self, index: int) -> Sequence[Outline]:
-        """Walls, gaps and blocks of one environment as they stand, for pictures."""
+        """The current walls, gaps and blocks of one environment, for pictures."""
         return outlines(self.env, index)
 
     def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
-        """One frame [H, W, 3] an environment, with marks [N, G], such as subgoals, where goals are places in its world:
-        in tasks of ours, and in goal environments that MuJoCo draws."""
+        """One frame [H, W, 3] per environment, with marks [N, G] such as subgoals if goals are positions in its world:
+        in our own tasks, and in goal environments rendered by MuJoCo."""
         env: Any = self.env.unwrapped
         if hasattr(env, "marks"):
             env.marks = marks
@@ -149,11 +149,11 @@ class Bridge:
         self.env.close()
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
-        """Agents' actions as elements of the environment's own space, [N, *shape]."""
+        """Convert agents' actions to elements of the environment's own space [N, *shape]."""
         return self.actions.to_env(actions)
 
     def from_action(self, actions: np.ndarray) -> np.ndarray:
-        """Elements of the environment's own space [N, *shape] as agents' actions."""
+        """Convert elements of the environment's own space [N, *shape] to agents' actions."""
         return self.actions.from_env(actions)
 
     # -- the parts -------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Bridge:
         return self.to_action(actions.cpu().numpy())
 
     def _column(self, values: Any, dtype: torch.dtype, name: str) -> Tensor:
-        """One number an environment [N]."""
+        """Convert one number per environment to a tensor [N]."""
         try:
             return torch.as_tensor(values, dtype=dtype, device=self.device).reshape(self.num_envs)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -187,7 +187,7 @@ class Bridge:
         return batched([raw])
 
     def observe(self, raw: Any) -> Observation:
-        """Batched raw observations, as the environment gives them, as tensors."""
+        """Convert a batch of raw observations to tensors. Raises EnvironmentFault if they are outside their space."""
         try:
             return self._observed(raw)
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
@@ -205,7 +205,7 @@ class Bridge:
         return Observation(torch.cat([state, *achieved], -1) if achieved else state, goal)
 
     def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:
-        """The true next observation: under SAME_STEP it stands in info where an episode ended."""
+        """The true next observation, which under SAME_STEP is in info where an episode ended."""
         raw = info.get("final_obs", info.get("final_observation"))
         if raw is None:
             return obs
@@ -215,7 +215,7 @@ class Bridge:
             state, goal = obs.state.clone(), obs.goal.clone()
             where = torch.as_tensor(places, device=self.device)
             state[where], goal[where] = ended.state, ended.goal
-            return Observation(state, goal, obs.mask)  # a mask of where the episode ended is never asked for
+            return Observation(state, goal, obs.mask)  # the mask after an episode's end is never used
         return self._merge(obs, self.observe(raw)._replace(mask=obs.mask), done)
 
     @staticmethod
@@ -231,7 +231,7 @@ class Bridge:
         return self.observe(raw)._replace(mask=self._mask(info))
 
     def _mask(self, info: dict[str, Any]) -> Tensor | None:
-        """[N, K] the choices that `info["action_mask"]` says are available; all where it says nothing."""
+        """[N, K] the available choices in `info["action_mask"]`; all where there is none."""
         if not self.spec.mask_dim:
             return None
         values, there = info.get(MASK), info.get(f"_{MASK}")
@@ -256,7 +256,7 @@ class Bridge:
         return mask
 
     def _success(self, info: dict[str, Any], done: Tensor) -> Tensor:
-        """`is_success` or `success` of this step; where an episode ended under SAME_STEP it is the final info's."""
+        """`is_success` or `success` of this step, from the final info where an episode ended under SAME_STEP."""
         success, final = self._flag(info), info.get("final_info")
         return torch.where(done, self._flag(final), success) if isinstance(final, dict) else success
 
@@ -277,7 +277,7 @@ class Bridge:
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _remembered(self, info: dict[str, Any]) -> Tensor:
-        """[N, K] the info that hindsight is to remember; where an episode ended it is the final info's."""
+        """[N, K] the info that hindsight needs, from the final info where an episode ended."""
         parts = []
         for key in self.spec.info:
             now, final = info.get(key), (info.get("final_info") or {}).get(key)
@@ -301,7 +301,7 @@ class Bridge:
             ) from error
         except EnvironmentFault:
             raise
-        except (Exception, SystemExit) as error:  # of a vector environment of the user's own
+        except (Exception, SystemExit) as error:  # raised by a user's vector environment
             raise EnvironmentFault(
                 f"{self.spec.env_id} raised {type(error).__name__} at environment step {self.steps}: "
                 f"{' '.join(str(error).split())}"
@@ -311,11 +311,11 @@ class Bridge:
         given = {"an observation": obs.state, "a goal": obs.goal}
         if reward is not None:
             given["a reward"] = reward.unsqueeze(-1)
-        if self.tensors and self.device.type == "cuda":  # `verify` raises for it, so that nothing waits here
+        if self.tensors and self.device.type == "cuda":  # `verify` raises later, so that nothing waits here
             self._fault |= ~torch.isfinite(torch.stack([values.sum() for values in given.values()])).all()
             return
         for name, values in given.items():
-            # One sum instead of a mask: an entry that is no number makes the sum none.
+            # One sum instead of a mask, since a NaN or infinite entry makes the sum not finite.
             if not math.isfinite(values.sum().item()):
                 wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
                 if wrong:

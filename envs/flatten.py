@@ -12,24 +12,24 @@ from torch import Tensor
 from hrl.envs.images import first_channels, image_shape
 
 MOST_ENTRIES = 1_000_000
-"""Of one flattened observation."""
+"""Greatest number of entries of one flattened observation."""
 
 
 class UnsupportedSpace(Exception):
-    """An observation space that is not flattened here; the message says which."""
+    """Raised for an observation space that cannot be flattened; the message names it."""
 
 
 class Picked(spaces.Tuple):
-    """A tuple space without the entries that no network here can use."""
+    """A tuple space without the entries that no network supports."""
 
     def __init__(self, parts: list[gym.Space[Any]], places: tuple[int, ...]) -> None:
         super().__init__(parts)
         self.places = places
-        """Where the entries stood in the original tuple."""
+        """Indices of the entries in the original tuple."""
 
 
 def usable(space: gym.Space[Any]) -> gym.Space[Any] | None:
-    """The space without text, sequences, graphs, unions and empty entries; itself where it has none, None where
+    """The space without text, sequences, graphs, unions and empty entries: the space itself if it has none, and None if
     nothing is left."""
     match space:
         case spaces.Box() if space.dtype.kind in "fiub" and np.prod(space.shape):
@@ -50,7 +50,7 @@ def usable(space: gym.Space[Any]) -> gym.Space[Any] | None:
 
 
 def left_out(space: gym.Space[Any], name: str = "") -> list[str]:
-    """Names of the entries of a dictionary or tuple that `usable` leaves out, with their kind."""
+    """Names and types of the entries of a dictionary or tuple that `usable` leaves out."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         return [line for key, part in parts for line in left_out(part, f"{name}.{key}" if name else str(key))]
@@ -70,7 +70,7 @@ def leaves(space: gym.Space[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[
 
 
 def flat_dim(space: gym.Space[Any]) -> int:
-    """Entries of one flattened observation, pixels included. Raises UnsupportedSpace."""
+    """Number of entries of one flattened observation, including pixels. Raises UnsupportedSpace."""
     size = sum(_size(part) for part in parts_of(space))
     if size > MOST_ENTRIES:
         raise UnsupportedSpace(f"a vector of {size:,} entries (discrete values become one-hot)")
@@ -78,7 +78,7 @@ def flat_dim(space: gym.Space[Any]) -> int:
 
 
 def parts_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
-    """The spaces without dictionaries and tuples, in the order in which they are flattened."""
+    """The parts of nested dictionaries and tuples, in the order in which they are flattened."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
             yield from parts_of(part)
@@ -105,7 +105,7 @@ def _size(space: gym.Space[Any]) -> int:
 
 
 def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
-    """N batched observations as [N, D] float32: discrete values one-hot, and images behind everything else."""
+    """N batched observations as [N, D] float32, with discrete values one-hot, and images last."""
     vectors: list[Tensor] = []
     images: list[Tensor] = []
     for part, values in _leaves(space, batch):
@@ -128,13 +128,13 @@ def _leaves(space: gym.Space[Any], batch: Any) -> Iterator[tuple[gym.Space[Any],
 def _flat(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
     match space:
         case spaces.Box() if image_shape(space) is not None:
-            # A copy of bytes: vector environments write their next observations over these.
+            # A copy of the bytes, since vector environments overwrite them with their next observations.
             pixels = np.ascontiguousarray(first_channels(np.array(batch, dtype=np.uint8)))
             return _sent(torch.from_numpy(pixels), device).float()
         case spaces.Box() | spaces.MultiBinary():
-            if isinstance(batch, Tensor):  # as it is, where it is on the device already
+            if isinstance(batch, Tensor):  # no copy if it is already on the device
                 return batch.to(device, torch.float32).reshape(len(batch), -1)
-            # A copy: vector environments write their next observations over these.
+            # A copy, since vector environments overwrite these with their next observations.
             return _sent(torch.from_numpy(np.array(batch, dtype=np.float32)), device).reshape(len(batch), -1)
         case spaces.Discrete():
             index = _numbers(batch, device) - int(space.start)
@@ -150,7 +150,7 @@ def _flat(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
-    """One environment whose observations are flattened as they are in batches: float32 vectors."""
+    """One environment whose observations are flattened as in batches, to float32 vectors."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -159,12 +159,12 @@ class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
 
     def observation(self, observation: Any) -> np.ndarray:
-        """[D]"""
+        """The flattened observation [D]."""
         return flatten_batch(self._space, batched([observation]), torch.device("cpu"))[0].numpy()
 
 
 def batched(observations: list[Any]) -> Any:
-    """Single raw observations as a batch, as a vector environment gives it."""
+    """Single raw observations as a batch, in the form of a vector environment's observations."""
     first = observations[0]
     if isinstance(first, dict):
         return {key: batched([o[key] for o in observations]) for key in first}
@@ -178,7 +178,8 @@ def _numbers(batch: Any, device: torch.device) -> Tensor:
 
 
 def _check_numbers(batch: Any, start: Any, count: Any) -> None:
-    """Raise ValueError for numbers outside their space. On a GPU PyTorch itself would not look."""
+    """Raise ValueError for numbers outside their space, which PyTorch does not check on a GPU. Tensors are not
+    checked."""
     if not isinstance(batch, Tensor):
         index = np.asarray(batch) - start
         if ((index < 0) | (index >= count)).any():
@@ -186,14 +187,14 @@ def _check_numbers(batch: Any, start: Any, count: Any) -> None:
 
 
 def _sent(host: Tensor, device: torch.device) -> Tensor:
-    """To the device, through pinned memory where that lets the host go on."""
+    """Move a tensor to the device, through pinned memory on a GPU, so that the host does not wait."""
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def flat_bounds(space: gym.Space[Any]) -> tuple[Tensor, Tensor]:
-    """Lower and upper bounds [D] of flattened observations; infinite where the space has none."""
+    """Lower and upper bounds [D] of flattened observations; infinite where the space is unbounded."""
     parts = list(parts_of(space))
-    parts.sort(key=lambda part: image_shape(part) is not None)  # images behind everything else
+    parts.sort(key=lambda part: image_shape(part) is not None)  # images last
     lows, highs = zip(*(_bounds(part) for part in parts), strict=True)
     return torch.cat(lows), torch.cat(highs)
 

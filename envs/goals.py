@@ -1,4 +1,4 @@
-"""What a goal environment says of itself: where the achieved goal stands in the observation, and its reward."""
+"""Properties of goal environments: the achieved goal's entries in the observation, and the goal reward."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +25,7 @@ def is_goal_space(space: gym.Space[Any]) -> bool:
 
 
 def observation_part(space: gym.Space[Any]) -> gym.Space[Any]:
-    """A goal environment's space without the goals; any other as it is."""
+    """A goal environment's observation space without the goals; other spaces unchanged."""
     return space["observation"] if isinstance(space, spaces.Dict) and is_goal_space(space) else space
 
 
@@ -39,11 +39,11 @@ class Probe:
     achieved: np.ndarray
     """[P, G] flattened."""
     infos: list[dict[str, Any]]
-    """The info that came with each of them."""
+    """The info of each observation."""
 
 
 def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
-    """Take a few random steps in a guarded environment of its own."""
+    """Take a few random steps in a separate, guarded environment."""
     env.action_space.seed(0)
     seen: list[dict[str, np.ndarray]] = []
     infos: list[dict[str, Any]] = []
@@ -60,8 +60,8 @@ def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
 
 
 def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, ...] | None:
-    """The entries of observations [P, D] that are the achieved goal [P, G], where each is there exactly once and moves;
-    else None."""
+    """The entries of observations [P, D] that equal the achieved goal [P, G]; None unless each goal entry varies and
+    occurs exactly once."""
     indices = []
     for column in achieved.T:
         same = np.flatnonzero((observation == column[:, None]).all(0))
@@ -72,21 +72,21 @@ def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, .
 
 
 class GoalReward:
-    """The environment's own `compute_reward`, on tensors, with whether that reward ends the episode.
+    """The environment's own `compute_reward` on tensors, and whether the reward ends the episode.
 
-    Goals reach it in their space's shape and dtype, one by one where it does not take batches. Of a step's info it
-    receives the entries named `info`, nothing else. An episode is taken to end on reaching the goal where the
-    environment's `compute_terminated` says so of a goal that is achieved exactly, and where the reward is sparse, so
-    that reaching can be read from it.
+    Goals are passed in their space's shape and dtype, one by one if `compute_reward` does not take batches. Of a step's
+    info, it receives only the entries named in `info`. Reaching the goal ends the episode if the environment's
+    `compute_terminated` returns True for an exactly achieved goal, and if the reward is sparse, so that it shows
+    whether the goal is reached.
     """
 
     requires_host = True
-    """It is the host that computes it."""
+    """The reward is computed on the host."""
 
     def __init__(
         self, seen: Probe, info: tuple[str, ...] = (), region: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        """`region` is entered around each call of the environment's code: it may be left from outside."""
+        """`region` is a context for each call of the environment's code, in which it can be interrupted."""
         self.env: Any = seen.env.unwrapped
         self.region = region
         self.name = seen.env.spec.id if seen.env.spec else type(self.env).__name__
@@ -95,7 +95,7 @@ class GoalReward:
         self.forms = {key: np.asarray(seen.infos[0][key]) for key in info}
         self.sizes = {key: form.size for key, form in self.forms.items()}
         self.fault: str | None = None
-        """Why rewards cannot be computed again, if they cannot."""
+        """The reason why rewards cannot be recomputed; None if they can."""
         self.range: tuple[float, float] | None = None
         self.ends, self.hit = False, float("nan")
         given_info = self._stacked(seen.infos)
@@ -106,12 +106,12 @@ class GoalReward:
             self.fault = self._why(seen, error)
 
     def _stacked(self, infos: list[dict[str, Any]]) -> np.ndarray:
-        """[P, K] the named entries of infos."""
+        """[P, K] the named entries of P infos."""
         columns = [np.stack([np.ravel(np.asarray(i[key], dtype=np.float64)) for i in infos]) for key in self.sizes]
         return np.concatenate(columns, -1) if columns else np.zeros((len(infos), 0))
 
     def _explore(self, seen: Probe, given_info: np.ndarray) -> None:
-        """Find which rewards there are, which one a reached goal pays, and whether reaching it ends the episode."""
+        """Find the possible rewards, the reward of a reached goal, and whether reaching it ends the episode."""
         goal = seen.achieved[:1]
         scales = np.logspace(-3, 2, 24)[:, None, None]
         noise = np.random.default_rng(0).standard_normal((24, *seen.achieved.shape))
@@ -132,12 +132,12 @@ class GoalReward:
         said = f"{type(error).__name__}: {error}"
         fails = f"compute_reward of {self.name} fails ({said}), so hindsight cannot compute rewards again."
         pair = [shaped(seen.achieved[0], space) for space in self.spaces]
-        try:  # with the info that hindsight has
+        try:  # with the info that hindsight stores
             self.env.compute_reward(*pair, self._info(self._stacked(seen.infos)[0]))
             return fails
         except Exception as first:
             error = first
-        try:  # with the whole info that a step gave
+        try:  # with the complete info of a step
             self.env.compute_reward(*pair, seen.infos[0])
         except Exception:
             return fails
@@ -148,7 +148,7 @@ class GoalReward:
         )
 
     def _takes_batches(self, seen: Probe, given_info: np.ndarray) -> bool:
-        """Whether `compute_reward` takes many goals at once, as hindsight wants it to; else it is called for each."""
+        """Whether `compute_reward` takes a batch of goals, with the same rewards as one call per goal."""
         try:
             goals = [shaped(seen.achieved, space) for space in self.spaces]
             rewards = self.env.compute_reward(*goals, self._info(given_info))
@@ -158,7 +158,7 @@ class GoalReward:
             return False
 
     def _info(self, given_info: np.ndarray) -> dict[str, Any]:
-        """The named entries [..., K] as an info."""
+        """Convert the named entries [..., K] to an info dictionary."""
         ends = np.cumsum(list(self.sizes.values()))
         parts = {key: given_info[..., end - self.sizes[key] : end] for key, end in zip(self.sizes, ends, strict=True)}
         return {
@@ -171,7 +171,7 @@ class GoalReward:
         return float(np.asarray(self.env.compute_reward(*pair, self._info(given_info))).item())
 
     def _rewards(self, achieved: np.ndarray, desired: np.ndarray, given_info: np.ndarray) -> np.ndarray:
-        """[B] of goals [B, G] and info [B, K]."""
+        """Rewards [B] of goals [B, G] and info [B, K]."""
         if self.batched:
             goals = (shaped(x, space) for x, space in zip((achieved, desired), self.spaces, strict=True))
             return np.asarray(self.env.compute_reward(*goals, self._info(given_info)), dtype=np.float64)
@@ -194,7 +194,7 @@ class GoalReward:
 
 
 def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest goals, float64."""
+    """Lower and upper bounds of a goal space, float64."""
     if isinstance(space, spaces.Box):
         return np.asarray(space.low, dtype=np.float64), np.asarray(space.high, dtype=np.float64)
     return np.zeros(space.shape), np.ones(space.shape)
@@ -207,7 +207,7 @@ def shaped(goals: np.ndarray, space: Any) -> np.ndarray:
 
 
 class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
-    """A goal environment whose observation and goals are float32 vectors, for libraries that take no other."""
+    """A goal environment whose observation and goals are float32 vectors, for libraries that require them."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -220,11 +220,11 @@ class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Dict(flat)
 
     def observation(self, observation: Any) -> Any:
-        """Each part [G]."""
+        """The observation with each part as a float32 vector."""
         return {key: np.ravel(np.asarray(x, dtype=np.float32)) for key, x in observation.items()}
 
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
-        """The environment's own, of goals in their shape and dtype."""
+        """The environment's own reward, for goals in their original shape and dtype."""
         inner: Any = self.env.unwrapped
         achieved = shaped(achieved_goal, self.forms["achieved_goal"])
         return inner.compute_reward(achieved, shaped(desired_goal, self.forms["desired_goal"]), info)

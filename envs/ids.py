@@ -1,4 +1,4 @@
-"""Finding environments by their ids, with a sentence that helps where there is none."""
+"""Finds environments by their ids, with helpful errors for unknown ids."""
 
 import contextlib
 import difflib
@@ -13,11 +13,11 @@ import gymnasium as gym
 
 
 class EnvError(Exception):
-    """An environment that can't be made or used; the sentence says why and what to do."""
+    """Raised if an environment can't be made or used; the message says why and what to do."""
 
 
 def find_id(env_id: str) -> str:
-    """Register what the id needs and check that it exists. Raises EnvError with the closest known ids."""
+    """Import the id's module and check that the id exists. Raises EnvError with the closest known ids."""
     missing = register_robotics()
     if not isinstance(env_id, str) or not env_id:
         raise EnvError(f"--env must be the id of an environment, not {env_id!r}.")
@@ -34,7 +34,7 @@ def find_id(env_id: str) -> str:
 
 
 def _hint(name: str) -> str:
-    """What a user may have meant by an unknown id: an installed package that registers it, or a similar id."""
+    """A suggestion for an unknown id: an installed package that registers it, or a similar id."""
     close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.8)
     if close:
         return f" Did you mean {' or '.join(close)}?"
@@ -47,7 +47,8 @@ def _hint(name: str) -> str:
 
 
 def packages_with(name: str) -> list[str]:
-    """Installed packages that use Gymnasium and have this id in their source: importing them would register it."""
+    """Installed packages that use Gymnasium and contain this id in their source, so that importing them registers
+    it."""
     found = []
     for distribution in importlib.metadata.distributions():
         requires = " ".join(distribution.requires or []).lower()
@@ -66,15 +67,15 @@ def packages_with(name: str) -> list[str]:
 
 
 def register_robotics() -> str:
-    """Register gymnasium-robotics' tasks, without the notice on hand tasks that its import prints; why that could not
-    be, as where MuJoCo finds no library to render with."""
+    """Register gymnasium-robotics' tasks, without the notice that its import prints. Returns the reason if this fails,
+    for example because MuJoCo finds no rendering library, else ""."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             import gymnasium_robotics
 
             gym.register_envs(gymnasium_robotics)
-    except Exception as error:  # whatever libraries of the system raise
+    except Exception as error:  # system libraries may raise anything
         backend = os.environ.get("MUJOCO_GL")
         setting = f" MUJOCO_GL is {backend}: is its library installed?" if backend else ""
         return f" MuJoCo's tasks are not there, since it cannot be imported ({error}).{setting}"

@@ -1,7 +1,7 @@
-"""Images in observations: which spaces are images, and where their channels stand.
+"""Images in observations: detection of image spaces and of their channel axis.
 
-An image's pixels stand behind all other entries of a flattened observation, channels first, as numbers from 0 to 255;
-the replay keeps them as bytes.
+An image's pixels are the last entries of a flattened observation, channels first, as numbers from 0 to 255. The replay
+stores them as bytes.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 from gymnasium import spaces
 
 LEAST_SIDE = 7
-"""Smaller arrays of bytes are taken as vectors."""
+"""Least side of an image; smaller arrays of bytes are vectors."""
 
 
 def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
-    """(channels, height, width) of a space of images, frames of a stack counted as channels; None for other spaces."""
+    """(channels, height, width) of an image space, with stacked frames as channels; None for other spaces."""
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or not 2 <= len(space.shape) <= 4:
         return None
     frames, shape = (space.shape[0], space.shape[1:]) if len(space.shape) == 4 else (1, space.shape)
@@ -28,12 +28,12 @@ def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first of three axes holds the channels: it is the shortest one, and shorter than the last."""
+    """Whether the first of three axes is the channel axis: no other axis is shorter, and the last one is longer."""
     return shape[0] < shape[2] and shape[0] <= min(shape[1:])
 
 
 def first_channels(images: Any) -> Any:
-    """A batch of images or stacks of them [N, ...] as [N, pixels], channels first."""
+    """A batch of images or image stacks [N, ...] as [N, pixels], channels first."""
     if images.ndim == 3:
         return images.reshape(len(images), -1)
     if channels_first(tuple(images.shape[-3:])):

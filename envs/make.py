@@ -1,4 +1,4 @@
-"""Making environments from what the user asked for, with a clear sentence where that can't be done."""
+"""Makes environments from a configuration, with clear errors."""
 
 import contextlib
 import importlib
@@ -58,47 +58,48 @@ KEY_VALUES = tyro.constructors.PrimitiveConstructorSpec[dict[str, Any]](
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Which environment, and how many of it."""
+    """The environment and the number of its copies."""
 
     env: str
-    """Gymnasium id, or module:Id for one that importing the module registers."""
+    """Gymnasium id, or module:Id if importing the module registers it."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
-    """Keyword arguments of the environment, as continuing_task=False; values are read as YAML."""
+    """Keyword arguments of the environment, such as continuing_task=False; values are read as YAML."""
     num_envs: int = 1
-    """Environments stepped together."""
+    """Number of environments that step together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """In this process or in worker processes; auto takes the environment's own vector form where it has one."""
+    """sync: in this process. async: in worker processes. auto: the environment's own vector form if it has one, else
+    sync."""
     workers: int = 0
-    """Worker processes, each with an equal share of the environments; 0 for one a core."""
+    """Worker processes, each with an equal share of the environments; 0 for one per core."""
     worker_timeout: float = 120.0
-    """Seconds that a worker process may take to answer. Then the run saves and ends."""
+    """Seconds that a worker process may take to answer, after which the run saves and ends."""
     worker_start: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
-    """How worker processes start; auto forks, except where this process uses a GPU."""
+    """Start method of worker processes; auto forks, or spawns if this process uses a GPU."""
     action_limit: float = 1.0
-    """Bound taken for action entries that have none."""
+    """Bound of action entries without bounds."""
     action_scale: float = 1.0
     """Share of the range of actions that is used, around its middle: 0.2 is a fifth of an ant's torques."""
     reward_delay: int = 0
-    """Pay rewards only every so many steps, and at the episode's end, added up; 0 pays them at once."""
+    """Give the sum of rewards only every so many steps and at the episode's end; 0 gives them immediately."""
     frame_stack: int = 0
-    """Observe the last so many images, as channels of one; for environments that give images alone."""
+    """Number of last images to observe, stacked as channels; for environments that observe only an image."""
     recall: tuple[int, ...] = ()
-    """Observe too where the agent was so many steps ago: a memory, where a task hides what was done. These places are
-    appended to the observation; mask them where a level must not see its place."""
+    """Also observe the agent's positions so many steps ago: a memory for tasks that hide what was done. The positions
+    are appended to the observation; mask them for levels that must not see their position."""
 
     @property
     def name(self) -> str:
-        """The id alone."""
+        """The id without its module."""
         return self.env.rpartition(":")[2]
 
     @property
     def module(self) -> str:
-        """What to import for it."""
+        """The module to import; "" if none is given."""
         return self.env.rpartition(":")[0]
 
 
 def _check(config: EnvConfig) -> None:
-    """Raise EnvError where the id is unknown or a value is invalid."""
+    """Raise EnvError if the id is unknown or a value is invalid."""
     find_id(config.env)
     if config.num_envs < 1:
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
@@ -125,10 +126,10 @@ def make_env(
     region: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     **overrides: Any,
 ) -> Bridge:
-    """The environments as batched tensors. With `seeds`, every episode is begun with the next of them; `info` names
-    the entries of info that hindsight remembers. `region` is entered where the environment's reward is asked again.
+    """Make environments as batched tensors. With `seeds`, every episode uses the next seed. `info` names the entries of
+    info that hindsight needs. `region` is a context for calls of the environment's own reward.
 
-    Raises EnvError where the environment can't be made or its observations or actions can't be used.
+    Raises EnvError if the environment can't be made, or if its observations or actions are not supported.
     """
     _check(config)
     config = replace(config, env_kwargs=config.env_kwargs | overrides)
@@ -143,7 +144,7 @@ def make_env(
 
 @contextlib.contextmanager
 def _made(config: EnvConfig) -> Iterator[None]:
-    """Turn whatever a constructor raises into one sentence."""
+    """A context that converts errors of a constructor into an EnvError."""
     try:
         yield
     except (EnvironmentFault, EnvError):
@@ -168,9 +169,9 @@ def _action_map(config: EnvConfig, space: gym.Space[Any]) -> ActionMap:
 
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
-    """One environment, with Gymnasium's own wrappers and our guard, for libraries with their own action boundary.
+    """One environment with Gymnasium's own wrappers and our guard, for libraries that convert actions themselves.
 
-    Its actions are a bounded float32 Box, Discrete from 0, or MultiDiscrete and MultiBinary of one dimension.
+    Its action space is a bounded float32 Box, Discrete from 0, or MultiDiscrete or MultiBinary of one dimension.
     """
     _check(config)
     with _made(config):
@@ -188,16 +189,16 @@ def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
         return env
     low, high = (bound.numpy().reshape(space.shape) for bound in actions.bounds())
     within = spaces.Box(low, high, dtype=space.dtype.type)
-    return gym.wrappers.TransformAction(env, lambda action: action, within)  # the space alone changes
+    return gym.wrappers.TransformAction(env, lambda action: action, within)  # only the space changes
 
 
 def _is_vector(space: gym.Space[Any]) -> bool:
-    """Whether other libraries take these observations as they are."""
+    """Whether other libraries support this observation space."""
     return isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype.kind == "f"
 
 
 def _is_plain(space: gym.Space[Any]) -> bool:
-    """Whether other libraries can decide in this action space as it is."""
+    """Whether other libraries support this action space."""
     if isinstance(space, spaces.Box):
         with np.errstate(over="ignore"):
             ranges = np.asarray(space.high - space.low)
@@ -207,7 +208,7 @@ def _is_plain(space: gym.Space[Any]) -> bool:
 
 
 def _make_in_worker(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
-    if config.module:  # a process that was spawned has nothing registered yet
+    if config.module:  # a spawned process has not registered any ids yet
         importlib.import_module(config.module)
     return _make_one(config, index, info)
 
@@ -240,7 +241,7 @@ def _make_vector(
             if config.recall:
                 env = Recalls(env, config.recall)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
-        env.close()  # what others do at an episode's end is left to the single ones
+        env.close()  # other vector environments are replaced by single ones
     indices = range(config.num_envs)
     if config.vectorization == "async":
         makers = [partial(_make_in_worker, config, i, info) for i in indices]
@@ -251,7 +252,7 @@ def _make_vector(
 
 
 def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
-    """The keyword arguments, with the training device where the vector form takes one and none is given."""
+    """The keyword arguments, with the training device if the vector form takes one and none is given."""
     entry: Any = gym.registry[config.name].vector_entry_point
     form = load_env_creator(entry) if isinstance(entry, str) else entry
     given = config.env_kwargs
@@ -259,7 +260,7 @@ def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[Any]:
-    """The part of an observation space that agents see. Raises EnvError where there is none."""
+    """The part of an observation space that agents see. Raises EnvError if there is none."""
     space = usable(observed)
     try:
         if space is None:
@@ -274,12 +275,12 @@ def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[An
 
 
 def _first(env: Any, name: str, default: Any) -> Any:
-    """An attribute of a vector environment's first single one."""
+    """An attribute of the first environment of a vector environment."""
     return getattr(env.envs[0], name, default) if getattr(env, "envs", None) else default
 
 
 def _mask_dim(config: EnvConfig, actions: gym.Space[Any]) -> int:
-    """Choices in the action mask that the first info gives; 0 where it gives none."""
+    """Number of choices of the action mask in the first info; 0 if there is none."""
     if not isinstance(actions, spaces.Discrete):
         return 0
     one = _make_one(replace(config, reward_delay=0, recall=()), 0)
@@ -323,7 +324,7 @@ def _spec(
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
         bounds = flat_bounds(space["achieved_goal"])
         low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
-    # A vector environment may give its task's reward on tensors; else the single one's own code is asked.
+    # A vector environment may have its task's reward on tensors; else a single environment's own code is called.
     reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info, region)
     return Spec(
         state_dim=len(low),

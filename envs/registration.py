@@ -1,4 +1,4 @@
-"""Our tasks' Gymnasium ids. Importing this registers them; `gym.make` and `gym.make_vec` know them from then on."""
+"""Registers the Gymnasium ids of our tasks on import, for `gym.make` and `gym.make_vec`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def _register(name: str, task: str, steps: int, **kwargs: Any) -> None:
     )
 
 
-# Episode lengths are those of gymnasium-robotics.
+# Episodes have the same lengths as in gymnasium-robotics.
 for layout, steps in (("UMaze", 300), ("Open", 300), ("Medium", 600), ("Large", 800)):
     _register(f"PointMaze_{layout}-v0", "tasks.point_maze:PointMaze", steps, layout=layout)
     _register(f"PointMaze_{layout}Dense-v0", "tasks.point_maze:PointMaze", steps, layout=layout, reward_type="dense")
@@ -29,7 +29,7 @@ _register("AntMaze-v0", "ants.maze:AntMaze", 500)
 _register("AntMazeEval-v0", "ants.maze:AntMaze", 500, goal=(0.0, 16.0))
 _register("AntPush-v0", "ants.maze:AntMaze", 500, maze="Push", goal=(0.0, 19.0))
 _register("AntFall-v0", "ants.maze:AntMaze", 500, maze="Fall", goal=(0.0, 27.0, 4.5))
-# HIRO's released code also trains on goals anywhere (ant_push_multi, ant_fall_multi), and is judged at the paper's.
+# HIRO's released code also trains with goals anywhere (ant_push_multi, ant_fall_multi), and evaluates at the paper's.
 _register("AntPushMulti-v0", "ants.maze:AntMaze", 500, maze="Push", goal=((-16.0, -4.0), (16.0, 20.0)))
 _register("AntFallMulti-v0", "ants.maze:AntMaze", 500, maze="Fall", goal=((-4.0, -4.0, 0.0), (12.0, 28.0, 5.0)))
 _register("AntGather-v0", "ants.gather:AntGather", 500)

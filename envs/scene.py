@@ -1,4 +1,4 @@
-"""What a picture shows beside an agent: walls, gaps and blocks from above; marks in rendered frames."""
+"""The scenery of pictures: walls, gaps and blocks from above, and marks in rendered frames."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ class Outline(NamedTuple):
     """A rectangle in the plane."""
 
     x: float
-    """Of its lower left corner."""
+    """x and y are the lower left corner."""
     y: float
     width: float
     height: float
@@ -21,8 +21,8 @@ class Outline(NamedTuple):
 
 
 def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outline]:
-    """What one of the environments looks like now: as it says itself (`outlines(index)`), or as gymnasium-robotics'
-    mazes stand. Nothing for others.
+    """The current walls, gaps and blocks of one environment: from its own method `outlines(index)`, or from a
+    gymnasium-robotics maze. Empty for other environments.
     """
     own: Any = getattr(env.unwrapped, "outlines", None)
     if own is not None:
@@ -38,9 +38,9 @@ def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outli
 
 
 def mark(env: gym.Env[Any, Any], place: Sequence[float]) -> None:
-    """Show a sphere at a place (x, y) or (x, y, z) in the next frame of an environment that MuJoCo draws."""
+    """Show a sphere at a position (x, y) or (x, y, z) in the next frame of an environment rendered by MuJoCo."""
     inner: Any = env.unwrapped
-    # gymnasium-robotics' mazes hold an environment that is drawn.
+    # gymnasium-robotics' mazes contain the environment that is rendered.
     holders: tuple[Any, ...] = (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None))
     renderer = next((h.mujoco_renderer for h in holders if hasattr(h, "mujoco_renderer")), None)
     if renderer is None or env.render_mode is None or len(place) not in (2, 3):

@@ -1,4 +1,4 @@
-"""What the bridge gives: observations, steps, and what is known of an environment before the first one."""
+"""The data types of the bridge: observations, steps, and the specification of an environment."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,37 +16,37 @@ class Observation(NamedTuple):
     state: Tensor
     """[N, D] float32, flattened."""
     goal: Tensor
-    """[N, G] the desired goal; G = 0 where the environment has none."""
+    """[N, G] the desired goal; G = 0 without goals."""
     mask: Tensor | None = None
-    """[N, K] choices that are available now (`info["action_mask"]`), where the environment gives them."""
+    """[N, K] available choices (`info["action_mask"]`); None if the environment gives no mask."""
 
 
 class Step(NamedTuple):
     """One step of N environments."""
 
     obs: Observation
-    """What to act on next."""
+    """The observation to act on next."""
     final: Observation
-    """The true next observation of this transition, also where the episode ended."""
+    """The true next observation of this transition, even if the episode ended."""
     reward: Tensor
     """[N]"""
     terminated: Tensor
-    """[N] the task ended."""
+    """[N] True where the task ended."""
     truncated: Tensor
-    """[N] the episode was cut, the task did not end."""
+    """[N] True where the episode was truncated before the task ended."""
     active: Tensor
-    """[N] False where the environment only reset: no transition."""
+    """[N] False where the environment only reset, without a transition."""
     success: Tensor
-    """[N] what info says of success at this step; False where it says nothing."""
+    """[N] success at this step according to info; False if info does not report it."""
     taken: int
     """Environment steps taken: the number of active environments."""
     info: Tensor
-    """[N, K] the entries of info that hindsight is to remember (`--goal.info`)."""
+    """[N, K] the entries of info that hindsight needs (`--goal.info`)."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of an environment before the first step."""
+    """The properties of an environment that are known before the first step."""
 
     env_id: str
     observation_space: gym.Space[Any]
@@ -54,29 +54,29 @@ class Spec:
     state_dim: int
     goal_dim: int
     achieved: tuple[int, ...]
-    """Where in the state the achieved goal stands."""
+    """State entries of the achieved goal."""
     state_low: Tensor
     state_high: Tensor
     action_low: Tensor
-    """[A] bounds of an action vector; the chosen limit where the environment has none."""
+    """[A] lower bounds of an action vector; minus `action_limit` for entries without bounds."""
     action_high: Tensor
     task_reward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
-    """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
+    """(achieved, desired) [..., G] -> (reward [...], whether it ends the episode [...])."""
     reward_range: tuple[float, float] | None
-    """Least and most reward of a step, where they are known."""
+    """Least and greatest reward of a step; None if unknown."""
     max_episode_steps: int | None
     info: tuple[str, ...] = ()
-    """Entries of info that hindsight is to remember."""
+    """Names of the entries of info that hindsight needs."""
     info_dim: int = 0
-    """Numbers in them."""
+    """Total number of values in these entries."""
     left_out: tuple[str, ...] = ()
-    """Entries of the observation that agents do not see, since no network here can use them."""
+    """Entries of the observation that agents do not see, since no network supports them."""
     images: tuple[tuple[int, int, int], ...] = ()
     """(channels, height, width) of every image; their pixels are the last entries of the state, from 0 to 255."""
     frames: int = 1
-    """Frames that are stacked in an image's channels, the newest last."""
+    """Number of frames stacked in an image's channels, the newest last."""
     mask_dim: int = 0
-    """K, the choices of an action mask (`info["action_mask"]`); 0 where the environment gives none."""
+    """K, the number of choices of an action mask (`info["action_mask"]`); 0 if the environment gives none."""
 
     @property
     def continuous(self) -> bool:
@@ -85,15 +85,15 @@ class Spec:
 
     @property
     def pixels(self) -> int:
-        """P, the last entries of the state that are pixels."""
+        """P, the number of last entries of the state that are pixels."""
         return sum(channels * height * width for channels, height, width in self.images)
 
     @property
     def actions(self) -> gym.Space[Any]:
-        """What agents decide in: a Box of [-1, 1], or numbers from 0."""
+        """The agents' action space: a Box of [-1, 1], or numbers from 0."""
         return ActionMap(self.action_space).agents_space()
 
     @property
     def action_dim(self) -> int:
-        """Entries of an action vector; 0 for other action spaces."""
+        """Number of entries of an action vector; 0 for other action spaces."""
         return len(self.action_low)

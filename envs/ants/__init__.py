@@ -1,1 +1,1 @@
-"""HIRO's ant tasks, stepped in batches."""
+"""HIRO's ant tasks in batches."""

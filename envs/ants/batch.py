@@ -1,4 +1,4 @@
-"""What every task of MuJoCo's ant shares: the body, how it begins, and physics that goes on beside learning."""
+"""The base of all tasks of MuJoCo's ant: its body, its initial state, and physics that runs in parallel to learning."""
 
 import math
 from abc import abstractmethod
@@ -23,21 +23,21 @@ GREEN, ORANGE = (0.1, 0.8, 0.2, 0.7), (1.0, 0.6, 0.0, 0.8)
 
 
 def require_number(name: str, value: Any) -> None:
-    """Raise ValueError for what is none."""
+    """Raise ValueError unless the value is a finite number."""
     if not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be a number, not {value}")
 
 
 def require_positive(name: str, value: Any) -> None:
-    """Raise ValueError for what is no positive number."""
+    """Raise ValueError unless the value is a positive, finite number."""
     if not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a positive number, not {value}")
 
 
 class Ants(TensorEnv):
-    """N ants, each in a world of its own. Actions are torques in ±30, held for .1 s.
+    """N ants, each in its own world. Actions are torques in ±30, held for .1 s.
 
-    Physics, state and rewards are where `physics` puts them: with "mujoco" on the CPU, with "mjx" on `device`.
+    Physics, state and rewards are on the CPU for `physics` "mujoco", and on `device` for "mjx".
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Ants(TensorEnv):
         self.at_rest = torch.from_numpy(model.qpos0).to(self.physics.qpos)
 
     def begin(self, where: Tensor) -> None:
-        """The ant at rest, with noise: U(-.1, .1) on its pose, N(0, .1²) on its velocity. All else as it was built."""
+        """Reset the ant to rest, with noise U(-.1, .1) on its pose and N(0, .1²) on its velocity, and the rest of the
+        world to its initial state."""
         qpos, qvel = self.at_rest.repeat(self.num_envs, 1), torch.zeros_like(self.physics.qvel)
         qpos[:, :ANT_QPOS] += (self.uniform(self.num_envs, ANT_QPOS) * 2 - 1) * NOISE
         qpos[:, :2] += self.starts()
@@ -70,34 +71,34 @@ class Ants(TensorEnv):
         self.physics.forget(where)
 
     def starts(self) -> Tensor:
-        """[N, 2] where episodes that begin now begin."""
+        """[N, 2] start positions of new episodes."""
         return torch.zeros(self.num_envs, 2, device=self.device)
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Five physics steps, and the reward of where they led."""
+        """Take five physics steps, and return their outcome."""
         self.physics.step(actions)
         return self.outcome()
 
     def step_async(self, actions: Any) -> None:
-        """Let the physics go on."""
+        """Start the physics steps in the background."""
         self.physics.send(torch.as_tensor(actions))
 
     def step_wait(self) -> Any:
-        """What came of it, as `step` says it."""
+        """Wait for the physics steps. Returns the result of `step`."""
         self.physics.receive()
         return self.conclude(*self.outcome())
 
     @abstractmethod
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the step that was made: (reward [N], whether the task ended [N], success [N])."""
+        """The outcome of the last step: (reward [N], whether the task ended [N], success [N])."""
 
     @property
     def torso(self) -> Tensor:
-        """[N, 3] where their torsos are."""
+        """[N, 3] positions of the torsos."""
         return self.physics.qpos[:, :3]
 
     def sensed(self, *more: Tensor) -> Tensor:
-        """[N, 30 + …] the ants' 15 positions and 14 velocities, what more is seen, and .001 t."""
+        """[N, 30 + …] the ants' 15 positions and 14 velocities, the observations `more`, and .001 t."""
         body = self.physics.qpos[:, :ANT_QPOS], self.physics.qvel[:, :ANT_QVEL]
         return torch.cat([*body, *more, CLOCK * self.elapsed.unsqueeze(-1)], -1).float()
 

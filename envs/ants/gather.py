@@ -15,16 +15,16 @@ from hrl.envs.scene import Outline
 from hrl.envs.tasks.tensor import SingleEnv
 
 RANGE = 10
-"""Objects lie on even places of [-10, 8]², but for the origin, where the ant begins; walls stand 11 away."""
+"""Objects lie at even coordinates in [-10, 8]² except the origin, where the ant begins; walls are 11 away."""
 CATCH, SIGHT, BINS = 1.0, 6.0, 10
 UPRIGHT = (0.2, 1.0)
 
 
 class AntGather(Ants):
-    """N ants among apples and bombs. +1 for an apple that comes within 1 of the torso, -1 for a bomb; both vanish.
+    """N ants among apples and bombs. An apple within 1 of the torso gives +1, a bomb -1; both then vanish.
 
-    An episode ends when all are gone, or, at a cost of `dying_cost`, when the ant falls. An observation is 15
-    positions, 14 velocities, the nearest apple's nearness (1 - distance / 6) in each of ten directions around
+    An episode ends when all objects are gone, or, with the reward `dying_cost`, when the ant falls. An observation is
+    15 positions, 14 velocities, the nearness (1 - distance / 6) of the nearest apple in each of ten directions around
     the ant, the same for bombs, and .001 t.
     """
 
@@ -57,14 +57,14 @@ class AntGather(Ants):
         self.worth = torch.tensor([1.0] * apples + [-1.0] * bombs, device=self.device)
 
     def begin(self, where: Tensor) -> None:
-        """The ant at the origin, the objects anywhere, no two on one place."""
+        """Put the ant at the origin, and the objects at different random positions."""
         super().begin(where)
         place = self.uniform(self.num_envs, len(self.grid)).argsort(-1)[:, : self.count]
         self.objects.copy_(torch.where(where.view(-1, 1, 1), self.grid[place], self.objects))
         self.left.copy_(torch.where(where.view(-1, 1), True, self.left))
 
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What was caught, or that the ant fell."""
+        """The reward of caught objects, or of a fall."""
         height = self.torso[:, 2]
         fallen = (height < UPRIGHT[0]) | (height > UPRIGHT[1]) | ~height.isfinite()
         caught = self.left & (self._ways().norm(dim=-1) < CATCH) & ~fallen.unsqueeze(-1)
@@ -76,11 +76,11 @@ class AntGather(Ants):
         return reward, ended, success
 
     def _ways(self) -> Tensor:
-        """[N, objects, 2] from the torsos to the objects."""
+        """[N, objects, 2] displacements from the torsos to the objects."""
         return self.objects - self.torso[:, None, :2]
 
     def readings(self) -> Tensor:
-        """[N, 2, 10] nearness of the nearest apple and bomb by direction from the ant's own; 0 where there is none."""
+        """[N, 2, 10] nearness of the nearest apple and bomb, by direction relative to the ant's heading; 0 for none."""
         w, x, y, z = self.physics.qpos[:, 3:7].unbind(-1)
         heading = torch.atan2(2 * (x * y + w * z), w.square() + x.square() - y.square() - z.square())
         way = self._ways()
@@ -95,7 +95,7 @@ class AntGather(Ants):
         return seen.scatter_reduce(1, slot, nearness, "amax").unflatten(-1, (2, BINS))
 
     def observe(self) -> Tensor:
-        """[N, 50]"""
+        """Observations [N, 50]."""
         return self.sensed(self.readings().flatten(1))
 
     def outlines(self, index: int) -> list[Outline]:
@@ -105,7 +105,7 @@ class AntGather(Ants):
         return [Outline(*side, "wall") for x, y, w, h in sides for side in ((x, y, w, h), (y, x, h, w))]
 
     def picture(self, index: int) -> np.ndarray:
-        """From above [H, W, 3]: apples green, bombs red, the subgoal orange."""
+        """A picture from above [H, W, 3]: apples green, bombs red, the subgoal orange."""
         spheres: list[Any] = [
             ((*place, 0.5), GREEN if worth > 0 else RED, 0.5)
             for place, worth, left in zip(
@@ -119,6 +119,6 @@ class AntGather(Ants):
 
 
 class AntGatherEnv(SingleEnv):
-    """One of them, with numpy values."""
+    """A single ant gather environment with numpy values."""
 
     task = AntGather

@@ -1,5 +1,5 @@
 """HIRO's ant tasks (Nachum 2018, appendix C): a maze, a block to push aside, a gap to fill with a block; and HRAC's
-sparse maze (Zhang 2020)."""
+sparse-reward maze (Zhang 2020)."""
 
 import math
 from dataclasses import replace
@@ -67,7 +67,7 @@ MAZES = {
 
 
 def chosen(maze: str, scale: float | None) -> Maze:
-    """One of ours by its name, or as a map says; cells `scale` wide. Raises ValueError for what is neither."""
+    """A maze by name or from a map, with cells of width `scale`. Raises ValueError for an invalid name or map."""
     if scale is not None:
         require_positive("scale, the width of a maze's cell,", scale)
     if str(maze) in MAZES:
@@ -78,7 +78,7 @@ def chosen(maze: str, scale: float | None) -> Maze:
 
 
 def corners(goal: Any) -> tuple[Tensor, Tensor]:
-    """Two corners [G] between which goals lie: of a place, both are there. Raises ValueError for what is neither."""
+    """The two corners [G] between which goals lie, equal for a single position. Raises ValueError for other values."""
     try:
         places = torch.tensor(goal, dtype=torch.float32)
     except (TypeError, ValueError):
@@ -90,13 +90,13 @@ def corners(goal: Any) -> tuple[Tensor, Tensor]:
 
 
 class AntMaze(Ants):
-    """N ants in a maze, under way to goals. An observation is 15 positions, 14 velocities and .001 t.
+    """N ants that walk to goals in a maze. An observation is 15 positions, 14 velocities and .001 t.
 
-    `maze` is Maze, Push, Fall or Sparse, or a map of one's own, rows from north to south with slashes between,
-    1111/1s01/1111 (1 or # is a wall, 0 or . free, s a start), with cells `scale` wide. `goal` is a place, or (low,
-    high) corners between which every episode draws one. The reward is minus the distance to it, or, `sparse`, 1
-    nearer than `reach` and 0 elsewhere, where the episode ends then. Success is to be within `reach`.
-    `observe_blocks` adds the blocks' places to the observation.
+    `maze` is Maze, Push, Fall or Sparse, or a custom map: rows from north to south separated by slashes, such as
+    1111/1s01/1111 (1 or # is a wall, 0 or . free, s a start), with cells of width `scale`. `goal` is a position, or
+    (low, high) corners between which every episode draws one. The reward is minus the distance to the goal; if
+    `sparse`, it is 1 nearer than `reach`, which ends the episode, and 0 elsewhere. Success means a distance of at most
+    `reach`. `observe_blocks` adds the blocks' positions to the observation.
     """
 
     def __init__(
@@ -134,22 +134,22 @@ class AntMaze(Ants):
         self.start_places = torch.tensor(self.maze.starts, device=self.device)
 
     def starts(self) -> Tensor:
-        """[N, 2] any of the maze's starts."""
+        """[N, 2] random starts of the maze."""
         return self.choice(self.start_places, self.num_envs)
 
     def begin(self, where: Tensor) -> None:
-        """A start, and a goal."""
+        """Draw a start and a goal."""
         super().begin(where)
         drawn = self.goal_low + (self.goal_high - self.goal_low) * self.uniform(*self.goal.shape)
         self.goal.copy_(torch.where(where.unsqueeze(-1), drawn, self.goal))
 
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The reward of where they are."""
+        """The reward and success of the current positions."""
         distance = torch.linalg.vector_norm(self.achieved - self.goal, dim=-1)
         return *self._judged(distance), distance <= self.reach
 
     def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
-        """(achieved, desired) [..., G] -> (reward [...], whether that ends the episode [...])."""
+        """(achieved, desired) [..., G] -> (reward [...], whether it ends the episode [...])."""
         return self._judged(torch.linalg.vector_norm(achieved - desired, dim=-1))
 
     def _judged(self, distance: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,11 +160,11 @@ class AntMaze(Ants):
 
     @property
     def achieved(self) -> Tensor:
-        """[N, G] where the torsos are, as far as goals say: along x and y, or x, y and z."""
+        """[N, G] positions of the torsos in the goals' dimensions: x and y, or x, y and z."""
         return self.torso[:, : len(self.goal_low)].float()
 
     def observe(self) -> dict[str, Tensor]:
-        """State, where the ants are, where they shall be."""
+        """State, achieved goal and desired goal."""
         blocks = [self.block(name) for name in self.blocks] if self.observe_blocks else []
         return {
             "observation": self.sensed(*blocks),
@@ -173,7 +173,7 @@ class AntMaze(Ants):
         }
 
     def block(self, name: str) -> Tensor:
-        """[N, 3] a block's centre."""
+        """[N, 3] centre of a block."""
         built, slides = self._tracks[name]
         place = built.repeat(self.num_envs, 1)
         for axis, at in slides.items():
@@ -182,7 +182,7 @@ class AntMaze(Ants):
 
     @cached_property
     def _tracks(self) -> dict[str, tuple[Tensor, dict[int, int]]]:
-        """Of each block, where it was built [3], and along which axes which entry of qpos moves it."""
+        """For each block, its initial position [3], and the entry of qpos that moves it along each axis."""
         model = self.physics.model
         joint = lambda name: mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)  # noqa: E731
         found: dict[str, tuple[Tensor, dict[int, int]]] = {}
@@ -193,7 +193,7 @@ class AntMaze(Ants):
         return found
 
     def outlines(self, index: int) -> list[Outline]:
-        """Walls, gaps, and where the blocks are."""
+        """Walls, gaps, and the blocks at their current positions."""
         return self._still + [self._cell(self.block(name)[index], "block") for name in self.blocks]
 
     @cached_property
@@ -206,7 +206,8 @@ class AntMaze(Ants):
         return Outline(float(place[0]) - size / 2, float(place[1]) - size / 2, size, size, kind)
 
     def picture(self, index: int) -> np.ndarray:
-        """From above [H, W, 3]; the goal is a green sphere, the subgoal an orange one, on a wall where it is in one."""
+        """A picture from above [H, W, 3]. The goal is a green sphere and the subgoal an orange one, drawn on top of
+        walls."""
         marks = [(self.goal[index], GREEN)] + ([] if self.marks is None else [(self.marks[index, :3], ORANGE)])
         raised = lambda x: [*x.tolist(), self.maze.top(*x[:2].tolist()) + 0.5][:3]  # noqa: E731
         spheres = [(raised(x), colour, 0.05 * self.maze.scale) for x, colour in marks]
@@ -214,6 +215,6 @@ class AntMaze(Ants):
 
 
 class AntMazeEnv(SingleGoalEnv):
-    """One of them, with numpy values."""
+    """A single ant maze with numpy values."""
 
     task = AntMaze

@@ -1,4 +1,4 @@
-"""MuJoCo's physics for a batch of worlds alike, stepped by MuJoCo's own threads."""
+"""MuJoCo's physics for a batch of equal worlds, stepped by MuJoCo's own threads."""
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ Simulator = Literal["mujoco", "mjx"]
 
 
 def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> Any:
-    """N worlds of one model: on the CPU, or on `device` through MJX. Raises ImportError where that is missing."""
+    """N worlds of one model, on the CPU, or on `device` with MJX. Raises ImportError if MJX is not installed."""
     if name == "mujoco":
         return Physics(model, num_envs, substeps)
     if name != "mjx":
@@ -28,14 +28,14 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
 
 
 def cores() -> int:
-    """This process's share of the processors: torchrun starts several on a machine."""
+    """This process's share of the CPU cores, since torchrun starts several processes on a machine."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Physics:
-    """N worlds of one model on the CPU, by a thread a core, however few torch has: torch's threads wait busily.
-    `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place.
+    """N worlds of one model on the CPU, with one thread per core. Torch may have fewer threads, since its threads
+    busy-wait. `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place.
     """
 
     device = torch.device("cpu")
@@ -58,21 +58,21 @@ class Physics:
         self._outcome: Future[None] | None = None
 
     def send(self, control: Tensor) -> None:
-        """Hold the control [N, nu] for `substeps` physics steps, which go on from now beside all else."""
+        """Start `substeps` physics steps with the control [N, nu] in the background."""
         self._control[:] = control.numpy(force=True)[:, None]
         self._outcome = self._beside.submit(self._go)
 
     def receive(self) -> None:
-        """Wait for them."""
+        """Wait for the physics steps."""
         assert self._outcome is not None
         self._outcome.result()
         self._state[:] = self._after[:, -1]
 
     def forget(self, where: Tensor) -> None:
-        """Worlds [N] that begin anew: each step begins without a guess of forces anyway."""
+        """Do nothing for restarted worlds [N], since each step begins without a warm start of the solver."""
 
     def step(self, control: Tensor) -> None:
-        """Both, without a thread in between."""
+        """Send and receive without a background thread."""
         self._control[:] = control.numpy(force=True)[:, None]
         self._go()
         self._state[:] = self._after[:, -1]

@@ -16,7 +16,7 @@ from mujoco import mjx
 class GPUPhysics:
     """N worlds of one model on JAX's device. `qpos` [N, nq] and `qvel` [N, nv] are float32 tensors, written in place.
 
-    Tensors and arrays are the same memory (DLPack), which crosses once a step in each direction.
+    Tensors and arrays share memory through DLPack, once per step in each direction.
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> None:
@@ -30,34 +30,34 @@ class GPUPhysics:
         self._outcome: list[Any] = []
 
     def send(self, control: Tensor) -> None:
-        """Hold the control [N, nu] for the physics steps of one step; JAX goes on by itself."""
+        """Start the physics steps of one step with the control [N, nu]; JAX runs them asynchronously."""
         given = (self.qpos, self.qvel, self._warmstart, control.float())
         self._outcome = self._advance(*(jax.dlpack.from_dlpack(x.contiguous()) for x in given))
 
     def receive(self) -> None:
-        """What came of it."""
+        """Copy the result of the physics steps into the tensors."""
         for mine, new in zip((self.qpos, self.qvel, self._warmstart), self._outcome, strict=True):
             mine.copy_(torch.from_dlpack(new))
 
     def forget(self, where: Tensor) -> None:
-        """Worlds [N] that begin anew: the solver's first guess of forces is none there."""
+        """Reset the solver's warm start in restarted worlds [N]."""
         self._warmstart.masked_fill_(where.unsqueeze(-1), 0.0)
 
     def step(self, control: Tensor) -> None:
-        """Both."""
+        """Send and receive."""
         self.send(control)
         self.receive()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there are no threads to end."""
 
 
 def _steps(model: Any, data: Any, count: int) -> Any:
-    """One world's (qpos, qvel, warmstart, control) -> (qpos, qvel, warmstart) after some physics steps."""
+    """A function (qpos, qvel, warmstart, control) -> (qpos, qvel, warmstart) of one world, after `count` steps."""
 
     def advance(qpos: Any, qvel: Any, warmstart: Any, control: Any) -> tuple[Any, Any, Any]:
         now = data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=control)
-        with jax.default_matmul_precision("highest"):  # GPUs multiply in fewer bits than a float32 has, unasked
+        with jax.default_matmul_precision("highest"):  # by default, GPUs multiply with fewer bits than float32
             now = jax.lax.fori_loop(0, count, lambda _, d: mjx.step(model, d), now)
         return now.qpos, now.qvel, now.qacc_warmstart
 

@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo's worlds from above."""
+"""Pictures of MuJoCo worlds from above."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +10,19 @@ from torch import Tensor
 
 SIZE = 480, 480
 Mark = tuple[Sequence[float], tuple[float, ...], float]
-"""Place [3], colour (red, green, blue, opacity) and radius."""
+"""Position [3], colour (red, green, blue, opacity) and radius."""
 
 
 class Viewer:
-    """Pictures of a model's worlds."""
+    """Renders pictures of a model's worlds."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
         self._screen: Any = None
 
     def picture(self, qpos: Tensor, marks: Sequence[Mark], view: tuple[Sequence[float], float]) -> np.ndarray:
-        """The world in a state [nq] from above [H, W, 3], with spheres where the marks are; `view` is the place [3]
-        that is looked at and from how far.
+        """A picture [H, W, 3] from above of the world with state `qpos` [nq], with spheres at the marks. `view` is the
+        camera's target [3] and its distance.
         """
         if self._screen is None:
             self._screen = OffScreenViewer(self.model, mujoco.MjData(self.model), *SIZE)

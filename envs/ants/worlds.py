@@ -1,4 +1,4 @@
-"""Worlds for MuJoCo's ant: mazes from maps, with blocks to push and gaps to cross (Nachum 2018, after rllab)."""
+"""Worlds of MuJoCo's ant: mazes from maps, with blocks to push and gaps to cross (Nachum 2018, after rllab)."""
 
 import os
 from collections.abc import Iterable
@@ -11,14 +11,15 @@ import mujoco
 import numpy as np
 
 ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
-"""Gymnasium's ant has the body of rllab's; time step, motors and contacts are set as HIRO has them."""
+"""Gymnasium's ant has the same body as rllab's; time step, motors and contacts are set as in HIRO."""
 TIMESTEP, TORQUE = 0.02, 30.0
 HEIGHT = 0.5  # of walls, blocks and platforms, in cells
 GREY, RED, LIGHT = (0.4, 0.4, 0.4, 1.0), (0.9, 0.1, 0.1, 1.0), (0.9, 0.9, 0.9, 1.0)
 MARGIN = 0.01
-"""From where on a contact pushes. MuJoCo adds the margins of two geoms now; in HIRO's days it took the greater."""
+"""Distance below which a contact pushes. MuJoCo adds the margins of two geoms; versions of HIRO's time used the greater
+one."""
 SOFT, HARD = (0.8, 0.8, 0.01, 0.5, 2.0), (0.995, 0.995, 0.01, 0.5, 2.0)
-"""Impedance of contacts (solimp): without blocks, and where there are some."""
+"""Impedance of contacts (solimp), without and with blocks."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Block:
     """A block that moves along some axes."""
 
     axes: str
-    """Of x, y and z. One that can fall is a hundredth narrower than a cell, so that it fits into a gap."""
+    """A subset of "xyz". A block that can fall is a hundredth narrower than a cell, so that it fits into a gap."""
 
     @property
     def falls(self) -> bool:
-        """Whether it can leave its height."""
+        """Whether the block can move along z."""
         return "z" in self.axes
 
 
@@ -45,7 +46,8 @@ class Maze:
 
     @classmethod
     def of(cls, text: str, scale: float, **blocks: str) -> "Maze":
-        """From text, with the axes along which each letter's block moves. Raises ValueError for what is no map."""
+        """Read a map from text, with the axes along which each letter's block moves. Raises ValueError if it is
+        invalid."""
         maze = cls(tuple(text.split()), scale, {letter: Block(axes) for letter, axes in blocks.items()})
         signs = set("".join(maze.rows)) - set("#.s~") - set(blocks)
         if signs or not maze.cells("s") or len({len(row) for row in maze.rows}) > 1:
@@ -66,7 +68,7 @@ class Maze:
         return (column - self.origin[1]) * self.scale, (self.origin[0] - row) * self.scale
 
     def top(self, x: float, y: float) -> float:
-        """Height of what stands at a place: of the wall, the ground, or 0 in a gap. Outside there are walls."""
+        """Height at a position: of the wall or the ground, or 0 in a gap. Outside of the map there are walls."""
         row, column = self.origin[0] - round(y / self.scale), self.origin[1] + round(x / self.scale)
         inside = 0 <= row < len(self.rows) and 0 <= column < len(self.rows[0])
         sign = self.rows[row][column] if inside else "#"
@@ -74,29 +76,29 @@ class Maze:
 
     @property
     def starts(self) -> list[tuple[float, float]]:
-        """Where episodes may begin."""
+        """Start positions (x, y) of episodes."""
         return [self.centre(*cell) for cell in self.cells("s")]
 
     @property
     def height(self) -> float:
-        """Of a wall."""
+        """Height of a wall."""
         return HEIGHT * self.scale
 
     @property
     def ground(self) -> float:
-        """Height of the ground: where there are gaps, it is raised by a wall's height."""
+        """Height of the ground: a wall's height in maps with gaps, else 0."""
         return self.height if self.cells("~") else 0.0
 
     @property
     def view(self) -> tuple[tuple[float, float, float], float]:
-        """From where all of it is seen: the place looked at, and from how far."""
+        """Target [3] and distance of a camera that sees the whole maze."""
         rows, columns = len(self.rows), len(self.rows[0])
         middle = self.centre((rows - 1) / 2, (columns - 1) / 2)
         return (*middle, self.ground), 1.25 * self.scale * max(rows, columns)
 
 
 def merged(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """Rectangles (row, column, rows, columns) that cover these cells once; fewer boxes collide faster."""
+    """Rectangles (row, column, rows, columns) that cover these cells once, since fewer boxes collide faster."""
     left, boxes = set(cells), []
     while left:
         row, column = min(left)
@@ -128,7 +130,7 @@ def ant_in(maze: Maze) -> mujoco.MjModel:
 
 
 def room(distance: float) -> mujoco.MjModel:
-    """The ant in a square room whose walls, 1 thick, stand this far from it."""
+    """The ant in a square room with walls of thickness 1 at this distance."""
     spec, half = ant(), distance + 0.5
     for sign in (-1, 1):
         box(spec.worldbody, (0, sign * distance, 0), (half, 0.5, 1), LIGHT)
@@ -137,7 +139,7 @@ def room(distance: float) -> mujoco.MjModel:
 
 
 def ant() -> mujoco.MjSpec:
-    """HIRO's ant on a plane: motors of ±30, 20 ms a physics step."""
+    """HIRO's ant on a plane, with motors of ±30 and 20 ms per physics step."""
     spec = mujoco.MjSpec.from_file(os.fspath(ANT))
     spec.option.timestep = TIMESTEP
     for motor in spec.actuators:
@@ -147,14 +149,14 @@ def ant() -> mujoco.MjSpec:
 
 
 def compiled(spec: mujoco.MjSpec, impedance: tuple[float, ...]) -> mujoco.MjModel:
-    """The model, with all that touches alike."""
+    """Compile the model with equal contact parameters for all geoms."""
     for geom in spec.geoms:
         geom.friction, geom.solimp, geom.margin = [1.0, 0.5, 0.5], list(impedance), MARGIN / 2
     return spec.compile()
 
 
 def box(parent: mujoco.MjsBody, centre: Iterable[float], half: Iterable[float], colour: tuple[float, ...]) -> None:
-    """A box that everything collides with."""
+    """Add a box that everything collides with."""
     parent.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX, pos=list(centre), size=list(half), rgba=list(colour), contype=1, conaffinity=1
     )

@@ -1,1 +1,1 @@
-"""Tasks of our own, as tensors on one device."""
+"""Our own tasks, as tensors on one device."""

@@ -1,4 +1,4 @@
-"""Families of tasks: environments that differ in what is asked of them, for agents that adapt to a task."""
+"""Families of tasks: environments with different tasks, for agents that adapt to a task."""
 
 from abc import abstractmethod
 
@@ -9,17 +9,17 @@ from hrl.envs.tasks.tensor import TensorEnv
 
 
 class TaskFamily(TensorEnv):
-    """A batch of environments, each with a task of its own. The task is not observed: one finds out by acting."""
+    """A batch of environments, each with its own task. The task is not observed; agents infer it by acting."""
 
     @property
     @abstractmethod
     def task_dim(self) -> int:
-        """Entries of a task."""
+        """Number of entries of a task."""
 
     @abstractmethod
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-        """[count, task_dim] tasks to train on, or of those that are held out for evaluation."""
+        """Sample [count, task_dim] training tasks, or tasks held out for evaluation."""
 
     @abstractmethod
     def set_tasks(self, tasks: Tensor) -> None:
-        """Give environment i the task tasks[i]; call `reset` then."""
+        """Give environment i the task tasks[i]. Call `reset` afterwards."""

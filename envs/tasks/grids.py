@@ -1,4 +1,4 @@
-"""Grid worlds with discrete actions, in batches: four rooms (Sutton et al. 1999), and a key that opens a door."""
+"""Batched grid worlds with discrete actions: four rooms (Sutton et al. 1999), and a door that needs a key."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ Marks = list[tuple[Tensor, np.ndarray]]
 
 
 def drawn(wall: Tensor, marks: Marks, scale: int = 24) -> np.ndarray:
-    """A picture [H, W, 3] of a grid."""
+    """A picture [H, W, 3] of a grid, with `scale` pixels per cell."""
     image = np.where(wall.cpu().numpy()[..., None], WALL, FLOOR)
     for place, colour in marks:
         row, column = place.tolist()
@@ -30,17 +30,18 @@ def drawn(wall: Tensor, marks: Marks, scale: int = 24) -> np.ndarray:
 
 
 def slipped(actions: Tensor, chance: Tensor, slip: float) -> Tensor:
-    """The moves [N] that are made: with probability `slip` one of the other three. `chance` [2, N] lies in [0, 1)."""
+    """The moves [N] after slipping, with probability `slip`, to one of the other three; `chance` [2, N] in [0, 1)."""
     others = (actions + 1 + (chance[1] * 3).long()) % 4
     return torch.where(chance[0] < slip, others, actions)
 
 
 class FourRooms(TensorEnv):
-    """Four rooms joined by hallways. The observation is the cell's number; reward 1 at the goal, which ends it.
+    """Four rooms joined by hallways. The observation is the cell's number. The goal gives a reward of 1 and ends the
+    episode.
 
     An action moves one cell, or with probability `slip` in one of the other three directions; walls stop it. The
-    goal is a cell's number, by default the east hallway's (option task G1 of the paper); -1 draws it anew for each
-    episode, and shows it beside the agent's cell.
+    goal is a cell's number, by default the east hallway's (option task G1 of the paper); with -1, each episode draws a
+    new goal and adds it to the observation.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class FourRooms(TensorEnv):
         self.goal = torch.zeros(num_envs, dtype=torch.int64, device=self.device).fill_(max(goal, 0))
 
     def _neighbours(self) -> Tensor:
-        """The cell [cells, 4] that each move leads to."""
+        """The cell [cells, 4] after each move."""
         number = torch.full(self.walls.shape, -1, dtype=torch.int64, device=self.device)
         number[~self.walls] = torch.arange(len(self.cells), device=self.device)
         ahead = self.cells.unsqueeze(1) + torch.tensor(MOVES, device=self.device)
@@ -71,7 +72,7 @@ class FourRooms(TensorEnv):
         return torch.where(there >= 0, there, torch.arange(len(self.cells), device=self.device).unsqueeze(1))
 
     def begin(self, where: Tensor) -> None:
-        """A random cell that is not the goal."""
+        """Start in a random cell that is not the goal."""
         count = len(self.cells)
         if self.fixed < 0:
             self.goal.copy_(torch.where(where, (self.uniform(self.num_envs) * count).long(), self.goal))
@@ -80,14 +81,14 @@ class FourRooms(TensorEnv):
         self.cell.copy_(torch.where(where, start, self.cell))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A move, or a slip."""
+        """Move, or slip."""
         move = slipped(actions, self.uniform(2, self.num_envs), self.slip)
         self.cell.copy_(self.reaches[self.cell, move])
         reached = self.cell == self.goal
         return reached.float(), reached, reached
 
     def observe(self) -> Tensor:
-        """The cell's number, and the goal's where it is drawn."""
+        """The cell's number, and the goal's if episodes draw it."""
         return self.cell.clone() if self.fixed >= 0 else torch.stack([self.cell, self.goal], -1)
 
     def picture(self, index: int) -> np.ndarray:
@@ -96,18 +97,18 @@ class FourRooms(TensorEnv):
 
 
 class FourRoomsEnv(SingleEnv):
-    """One of them, with numpy values."""
+    """A single four-rooms environment with numpy values."""
 
     task = FourRooms
 
 
 class KeyDoor(TensorEnv):
-    """Two rooms and a locked door between them: fetch the key, open the door, reach the goal (as MiniGrid's DoorKey).
+    """Two rooms with a locked door between them: fetch the key, open the door, reach the goal (as MiniGrid's DoorKey).
 
     The observation is (row, column) of agent, key, door and goal, scaled to [0, 1], and whether the key is held and
-    the door open. Stepping on the key takes it; walking against the door with it opens the door. Reward 1 at the
-    goal, which ends the episode. Everything is placed anew in each episode. With probability `slip` a move goes in one
-    of the other three directions.
+    the door is open. Stepping on the key takes it; walking against the door with the key opens it. The goal gives a
+    reward of 1 and ends the episode. Each episode draws new positions. With probability `slip`, a move goes in one of
+    the other three directions.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class KeyDoor(TensorEnv):
         self.moves = torch.tensor(MOVES, device=self.device)
 
     def begin(self, where: Tensor) -> None:
-        """A dividing wall with its door; agent and key in different cells on its left, the goal on its right."""
+        """Place the dividing wall and its door, agent and key in different cells on the left, the goal on the right."""
         inner, n = self.size - 2, self.num_envs
         u = self.uniform(6, n)
         door_column = 3 + (u[0] * (inner - 3)).long()
@@ -150,7 +151,7 @@ class KeyDoor(TensorEnv):
         self.opened.masked_fill_(where, False)
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A move; the key, the door and the goal follow from where it leads."""
+        """Move, take the key, open the door, or reach the goal."""
         if self.slip:
             actions = slipped(actions, self.uniform(2, self.num_envs), self.slip)
         ahead = self.agent + self.moves[actions]
@@ -165,7 +166,7 @@ class KeyDoor(TensorEnv):
         return reached.float(), reached, reached
 
     def observe(self) -> Tensor:
-        """[N, 10]"""
+        """Observations [N, 10]."""
         places = self.places.transpose(0, 1).flatten(1) / (self.size - 1)
         return torch.cat([places, torch.stack([self.held, self.opened], -1)], -1).float()
 
@@ -181,7 +182,7 @@ class KeyDoor(TensorEnv):
 
 
 class KeyDoorEnv(SingleEnv):
-    """One of them, with numpy values."""
+    """A single key-door environment with numpy values."""
 
     task = KeyDoor
 
@@ -190,5 +191,5 @@ _CELLS = (~walls("FourRooms")).nonzero().float()
 
 
 def four_rooms_place(state: Tensor) -> Tensor:
-    """(row, column) [..., 2] of the agent in four rooms, from one-hot observations [..., D]: a goal space for them."""
+    """(row, column) [..., 2] of the agent in four rooms, from one-hot observations [..., D], as a goal projection."""
     return state[..., : len(_CELLS)] @ _CELLS.to(state.device)

@@ -1,4 +1,4 @@
-"""Maps of the mazes, from above: # is a wall. The first four are gymnasium-robotics' (D4RL's, Fu et al. 2020)."""
+"""Maps of mazes from above; # is a wall. The first four are gymnasium-robotics' (from D4RL, Fu et al. 2020)."""
 
 import torch
 from torch import Tensor
@@ -54,6 +54,6 @@ LAYOUTS = {
 
 
 def walls(name: str) -> Tensor:
-    """A layout as [rows, columns], true where there is a wall."""
+    """A layout [rows, columns], bool, True for walls."""
     rows = LAYOUTS[name].split()
     return torch.tensor([[cell == "#" for cell in row] for row in rows])

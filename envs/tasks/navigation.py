@@ -1,4 +1,4 @@
-"""Navigation in the plane to a place that is not shown (Finn, Abbeel, Levine 2017, section 5.3)."""
+"""Navigation in the plane to a hidden goal (Finn, Abbeel, Levine 2017, section 5.3)."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ STRIDE, REACH, SPREAD = 0.1, 0.01, 0.5
 
 
 class Navigation(TaskFamily):
-    """N points that begin at the origin and move by a tenth of the action, at most .1 along x and y in a step.
+    """N points that begin at the origin and move by a tenth of the action, at most .1 along x and y per step.
 
-    The task is a goal, uniform in [-.5, .5]². The reward is minus the distance to it; an episode ends within .01 of
-    it along x and y.
+    The task is a goal, uniform in [-.5, .5]². The reward is minus the distance to the goal; an episode ends within .01
+    of it along x and y.
     """
 
     task_dim = 2
@@ -37,30 +37,30 @@ class Navigation(TaskFamily):
         self.drawn = True  # until tasks are given, each episode draws its own
 
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-        """[count, 2] goals. There are infinitely many, so none need be held out."""
+        """Sample [count, 2] goals. Goals are continuous, so none are held out."""
         return (torch.rand(count, 2, generator=generator, device=self.device) * 2 - 1) * SPREAD
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Take these goals."""
+        """Set the goals [N, 2]."""
         self.drawn = False
         self.goal.copy_(tasks)
 
     def begin(self, where: Tensor) -> None:
-        """At the origin."""
+        """Start at the origin."""
         wide = where.unsqueeze(-1)
         self.place.masked_fill_(wide, 0.0)
         if self.drawn:
             self.goal.copy_(torch.where(wide, (self.uniform(self.num_envs, 2) * 2 - 1) * SPREAD, self.goal))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Move."""
+        """Move the points. The reward is minus the distance to the goal."""
         self.place += STRIDE * actions.clamp(-1.0, 1.0)
         way = self.place - self.goal
         reached = (way.abs() < REACH).all(-1)
         return -torch.linalg.vector_norm(way, dim=-1), reached, reached
 
     def observe(self) -> Tensor:
-        """[N, 2] where the points are."""
+        """[N, 2] positions of the points."""
         return self.place.clone()
 
     def picture(self, index: int) -> np.ndarray:
@@ -75,6 +75,6 @@ class Navigation(TaskFamily):
 
 
 class NavigationEnv(SingleEnv):
-    """One of them, with numpy values."""
+    """A single navigation environment with numpy values."""
 
     task = Navigation

@@ -1,8 +1,8 @@
 """gymnasium-robotics' point mazes (Fu et al. 2020) in batches: the same layouts, dynamics, observations and goals.
 
-A ball of radius .1 is pushed by forces along x and y through a maze of unit cells. MuJoCo computes one step of it as
-here: soft frictionless contacts whose forces minimise a convex function of the acceleration, then an Euler step with
-the damping taken implicitly. So a policy trained here acts unchanged in `PointMaze_*-v3`.
+Forces along x and y push a ball of radius .1 through a maze of unit cells. A step computes the same as MuJoCo: soft
+frictionless contacts whose forces minimise a convex function of the acceleration, then an Euler step with implicit
+damping. A policy trained here therefore acts unchanged in `PointMaze_*-v3`.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -16,11 +16,11 @@ from hrl.envs.scene import Outline
 from hrl.envs.tasks.layouts import walls
 from hrl.envs.tasks.tensor import SingleGoalEnv, TensorEnv
 
-# What gymnasium-robotics' point.xml says.
+# Constants of gymnasium-robotics' point.xml.
 RADIUS, TIMESTEP, GEAR, DAMPING, MAX_SPEED = 0.1, 0.01, 100.0, 1.0, 5.0
 MARGIN = 2 * 0.002  # the ball's and the wall's
 MASS = 1000.0 * 4.0 / 3.0 * np.pi * RADIUS**3
-# MuJoCo's defaults for contacts: time constant, and impedance from least to most over a width of penetration.
+# MuJoCo's defaults for contacts: time constant, and impedance from LEAST to MOST over a penetration of WIDTH.
 TIME_CONSTANT, LEAST, MOST, WIDTH = 0.02, 0.9, 0.95, 0.001
 STIFFNESS, RESISTANCE = 1.0 / (MOST * TIME_CONSTANT) ** 2, 2.0 / (MOST * TIME_CONSTANT)
 INVERSE_WEIGHT = 1.0 / MASS
@@ -30,7 +30,7 @@ GOAL_DRAWS = 8
 
 
 class PointMaze(TensorEnv):
-    """N point mazes. Keyword arguments mean what they mean in gymnasium-robotics; `turned` is in quarters."""
+    """N point mazes. Keyword arguments are those of gymnasium-robotics, and `turned`, a number of quarter turns."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class PointMaze(TensorEnv):
     # -- the task --------------------------------------------------------------------------------------------
 
     def begin(self, where: Tensor) -> None:
-        """Goal and start in two different free cells, each with noise."""
+        """Draw goal and start in two different free cells, each with noise."""
         count, n = len(self.cells), self.num_envs
         cell = (self.uniform(n) * count).long()
         other = (self.uniform(n) * (count - 1)).long()
@@ -75,7 +75,7 @@ class PointMaze(TensorEnv):
         return place + (self.uniform(*place.shape) * 2 - 1) * NOISE
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One MuJoCo step, its reward, and a new goal where a continuing task wants one."""
+        """Take one MuJoCo step. A continuing task with `reset_target` draws a new goal when it is reached."""
         self.state.copy_(moved(self.state, actions, self.map))
         reward, ended = self.task_reward(self.state[:, :2], self.goal)
         success = (self.state[:, :2] - self.goal).norm(dim=-1) <= REACH
@@ -84,14 +84,14 @@ class PointMaze(TensorEnv):
         return reward, ended, success
 
     def _another_goal(self) -> Tensor:
-        """The first of a few drawn goals that is not reached already."""
+        """The first of GOAL_DRAWS random goals that is not reached yet."""
         goals = torch.stack([self._noisy(self.choice(self.cells, self.num_envs)) for _ in range(GOAL_DRAWS)])
         far = (goals - self.state[:, :2]).norm(dim=-1) > REACH
         first = far.to(torch.uint8).argmax(0)
         return goals[first, torch.arange(self.num_envs, device=self.device)]
 
     def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
-        """(achieved, desired) [..., 2] -> (reward [...], whether that ends the episode [...])."""
+        """(achieved, desired) [..., 2] -> (reward [...], whether it ends the episode [...])."""
         distance = (achieved - desired).norm(dim=-1)
         near = distance <= REACH
         reward = near.float() if self.sparse else (-distance).exp()
@@ -126,7 +126,7 @@ class PointMaze(TensorEnv):
 
 
 class PointMazeEnv(SingleGoalEnv):
-    """One point maze, with numpy values."""
+    """A single point maze with numpy values."""
 
     task = PointMaze
 
@@ -135,20 +135,20 @@ class PointMazeEnv(SingleGoalEnv):
 
 
 class Map(NamedTuple):
-    """Walls and where they stand. Constants are tensors, since numbers from the host would make it wait."""
+    """Walls and their coordinates. Constants are tensors, since host numbers would make the host wait."""
 
     walls: Tensor
     """[rows, columns]"""
     origin: Tensor
     """[2] the upper left corner's (x, y)."""
     down: Tensor
-    """[2] (1, -1): rows run against y."""
+    """[2] (1, -1), since rows run against y."""
     sides: Tensor
-    """[4, 2] the four cells around a crossing of grid lines, as (column, row) from it."""
+    """[4, 2] the four cells around a crossing of grid lines, as (column, row) offsets from it."""
 
     @classmethod
     def of(cls, walls: Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "Map":
-        """Of a layout."""
+        """The map of a layout [rows, columns]."""
         rows, columns = walls.shape
         sides = [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
         rest = ([-columns / 2, rows / 2], [1.0, -1.0], sides)
@@ -156,7 +156,7 @@ class Map(NamedTuple):
 
 
 def moved(state: Tensor, action: Tensor, maze: Map) -> Tensor:
-    """One step of .01 s: positions and velocities [N, 4] under actions [N, 2]."""
+    """Positions and velocities [N, 4] after one step of .01 s with actions [N, 2]."""
     position, velocity = state[:, :2], state[:, 2:].clamp(-MAX_SPEED, MAX_SPEED)
     force = GEAR * action.clamp(-1.0, 1.0) - DAMPING * velocity
     distance, normal = contacts(position, maze)
@@ -166,8 +166,8 @@ def moved(state: Tensor, action: Tensor, maze: Map) -> Tensor:
 
 
 def contacts(position: Tensor, maze: Map) -> tuple[Tensor, Tensor]:
-    """Distance [N, 4] of the ball's surface from the four cells around the nearest crossing of grid lines, infinite
-    where there is no wall, and the direction [N, 4, 2] away from each. No other cell is within reach."""
+    """Distance [N, 4] of the ball's surface from the four cells around the nearest crossing of grid lines (infinite
+    without a wall), and the direction [N, 4, 2] away from each cell. No other cell can touch the ball."""
     place = (position - maze.origin) * maze.down  # (column, row)
     crossing = place.round()
     offset = (place - crossing).unsqueeze(1)  # [N, 1, 2]
@@ -182,11 +182,11 @@ def contacts(position: Tensor, maze: Map) -> tuple[Tensor, Tensor]:
 
 
 def contact_force(free: Tensor, velocity: Tensor, distance: Tensor, normal: Tensor) -> Tensor:
-    """The contacts' force [N, 2] on the ball, whose acceleration would be `free` [N, 2] without them.
+    """The contacts' force [N, 2] on the ball; `free` [N, 2] is its acceleration without contacts.
 
-    MuJoCo's soft constraints: the acceleration a minimises m/2 |a - free|² + Σ_i max(0, r_i - n_i·a)² / 2R_i with
-    reference r = -b v - k d(p) p for penetration p and R = (1 - d) / d times the inverse weight. In two
-    dimensions a few Newton steps on the active contacts find it.
+    With MuJoCo's soft constraints, the acceleration a minimises m/2 |a - free|² + Σ_i max(0, r_i - n_i·a)² / 2R_i with
+    reference r = -b v - k d(p) p for penetration p, and R = (1 - d) / d times the inverse weight. In two dimensions, a
+    few Newton steps on the active contacts find the minimum.
     """
     gap = distance - MARGIN
     depth = (gap.abs() / WIDTH).clamp_max(1.0)

@@ -1,4 +1,4 @@
-"""Taxi (Dietterich 2000) as a family of tasks, as in FAMP: neither passenger nor destination is shown."""
+"""Taxi (Dietterich 2000) as a family of tasks, as in FAMP: passenger and destination are hidden."""
 
 from itertools import permutations
 
@@ -14,18 +14,18 @@ SIZE, LOAD = 5, 4
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
 """(row, column) of the actions 0 to 3, in Taxi-v4's order: south, north, east, west."""
 PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
-"""Where passengers wait and want to go: R, G, Y, B."""
+"""(row, column) of the passengers' positions and destinations: R, G, Y, B."""
 STARTS = ((2, 2), (0, 2), (2, 0), (2, 4))
 WALLS = {((0, 1), (0, 2)), ((1, 1), (1, 2)), ((3, 0), (3, 1)), ((4, 0), (4, 1)), ((3, 2), (3, 3)), ((4, 2), (4, 3))}
 STEP_COST, FARE = 0.1, 2.0
 ABOARD = -1
-"""Place of a passenger who sits in the taxi at the start."""
+"""Position of a passenger who is in the taxi at the start."""
 HELD_OUT = 5
 """Every fifth task is held out."""
 
 
 def number(cell: tuple[int, int]) -> int:
-    """Of a cell."""
+    """The number of a cell (row, column)."""
     return cell[0] * SIZE + cell[1]
 
 
@@ -36,11 +36,11 @@ def journeys() -> list[tuple[int, int, int]]:
 
 
 class Taxi(TaskFamily):
-    """N taxis on a 5 x 5 grid with walls. A task is where the taxi starts, the passenger waits, and wants to go.
+    """N taxis on a 5 x 5 grid with walls. A task is (start of the taxi, position of the passenger, destination).
 
-    The observation is one of 50: twice the taxi's cell, plus one with the passenger aboard. Actions 0 to 3 move, 4
-    picks the passenger up where it waits, and sets it down at the destination; anywhere else it changes nothing. Every
-    step costs .1; setting down pays 2 and ends the episode. Of the 60 tasks every fifth is held out, 12 in all.
+    The observation is one of 50: twice the taxi's cell, plus one with the passenger aboard. Actions 0 to 3 move. Action
+    4 picks the passenger up at its position and sets it down at the destination; elsewhere it has no effect. Every step
+    costs .1; setting down gives 2 and ends the episode. Of the 60 tasks, every fifth is held out, 12 in total.
     """
 
     task_dim = 3
@@ -56,7 +56,7 @@ class Taxi(TaskFamily):
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(LOAD + 1))
         self.reaches = torch.tensor(_neighbours(), device=self.device)
         tasks = torch.tensor(journeys(), device=self.device)
-        # Diagonally, so that every start, and nearly every journey, is met in training.
+        # Held-out tasks are spread diagonally, so that training has every start, and nearly every journey.
         held = torch.tensor([(i + i // 12) % HELD_OUT == 0 for i in range(len(tasks))], device=self.device)
         self.tasks = {False: tasks[~held], True: tasks[held]}
         self.task = self.choice(self.tasks[False], num_envs)
@@ -65,18 +65,18 @@ class Taxi(TaskFamily):
         self.aboard = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
 
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-        """[count, 3] cells of start, passenger and destination; as many different ones as there are."""
+        """Sample [count, 3] cells of start, passenger and destination, without repetition as long as possible."""
         tasks = self.tasks[held_out]
         order = torch.randperm(len(tasks), generator=generator, device=self.device)
         return tasks[order.repeat(-(-count // len(tasks)))[:count]]
 
     def set_tasks(self, tasks: Tensor) -> None:
-        """Take these tasks."""
+        """Set the tasks [N, 3]."""
         self.drawn = False
         self.task.copy_(tasks)
 
     def begin(self, where: Tensor) -> None:
-        """At the task's start, with the passenger aboard or not."""
+        """Begin at the task's start, with or without the passenger aboard."""
         if self.drawn:
             fresh = self.choice(self.tasks[False], self.num_envs)
             self.task.copy_(torch.where(where.unsqueeze(-1), fresh, self.task))
@@ -113,7 +113,7 @@ class Taxi(TaskFamily):
 
 
 def _neighbours() -> list[list[int]]:
-    """The cell that each move leads to from each cell."""
+    """[cells, 4] the cell after each move from each cell."""
     table = []
     for row in range(SIZE):
         for column in range(SIZE):
@@ -128,6 +128,6 @@ def _neighbours() -> list[list[int]]:
 
 
 class TaxiEnv(SingleEnv):
-    """One of them, with numpy values."""
+    """A single taxi environment with numpy values."""
 
     task = Taxi

@@ -1,4 +1,4 @@
-"""Tasks that step thousands of environments at once, as tensors on one device, and their single form."""
+"""The base classes of tasks that step thousands of environments at once on one device, and of single environments."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -18,11 +18,11 @@ Values = Tensor | dict[str, Tensor]
 
 
 class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """N environments of one task. What is observed, and every reward, is a tensor on `device`.
+    """N environments of one task. Observations and rewards are tensors on `device`.
 
-    An episode that ends is begun anew in the same step (SAME_STEP); `info["final_obs"]` holds the true next
-    observations, where there may be any. A task says how episodes begin, how they go on and what is seen; its state
-    is tensors that it writes in place. Nothing waits for a device.
+    When an episode ends, the next one begins in the same step (SAME_STEP); `info["final_obs"]` then holds the true next
+    observations. A task implements `begin`, `advance`, `observe` and `picture`. Its state is tensors that it writes in
+    place. Nothing waits for a device.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -43,30 +43,31 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.generator = torch.Generator(self.device)
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.render_mode = render_mode
-        self.marks: Tensor | None = None  # [N, G] places that pictures show, if any
+        self.marks: Tensor | None = None  # [N, G] positions shown in pictures, if any
 
     @abstractmethod
     def begin(self, where: Tensor) -> None:
-        """Begin an episode where [N]."""
+        """Begin episodes at the mask `where` [N]."""
 
     @abstractmethod
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: (reward [N], whether the task ended [N], success [N])."""
+        """Take one step. Returns (reward [N], whether the task ended [N], success [N])."""
 
     @abstractmethod
     def observe(self) -> Values:
-        """What is seen now, as tensors of its own."""
+        """The current observations, as new tensors."""
 
     @abstractmethod
     def picture(self, index: int) -> np.ndarray:
-        """One environment from above [H, W, 3]."""
+        """A picture [H, W, 3] of one environment from above."""
 
     def outlines(self, index: int) -> list[Outline]:
-        """What stands in one environment now, for those that have a map."""
+        """The current walls, gaps and blocks of one environment; empty without a map."""
         return []
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Values, dict[str, Any]]:
-        """Begin an episode everywhere. A list of seeds counts as one seed, for the batch shares a random state."""
+        """Begin an episode in every environment. A list of seeds is combined into one, since the batch shares a random
+        state."""
         if seed is not None:
             given = [s for s in np.atleast_1d(seed) if s is not None]
             self.generator.manual_seed(int(np.random.SeedSequence([int(s) for s in given]).generate_state(1)[0]))
@@ -75,20 +76,20 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self.observe(), {}
 
     def step(self, actions: Tensor) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """One step everywhere, and the next episode where one ended."""
+        """Take one step in every environment, and begin the next episode where one ended."""
         return self.conclude(*self.advance(torch.as_tensor(actions, device=self.device)))
 
     def conclude(
         self, reward: Tensor, terminated: Tensor, success: Tensor
     ) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """What `step` answers when a step was made: time limit, final observations, the next episode."""
+        """The result of `step` after `advance`: applies the time limit, and begins the next episodes."""
         self.elapsed += 1
         truncated = torch.zeros_like(terminated)
         if self.max_episode_steps is not None:
             truncated = self.elapsed >= self.max_episode_steps
         done, info = terminated | truncated, {"success": success}
         seen = self.observe()
-        if self.device.type == "cpu" and not bool(done.any()):  # asking is free here, and most steps end nothing
+        if self.device.type == "cpu" and not bool(done.any()):  # the check does not wait on a CPU
             return seen, reward, terminated, truncated, info
         self.begin(done)
         self.elapsed.masked_fill_(done, 0)
@@ -99,16 +100,16 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return tuple(self.picture(i) for i in range(self.num_envs)) if self.render_mode == "rgb_array" else None
 
     def uniform(self, *shape: int) -> Tensor:
-        """Random numbers in [0, 1), from the batch's own random state."""
+        """Uniform random numbers in [0, 1), from the batch's own generator."""
         return torch.rand(shape, generator=self.generator, device=self.device)
 
     def choice(self, options: Tensor, shape: int) -> Tensor:
-        """Entries drawn from options [K, ...], uniformly."""
+        """Uniformly drawn entries [shape, ...] of options [K, ...]."""
         return options[(self.uniform(shape) * len(options)).long()]
 
 
 class SingleEnv(gym.Env[Any, Any]):
-    """One environment of such a task, with numpy values, as `gymnasium.make` gives it."""
+    """A single environment of a task with numpy values, for `gymnasium.make`."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
     task: ClassVar[Callable[..., TensorEnv]]
@@ -125,7 +126,7 @@ class SingleEnv(gym.Env[Any, Any]):
         return self._plain(obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; the time limit is Gymnasium's own wrapper."""
+        """Take one step. Gymnasium's own wrapper applies the time limit."""
         reward, terminated, success = self.batch.advance(torch.as_tensor(np.asarray(action)).unsqueeze(0))
         self.batch.elapsed += 1
         found = {"success": bool(success)}
@@ -142,18 +143,18 @@ class SingleEnv(gym.Env[Any, Any]):
 
 
 class SingleGoalEnv(SingleEnv):
-    """One environment of a task that has goals, with what goal environments answer."""
+    """A single environment of a task with goals, with the interface of goal environments."""
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """The reward [...] of goals [..., G]."""
         return self._asked(achieved_goal, desired_goal)[0].numpy()
 
     def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Whether the episode ends there."""
+        """Whether the achieved goal ends the episode."""
         return bool(self._asked(achieved_goal, desired_goal)[1])
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Never: the time limit is Gymnasium's own wrapper."""
+        """False: Gymnasium's own wrapper applies the time limit."""
         return False
 
     def _asked(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A point that follows a place which wanders: every step's action matters at once, so late rewards hide much."""
+"""A point that follows a moving target. Every action matters immediately, so delayed rewards hide much."""
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ STRIDE, WANDER, EDGE = 0.2, 0.15, 1.5
 
 
 class Track(TensorEnv):
-    """N points p and places q, both uniform in [-1, 1]² at first and both observed.
+    """N points p and targets q, initially uniform in [-1, 1]². Both are observed.
 
-    p moves by at most .2 along x and y, within [-1.5, 1.5]²; the reward is minus the distance that is left to q,
-    which then moves by N(0, .15²) within [-1, 1]². Success is to be within .2.
+    p moves by at most .2 along x and y, within [-1.5, 1.5]². The reward is minus the remaining distance to q, which
+    then moves by N(0, .15²) within [-1, 1]². Success means a distance below .2.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class Track(TensorEnv):
         self.place = torch.zeros(num_envs, 2, device=self.device)
 
     def begin(self, where: Tensor) -> None:
-        """Anywhere."""
+        """Draw point and target."""
         fresh = self.uniform(2, self.num_envs, 2) * 2 - 1
         for x, new in zip((self.point, self.place), fresh, strict=True):
             x.copy_(torch.where(where.unsqueeze(-1), new, x))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Move the point, then the place."""
+        """Move the point, then the target."""
         self.point.copy_((self.point + STRIDE * actions.clamp(-1.0, 1.0)).clamp(-EDGE, EDGE))
         distance = torch.linalg.vector_norm(self.point - self.place, dim=-1)
         drift = torch.randn(self.num_envs, 2, generator=self.generator, device=self.device)
@@ -45,11 +45,11 @@ class Track(TensorEnv):
         return -distance, torch.zeros_like(distance, dtype=torch.bool), distance < STRIDE
 
     def observe(self) -> Tensor:
-        """[N, 4] the point, and the place."""
+        """[N, 4] the point and the target."""
         return torch.cat([self.point, self.place], -1)
 
     def picture(self, index: int) -> np.ndarray:
-        """The plane from above [H, W, 3]: place red, point green."""
+        """The plane from above [H, W, 3]: target red, point green."""
         size = 200
         image = np.full((size, size, 3), 245, np.uint8)
         for place, colour in ((self.place, (230, 120, 120)), (self.point, (40, 150, 70))):
@@ -59,6 +59,6 @@ class Track(TensorEnv):
 
 
 class TrackEnv(SingleEnv):
-    """One of them, with numpy values."""
+    """A single track environment with numpy values."""
 
     task = Track

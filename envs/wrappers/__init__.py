@@ -1,1 +1,1 @@
-"""What stands around an environment: checks of what it returns, delays, memories, worker processes."""
+"""Wrappers of environments: checks of returned values, delayed rewards, past positions, worker processes."""

@@ -1,4 +1,4 @@
-"""Rewards that come late (as in LIRPG, Zheng 2018)."""
+"""Delayed rewards (as in LIRPG, Zheng 2018)."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ import torch
 
 
 class DelayedReward(gym.Wrapper[Any, Any, Any, Any]):
-    """Pays rewards only every `delay` steps, and at the episode's end, added up (as in LIRPG, Zheng 2018)."""
+    """Gives the sum of rewards only every `delay` steps and at the episode's end."""
 
     def __init__(self, env: gym.Env[Any, Any], delay: int) -> None:
         super().__init__(env)
         self.delay, self.owed, self.steps = delay, 0.0, 0
 
     def reset(self, **kwargs: Any) -> Any:
-        """A new episode; nothing is owed."""
+        """Begin an episode, without an outstanding reward."""
         self.owed, self.steps = 0.0, 0
         return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> Any:
-        """One step, paid or not."""
+        """Take one step. The reward is the outstanding sum if it is due, else 0."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.owed, self.steps = self.owed + float(reward), self.steps + 1
         due = terminated or truncated or self.steps % self.delay == 0
@@ -28,7 +28,7 @@ class DelayedReward(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class DelayedRewards(gym.vector.VectorWrapper):
-    """The same for a batch that speaks tensors and begins anew in the same step (SAME_STEP)."""
+    """Delayed rewards for a vector environment of tensors whose episodes restart in the same step (SAME_STEP)."""
 
     def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], delay: int) -> None:
         super().__init__(env)
@@ -38,12 +38,12 @@ class DelayedRewards(gym.vector.VectorWrapper):
         self.steps = torch.zeros(env.num_envs, dtype=torch.int64, device=device)
 
     def reset(self, **kwargs: Any) -> Any:
-        """Episodes everywhere; nothing is owed."""
+        """Begin an episode in every environment, without outstanding rewards."""
         self.owed.zero_(), self.steps.zero_()
         return self.env.reset(**kwargs)
 
     def step(self, actions: Any) -> Any:
-        """One step, paid or not."""
+        """Take one step. Rewards are the outstanding sums where they are due, else 0."""
         obs, reward, terminated, truncated, info = self.env.step(actions)
         self.owed += torch.as_tensor(reward)
         self.steps += 1

@@ -1,4 +1,4 @@
-"""The guard checks every value that an environment returns, once, and gives it one form."""
+"""The guard checks every value that an environment returns, and converts it to a common form."""
 
 import sys
 from typing import Any
@@ -10,20 +10,21 @@ from gymnasium import spaces
 from hrl.envs.flatten import Picked, leaves, left_out, usable
 
 MASK = "action_mask"
-"""The entry of info that says which numbered actions are available."""
+"""The entry of info with the mask of available discrete actions."""
 SUCCESS_KEYS = ("is_success", "success")
-"""Where an environment reports success in `info`, in order of preference."""
+"""The entries of `info` that report success, in order of preference."""
 
 
 class EnvironmentFault(Exception):
-    """An environment broke its contract in the middle of a run; the sentence names environment and step."""
+    """Raised if an environment fails or returns invalid values during a run; the message names environment and step."""
 
 
 class Guard(gym.Wrapper[Any, Any, Any, Any]):
-    """One environment with observations, rewards, flags and success in one form, and faults as one sentence.
+    """One environment with observations, rewards, flags and success in a common form. Raises EnvironmentFault for
+    errors and invalid values.
 
-    Entries of the observation that no network here can use (text, sequences, graphs) are left out. Of `info`, the
-    success and the entries named in `keep` pass; the rest may come and go.
+    Entries of the observation that no network supports (text, sequences, graphs) are left out. Of `info`, only the
+    success, the action mask and the entries named in `keep` are passed on.
     """
 
     def __init__(self, env: gym.Env[Any, Any], index: int, keep: tuple[str, ...] = ()) -> None:
@@ -31,14 +32,14 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self.index, self.steps, self.keep = index, 0, keep
         self.observation_space = usable(env.observation_space) or env.observation_space
         self.last_info: dict[str, Any] = {}
-        """As the environment returned it last."""
+        """The last info as returned by the environment."""
         self.left_out = tuple(left_out(env.observation_space))
-        """Entries of the observation that agents do not see, since no network here can use them."""
+        """Entries of the observation that agents do not see, since no network supports them."""
         self._leaves = list(leaves(self.observation_space))
         self._noted = False
 
     def step(self, action: Any) -> Any:
-        """One step, counted."""
+        """Take one step, count it, and check its values."""
         self.steps += 1
         try:
             answer = self.env.step(action)
@@ -58,7 +59,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         )
 
     def reset(self, **kwargs: Any) -> Any:
-        """A new episode."""
+        """Begin an episode. Its info contains at most the action mask."""
         try:
             answer = self.env.reset(**kwargs)
         except (Exception, SystemExit) as error:
@@ -66,11 +67,11 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise EnvironmentFault(self._says("reset", "did not return (observation, info)"))
         obs, info = answer
-        kept = self._info(info, "reset")  # of which the mask alone says something of the step to come
+        kept = self._info(info, "reset")  # only the mask concerns the next step
         return self._observation(obs, "reset"), {key: value for key, value in kept.items() if key == MASK}
 
     def close(self) -> None:
-        """Close the environment. What it raises then is no reason to lose a run."""
+        """Close the environment. Prints a warning if it raises, so that the run is not lost."""
         try:
             self.env.close()
         except (Exception, SystemExit) as error:
@@ -103,7 +104,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         return obs
 
     def _number(self, value: Any, name: str) -> Any:
-        """A number that may come as an array of one entry."""
+        """A number, which may be an array with one entry. Raises EnvironmentFault for other values."""
         if isinstance(value, float | bool):
             return value
         try:
@@ -146,7 +147,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         return bool(array.all())
 
     def _mask(self, value: Any, count: int, call: str) -> np.ndarray:
-        """Which of the actions are available."""
+        """Mask [count] of the available actions, bool. Raises EnvironmentFault if it is invalid."""
         mask = np.asarray(value)
         if mask.shape != (count,) or mask.dtype.kind not in "fiub" or not mask.any():
             raise EnvironmentFault(

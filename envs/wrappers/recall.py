@@ -1,4 +1,4 @@
-"""Observing where one was: what a task hides often shows in the way one came."""
+"""Observations of past positions, which often reveal what a task hides."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def recalling(space: gym.Space[Any], lags: Sequence[int]) -> spaces.Dict:
-    """A goal environment's observation space with room for the goals achieved `lags` steps ago.
+    """A goal environment's observation space, extended by the goals achieved `lags` steps ago.
 
-    Raises ValueError where the space is no goal environment's, its observation no vector, or a lag below 1.
+    Raises ValueError if it is not a goal environment with a vector observation, or if a lag is below 1.
     """
     if any(lag < 1 for lag in lags):
         raise ValueError(f"--recall is of steps ago, at least 1, not {list(lags)}")
@@ -31,7 +31,7 @@ def recalling(space: gym.Space[Any], lags: Sequence[int]) -> spaces.Dict:
 
 
 class Recall(gym.Wrapper[Any, Any, Any, Any]):
-    """Appends to the observation where the agent was `lags` steps ago, as achieved goals; at first, where it began."""
+    """Appends the goals achieved `lags` steps ago to the observation; before that, the goal achieved at the start."""
 
     def __init__(self, env: gym.Env[Any, Any], lags: Sequence[int]) -> None:
         super().__init__(env)
@@ -40,13 +40,13 @@ class Recall(gym.Wrapper[Any, Any, Any, Any]):
         self._way: list[Any] = []
 
     def reset(self, **kwargs: Any) -> Any:
-        """A new episode."""
+        """Begin an episode."""
         obs, info = self.env.reset(**kwargs)
         self._way = []
         return self._recalled(obs), info
 
     def step(self, action: Any) -> Any:
-        """One step."""
+        """Take one step."""
         obs, *rest = self.env.step(action)
         return self._recalled(obs), *rest
 
@@ -58,31 +58,31 @@ class Recall(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Recalls(gym.vector.VectorWrapper):
-    """The same for a batch that speaks tensors and begins anew in the same step (SAME_STEP)."""
+    """`Recall` for a vector environment of tensors whose episodes restart in the same step (SAME_STEP)."""
 
     def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], lags: Sequence[int]) -> None:
         super().__init__(env)
         self.lags, self.metadata = tuple(lags), env.metadata
         self.single_observation_space = recalling(env.single_observation_space, lags)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
-        self._way = torch.empty(0)  # [L + 1, N, G] a ring of the last places
+        self._way = torch.empty(0)  # [L + 1, N, G] a ring of the last positions
         self._now = 0
         inner: Any = env
-        for name in ("task_reward", "reward_range"):  # what a wrapper hides
+        for name in ("task_reward", "reward_range"):  # attributes that a wrapper hides
             if hasattr(env, name):
                 setattr(self, name, getattr(env, name))
-        if hasattr(env, "step_async"):  # physics that goes on beside learning
+        if hasattr(env, "step_async"):  # physics that runs in parallel to learning
             self.step_async = inner.step_async
             self.step_wait = lambda: self._stepped(*inner.step_wait())
 
     def reset(self, **kwargs: Any) -> Any:
-        """Episodes everywhere."""
+        """Begin an episode in every environment."""
         obs, info = self.env.reset(**kwargs)
         self._way = obs["achieved_goal"].repeat(max(self.lags) + 1, 1, 1)
         return self._recalled(obs), info
 
     def step(self, actions: Any) -> Any:
-        """One step."""
+        """Take one step in every environment."""
         return self._stepped(*self.env.step(actions))
 
     def _stepped(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Gymnasium environments in worker processes, a group in each, observations in shared memory."""
+"""Gymnasium environments in worker processes, in groups, with observations in shared memory."""
 
 import atexit
 import contextlib
@@ -28,10 +28,10 @@ MakeEnv = Callable[[], gym.Env[Any, Any]]
 
 
 class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """N environments in groups, each group stepped by a process of its own.
+    """N environments in groups, each stepped by its own process.
 
-    A process for every environment costs more in messages than most environments take for a step; a process for
-    every core does not. `step_async` sends the actions, `step_wait` fetches what came of them.
+    With one process per environment, messages take longer than a step of most environments; with one process per core,
+    they do not. `step_async` sends the actions, and `step_wait` waits for the results.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         context: Any = multiprocessing.get_context(start or ("spawn" if torch.cuda.is_initialized() else "fork"))
         shared = create_shared_memory(self.single_observation_space, self.num_envs, context)
         outcome = context.RawArray("d", 3 * self.num_envs)
-        self._shared = shared  # its locks are gone with it, and a process that is spawned looks for them when it begins
+        self._shared = shared  # kept, since its locks vanish with it, and a spawned process needs them at its start
         self.seen = read_from_shared_memory(self.single_observation_space, shared, self.num_envs)
         self.outcome = np.frombuffer(outcome).reshape(3, self.num_envs)
         self.pipes: list[Connection] = []
@@ -73,14 +73,14 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self.pipes.append(ours)
             self.processes.append(process)
         try:
-            list(self._receive())  # each says that its environments are made
+            list(self._receive())  # each worker confirms that its environments are made
         except BaseException:
             self.close_extras()
             raise
-        atexit.register(self.close)  # workers do not heed SIGTERM, by which Python would end them
+        atexit.register(self.close)  # workers ignore SIGTERM, with which Python would end them
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin episodes; environment i is seeded with seed + i, or the i-th of a list."""
+        """Begin episodes; environment i has seed `seed` + i, or the i-th seed of a list."""
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         mask = np.ones(self.num_envs, dtype=bool) if options is None else options.get("reset_mask", True)
         for pipe, group in zip(self.pipes, self.groups, strict=True):
@@ -95,18 +95,18 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             pipe.send(("step", actions[group]))
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """What came of them."""
+        """Wait for the step of all environments."""
         info = self._answers()
         reward, terminated, truncated = self.outcome
         return self.seen, reward.copy(), terminated > 0, truncated > 0, info
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Both."""
+        """Send the actions and wait for the step."""
         self.step_async(actions)
         return self.step_wait()
 
     def render(self) -> tuple[np.ndarray, ...]:
-        """One frame an environment."""
+        """One frame [H, W, 3] per environment."""
         for pipe in self.pipes:
             pipe.send(("render", None))
         return tuple(frame for frames in self._receive() for frame in frames)
@@ -115,14 +115,14 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """End the workers."""
         atexit.unregister(self.close)
         for pipe in self.pipes:
-            with contextlib.suppress(OSError):  # one that died has no more to close
+            with contextlib.suppress(OSError):  # the worker may have died already
                 pipe.send(("close", None))
             pipe.close()
         deadline = time.monotonic() + CLOSING
         for process in self.processes:
             process.join(timeout=max(deadline - time.monotonic(), 0.0))
         for process in self.processes:
-            if process.is_alive():  # stopped, or in the middle of a step that does not end
+            if process.is_alive():  # stopped, or in a step that does not end
                 process.kill()
                 process.join()
 
@@ -130,7 +130,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return merged(list(self._receive()), [g.stop - g.start for g in self.groups])
 
     def _receive(self) -> Iterator[Any]:
-        """Every worker's answer, also where one raised."""
+        """The answers of all workers. Raises the error of a worker, or EnvironmentFault after the timeout."""
         answers, deadline = [], time.monotonic() + self.timeout
         for number, pipe in enumerate(self.pipes):
             if not pipe.poll(max(deadline - time.monotonic(), 0.0)):
@@ -155,10 +155,10 @@ def _work(
     outcome: Any,
     total: int,
 ) -> None:
-    """A worker: answers commands until its pipe is closed. Stop signals are the main process's to answer."""
+    """A worker, which answers commands until its pipe is closed. Only the main process handles stop signals."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # a main process that is killed can close no pipe
+    if sys.platform == "linux":  # a killed main process cannot close its pipes
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         env = SyncVectorEnv(list(makers), copy=False, autoreset_mode=mode)
@@ -195,7 +195,7 @@ def _work(
 
 
 def _answer(pipe: Connection, answer: Any) -> None:
-    """Send it; an exception that cannot be sent goes as its words."""
+    """Send an answer. Exceptions are converted to EnvironmentFault, which can always be sent."""
     if isinstance(answer, BaseException) and not isinstance(answer, EnvironmentFault):
         answer = EnvironmentFault(f"A worker process raised {type(answer).__name__}: {answer}")
     with contextlib.suppress(OSError):  # the main process is gone
@@ -214,7 +214,7 @@ def _copy(place: Any, values: Any, group: slice) -> None:
 
 
 def merged(infos: Sequence[dict[str, Any]], sizes: Sequence[int]) -> dict[str, Any]:
-    """The groups' infos as one vector environment's; where a group says nothing there are zeros or None."""
+    """The infos of all groups as one vector environment's info; missing entries are zeros or None."""
     result: dict[str, Any] = {}
     for key in dict.fromkeys(key for info in infos for key in info):
         parts = [info.get(key) for info in infos]
