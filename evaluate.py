@@ -1,4 +1,4 @@
-"""Evaluate runs: `python evaluate.py RUN` for one, `python evaluate.py RUN RUN …` to compare."""
+"""Evaluate one run with `python evaluate.py RUN`, or compare several with `python evaluate.py RUN RUN …`."""
 
 import json
 import sys
@@ -35,27 +35,27 @@ SUMMARY = {
     "mean_ep_length": "episode length",
 }  # fmt: skip
 VIDEO_EPISODES = 3
-"""Episodes of a video where --episodes is not given."""
+"""Default number of episodes of a video."""
 
 
 @dataclass
 class Options:
-    """Evaluate trained runs with a deterministic policy in environments of their own, on fixed episode seeds."""
+    """Evaluate trained runs with a deterministic policy in separate environments with fixed episode seeds."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders."""
     episodes: int | None = None
-    """Episodes a run. Default: 100; of a video the first 3."""
+    """Episodes per run. Default: 100; 3 for a video."""
     max_steps: Annotated[int | None, tyro.conf.arg(aliases=["--eval-max-steps"])] = None
-    """Environment steps after which an episode is cut. Default: the environment's own limit, or 1,000."""
+    """Environment steps after which an episode is truncated. Default: the environment's own limit, or 1,000."""
     checkpoint: Literal["last", "best"] = "last"
-    """Which checkpoint: the last, or the best by the evaluations during training."""
+    """The checkpoint to evaluate: the last, or the best of the evaluations during training."""
     env: str | None = None
     """Evaluate on another environment id with the same observations, goals and actions."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
-    """Keyword arguments of the environment, beside those that the run was trained with."""
+    """Keyword arguments of the environment, in addition to those of training."""
     task: int | None = None
-    """Act as for an earlier task, 0 the first, of a run that began with an earlier one (--….load, --….tasks)."""
+    """Select an earlier task, from 0, of a run that continues earlier ones (--….init-from, --….tasks)."""
     trust: bool = False
     """Import the modules that the run folders name. They run code: only for folders whose origin you trust."""
     json: bool = False
@@ -63,25 +63,25 @@ class Options:
     plot: Path | None = None
     """Write a picture: trajectories with subgoals for one run, learning curves for several."""
     plot_dims: tuple[int, int] | None = None
-    """The two dimensions of the goal space that trajectories are drawn in. Default: the first two, where there are no
+    """The two dimensions of the goal space in which trajectories are drawn. Default: the first two, if there are no
     more or the environment has a map."""
     group_by: tuple[str, ...] = ()
-    """Options, such as low.learning_rate, by whose values runs are grouped. Default: by all in which they differ but
-    the seed."""
+    """Options that group the runs by their values, such as low.learning_rate. Default: all options in which the runs
+    differ, except the seed."""
     label: tuple[str, ...] = ()
-    """Names of the runs, one each; runs of one name are one group."""
+    """One name per run; runs of the same name are one group."""
     video: Path | None = None
     """Write an mp4 of the first episodes of one run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; the exit code."""
+    """Entry point. Returns the exit code."""
     command = lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop)  # noqa: E731
     return run_cli(command, left="files hold what was written so far")
 
 
 def run(arguments: list[str], stop: StopRequest) -> int:
-    """Evaluate each run; print one, or compare several."""
+    """Evaluate one run, or compare several. Returns the exit code."""
     options = tyro.cli(Options, args=arguments, prog="evaluate.py", config=(tyro.conf.FlagCreatePairsOff,))
     check(options)
     with stop.interruptible():
@@ -93,7 +93,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
 
 
 def check(options: Options) -> None:
-    """Raise UserError where options do not go together."""
+    """Raise UserError if options are invalid or exclude each other."""
     if not options.runs:
         raise UserError("Name at least one run folder: evaluate.py runs/<env>/<algorithm>/<run>.")
     for name in ("episodes", "max_steps"):
@@ -114,7 +114,7 @@ def check(options: Options) -> None:
 
 @dataclass
 class Loaded:
-    """A run that is ready to be evaluated."""
+    """A run that is ready for evaluation."""
 
     path: Path
     algorithm: str
@@ -127,7 +127,7 @@ class Loaded:
 
     @classmethod
     def read(cls, path: Path, options: Options, stop: StopRequest) -> "Loaded":
-        """From its folder. Raises UserError where that cannot be."""
+        """Load a run from its folder. Raises UserError if this fails."""
         folder = RunFolder.existing(path)
         if options.env and ":" in options.env:
             allow_own_modules()
@@ -151,7 +151,7 @@ class Loaded:
         return cls(path, algorithm, trained_on, env, config, settings, session, policy)
 
     def summary(self, result: Evaluation, options: Options) -> dict[str, Any]:
-        """One JSON object."""
+        """The results of an evaluation as one JSON object."""
         return {
             "run": str(self.path), "algorithm": self.algorithm, "env": self.env.env, "trained_on": self.trained_on,
             "seed": self.config.seed, "env_kwargs": self.env.env_kwargs, "task": options.task,
@@ -161,7 +161,7 @@ class Loaded:
 
 
 def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
-    """Evaluate one run; print its table, and write its picture and video."""
+    """Evaluate one run, print its table, and write its picture and video."""
     loaded = Loaded.read(path, options, stop)
     if options.plot:
         require_plane(loaded, options.plot_dims)
@@ -184,7 +184,7 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
 
 
 def require_plane(loaded: Loaded, chosen: Dims | None) -> None:
-    """Raise UserError, before anything is evaluated, where trajectories have no plane to be drawn in."""
+    """Raise UserError before the evaluation if trajectories cannot be drawn in two dimensions."""
     env = loaded.session.make_env(1, iter([0]))
     place = loaded.policy.place(torch.zeros(1, env.spec.state_dim, device=loaded.session.device))
     mapped = bool(env.outlines(0))
@@ -203,7 +203,7 @@ def require_plane(loaded: Loaded, chosen: Dims | None) -> None:
 
 
 def compare(options: Options, stop: StopRequest) -> None:
-    """Evaluate several runs; print a table of groups, and draw their learning curves."""
+    """Evaluate several runs, print a table of groups, and draw their learning curves."""
     runs: list[Run] = []
     for i, path in enumerate(options.runs):
         try:
@@ -229,7 +229,7 @@ def compare(options: Options, stop: StopRequest) -> None:
 
 
 def show_one(summary: dict[str, Any], result: Evaluation) -> None:
-    """A small table of one run."""
+    """Print a table of one run."""
     what = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
     table = Table(title=f"{what} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
     for column in ("", "mean", "95 % interval"):
@@ -250,7 +250,7 @@ def show_one(summary: dict[str, Any], result: Evaluation) -> None:
 
 
 def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
-    """What a reader of the table may wonder about."""
+    """Notes that explain unusual values in the table."""
     said = []
     if not result.tells_success and "return_after_0" not in summary:
         said.append("The environment reports no success (info['is_success']), so none is shown.")
@@ -268,7 +268,7 @@ def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
 
 
 def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:
-    """Groups of runs: means across runs, with Student's intervals where there are three or more."""
+    """Print a table of groups: means across runs, with Student's intervals for three or more runs."""
     table = Table(title="mean across runs [95 % interval by Student's t, from three runs on]", title_justify="left")
     present = [key for key in SUMMARY if any(key in run.summary for group in groups.values() for run in group)]
     for column in ("environment", "runs of", "runs", *(SUMMARY[key] for key in present)):
@@ -285,7 +285,7 @@ def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:
 
 
 def curves(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, list[Curve]]]:
-    """Evaluation success over steps, by environment and group."""
+    """Curves of evaluation success over steps, by environment and group."""
     panels: dict[str, dict[str, list[Curve]]] = {}
     for (env, name), members in groups.items():
         for run in members:

@@ -1,4 +1,4 @@
-"""Train an agent: `python train.py ALGORITHM --env ID`, or go on: `python train.py --resume RUN`."""
+"""Train an agent with `python train.py ALGORITHM --env ID`, or resume a run with `python train.py --resume RUN`."""
 
 import contextlib
 import math
@@ -47,7 +47,7 @@ OWN: dict[str, tuple[str, Any, str]] = {
         "Import the modules that run folders named here (--low.init-from) name themselves: they run code.",
     ),
 }
-"""Options of the command line itself: their values, default and text."""
+"""Options of the command line itself, with their values, default and text."""
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are printed as one sentence."""
@@ -55,28 +55,28 @@ FAULTS = (UserError, EnvError, EnvironmentFault)
 
 @dataclass
 class Resume:
-    """Go on with a run from its last checkpoint. Everything else stays as the run was begun."""
+    """Resume a run from its last checkpoint. All other options stay as in the original run."""
 
     resume: Path
     """The run folder."""
     total_steps: int | None = None
-    """Train up to so many environment steps. Default: as many as the run was begun with."""
+    """Train up to so many environment steps. Default: the run's original number."""
     progress: tyro.conf.FlagConversionOff[bool] = True
-    """A live display, where the output is a terminal."""
+    """Show a live display if the output is a terminal."""
     trust: bool = False
     """Import the modules that the run folder names. They run code: only for folders whose origin you trust."""
     allow_edited: bool = False
-    """Go on although config.json was changed by hand. The run is then no exact continuation."""
+    """Resume although config.json was edited. The run is then not an exact continuation."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; the exit code. What the user can mend is printed as one sentence, with code 2."""
+    """Entry point. Returns the exit code: 2 for errors that the user can fix, which are printed as one sentence."""
     return run_cli(lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop))
 
 
 def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothing to save") -> int:
-    """Run a command line; print a UserError's sentence instead of its traceback. `left` says what a request to stop
-    leaves behind where the command itself does not."""
+    """Run a command line, and print a UserError's sentence instead of its traceback. `left` is the message about the
+    state after a request to stop, for commands that print none."""
     stop = StopRequest()
     try:
         with stop:
@@ -90,7 +90,7 @@ def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothin
         return 2
     except BrokenPipeError:
         return 141
-    except OSError as error:  # the disk: full, gone or not ours
+    except OSError as error:  # a disk that is full, removed or not writable
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothin
 
 
 def run(arguments: list[str], stop: StopRequest) -> int:
-    """Parse, build, hand over."""
+    """Parse the arguments, build the session, and train. Returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -128,7 +128,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
 
 
 def usage() -> str:
-    """What `--help` says before an algorithm is chosen."""
+    """The text of `--help` without an algorithm."""
     lines = ["usage: train.py ALGORITHM --env ID [options]      (train.py ALGORITHM --help lists them)"]
     lines += ["       train.py --resume RUN [--total-steps N]", "", "algorithms:"]
     lines += [f"  {name:10} {(config.__doc__ or '').splitlines()[0]}" for name, config in AGENTS.items()]
@@ -153,7 +153,7 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 
 
 def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options with a value after a bare `--trust`, and what may be imported: that, and what is named here."""
+    """The options with a value after a bare `--trust`, and the trust: `--trust` itself and the modules named here."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
@@ -163,7 +163,7 @@ def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]
 
 
 def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
-    """Search hyperparameters by runs of the same command; whether it came to its end."""
+    """Search hyperparameters with runs of the same command. Returns whether the sweep is finished."""
     arguments, trust = _with_trust(algorithm, arguments)
     path = Path(peek(arguments, "--sweep") or "")
     sweep, parts = SweepConfig.read(path), resolved(algorithm, arguments)[:3]
@@ -191,7 +191,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
 
 
 def resolved(algorithm: str, arguments: list[str]) -> tuple[EnvConfig, RunConfig, Any, dict[str, Any]]:
-    """(environment, run, agent) configurations, and the preset's values that went into them."""
+    """(environment, run, agent) configurations, and the preset's values that they include."""
     if algorithm.startswith("-"):
         raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
     if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):
@@ -205,7 +205,7 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[EnvConfig, RunConfig
         show_help(f"train.py {algorithm}", dict(zip(("environment", "run", "algorithm"), parts, strict=True)), OWN)
         raise SystemExit(0)
     env, run_config, agent = parse(algorithm, parts, arguments)
-    # Given keyword arguments add to the preset's.
+    # Given keyword arguments are added to the preset's.
     env = replace(env, env_kwargs={**parts[0].env_kwargs, **env.env_kwargs})
     run_config.check()
     for name, value in _flat({"env": asdict(env), "run": plain(run_config), **plain(agent)}).items():
@@ -228,7 +228,7 @@ def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) 
 
 
 def _apply(parts: tuple[Any, ...], values: dict[str, Any], source: str) -> tuple[Any, ...]:
-    """Preset values go to whichever configuration has that option."""
+    """Assign each preset value to the configuration that has the option."""
     known = [set(part.__dataclass_fields__) for part in parts]
     split: list[dict[str, Any]] = [{} for _ in parts]
     for name, value in values.items():
@@ -252,11 +252,11 @@ def _short(value: Any) -> str:
     return str(value).replace(" ", "")
 
 
-# -- a run that goes on ------------------------------------------------------------------------------------
+# -- a resumed run -----------------------------------------------------------------------------------------
 
 
 def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack) -> tuple[Session, Any]:
-    """A run that was begun before. Raises UserError where it has no steps left or other settings are given."""
+    """The session of an existing run. Raises UserError if it has no steps left, or if other options are given."""
     allowed = {"--resume", "--total-steps", "--progress", "--trust", "--allow-edited", "-h", "--help"}
     others = [a for a in arguments if a.startswith("--") and a.split("=")[0] not in allowed]
     if others or not arguments[0].startswith("--"):
@@ -294,8 +294,8 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
 
 
 def stored(folder: RunFolder, trust: Trust = NO_TRUST) -> tuple[str, EnvConfig, RunConfig, Any]:
-    """(algorithm, environment, run, agent) configurations of a run folder. Raises UserError where it names modules
-    that are not trusted."""
+    """(algorithm, environment, run, agent) configurations of a run folder. Raises UserError if it names modules that
+    are not trusted."""
     content = folder.read_config()
     trust.require(folder.path, content["algorithm"], content["config"])
     source = str(folder.path / "config.json")
@@ -321,7 +321,7 @@ def make_session(
     trust: Trust = NO_TRUST,
     held: contextlib.ExitStack | None = None,
 ) -> Session:
-    """Put together what a run needs of the world."""
+    """Build the session of a run."""
     keep_freed_memory()
     if run_config.threads:
         torch.set_num_threads(run_config.threads)
@@ -353,7 +353,7 @@ def make_session(
         for line in lines:
             print_line(line)
         if run_config.eval_env:
-            make(1, iter([0])).close()  # a fault in it is found before anything is trained
+            make(1, iter([0])).close()  # find its faults before training
         if resume is None:
             folder.make()
             if held is not None:
@@ -383,7 +383,7 @@ def make_session(
 
 
 def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
-    """The agent of another run as it was left, on this run's device. Raises UserError where there is none."""
+    """The final agent of another run, on this run's device. Raises UserError if the run has no hierarchy."""
     folder = RunFolder.existing(path)
     algorithm, env, its_run, agent = stored(folder, trust)
     if not isinstance(agent, HierarchyConfig):
@@ -393,8 +393,8 @@ def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, pat
 
 
 def load_policy(path: Path, which: Which = "best", trust: bool = False) -> Any:
-    """The trained policy of a run folder; a hierarchy's has stable-baselines3's `predict`. Raises UserError where there
-    is none, or where the folder names modules of its own and is not trusted.
+    """The trained policy of a run folder; a hierarchy's policy has stable-baselines3's `predict`. Raises UserError if
+    there is none, or if the folder names modules and is not trusted.
     """
     folder = RunFolder.existing(path)
     algorithm, env, run_config, agent = stored(folder, Trust(trust))

@@ -1,9 +1,9 @@
-"""Fast adaptation: returns on held-out tasks after 0, 1, 2 and 3 steps, beside the published ones.
+"""Fast adaptation: returns on held-out tasks after 0, 1, 2 and 3 steps, compared with published ones.
 
     python benchmarks/adaptation.py --cases maml first-order famp --jobs 2
 
-Each run is the command that a user would type, evaluated by `evaluate.py RUN --episodes TASKS`. Finished runs are kept
-in results/adaptation.json and not run again.
+Each run uses the command that a user would type, and is evaluated with `evaluate.py RUN --episodes TASKS`. Finished
+runs are kept in results/adaptation.json and not repeated.
 """
 
 import csv
@@ -18,14 +18,14 @@ import tyro
 from running import RESULTS, command, completed, processor
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
-# A controller decides once in ten steps, so its gradient, a mean over steps, is a tenth: the step is ten times as long.
+# A controller decides once in ten steps. Its gradient, a mean over steps, is a tenth, so the step size is ten times.
 LEVELS = "--subgoals 10 --goal.low -0.5 --goal.high 0.5 --adapts high --inner-lr 10 --lam 0.97 --outer adam --lr 0.003"
 TASKS = 100
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a command, and what is published for it."""
+    """One row: a command and its published returns."""
 
     name: str
     arguments: str
@@ -45,18 +45,18 @@ CASES = {
 
 @dataclass
 class Options:
-    """Run what is missing, and print."""
+    """Run missing runs, and print the table."""
 
     cases: tuple[str, ...] = tuple(CASES)
-    """Rows."""
+    """Rows of the table."""
     seeds: int = 0
-    """Seeds a row; 0 for as many as the table has."""
+    """Seeds per row; 0 for the table's number."""
     jobs: int = 1
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "adaptation.json"
     wanted = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(case: Case, seed: int) -> dict[str, Any]:
-    """Train, then adapt to held-out tasks: returns after each step, half intervals, seconds of training."""
+    """Train, then adapt to held-out tasks. Returns returns after each step, half intervals and training seconds."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*case.arguments.split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
         command("train.py", *words)

@@ -1,14 +1,14 @@
-"""The rows of the learning tables: which agent learns which task, and what was published."""
+"""The rows of the learning tables: agents, tasks and published results."""
 
 import zlib
 from dataclasses import dataclass, replace
 
 UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
-# HIRO exactly as published, in one environment. Only the goal space (relative xy) is declared.
+# HIRO exactly as published, in one environment, with only the goal space (relative xy) declared.
 PUBLISHED = "--preset published --goal.low -1 --goal.high 1 --eval-freq 0 --save-freq 0"
 
 
-# Short of what the task takes, so that a difference would show.
+# Fewer steps than the task needs, so that a difference would show.
 BATCHED, SHORT = "hrl/PointMaze_Medium-v0", "hiro --total-steps 60000 --eval-freq 0 --save-freq 0"
 
 
@@ -23,22 +23,22 @@ class Case:
     seeds: int
     processes: int = 1
     long: bool = False
-    """Keep the run's folder, to go on from, and judge it as papers do."""
+    """Keep the run's folder for resuming, and evaluate as papers do."""
     published: str = ""
-    """The published figure."""
+    """The published result."""
     variant: str = ""
-    """Which of the tasks of its name it is, with its success."""
+    """The variant of the task, and its definition of success."""
     eval_env: str = ""
-    """The published evaluation's task, where it is another."""
+    """The published evaluation's task, if it is another one."""
 
     @property
     def key(self) -> str:
-        """As a folder's name; other arguments have another."""
+        """The name of the case's folder, different for other arguments."""
         name = f"{self.name} {self.env}".replace("/", "-").replace(" ", "-").replace(",", "").lower()
         return f"{name}-{zlib.crc32(self.arguments.encode()):08x}"
 
 
-# What a user gets on an environment without a preset; point mazes have one, which is left out.
+# The defaults on an environment without a preset; the preset of point mazes is left out.
 DEFAULTS = "hiro --preset none --num-envs 8 --total-steps 60000"
 
 CASES = [
@@ -72,7 +72,7 @@ ON_POLICY = "--num-envs 16 --hidden 64 64 --n-steps 128 --batch-size 256 --eval-
 SWING = "--gamma 0.9 --learning-rate 1e-3 --total-steps 200000"
 CHEETAH = "--hidden 64 64 --num-envs 16 --n-steps 128 --batch-size 64 --total-steps 300000 --eval-freq 0 --save-freq 0"
 VALUES = "--num-envs 1 --eval-freq 0 --save-freq 0 --hidden 256 256 --batch-size 64"
-# stable-baselines3's as its zoo tunes it for the task; ours with the same rates and as many gradient steps.
+# stable-baselines3 as tuned for the task in its zoo; ours with the same rates and number of gradient steps.
 SB3_CART = (
     "--learning-rate 2.3e-3 --train-freq 256 --gradient-steps 128 --target-update-interval 10 "
     "--exploration-fraction 0.16 --exploration-final-eps 0.04 --total-steps 50000"
@@ -114,7 +114,7 @@ CASES += [
 
 
 def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
-    """One seed on the same task of other agents, by name, of which nothing was published."""
+    """Cases of other agents by name, on the same task with one seed and without published results."""
     return [
         replace(case, group=group, name=name, arguments=words, seeds=1, published="")
         for name, words in arguments.items()
@@ -156,11 +156,11 @@ SPARSE = Case(
 )
 FLAT = {
     "our flat TD3 + HER": "td3",
-    # As many updates as ours has at its low level.
+    # The same number of updates as our low level.
     "SB3 TD3 + HER": "sb3-td3 --num-envs 16 --gradient-steps 2 --total-steps 2000000 --eval-freq 100000 "
     f"--eval-env {EVAL}",
 }
-# What the preset would be with one thing changed.
+# The preset with one change.
 MAZE_PARTS = {
     "the lesser of the high level's critics": "hiro --high.min-q-weight 1",
     "low level paid by distance": "hiro --low.reward distance --low.action-l2 0.02",

@@ -1,14 +1,14 @@
-"""A sequence of mazes, twice around, and what protection keeps of the earlier ones (Continual World, Wołczyk 2021).
+"""Continual learning: protection of earlier tasks in a repeated sequence of mazes (Continual World, Wołczyk 2021).
 
     python benchmarks/continual.py --seeds 3
 
-HIRO by its preset on batched U mazes, turned by 0 to 2 quarters, and again: six tasks, each a run that begins with the
-one before (--low.init-from, --high.init-from). Success p_i(t) on task i after t tasks, 100 episodes, acting as for
-task i:
+HIRO with its preset on batched U mazes, turned by 0 to 2 quarters, twice: six tasks, each a run that starts from the
+previous one (--low.init-from, --high.init-from). p_i(t) is the success on task i after t tasks in 100 episodes with
+task i selected:
 
     performance    mean over i of p_i(6)
-    forgetting     mean over i of p_i(i) - p_i(6), p_i(i) as the run on task i ended
-    transfer       mean over i of (AUC_i - AUC_1) / (1 - AUC_1), of the learning curves; the first task is the reference
+    forgetting     mean over i of p_i(i) - p_i(6), with p_i(i) at the end of the run on task i
+    transfer       mean over i of (AUC_i - AUC_1) / (1 - AUC_1) of the learning curves, relative to the first task
 """
 
 import csv
@@ -32,18 +32,18 @@ STRENGTH = {"l2": 0.3, "ewc": 1000.0}
 
 @dataclass
 class Options:
-    """Run what is missing, and print."""
+    """Run missing runs, and print the table."""
 
     methods: tuple[str, ...] = tuple(METHODS)
-    """Of protection."""
+    """Methods of protection."""
     seeds: int = 3
-    """Seeds a method."""
+    """Seeds per method."""
     jobs: int = 2
-    """Sequences at a time, each on one thread."""
+    """Parallel sequences, each with one thread."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     torch.set_num_threads(1)
     file = RESULTS / "continual.json"
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def sequence(method: str, seed: int, strength: float | None = None, tasks: int = TASKS) -> dict[str, Any]:
-    """The runs of one sequence by the user's own commands, and the last one judged on every task."""
+    """Train one sequence with the user's own commands, and evaluate the last run on every task."""
     strength = STRENGTH.get(method, 1.0) if strength is None else strength
     words = ["hiro", "--env", ENV, "--seed", str(seed), "--threads", "1"]
     words += ["--eval-episodes", "100", "--low.tasks", str(TASKS), "--high.tasks", str(TASKS)]
@@ -83,7 +83,7 @@ def sequence(method: str, seed: int, strength: float | None = None, tasks: int =
 
 
 def following(run: Path, method: str, strength: float) -> list[str]:
-    """The options of a run that begins with this one."""
+    """The options of a run that starts from this one."""
     options = {"load": run, "protect.by": method, "protect.strength": strength}
     return [
         x for level in ("low", "high") for name, value in options.items() for x in (f"--{level}.{name}", str(value))
@@ -91,20 +91,20 @@ def following(run: Path, method: str, strength: float) -> list[str]:
 
 
 def curve(run: Path) -> list[float]:
-    """Success by its evaluations."""
+    """The success rates of a run's evaluations."""
     with (run / "progress.csv").open(newline="") as progress:
         return [float(r["eval/success_rate"]) for r in csv.DictReader(progress) if r["eval/success_rate"]]
 
 
 def judged(run: Path | None, task: int) -> float:
-    """Success of the run on a task, acting as for it."""
+    """The run's success on a task, with this task selected."""
     assert run is not None
     options = evaluate.Options((run,), task=task, env_kwargs={"turned": task % TURNS})
     return float(evaluate.evaluate_run(run, options, alone=False)["success_rate_any"])
 
 
 def measures(result: dict[str, Any]) -> tuple[float, float, float]:
-    """(performance, forgetting, transfer)"""
+    """(performance, forgetting, transfer) of a sequence."""
     ends = [curve[-1] for curve in result["curves"]]
     areas = [statistics.mean(curve) for curve in result["curves"]]
     transfer = [(area - areas[0]) / (1 - areas[0]) for area in areas[1:]]

@@ -1,4 +1,4 @@
-"""Long runs stay flat: resident memory over minutes of training, and the size of a 10M-step run's log.
+"""Endurance of long runs: resident memory over minutes of training, and the size of a 10M-step run's log.
 
 python benchmarks/endurance.py --minutes 10
 python benchmarks/endurance.py --minutes 10 --env PointMaze_Large-v3 --vectorization async
@@ -17,21 +17,21 @@ import tyro
 from running import RESULTS, ROOT, processor, running
 
 LONG = 10_000_000
-"""Environment steps of the run that is asked for; it is stopped long before."""
+"""Environment steps of the requested run, which is stopped long before."""
 
 
 @dataclass
 class Options:
-    """Train, watch the memory, stop."""
+    """Train, measure the memory, and stop."""
 
     minutes: float = 10.0
     env: str = "hrl/PointMaze_Large-v0"
     vectorization: str = "auto"
-    """async for worker processes, whose memory counts too."""
+    """async for worker processes, whose memory is included."""
 
 
 def main() -> None:
-    """Print resident memory by the minute, and what the log of all steps would take."""
+    """Print resident memory every minute, and the extrapolated size of the log of all steps."""
     options = tyro.cli(Options)
     with tempfile.TemporaryDirectory() as folder:
         command = [

@@ -1,9 +1,9 @@
-"""Which 95 % interval over runs covers: Student's of the mean, or the bootstrap of the interquartile mean?
+"""Coverage of 95 % intervals over runs: Student's of the mean, and the bootstrap of the interquartile mean.
 
     python benchmarks/intervals.py
 
-Simulated runs: each has a success rate of its own, drawn from a beta distribution, and is measured by 100 episodes. An
-interval should hold what it is of (the mean, the interquartile mean, over all runs there could be) 95 times of 100.
+Each simulated run has its own success rate, drawn from a beta distribution, and is measured with 100 episodes. An
+interval should contain the true value (the mean or interquartile mean over all possible runs) in 95 % of cases.
 """
 
 import json
@@ -19,7 +19,7 @@ AGENTS = {"even: beta(8, 2)": (8, 2), "good: beta(30, 1)": (30, 1), "two kinds: 
 
 
 def main() -> None:
-    """Print the share of intervals that cover, by kind of agent and number of runs."""
+    """Print the share of intervals that contain the true value, by kind of agent and number of runs."""
     rng = np.random.default_rng(0)
     shares: dict[str, dict[str, dict[str, float]]] = {}
     print("| agents | runs | Student's | bootstrap |\n|---|---|---|---|")

@@ -1,9 +1,9 @@
-"""Exact resume: runs are killed (`kill -9`) at random moments and go on until they end; then every tensor is compared.
+"""Exact resuming: runs are killed (`kill -9`) at random moments and resumed to their end, then tensors are compared.
 
     python benchmarks/killing.py --kills 100
 
-A run that was killed must end with the tensors of one that was not. The kills are spread over all algorithms that can
-go on, several processes under torchrun included.
+A killed run must end with the same tensors as an uninterrupted one. The kills are spread over all algorithms that can
+be resumed, including several processes under torchrun.
 """
 
 import json
@@ -31,23 +31,24 @@ CASES = {
     "hiro, torchrun": LINE, "lirpg": "--env hrl/Track-v0 --num-envs 1", "maml": "--env hrl/Navigation-v0 --num-envs 1",
     "famp": "--env hrl/Taxi-v0 --num-envs 1", "modac": "--env hrl/Taxi-v0 --num-envs 1",
 }  # fmt: skip
-"""Name, of which the first word is the algorithm, and its arguments beside the debug preset."""
+"""Names, whose first words are the algorithms, and their arguments in addition to the debug preset."""
 STEPS = {"lirpg": 16_000, "maml": 64_000, "famp": 96_000, "modac": 64_000}
-"""Total steps of those that learn in rounds of thousands; the others make 2,000. There are eight checkpoints."""
+"""Total steps of algorithms that learn in rounds of thousands of steps; others make 2,000. There are eight
+checkpoints."""
 
 
 @dataclass
 class Options:
-    """Kill, go on, compare."""
+    """Kill runs, resume them, and compare their tensors."""
 
     kills: int = 100
-    """Kills in all."""
+    """Total number of kills."""
     seed: int = 0
-    """Of the moments."""
+    """Seed of the random moments."""
 
 
 def main() -> None:
-    """Print, by algorithm, how many kills there were and how many tensors differed in the end."""
+    """Print the number of kills and of differing final tensors by algorithm."""
     options = tyro.cli(Options)
     moments, results = random.Random(options.seed), {}
     each = -(-options.kills // len(CASES))
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def started(name: str, arguments: list[str]) -> "subprocess.Popen[Any]":
-    """One process of the run, or torchrun with two."""
+    """Start a run in one process, or in two with torchrun."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "torchrun" in name else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -84,7 +85,7 @@ def started(name: str, arguments: list[str]) -> "subprocess.Popen[Any]":
 
 
 def first_arguments(name: str, folder: Path) -> list[str]:
-    """The command that begins a run."""
+    """The arguments that start a new run."""
     algorithm = name.split(",")[0]
     steps = STEPS.get(algorithm, 2_000)
     common = "--preset debug --threads 1 --progress False --eval-freq 0"
@@ -93,7 +94,7 @@ def first_arguments(name: str, folder: Path) -> list[str]:
 
 
 def run_of(folder: Path) -> Path | None:
-    """The run folder, once it is there: the one that has a checkpoint, if one has."""
+    """The run folder with the newest checkpoint; None if there is no run folder yet."""
     runs = sorted(
         (file.parent for file in folder.rglob("config.json")), key=lambda run: Checkpoints(run / "checkpoints").steps
     )
@@ -101,7 +102,7 @@ def run_of(folder: Path) -> Path | None:
 
 
 def run_to_end(name: str, folder: Path) -> tuple[Path, float]:
-    """A run that nobody kills, and the seconds it took."""
+    """An uninterrupted run, and its duration in seconds."""
     began = time.monotonic()
     if code := started(name, first_arguments(name, folder)).wait():
         raise SystemExit(f"{name} ended with code {code}")
@@ -111,7 +112,7 @@ def run_to_end(name: str, folder: Path) -> tuple[Path, float]:
 
 
 def killed_to_end(name: str, folder: Path, seconds: float, moments: random.Random, most: int) -> tuple[int, Path]:
-    """A run that is killed again and again; how often that was."""
+    """The number of kills, and a run that was killed and resumed this many times."""
     kills = 0
     while True:
         run = run_of(folder)
@@ -137,7 +138,7 @@ def _finished(run: Path) -> bool:
 
 
 def tensors(run: Path) -> dict[str, np.ndarray]:
-    """Those of the newest checkpoint."""
+    """The tensors of the newest checkpoint."""
     return load_file(Checkpoints(run / "checkpoints").all()[-1] / "tensors.safetensors")
 
 

@@ -1,12 +1,12 @@
-"""The learning tables: trains every case with every seed, evaluates it, and prints what it came to.
+"""The learning tables: trains and evaluates every case with every seed, and prints the results.
 
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
 
-Each run is the command that a user would type. Finished runs are kept in results/learning.json and not run again,
-so that the benchmark can be stopped and continued; --again runs them anew, which a changed preset needs. Long runs
-(the ants) stay in runs/learning, and go on from their last checkpoint where they were interrupted; of each,
-progress.csv is kept under results/runs, and results/long-curves.png draws their evaluations. They are judged as papers
-do: by success at the final step of 50 episodes.
+Each run uses the command that a user would type. Finished runs are kept in results/learning.json and not repeated, so
+that the benchmark can be stopped and continued; --again repeats them, for example after a change of a preset. Long runs
+(the ants) stay in runs/learning, and resume from their last checkpoint after an interruption. Their progress.csv is
+kept under results/runs, and results/long-curves.png draws their evaluations. They are evaluated as in papers, by
+success at the final step of 50 episodes.
 """
 
 import csv
@@ -36,22 +36,22 @@ EPISODES, LONG_EPISODES = 100, 50
 
 @dataclass
 class Options:
-    """Train and evaluate; print the table."""
+    """Train, evaluate, and print the tables."""
 
     cases: tuple[str, ...] = ("hiro", "sb3", "flat", "published", "pendulum", "processes")
     """Groups of rows to run."""
     only: tuple[str, ...] = ()
     """Environments of those groups; all if none is given."""
     jobs: int = 2
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
     seeds: int = 0
-    """Seeds a row; 0 for as many as the table has."""
+    """Seeds per row; 0 for the table's number."""
     again: bool = False
-    """Run what is finished too."""
+    """Repeat finished runs."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the tables."""
     options = tyro.cli(Options)
     file = RESULTS / "learning.json"
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
@@ -82,7 +82,7 @@ def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
 
 
 def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
-    """One run by the user's own commands: its evaluation, its seconds of training, its whole seconds."""
+    """One run with the user's own commands: its evaluation, training seconds and total seconds."""
     with folder_of(case, seed) as folder:
         started = time.perf_counter()
         run = trained(case, seed, folder)
@@ -106,7 +106,7 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
 
 @contextmanager
 def folder_of(case: Case, seed: int) -> Iterator[Path]:
-    """Where a run goes: long ones stay there, others vanish."""
+    """The folder of a run, temporary except for long runs."""
     if case.long:
         yield lasting(case, seed)
     else:
@@ -115,17 +115,17 @@ def folder_of(case: Case, seed: int) -> Iterator[Path]:
 
 
 def lasting(case: Case, seed: int) -> Path:
-    """The folder of a long run."""
+    """The permanent folder of a long run."""
     return ROOT / "runs" / "learning" / case.key / str(seed)
 
 
 def kept(case: Case, seed: int) -> Path:
-    """Where a long run's progress is kept."""
+    """The file that keeps a long run's progress."""
     return RESULTS / "runs" / f"{case.key}-{seed}.csv"
 
 
 def trained(case: Case, seed: int, folder: Path) -> Path:
-    """The folder of the case's run, trained to its end: from its last checkpoint, where there is one."""
+    """Train the case's run to its end, from its last checkpoint if there is one. Returns its folder."""
     run = RunFolder.begun(folder)
     if run is None:
         words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
@@ -138,7 +138,7 @@ def trained(case: Case, seed: int, folder: Path) -> Path:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a case, means over seeds with Student's 95 % intervals."""
+    """A Markdown table with one row per case: means over seeds with Student's 95 % intervals."""
     head = (
         "task",
         "agent",
@@ -164,7 +164,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def long_table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a long case, success at the final step beside what was published."""
+    """A Markdown table with one row per long case: success at the final step, and published results."""
     head = ("task", "variant", "agent", "steps", "final-step success: mean", "each seed", "best on the way",
             "at any step", "return", "minutes", "published", "on")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -186,7 +186,7 @@ def long_table(results: list[dict[str, Any]]) -> str:
 
 
 def long_curves(results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve]]]:
-    """The evaluations on the way of every long case, by task and agent."""
+    """The evaluations during training of every long case, by task and agent."""
     curves: dict[str, dict[str, list[Curve]]] = {}
     for case in CASES:
         for row in rows_of(case, results) if case.long else []:
@@ -197,7 +197,7 @@ def long_curves(results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve
 
 
 def evaluations(case: Case, seed: int) -> Curve:
-    """Final-step success of a long run on its way, of 50 episodes each time; empty where there was none."""
+    """Final-step success of a long run's evaluations during training, of 50 episodes each; empty without any."""
     columns = read_columns(kept(case, seed)) if kept(case, seed).exists() else {}
     success = columns.get("eval/success_rate_final", np.empty(0))
     there = ~np.isnan(success)
@@ -205,7 +205,7 @@ def evaluations(case: Case, seed: int) -> Curve:
 
 
 def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A case's results by seed."""
+    """A case's results, sorted by seed."""
     return sorted((r for r in results if _matches(r, case, r["seed"])), key=lambda r: r["seed"])
 
 

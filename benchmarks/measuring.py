@@ -1,4 +1,4 @@
-"""How the speed table measures: rates side by side, and what the rows share."""
+"""Measurements of the speed table: paired rates, and shared functions of the rows."""
 
 import statistics
 import time
@@ -27,25 +27,25 @@ EPISODIC = {"continuing_task": False}
 
 @dataclass
 class Options:
-    """Measure and print."""
+    """Measure, and print the table."""
 
     rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j", "l")
     """Rows of the table."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where our networks, replays and batched tasks live."""
+    """Device of our networks, replays and batched tasks."""
     repeats: int = 5
-    """Times each side of a ratio is measured."""
+    """Number of measurements of each side of a ratio."""
     seconds: float = 3.0
-    """Least time of one measurement."""
+    """Least duration of one measurement."""
     threads: int = 0
-    """Threads torch uses on a CPU; 0 leaves it to torch."""
+    """Number of torch's CPU threads; 0 for torch's default."""
     out: Path = RESULTS
-    """Folder of the file that results go to."""
+    """Folder of the results file."""
 
 
 @dataclass
 class Row:
-    """One line of the table. `sides` are rates (calls of a function give one each), or ready figures."""
+    """One line of the table: the values of both sides, and the median and range of their ratio."""
 
     row: str
     name: str
@@ -61,7 +61,7 @@ class Row:
 
 
 def paired(options: Options, ours: Callable[[], float], peer: Callable[[], float]) -> dict[str, float]:
-    """A B A B: medians of both rates, and median and range of their ratios."""
+    """Measure A B A B …: medians of both rates, and median and range of their ratios."""
     ours(), peer()  # warm
     pairs = [(ours(), peer()) for _ in range(options.repeats)]
     ratios = sorted(a / b for a, b in pairs)
@@ -70,7 +70,7 @@ def paired(options: Options, ours: Callable[[], float], peer: Callable[[], float
 
 
 def rate(function: Callable[[], Any], options: Options, per_call: float = 1.0) -> Callable[[], float]:
-    """Calls a second, times what a call counts for."""
+    """A function that measures calls per second, times `per_call`."""
 
     def measure() -> float:
         calls, started = 0, time.perf_counter()
@@ -85,11 +85,11 @@ def rate(function: Callable[[], Any], options: Options, per_call: float = 1.0) -
     return measure
 
 
-# -- what is measured ----------------------------------------------------------------------------------------
+# -- measured objects ----------------------------------------------------------------------------------------
 
 
 class Noise(gym.Env[np.ndarray, np.ndarray]):
-    """Random observations of a given size: what a learner's speed is measured on."""
+    """An environment of random observations of a given size, for measuring a learner's speed."""
 
     def __init__(self, observation: int = 35, action: int = 8) -> None:
         self.observation_space = gym.spaces.Box(-10, 10, (observation,), np.float32)
@@ -109,13 +109,13 @@ gym.register("Noise-v0", Noise, max_episode_steps=200)
 def built(config: Any, env: Bridge, options: Options) -> Hierarchy:
     """An agent for these environments, on the device."""
     device = torch.device(options.device)
-    apart = EnvConfig(env.spec.env_id, EPISODIC, 8)  # goal bounds that are not given are measured in it
+    apart = EnvConfig(env.spec.env_id, EPISODIC, 8)  # for measured goal bounds
     measure, execution = lambda: make_env(apart, device), pick_execution("auto", device)
     return config.make(Setting(env.spec, env.num_envs, device, 0, measure, execution=execution))
 
 
 def rolling(agent: Hierarchy, env: Bridge, learn: bool) -> Callable[[], None]:
-    """One step of every environment, as the training loop does it."""
+    """A function that takes one step in every environment, as the training loop does."""
     obs = env.reset(0)
 
     def step() -> None:
@@ -131,13 +131,13 @@ def rolling(agent: Hierarchy, env: Bridge, learn: bool) -> Callable[[], None]:
 
 
 def tuned(env_id: str, **changes: Any) -> HIROConfig:
-    """HIRO by its preset."""
+    """HIRO with its preset and these changes."""
     values = {k: v for k, v in preset("hiro", env_id, "auto").items() if k in HIROConfig.__dataclass_fields__}
     return updated(HIROConfig(), {**values, **changes}, "preset")
 
 
 def sb3(algorithm: type[OffPolicyAlgorithm], env: Any, device: str, **kwargs: Any) -> OffPolicyAlgorithm:
-    """A model of stable-baselines3 that logs nothing."""
+    """A stable-baselines3 model without logging."""
     policy = "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy"
     model = algorithm(policy, env, device=device, **kwargs)
     model.set_logger(Logger(folder=None, output_formats=[]))

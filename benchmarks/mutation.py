@@ -1,11 +1,11 @@
-"""Mutation testing of the engine, memories, learners and nested gradients, by cosmic-ray (extra `mutation`).
+"""Mutation testing of the engine, memories, learners and nested gradients, with cosmic-ray (extra `mutation`).
 
     python benchmarks/mutation.py --each 8
 
-Each module is changed in one place at a time, and its tests must fail. Mutants are drawn by a seed, since all of them
-take days. It changes files of the working tree and puts them back: run it in a clone of its own that is installed there
-(`pip install -e '.[test,mutation]'`), with everything committed. Results go to results/mutation.json; survivors are
-printed with their lines.
+Each mutant changes one place of a module, and the module's tests must fail. Mutants are sampled with a seed, since all
+of them take days. The benchmark changes files of the working tree and restores them, so run it in a separate clone that
+is installed (`pip install -e '.[test,mutation]'`), with everything committed. Results go to results/mutation.json;
+survivors are printed with their lines.
 """
 
 import json
@@ -33,26 +33,26 @@ TESTS = {
     "hrl/nested/levels": "tuning reward adaptation",
     "hrl/nested": "nested trust tuning",
 }
-"""The tests of a folder's modules; the longest name that fits counts."""
+"""The tests of each folder's modules; the longest matching folder applies."""
 EQUIVALENT = re.compile(r"BitOr|NumberReplacer|ExceptionReplacer|RemoveDecorator")
-"""Operators left out: unions in type annotations, numbers of defaults, and decorators such as dataclass, whose change
-is no change of behaviour or breaks the import."""
+"""Excluded operators: changes of unions in type annotations, of numbers in defaults, and of decorators such as
+dataclass, which do not change behaviour or break the import."""
 
 
 @dataclass
 class Options:
-    """Draw mutants, test them, list the survivors."""
+    """Sample mutants, test them, and list the survivors."""
 
     each: int = 8
-    """Mutants a module."""
+    """Mutants per module."""
     only: tuple[str, ...] = ()
-    """Modules, as hrl/memory/ring.py; all if none is given."""
+    """Modules, such as hrl/memory/ring.py; all if none is given."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the sampling."""
 
 
 def main() -> None:
-    """Test the drawn mutants of every module, and print the survivors."""
+    """Test the sampled mutants of every module, and print the survivors."""
     options = tyro.cli(Options)
     if subprocess.run(["git", "diff", "--quiet"], cwd=ROOT, check=False).returncode:
         raise SystemExit("Commit first: mutants are put into the files of this working tree.")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(module: str, options: Options) -> dict[str, Any]:
-    """The mutants of one module that were drawn, how many its tests killed, and the changes that they did not see."""
+    """The number of sampled and of killed mutants of one module, and the changes that its tests did not detect."""
     folder = max((name for name in TESTS if module.startswith(name)), key=len)
     tests = " ".join(
         f"tests/test_{name}.py" for name in TESTS[folder].split() if (ROOT / f"tests/test_{name}.py").exists()
@@ -104,7 +104,7 @@ name = "local"
 
 
 def _draw(work: WorkDB, chance: random.Random, count: int) -> None:
-    """Leave out all work but a random share."""
+    """Skip all mutants except a random sample."""
     items: list[WorkItem] = list(work.pending_work_items)
     fit = [item for item in items if not EQUIVALENT.search(item.mutations[0].operator_name)]
     kept = {item.job_id for item in chance.sample(fit, min(count, len(fit)))}

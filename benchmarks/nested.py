@@ -1,10 +1,10 @@
-"""What nested learning does and costs, without any reinforcement learning.
+"""Results and cost of nested learning, without reinforcement learning.
 
     python benchmarks/nested.py cleaning cost
 
-cleaning: half of 600 handwritten digits have random labels; a weight for each is learned through the training of a
-logistic classifier, by 100 clean digits. cost: time and memory of an outer gradient after an inner training of a
-perceptron with 85k parameters, beside torchopt's estimators of the same kind.
+cleaning: half of 600 handwritten digits have random labels. A weight for each digit is learned through the training of
+a logistic classifier, from 100 clean digits. cost: time and memory of an outer gradient after an inner training of a
+perceptron with 85k parameters, compared with torchopt's estimators of the same kind.
 """
 
 import json
@@ -27,24 +27,24 @@ from torch.func import functional_call
 from hrl.nested import SGD, ConjugateGradient, Descent, Implicit, Neumann, Outer, Unrolled, parameters
 
 OUTER_STEPS = 60
-"""More of them fit the 100 clean digits, and tell the wrong labels apart less well."""
+"""More steps overfit the 100 clean digits, and detect wrong labels less well."""
 TRAIN, VALIDATION, TEST = slice(0, 600), slice(600, 700), slice(800, None)
 
 
 @dataclass
 class Options:
-    """Run these and print."""
+    """Run these benchmarks, and print the results."""
 
     what: tyro.conf.Positional[tuple[str, ...]] = ("cleaning", "cost")
-    """cleaning, cost."""
+    """Benchmarks: cleaning, cost."""
     seeds: int = 3
-    """Of cleaning."""
+    """Seeds of cleaning."""
     repeats: int = 5
-    """Times each cost is measured."""
+    """Number of measurements of each cost."""
 
 
 def main() -> None:
-    """Run, print, keep."""
+    """Run the benchmarks, print the results and write them to the file."""
     options = tyro.cli(Options)
     file = RESULTS / "nested.json"
     results = json.loads(file.read_text()) if file.exists() else {}
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def cleaning(options: Options) -> list[dict[str, float]]:
-    """A row a seed."""
+    """Hyper-cleaning, with one row per seed."""
     print("| seed | test accuracy: noisy + validation | noisy alone | cleaned | AUC of the noisy | seconds |")
     print("|---|---|---|---|---|---|")
     rows = []
@@ -69,7 +69,7 @@ def cleaning(options: Options) -> list[dict[str, float]]:
 
 
 def clean(seed: int) -> dict[str, float]:
-    """Learn the weights, and compare with training on what there is."""
+    """Learn the weights, and compare with training on the noisy data."""
     from sklearn.metrics import roc_auc_score
 
     x, y, truth, wrong = digits(seed)
@@ -98,7 +98,7 @@ def clean(seed: int) -> dict[str, float]:
 
 
 def digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(images [1797, 64], labels of which half of the first 600 are random, the truth, where those 600 are wrong)"""
+    """(images [1797, 64], labels with half of the first 600 random, true labels, mask [600] of wrong labels)"""
     from sklearn.datasets import load_digits
 
     data, generator = load_digits(), torch.Generator().manual_seed(1000 + seed)
@@ -112,17 +112,17 @@ def digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def logits(p: Any, x: Tensor) -> Tensor:
-    """[B, 10]"""
+    """Class logits [B, 10] of images [B, 64]."""
     return x @ p["w"] + p["b"]
 
 
 def penalty(p: Any) -> Tensor:
-    """L2, 1e-3"""
+    """The L2 penalty on the weights, with factor 1e-3."""
     return 1e-3 * p["w"].square().sum()
 
 
 def trained(x: Tensor, y: Tensor) -> Any:
-    """Logistic regression on these."""
+    """Parameters of a logistic regression on these images and labels."""
     inner = Descent(lambda p, _, step: nn.functional.cross_entropy(logits(p, x), y) + penalty(p), SGD(1.0, 0.9))
     state = inner.begin({"w": torch.zeros(64, 10, dtype=torch.float64), "b": torch.zeros(10, dtype=torch.float64)})
     for _ in range(1500):
@@ -136,7 +136,7 @@ CASES = ("plain", "unrolled", "recomputed", "implicit-cg", "implicit-neumann", "
 
 
 def cost(options: Options) -> list[dict[str, Any]]:
-    """Time and peak memory of each way after 100 and 400 inner steps, each in a process of its own, A B A B."""
+    """Time and peak memory of each estimator for 100 and 400 inner steps, alternating, each in its own process."""
     rows = []
     print("| inner steps | way | seconds: median (range) | MB above plain |")
     print("|---|---|---|---|")
@@ -167,12 +167,12 @@ def _apart(case: str, steps: int) -> tuple[float, float]:
 
 
 def one(case: str, steps: int) -> None:
-    """One measurement: seconds, and megabytes above what the process had before."""
+    """Print one measurement: seconds, and the increase of the process's peak memory in MB."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     module = nn.Sequential(nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 10))
     x = torch.randn(256, 64)
-    y = (x @ torch.randn(64, 10)).argmax(-1)  # what can be learned, so that the optimum is one
+    y = (x @ torch.randn(64, 10)).argmax(-1)  # learnable labels, so that there is an optimum
     run = way(case, module, x, y, steps)
     before = _peak()
     started = time.perf_counter()
@@ -181,7 +181,7 @@ def one(case: str, steps: int) -> None:
 
 
 def way(case: str, module: nn.Module, x: Tensor, y: Tensor, steps: int) -> Callable[[], Any]:
-    """What is measured: an inner training with L2 penalty e^λ, and the gradient of a validation loss for λ."""
+    """The measured function: an inner training with L2 penalty e^λ, and a validation loss's gradient for λ."""
 
     def loss(p: Any, log_penalty: Tensor, step: int = 0) -> Tensor:
         fit = nn.functional.cross_entropy(functional_call(module, p, x), y)
@@ -191,7 +191,7 @@ def way(case: str, module: nn.Module, x: Tensor, y: Tensor, steps: int) -> Calla
     meta, start = torch.tensor(-3.0), parameters(module)
     inner = Descent(loss, SGD(RATE))
     state = inner.begin(start)
-    for _ in range(300):  # near the optimum before, so that the implicit gradient means something after 100 steps too
+    for _ in range(300):  # start near the optimum, so that the implicit gradient is valid after 100 steps too
         state = inner.step(state, meta).detached()
     start = state.params
     if case.startswith("torchopt"):
@@ -217,7 +217,7 @@ def _plain(inner: Descent, state: Any, meta: Tensor, steps: int) -> None:
 
 
 def _torchopt(case: str, loss: Any, validation: Any, start: Any, steps: int) -> Callable[[], Any]:
-    """The same by torchopt: its implicit differentiation of a solver, with its own inner loop in torch."""
+    """The same with torchopt's implicit differentiation of a solver, around our inner loop."""
     from torchopt.diff.implicit import custom_root
     from torchopt.linear_solve import solve_cg, solve_inv
 

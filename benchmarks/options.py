@@ -1,10 +1,10 @@
-"""Discovered options: how fast a new manager learns a held-out task over them, beside options that were not learned so.
+"""Discovered options: how fast a new manager learns a held-out task with them, compared with other options.
 
     python benchmarks/options.py --seeds 3
 
-hrl/Taxi-v0, 48 journeys to discover on and 12 that are held out, 10 episodes with exploration a step of the manager.
-Each run is the command that a user would type, evaluated by `evaluate.py RUN --episodes 12`. Finished runs are kept in
-results/options.json and not run again.
+hrl/Taxi-v0 with 48 tasks for discovery and 12 held-out tasks, and 10 exploring episodes per step of the manager. Each
+run uses the command that a user would type, and is evaluated with `evaluate.py RUN --episodes 12`. Finished runs are
+kept in results/options.json and not repeated.
 """
 
 import json
@@ -23,24 +23,24 @@ CASES = {
     "primitives": ("primitive actions alone", "--options 0 --total-steps 1"),
     "task": ("options that learn on the tasks' return", "--reward task"),
 }
-"""What managers choose from."""
+"""The options that managers choose from: description and arguments."""
 TASKS, STEPS, SHOWN = 12, 10, (0, 1, 2, 3, 5, 10)
 
 
 @dataclass
 class Options:
-    """Run what is missing, and print."""
+    """Run missing runs, and print the table."""
 
     cases: tuple[str, ...] = tuple(CASES)
-    """Rows."""
+    """Rows of the table."""
     seeds: int = 3
-    """Seeds a case."""
+    """Seeds per case."""
     jobs: int = 1
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "options.json"
     wanted = [(c, s) for s in range(options.seeds) for c in options.cases]
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """Discover by the user's own command, then have new managers learn held-out tasks."""
+    """Discover options with the user's own command, then let new managers learn held-out tasks."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         words = ["modac", "--env", "hrl/Taxi-v0", *CASES[case][1].split(), "--eval-steps", str(STEPS), "--threads", "1"]

@@ -1,9 +1,9 @@
-"""Every pair of learners that the spaces allow, 20,000 steps on a maze or a grid, against uniformly random actions.
+"""Every valid pair of learners after 20,000 steps on a maze or a grid, compared with uniformly random actions.
 
     python benchmarks/pairs.py --jobs 2
 
-Success over 100 episodes of the trained policies, which act deterministically; three seeds. Finished runs are kept in
-results/pairs.json and not run again.
+The success of the deterministic trained policies is measured in 100 episodes, with three seeds. Finished runs are kept
+in results/pairs.json and not repeated.
 """
 
 import json
@@ -27,9 +27,9 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "maze": ("hrl/PointMaze_UMazeDense-v0", {}, "--num-envs 16 --goal.low -1 --goal.high 1"),
     "grid": ("hrl/FourRooms-v0", {"max_episode_steps": 100}, f"--num-envs 16 {GRID} --goal.threshold 0.8"),
 }
-"""Environment, its arguments, and the options of the run."""
+"""Environment, its keyword arguments, and the options of the run, by name."""
 LOW = {"td3": "maze", "sac": "maze", "ppo": "maze", "dqn": "grid", "ppo on the grid": "grid", "discrete-sac": "grid"}
-"""Low learners, and where they act."""
+"""Low learners and their tasks."""
 HIGH = ("td3", "sac", "ppo", "dqn", "discrete-sac")
 OPTIONS = {
     "low": {"ppo": "--low.n-steps 64 --low.batch-size 128 --low.learning-rate 1e-3 --low.reward progress"},
@@ -45,16 +45,16 @@ Job = tuple[str, str, int]
 
 @dataclass
 class Options:
-    """Train and evaluate; print the table."""
+    """Train, evaluate, and print the table."""
 
     jobs: int = 2
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
     seeds: int = 3
-    """Seeds a pair."""
+    """Seeds per pair."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "pairs.json"
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure(high: str, low: str, seed: int) -> float:
-    """The success of one trained pair."""
+    """Train one pair, and return its success rate."""
     env, arguments, task = TASKS[LOW[low]]
     learner = low.split()[0]
     words = ["hiro", "--env", env, "--preset", "none", "--seed", str(seed), "--total-steps", str(STEPS)]
@@ -88,7 +88,7 @@ def measure(high: str, low: str, seed: int) -> float:
 
 
 def chance(name: str, episodes: int = 2000) -> float:
-    """The success of uniformly random actions."""
+    """The success rate of uniformly random actions."""
     env_id, arguments, _ = TASKS[name]
     env = make_env(EnvConfig(env_id, arguments, num_envs=episodes))
     generator = torch.Generator().manual_seed(0)
@@ -104,7 +104,7 @@ def chance(name: str, episodes: int = 2000) -> float:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a low learner, a column a high one: the mean success and each seed's."""
+    """A Markdown table of the mean success and each seed's, with low learners as rows and high learners as columns."""
     chances = {name: chance(name) for name in TASKS}
     lines = [f"| low learner (by chance) | {' | '.join(HIGH)} |", "|---" * (len(HIGH) + 1) + "|"]
     for low, task in LOW.items():

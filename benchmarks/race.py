@@ -1,10 +1,10 @@
-"""Row h of the speed table: wall-clock to 90 % success, judged on the real MuJoCo task.
+"""Row h of the speed table: wall-clock time to 90 % success, evaluated on the original MuJoCo task.
 
     python benchmarks/race.py --tasks UMaze Large
 
-Ours trains on the batched maze, stable-baselines3's TD3 + HER on the real one at its usual setting (one update a
-step); both at the same time, one thread each. Evaluations of 100 episodes are not counted into the time, compiling
-and capturing are. A side that never reaches 90 % is given its whole time as a lower bound.
+Ours trains on the batched maze, stable-baselines3's TD3 + HER on the original one with its usual setting (one update
+per step); both run at the same time with one thread each. The time excludes evaluations (of 100 episodes) and includes
+compiling and capturing. For a side that never reaches 90 %, its total time is a lower bound.
 """
 
 import csv
@@ -33,18 +33,18 @@ PEER_STEPS = {"UMaze": 60_000, "Large": 150_000}
 
 @dataclass
 class Options:
-    """Race. Runs that are in the file already are not run again."""
+    """Run the race. Runs in the results file are not repeated."""
 
     tasks: tuple[str, ...] = ("Large", "UMaze")
     sides: tuple[str, ...] = ("ours", "peer")
     seeds: int = 3
-    """Of ours; the peer runs one."""
+    """Seeds of ours; the peer has one."""
     device: str = "cpu"
-    """Of ours."""
+    """Device of ours."""
 
 
 def main() -> None:
-    """Run what is missing, a side on a core each, and print."""
+    """Run missing runs, both sides in parallel, and print the table."""
     options = tyro.cli(Options)
     file = RESULTS / f"race-{options.device}.json"
     with ThreadPoolExecutor(len(options.sides)) as pool:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def race(side: str, options: Options, file: Path) -> None:
-    """One side's runs, one after the other."""
+    """Run one side's missing runs, one after the other."""
     for task in options.tasks:
         for command in entrants(task, side, options):
             if command not in known(file):
@@ -76,7 +76,7 @@ def known(file: Path) -> dict[str, Any]:
 
 
 def run(command: str, file: Path) -> None:
-    """Train, and keep: seconds of training until 90 % or None, seconds in all, steps then, the curve."""
+    """Train, and store the training seconds and steps until 90 % (or None), the total seconds and the curve."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = [*command.split(), "--eval-episodes", "100", "--threads", "1", "--progress", "False"]
         done = subprocess.run(
@@ -99,7 +99,7 @@ def run(command: str, file: Path) -> None:
 
 
 def show(task: str, options: Options, results: dict[str, Any]) -> None:
-    """The median seed's time, the peer's, and their ratio."""
+    """Print the median seed's time, the peer's time, and their ratio."""
     mine = [results[c] for c in entrants(task, "ours", options) if c in results]
     theirs = [results[c] for c in entrants(task, "peer", options) if c in results]
     text = f"| h | {task} |"

@@ -1,9 +1,10 @@
-"""A learned reward on a delayed task: the same policy-gradient agents with it and without, life after life.
+"""A learned reward on a task with delayed rewards: the same policy-gradient agents with and without it.
 
     python benchmarks/reward.py --seeds 8
 
-hrl/Track-v0 with rewards paid every 20 steps, as their sum. A life lasts ten rounds of 16 episodes; what counts is the
-task's return over all rounds of the last ten lives. Agents without the reward are shown at three learning rates.
+hrl/Track-v0 gives the sum of rewards every 20 steps. A lifetime has ten rounds of 16 episodes. The score is the mean of
+the task's return over all rounds of the last ten lifetimes. Agents without the learned reward have three learning
+rates.
 """
 
 import csv
@@ -31,16 +32,16 @@ LIVES, ROUNDS, FIRST = 10, 10, 5
 
 @dataclass
 class Options:
-    """Run what is missing, and print."""
+    """Run missing runs, and print the table."""
 
     seeds: int = 8
-    """Seeds a case."""
+    """Seeds per case."""
     jobs: int = 2
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "reward.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """One run by the user's own command."""
+    """One run with the user's own command."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         words = ["lirpg", "--env", "hrl/Track-v0", *CASES[case].split(), "--seed", str(seed), "--threads", "1"]
@@ -71,7 +72,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     lives: dict[str, list[float]] = {}
     for row in rows:
         lives.setdefault(row["train/life/number"], []).append(float(row["train/life/return"]))
-    whole = [statistics.mean(returns) for returns in lives.values() if len(returns) == ROUNDS]  # only whole lives
+    whole = [statistics.mean(returns) for returns in lives.values() if len(returns) == ROUNDS]  # complete lifetimes
     return {
         "final": statistics.mean(whole[-LIVES:]), "lives": whole,
         "seconds": time.perf_counter() - started, "machine": processor(), "date": time.strftime("%Y-%m-%d"),

@@ -1,4 +1,4 @@
-"""Rows of the speed table on learning: updates, the training loop, levels, memory."""
+"""Rows of the speed table about learning: updates, training loop, levels and memory."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from hrl.run.config import updated
 
 
 def updates(options: Options, row: str, config: type[FlatConfig], peer: type[OffPolicyAlgorithm]) -> Iterator[Row]:
-    """Gradient updates a second, sampling included, from full replays; rounds of 16."""
+    """Gradient updates per second including sampling, from full replays in rounds of 16."""
     for hidden, batch in ((300, 128), (256, 256)):
         env = make_env(EnvConfig("Noise-v0", num_envs=8), options.device)
         agent = built(
@@ -61,7 +61,7 @@ def update_flops(obs: int, act: int, hidden: int, batch: int, stochastic: bool) 
 
 
 def peak_flops(device: str) -> float:
-    """Measured: a large matrix product."""
+    """Floating-point operations per second, measured with a large matrix product."""
     a = torch.randn(2048, 2048, device=device)
     best = 0.0
     for _ in range(5):
@@ -75,7 +75,7 @@ def peak_flops(device: str) -> float:
 
 
 def full_loop(options: Options) -> Iterator[Row]:
-    """The whole training loop, each at its own usual setting: ours by its preset, TD3 + HER at one update a step."""
+    """The whole training loop with usual settings: ours with its preset, TD3 + HER with one update per step."""
     env_id = "PointMaze_Large-v3"
     env = make_env(EnvConfig(env_id, EPISODIC, num_envs=32), options.device)
     agent = built(tuned(env_id), env, options)
@@ -98,7 +98,7 @@ def full_loop(options: Options) -> Iterator[Row]:
 
 
 def levels(options: Options) -> Iterator[Row]:
-    """Two levels over one of the same learner, nets and number of updates; with and without relabelling."""
+    """Two levels relative to one with equal learner, networks and number of updates, with and without relabelling."""
     env_id = "hrl/PointMaze_Large-v0"
     shared = {"hidden": [128, 128], "batch_size": 256, "tau": 0.02}
     for relabelled in (False, True):
@@ -116,14 +116,14 @@ def levels(options: Options) -> Iterator[Row]:
             for _ in range(400):
                 step()
             sides.append(rate(step, options, 32))
-        result = paired(options, sides[1], sides[0])  # times: the rate of one level over that of two
+        result = paired(options, sides[1], sides[0])  # a ratio of times: the rate of one level over that of two
         name = f"time a step, two levels ÷ one, {'with' if relabelled else 'without'} relabelling"
         result["ours"], result["peer"] = result["peer"], result["ours"]
         yield Row("e", name, **result, unit="steps/s", bar="≤ 1.3")
 
 
 def memory(options: Options) -> Iterator[Row]:
-    """Bytes a stored transition over the least for what it holds: its own entries, once, and its bookkeeping."""
+    """Bytes per stored transition relative to the least possible: its own entries, stored once, and its episode."""
     env = make_env(EnvConfig("AntMaze_UMaze-v4", EPISODIC, num_envs=8), "cpu")
     agent = built(HIROConfig(), env, Options())
     flat = built(FlatTD3(), env, Options())

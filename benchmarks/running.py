@@ -1,4 +1,4 @@
-"""What benchmarks of whole runs share: the user's commands, where results go, means with their intervals."""
+"""Shared functions of benchmarks of whole runs: commands, results files, and means with intervals."""
 
 import json
 import os
@@ -21,11 +21,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 running: "set[subprocess.Popen[Any]]" = set()
-"""Runs that a request to stop is passed on to."""
+"""Running processes, which receive requests to stop."""
 
 
 def command(script: str, *arguments: str, processes: int = 1) -> str:
-    """Run one of the two command lines, in several processes if asked; what it printed."""
+    """Run one of the two command lines, optionally in several processes. Returns its output."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
     launcher = (sys.executable, *(torchrun if processes > 1 else ()))
     process = subprocess.Popen(
@@ -40,7 +40,7 @@ def command(script: str, *arguments: str, processes: int = 1) -> str:
 
 
 def _stop(number: int, frame: object) -> None:
-    """Pass a request to stop on to the runs, which save themselves, and leave."""
+    """Forward a request to stop to the runs, which save their state, and exit."""
     for process in [p for p in running if p.poll() is None]:
         process.send_signal(signal.SIGTERM)
     os._exit(128 + number)
@@ -53,7 +53,8 @@ for _number in (signal.SIGINT, signal.SIGTERM):
 def side_by_side(
     measure: Callable[[Item], dict[str, Any]], items: Iterable[Item], jobs: int
 ) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Each item and what was measured of it, as soon as it is there, `jobs` at a time. A failure is raised last."""
+    """Measure the items, `jobs` in parallel. Yields each item and its result as soon as it is finished; raises a
+    failure at the end."""
     failed: BaseException | None = None
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(measure, item): item for item in items}
@@ -68,7 +69,7 @@ def side_by_side(
 def completed(
     file: Path, wanted: Iterable[tuple[Any, int]], measure: Callable[[Any, int], dict[str, Any]], jobs: int
 ) -> dict[str, Any]:
-    """The results in a file by "row seed", with those of `wanted` that were missing: each is kept once it is there."""
+    """The results in a file by "row seed". Missing results of `wanted` are measured, and written when finished."""
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     missing = [pair for pair in wanted if f"{pair[0]} {pair[1]}" not in results]
     for (row, seed), result in side_by_side(lambda pair: measure(*pair), missing, jobs):
@@ -79,7 +80,7 @@ def completed(
 
 
 def processor() -> str:
-    """What the machine calls itself."""
+    """The name of the machine's processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -87,7 +88,7 @@ def processor() -> str:
 
 
 def mean(values: list[float], digits: int = 2, rate: bool = False) -> str:
-    """With its 95 % interval by Student's t, from three values on; a rate's lies within 0 and 1."""
+    """The mean, with Student's 95 % interval for three or more values; the interval of a rate is within 0 and 1."""
     interval = student_interval(values, *([RATE] if rate else []))
     centre = f"{statistics.mean(values):.{digits}f}"
     return f"{centre} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else centre

@@ -1,10 +1,10 @@
-"""The speed table: ratios measured side by side in one run.
+"""The speed table: ratios whose two sides are measured in the same run.
 
-    python benchmarks/speed.py                      # every row on the CPU (k is a GPU's); --rows a b for some
+    python benchmarks/speed.py                      # every row on the CPU (k needs a GPU); --rows a b for some
     python benchmarks/speed.py --device cuda        # on a GPU
 
-Each ratio is measured A B A B …; the table has the median and the range of the repeats, and goes as JSON to
-results/speed-<device>.json. Row h of it, wall-clock to 90 % success, is `benchmarks/race.py`, which takes long.
+Each ratio is measured as A B A B …. The table has the median and the range of the repeats, and is stored as JSON in
+results/speed-<device>.json. `benchmarks/race.py` measures row h, the wall-clock time to 90 % success, and takes long.
 """
 
 import json
@@ -40,12 +40,12 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
 
 
 def main() -> None:
-    """Measure, print, and keep."""
+    """Measure the rows, print them, and write them to the file."""
     options = tyro.cli(Options)
     keep_freed_memory()
     threads = options.threads or torch.get_num_threads()
     for name in options.rows:
-        torch.set_num_threads(threads)  # a row may take its preset's
+        torch.set_num_threads(threads)  # a row may have changed them to its preset's
         rows = []
         for row in ROWS[name](options):
             rows.append(row)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def keep(name: str, rows: list[Row], options: Options) -> None:
-    """Put a row's lines into the file, in place of older ones."""
+    """Replace a row's lines in the results file."""
     machine = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     host = {
         "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
@@ -68,7 +68,7 @@ def keep(name: str, rows: list[Row], options: Options) -> None:
 
 
 def line(row: Row) -> str:
-    """Markdown."""
+    """A row as a line of a Markdown table."""
     spread = f" ({row.least:.2f} to {row.most:.2f})" if row.most else ""
     extra = "; ".join(f"{n}: {x:,}" for n, x in row.extra.get("curve", {}).items())
     cells = (row.row, row.name, f"{row.ours:,.0f}", f"{row.peer:,.0f}", row.unit, f"{row.ratio:.2f}{spread}", row.bar)

@@ -1,4 +1,4 @@
-"""Rows of the speed table on environments: stepping, collecting, and learning beside them."""
+"""Rows of the speed table about environments: stepping, collecting, and parallel learning."""
 
 import statistics
 import time
@@ -24,7 +24,7 @@ FORMS = {"batch": "vector_entry_point", "sync": "sync", "async": "async"}
 
 
 def collecting(options: Options) -> Iterator[Row]:
-    """Both levels act and all buffers are written, over bare stepping with random actions."""
+    """Collecting, with both levels acting and all buffers written, relative to stepping with random actions."""
     ant = EnvConfig("AntMaze_UMaze-v4", EPISODIC, 16)
     mazes = [
         (EnvConfig("PointMaze_Large-v3", EPISODIC, 16), "≥ 0.5"), (ant, "≥ 0.9"),
@@ -53,7 +53,7 @@ def collecting(options: Options) -> Iterator[Row]:
 
 
 def overlap(options: Options) -> Iterator[Row]:
-    """Training where the environments step in worker processes while the levels learn, over one after the other."""
+    """Training with environments in worker processes that step during learning, relative to sequential training."""
     env_id = "AntMaze_UMaze-v4"
     sides = []
     for workers in (1, 2, 0):
@@ -72,12 +72,12 @@ def overlap(options: Options) -> Iterator[Row]:
 
 
 def throughput(options: Options) -> Iterator[Row]:
-    """Steps a second over the number of batched mazes, with and without learning."""
+    """Steps per second for different numbers of batched mazes, with and without learning."""
     for learn in (False, True):
         curve = {}
         for count in (1, 4, 16, 64, 256, 1024, 4096, 16384):
             env = make_env(EnvConfig("hrl/PointMaze_Large-v0", EPISODIC, num_envs=count), options.device)
-            # One update of each level in 16 vector steps, whatever the number of environments.
+            # One update of each level per 16 vector steps, for every number of environments.
             every = {"train_freq": 16 * count, "buffer_size": max(200_000, 64 * count)}
             config = tuned("PointMaze_Large-v3")
             config = updated(config, {"low": every, "high": every, "learning_starts": 40 * count}, "throughput")
@@ -94,7 +94,7 @@ def throughput(options: Options) -> Iterator[Row]:
 
 
 def ants(options: Options) -> Iterator[Row]:
-    """Ant mazes in batches over the better of Gymnasium's two vector forms of the single one; and collecting on top."""
+    """Batched ant mazes, stepping and collecting, relative to Gymnasium's two vector forms of the single maze."""
     env_id = "hrl/AntMaze-v0"
     torch.set_num_threads(preset("hiro", env_id, "auto")["threads"])
     forms = {name: gym.make_vec(env_id, 16, form) for name, form in FORMS.items()}
@@ -117,7 +117,7 @@ def ants(options: Options) -> Iterator[Row]:
 
 @contextmanager
 def collector(env_id: str, count: int, options: Options) -> Iterator[Callable[[], float]]:
-    """The rate of both levels acting and all buffers written, on a CPU."""
+    """A context with the rate of collecting on a CPU, with both levels acting and all buffers written."""
     env = make_env(EnvConfig(env_id, num_envs=count), "cpu")
     agent = built(tuned(env_id), env, replace(options, device="cpu"))
     yield rate(rolling(agent, env, learn=False), options, count)
@@ -125,9 +125,9 @@ def collector(env_id: str, count: int, options: Options) -> Iterator[Callable[[]
 
 
 def training(options: Options) -> Iterator[Row]:
-    """Whole commands that train Ant Maze by its preset, over the rate that brings 5M steps into 90 minutes.
+    """Complete training commands on Ant Maze with its preset, relative to the rate of 5M steps in 90 minutes.
 
-    Starting, checkpoints and three evaluations of 50 episodes are in it.
+    The time includes startup, checkpoints and three evaluations of 50 episodes.
     """
     env_id, steps, asked = "hrl/AntMaze-v0", 300_000, 5_000_000 / (90 * 60)
     arguments = ("hiro", "--env", env_id, "--total-steps", str(steps), "--device", options.device)
@@ -143,7 +143,7 @@ def training(options: Options) -> Iterator[Row]:
 
 
 def gpu_ants(options: Options) -> Iterator[Row]:
-    """Ant mazes whose physics MJX computes on the device, over a batch that MuJoCo's threads step on the CPU."""
+    """Ant mazes with MJX's physics on the device, relative to a batch with MuJoCo's threads on the CPU."""
     env_id = "hrl/AntMaze-v0"
     many = gym.make_vec(env_id, 64, FORMS["batch"])
     theirs = rate(acting(many, 64, True), options, 64)
@@ -156,7 +156,7 @@ def gpu_ants(options: Options) -> Iterator[Row]:
 
 
 def acting(env: Any, count: int, tensors: bool) -> Callable[[], Any]:
-    """A step of it with random torques."""
+    """A function that takes one step with random torques."""
     drawn = torch.rand(64, count, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30
     env.reset(seed=0)
     actions = cycle(drawn if tensors else drawn.numpy())

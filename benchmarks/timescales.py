@@ -1,9 +1,9 @@
-"""Sweeps the ratio of the high level's learning rates to the low level's, and shows where learning breaks.
+"""Sweeps the ratio of the high level's learning rates to the low level's, to find where learning fails.
 
     python benchmarks/timescales.py --seeds 3
 
-HIRO by its preset on batched UMaze mazes, success on the same task (100 episodes), and how much faster than the low
-level's decisions the high level's move (`drift_ratio`, median over the run's second half).
+HIRO with its preset on batched UMaze mazes: the success on the same task (100 episodes), and the drift of the high
+level's decisions relative to the low level's (`drift_ratio`, median over the run's second half).
 """
 
 import csv
@@ -23,18 +23,18 @@ ENV = "hrl/PointMaze_UMaze-v0"
 
 @dataclass
 class Options:
-    """Run what is missing, and print."""
+    """Run missing runs, and print the table."""
 
     ratios: tuple[float, ...] = (0.01, 0.03, 0.1, 1.0, 10.0, 100.0)
-    """Of learning rates, high over low."""
+    """Ratios of learning rates, high over low."""
     seeds: int = 3
-    """Seeds a ratio."""
+    """Seeds per ratio."""
     jobs: int = 2
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table and draw it."""
+    """Run missing runs, then print and draw the table."""
     options = tyro.cli(Options)
     file = RESULTS / "timescales.json"
     wanted = [(r, s) for r in options.ratios for s in range(options.seeds)]
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(ratio: float, seed: int) -> dict[str, Any]:
-    """One run by the user's own commands."""
+    """One run with the user's own commands."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["hiro", "--env", ENV, "--timescale.ratio", str(ratio), "--seed", str(seed), "--threads", "1"]
         words += ["--total-steps", "60000", "--eval-freq", "0", "--save-freq", "0", "--log-dir", folder]
@@ -68,7 +68,7 @@ def measure(ratio: float, seed: int) -> dict[str, Any]:
 
 
 def draw(options: Options, results: dict[str, Any]) -> None:
-    """results/timescales.png"""
+    """Write results/timescales.png."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.2), layout="constrained")

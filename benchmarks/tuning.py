@@ -1,9 +1,10 @@
-"""Online tuning: what becomes of a learning rate or a discount that begins ten times wrong.
+"""Online tuning of a learning rate or a discount that is initially wrong by a factor of ten.
 
     python benchmarks/tuning.py --seeds 3 --jobs 2
 
-SAC with small nets on Pendulum-v1, as tuned by hand, with one hyperparameter wrong, and with it wrong but adapted
-during the run (`--tune`). The score is the return between a random policy's (0) and the well-tuned agent's (1).
+SAC with small networks on Pendulum-v1: as tuned by hand, with one wrong hyperparameter, and with a wrong hyperparameter
+that is tuned during the run (`--tune`). The score is the return scaled between a random policy's (0) and the well-tuned
+agent's (1).
 """
 
 import csv
@@ -37,16 +38,16 @@ CASES = {
 
 @dataclass
 class Options:
-    """Run what is missing, and print."""
+    """Run missing runs, and print the table."""
 
     seeds: int = 3
-    """Seeds a row."""
+    """Seeds per row."""
     jobs: int = 2
-    """Runs at a time, each on one thread."""
+    """Parallel runs, each with one thread."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "tuning.json"
     wanted = [(c, s) for s in range(options.seeds) for c in CASES]
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """One run by the user's own commands: return of 100 evaluation episodes, the hyperparameter's last value."""
+    """One run with the user's own commands: return of 100 evaluation episodes, and the last hyperparameter value."""
     with tempfile.TemporaryDirectory() as folder:
         words = f"{LINE} {CASES[case]} --seed {seed} --threads 1 --log-dir {folder}".split()
         command("train.py", *words)
@@ -77,7 +78,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
 
 
 def random_return(episodes: int = 100) -> float:
-    """Of uniformly random actions."""
+    """The mean return of uniformly random actions."""
     env, returns = gym.make("Pendulum-v1"), []
     env.action_space.seed(0)
     for episode in range(episodes):

@@ -1,10 +1,10 @@
-"""A low level that was trained on one maze, under a new controller on another.
+"""Transfer of a low level, trained in one maze, to a new high level in another maze.
 
     python examples/ant_transfer.py                            # hours on a CPU
-    python examples/ant_transfer.py --run RUN                  # with a HIRO run on hrl/AntMaze-v0 that you have
+    python examples/ant_transfer.py --run RUN                  # with your own HIRO run on hrl/AntMaze-v0
 
-It types the commands that you would: train on Ant Maze, draw the subgoals, then learn its mirror image twice, with the
-trained low level, frozen, and from nothing. The learning curves of both come into one picture.
+The example runs the commands that a user would type: train on Ant Maze, draw the subgoals, then learn the mirrored maze
+twice, with the trained, frozen low level and from scratch. One picture shows both learning curves.
 """
 
 import shlex
@@ -23,30 +23,30 @@ from hrl.report.statistics import Curve
 from hrl.run.folder import RunFolder
 
 FIRST = "hiro --env hrl/AntMaze-v0"
-# Start in the east, goals in a square to the west of it.
+# The start is in the east, and goals are in a square to the west of it.
 SECOND = "hiro --env hrl/AntMaze-v0 --env-kwargs maze=11111/10001/10111/100s1/11111 'goal=[[-20,-4],[4,20]]'"
 
 
 @dataclass
 class Options:
-    """The walk-through."""
+    """Options of the example."""
 
     run: Path | None = None
-    """A run on Ant Maze to begin with, instead of training one."""
+    """An existing run on Ant Maze to start from, instead of training one."""
     steps: int = 2_000_000
-    """Steps of that first run."""
+    """Steps of the first run."""
     transfer_steps: int = 500_000
-    """Steps on the second maze, each time."""
+    """Steps of each run on the second maze."""
     episodes: int = 50
-    """Episodes that the first run is judged by."""
+    """Evaluation episodes of the first run."""
     options: str = ""
-    """More options for every train.py, as --options='--preset debug'."""
+    """Additional options for every train.py, such as --options='--preset debug'."""
     out: Path = Path("runs/transfer")
-    """Where runs and pictures go."""
+    """Folder of runs and pictures."""
 
 
 def main() -> None:
-    """Every command in turn."""
+    """Run all commands in turn."""
     o = tyro.cli(Options)
     o.out.mkdir(parents=True, exist_ok=True)
     first = o.run or trained(f"{FIRST} --total-steps {o.steps} {o.options}", o.out / "first")
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def trained(command: str, folder: Path) -> Path:
-    """The run that train.py makes in this folder, or made there before; one that was stopped goes on."""
+    """Train a run in this folder, or resume it if it was stopped. Returns the run folder."""
     run = RunFolder.begun(folder)
     if run is None:
         typed(train.main, f"{command} --log-dir {folder}")
@@ -74,14 +74,14 @@ def trained(command: str, folder: Path) -> Path:
 
 
 def typed(main: Callable[[list[str]], int], command: str) -> None:
-    """Say a command, and run it."""
+    """Print a command, and run it."""
     print(f"$ python {main.__module__.rpartition('.')[2]}.py {command}", flush=True)
     if code := main(shlex.split(command)):
         sys.exit(code)
 
 
 def success(run: Path) -> Curve:
-    """A run's evaluations."""
+    """The success rates of a run's evaluations."""
     columns = read_progress(run)
     there = ~np.isnan(columns["eval/success_rate"])
     return Curve(columns[STEPS][there], columns["eval/success_rate"][there])

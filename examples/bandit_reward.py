@@ -1,4 +1,4 @@
-"""An outer level that learns a reward: a bandit's policy learns on it, the task's reward judges (LIRPG).
+"""An outer level learns a reward for a bandit's policy, to maximise the task's reward (LIRPG).
 
 python examples/bandit_reward.py
 """
@@ -7,17 +7,17 @@ import torch
 
 from hrl.nested import SGD, Descent, Outer, Unrolled
 
-task = torch.tensor([1.0, 0.2, -0.5])  # what the arms are worth; the policy is never shown it
+task = torch.tensor([1.0, 0.2, -0.5])  # the arms' rewards, which the policy never sees
 reward = torch.zeros(3, requires_grad=True)
 
 
 def inner(theta: torch.Tensor, reward: torch.Tensor, step: int) -> torch.Tensor:
-    """Minus the expected learned reward."""
+    """Minus the policy's expected learned reward."""
     return -(theta.softmax(0) @ reward)
 
 
 def outer(theta: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:
-    """Minus the expected reward of the task."""
+    """Minus the policy's expected reward of the task."""
     return -(theta.softmax(0) @ task)
 
 

@@ -1,8 +1,8 @@
-"""An agent of your own: HIRO with another intrinsic reward, and SAC below TD3.
+"""A custom agent: HIRO with another intrinsic reward, and SAC below TD3.
 
     python train.py examples.custom_agent:Mine --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
 
-Every option of HIRO is there too: `python train.py examples.custom_agent:Mine --help`.
+It also has every option of HIRO: `python train.py examples.custom_agent:Mine --help`.
 """
 
 from dataclasses import dataclass, field
@@ -17,14 +17,15 @@ from hrl.hierarchy.commands.subgoal import Reward
 
 @dataclass
 class Mine(HIROConfig):
-    """HIRO whose low level learns with SAC, and is paid for the cosine of its way to the subgoal too."""
+    """HIRO with a SAC low level whose reward also includes the cosine between its step and the subgoal."""
 
     low: Low = field(default_factory=lambda: Low.of(learner="sac", tau=0.01, train_freq=2, learning_rate=1e-3))
     cosine: float = 0.2
     """Weight of the cosine."""
 
     def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:
-        """-1 until the subgoal is reached, plus how straight the step went towards it."""
+        """-1 until the subgoal is reached, plus the weighted cosine between the step and the direction to the subgoal,
+        minus 1."""
 
         def reward(state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
             here, there = goals.project(state), goals.project(next_state)

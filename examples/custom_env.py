@@ -1,4 +1,4 @@
-"""An environment of your own: a boat crosses a river with a current, and must stop at a pier.
+"""A custom environment: a boat crosses a river with a current, and must reach a pier.
 
 Importing this module registers it. Three commands, from the folder of this file, check, train and evaluate it:
 
@@ -6,9 +6,9 @@ Importing this module registers it. Three commands, from the folder of this file
     hrl-train hiro --env custom_env:River-v0
     hrl-evaluate runs/custom_env-River-v0/hiro/* --trust --plot river.png --plot-dims 0 1
 
-Nothing is declared: the run prints that subgoals are displacements of x, y, vx and vy, which random steps move (the
-pier stands still). Expect success of 1.00 from 30,000 steps on, after about four minutes on one core. Declared by hand,
-the goal space would be `--goal.indices 0 1 --goal.low -2 --goal.high 2`.
+No goal space is declared: the run prints that subgoals are displacements of x, y, vx and vy, which random steps move
+(the pier does not move). Expect a success of 1.00 after 30,000 steps, about four minutes on one core. A goal space
+declared by hand would be `--goal.indices 0 1 --goal.low -2 --goal.high 2`.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ LENGTH, WIDTH, DT, CURRENT = 10.0, 6.0, 0.2, 0.8
 
 
 class River(gym.Env[np.ndarray, np.ndarray]):
-    """Observes x, y, vx, vy and the pier's x; acts by a thrust; -1 a step until it stands at the pier."""
+    """Observations are x, y, vx, vy and the pier's x; actions are thrusts; the reward is -1 per step until the pier."""
 
     observation_space = spaces.Box(
         np.array([0, 0, -3, -3, 0], np.float32), np.array([LENGTH, WIDTH, 3, 3, LENGTH], np.float32)
@@ -29,7 +29,7 @@ class River(gym.Env[np.ndarray, np.ndarray]):
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """The boat at the near bank, the pier somewhere on the far one."""
+        """Put the boat at the near bank and the pier at a random place of the far bank."""
         super().reset(seed=seed)
         self.position = np.array([self.np_random.uniform(0, LENGTH), 0.0])
         self.velocity = np.zeros(2)
@@ -37,7 +37,7 @@ class River(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> Any:
-        """Thrust, drag, and a current that is strongest in midstream."""
+        """Apply thrust, drag, and a current that is strongest in midstream."""
         stream = np.array([CURRENT * 4 * self.position[1] * (WIDTH - self.position[1]) / WIDTH**2, 0.0])
         self.velocity += DT * (2.0 * np.asarray(action, np.float64) - self.velocity + stream)
         self.position = np.clip(self.position + DT * self.velocity, [0, 0], [LENGTH, WIDTH])

@@ -1,4 +1,4 @@
-"""A DQN that chooses among a grid's cells, over a TD3 that goes there.
+"""A DQN that chooses grid cells as subgoals, above a TD3 that reaches them.
 
 python train.py examples.dqn_over_td3:DQNOverTD3 --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
 """
@@ -11,7 +11,7 @@ from hrl.hierarchy.commands.goals import GoalConfig
 
 @dataclass
 class DQNOverTD3(HIROConfig):
-    """A controller of numbered subgoals: 5 x 5 displacements of at most 1."""
+    """HIRO with a discrete high level: 5 x 5 subgoals, displacements of at most 1."""
 
     goal: GoalConfig = field(default_factory=lambda: GoalConfig(cells=5, low=(-1.0,), high=(1.0,), threshold=0.5))
     high: High = field(

@@ -1,9 +1,9 @@
-"""An outer level that learns the reward of the level inside it: HIRO's worker, on a task that pays late.
+"""An outer level learns the reward of HIRO's low level, on a task with delayed rewards.
 
     python examples/hierarchical_reward.py
 
-In ridge_penalty.py and bandit_reward.py the inner optimisation is a few lines; here it is the worker's own update of
-critic and actor, and the estimator goes through it (hrl/nested/levels/reward.py). The same from the command line:
+In ridge_penalty.py and bandit_reward.py, the inner optimisation is a few lines. Here it is the low level's own update
+of critic and actor, which is differentiated (hrl/nested/levels/reward.py). The same from the command line:
 
     python train.py hiro --env Pendulum-v1 --reward-delay 20 --low.reward learned
 """

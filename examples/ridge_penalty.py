@@ -1,4 +1,4 @@
-"""An outer level that learns a hyperparameter: the penalty of a ridge regression, by the error on other data.
+"""An outer level learns a hyperparameter, the penalty of a ridge regression, from the error on validation data.
 
 python examples/ridge_penalty.py
 """
@@ -14,12 +14,12 @@ log_penalty = torch.tensor(-6.0, dtype=torch.float64, requires_grad=True)
 
 
 def inner(w: torch.Tensor, log_penalty: torch.Tensor, step: int) -> torch.Tensor:
-    """Squared error on 40 examples, and the penalty."""
+    """Squared error on 40 training examples plus the penalty."""
     return (x[:40] @ w - y[:40]).square().mean() + log_penalty.exp() * w.square().sum()
 
 
 def outer(w: torch.Tensor, log_penalty: torch.Tensor) -> torch.Tensor:
-    """Squared error on the other 20."""
+    """Squared error on 20 validation examples."""
     return (x[40:] @ w - y[40:]).square().mean()
 
 

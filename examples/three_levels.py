@@ -1,4 +1,4 @@
-"""Three levels, built by hand from Python: what `--levels 3` does, without a command line.
+"""Three levels built in Python, as with `--levels 3` on the command line.
 
 python examples/three_levels.py
 """
