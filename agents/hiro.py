@@ -83,9 +83,10 @@ class Low(Obeys, LevelConfig):
 
     learner: Choice = field(default_factory=lambda: TD3Config(tau=0.01, train_freq=2, random_actions=(0.0, 0.2)))
     gamma: float = 0.95
-    """Discount per environment step (published: .99)."""
+    """Discount an environment step (published: .99)."""
     hindsight_horizon: int | None = None
-    """Greatest number of the level's decisions to the relabelled moment. Default: the period of the level above."""
+    """Greatest number of the level's decisions to the moment of the replacing goal. Default: the period of the level
+    above."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     egocentric: bool = False
     """Hide the position, but not the displacement to the subgoal: mask the state entries of relative subgoals, in

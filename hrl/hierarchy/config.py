@@ -43,7 +43,8 @@ class LevelConfig:
     """future: the goal reached at a random later moment of the episode. final: at its end. random: any subgoal or, at
     the top level, another decision's goal, reached or not."""
     hindsight_horizon: int | None = None
-    """Greatest number of the level's decisions to that moment. Default: to the episode's end. random ignores it."""
+    """Greatest number of the level's decisions to the moment of the replacing goal. Default: to the episode's end.
+    random ignores it."""
     frozen: bool = False
     """Act, but do not learn."""
     init_from: Path | None = None
@@ -52,7 +53,7 @@ class LevelConfig:
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """A level with these options and the learner's, side by side: `LevelConfig.of(learner="sac", tau=.01)`."""
+        """A level from its own and its learner's options: `LevelConfig.of(learner="sac", tau=.01, gamma=.95)`."""
         return flat(cls(), options)
 
     def check(self, prefix: str) -> None:

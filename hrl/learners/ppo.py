@@ -36,7 +36,7 @@ class PPOConfig(LearnerConfig):
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
     clip_range: float = 0.2
-    """Clip range of π/π_old around 1, outside which the gradient is 0."""
+    """Clip range of π/π_old around 1."""
     clip_range_vf: float | None = None
     """Clip range of the value around its old value. Default: no clipping."""
     normalize_reward: bool = False

@@ -56,7 +56,7 @@ class GoalConfig:
         return f"{of}; subgoals are {kind} within {bounds}; one is reached within {self.threshold or 0:.3g}."
 
     def check(self) -> None:
-        """Raise UserError where a value is invalid."""
+        """Raise UserError if a value is invalid."""
         if self.threshold is not None and not self.threshold > 0:
             raise UserError(f"goal.threshold must be positive, not {self.threshold}.")
         if not all(p > 0 for p in self.periods):
