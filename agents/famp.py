@@ -34,7 +34,7 @@ class FAMPConfig(AdaptingConfig):
     """Tasks per round (published: 64)."""
     episodes: int = 10
     """Episodes per task before each inner step and after the last one (published: 10)."""
-    inner_lr: float = 10.0
+    inner_learning_rate: float = 10.0
     """Step size of adaptation (published: 10)."""
     inner_steps: int = 3
     """Adaptation steps in training (published: 3)."""
@@ -48,7 +48,7 @@ class FAMPConfig(AdaptingConfig):
     """Keep the initial values of the adapting parameters fixed; only the shared parameters are learned (published)."""
     outer: Literal["trust-region", "adam"] = "adam"
     """The outer step. Options have no divergence in closed form, which a trust region needs."""
-    lr: float = 0.05
+    learning_rate: float = 0.05
     """Learning rate of the outer level (published: .01)."""
     gamma: float = 0.95
     """Discount per environment step (published: .95)."""
@@ -81,4 +81,4 @@ class FAMPConfig(AdaptingConfig):
         inputs = spec.state_dim + spec.goal_dim
         policy = Options(inputs, num_actions(spec), self.options, self.hidden).to(device)
         high = lambda name: name.startswith("high.")  # noqa: E731
-        return Adaptation(policy, high, self.inner_lr, self.first_order, self.correction)
+        return Adaptation(policy, high, self.inner_learning_rate, self.first_order, self.correction)

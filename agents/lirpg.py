@@ -54,9 +54,9 @@ class LIRPGConfig(RoundsConfig):
     """Units of the hidden layers of policy and value."""
     std: float = 0.6
     """Initial standard deviation of continuous actions, in half-ranges."""
-    lr: float = 0.015
+    learning_rate: float = 0.015
     """The policy's learning rate of Adam, with one step per round."""
-    value_lr: float = 3e-3
+    value_learning_rate: float = 3e-3
     """The value's learning rate."""
     value_updates: int = 5
     """Steps of the value per round."""
@@ -64,7 +64,7 @@ class LIRPGConfig(RoundsConfig):
     """Weight of the learned reward relative to the task's normalised advantage (λ)."""
     reward_hidden: tuple[int, ...] = (32, 32)
     """Units of the learned reward's hidden layers."""
-    reward_lr: float = 3e-3
+    reward_learning_rate: float = 3e-3
     """The learned reward's learning rate."""
     reward_updates: int = 10
     """Steps of the learned reward per round (published: 1)."""
@@ -82,7 +82,11 @@ class LIRPGConfig(RoundsConfig):
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
-        self.require(("episodes", "std", "lr", "value_lr", "reward_lr"), lambda x: x > 0, "must be positive, not")
+        self.require(
+            ("episodes", "std", "learning_rate", "value_learning_rate", "reward_learning_rate"),
+            lambda x: x > 0,
+            "must be positive, not",
+        )
         weights = ("lifetime", "value_updates", "reward_updates", "weight", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")
         self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
@@ -126,7 +130,7 @@ class Lifetimes(RoundLearner):
         time_limit(spec)
         self.config, self.make_policy, self.spec, self.device, self.seed = config, policy, spec, device, seed
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.rule = FunctionalAdam(config.lr, through_scale=False)
+        self.rule = FunctionalAdam(config.learning_rate, through_scale=False)
         self.inputs = spec.state_dim + spec.goal_dim
         self.actions = spec.action_dim if spec.continuous else num_actions(spec)
         self.steps = self.life = self.age = 0
@@ -134,7 +138,7 @@ class Lifetimes(RoundLearner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.reward = IntrinsicReward(self.inputs, self.actions, 1.0, config.reward_hidden, smooth=True).to(device)
-        self.teacher = FlatAdam(self.reward.parameters(), config.reward_lr)
+        self.teacher = FlatAdam(self.reward.parameters(), config.reward_learning_rate)
         self.bear()
 
     def bear(self) -> None:
@@ -144,7 +148,7 @@ class Lifetimes(RoundLearner):
             self.policy: Any = self.make_policy().to(self.device)
             self.value = mlp(self.inputs, self.config.hidden, 1, smooth=True).to(self.device)
         self.agent = State(parameters(self.policy), self.rule.begin(parameters(self.policy)), 0)
-        self.critic = FlatAdam(self.value.parameters(), self.config.value_lr)
+        self.critic = FlatAdam(self.value.parameters(), self.config.value_learning_rate)
         self.episodes: Trajectories | None = None
 
     # -- a round ---------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class MAMLConfig(AdaptingConfig):
         """The policy, of which all parameters or one level adapt."""
         adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
         policy = self._policy(spec, device).to(device)
-        return Adaptation(policy, adapts, self.inner_lr, self.first_order, self.correction)
+        return Adaptation(policy, adapts, self.inner_learning_rate, self.first_order, self.correction)
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""

@@ -45,21 +45,21 @@ class MODACConfig(RoundsConfig):
     """Episodes per task and round, in parallel."""
     lifetime: int = 20
     """Rounds per lifetime of the managers, after which new tasks are drawn."""
-    inner_lr: float = 10.0
+    inner_learning_rate: float = 10.0
     """The managers' step size, with one step per round."""
     switching_cost: float = 0.001
     """Cost for each choice of a manager, subtracted from the task's reward."""
-    lr: float = 0.1
+    learning_rate: float = 0.1
     """The options' learning rate of Adam, with one step per round."""
     entropy: float = 0.05
     """Initial weight of the options' entropy; it falls linearly to 0 over the first half of the run."""
-    value_lr: float = 0.05
+    value_learning_rate: float = 0.05
     """Learning rate of the options' values."""
     value_updates: int = 5
     """Steps of the values per round."""
-    reward_lr: float = 0.1
+    reward_learning_rate: float = 0.1
     """Learning rate of Adam for the options' rewards."""
-    end_lr: float = 0.02
+    end_learning_rate: float = 0.02
     """Learning rate of Adam for the options' terminations."""
     meta_updates: int = 3
     """Steps of rewards and terminations per round (published: 1)."""
@@ -96,11 +96,11 @@ class MODACConfig(RoundsConfig):
             "tasks",
             "episodes",
             "lifetime",
-            "inner_lr",
-            "lr",
-            "value_lr",
-            "reward_lr",
-            "end_lr",
+            "inner_learning_rate",
+            "learning_rate",
+            "value_learning_rate",
+            "reward_learning_rate",
+            "end_learning_rate",
             "prior",
             "eval_steps",
         )
@@ -118,7 +118,7 @@ class MODACConfig(RoundsConfig):
         torch.manual_seed(session.run.seed)
         inputs = spec.state_dim + spec.goal_dim
         policy = Options(inputs, num_actions(spec), self.options, self.hidden, self.primitives).to(session.device)
-        adaptation = Adaptation(policy, lambda name: name.startswith("high."), self.inner_lr)
+        adaptation = Adaptation(policy, lambda name: name.startswith("high."), self.inner_learning_rate)
         return Discovery(self, adaptation, spec, session.device, session.run.seed)
 
     def policy(self, learner: Discovery) -> AdaptingPolicy:

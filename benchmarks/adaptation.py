@@ -19,7 +19,10 @@ from running import RESULTS, command, completed, processor
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
 # A controller decides once in ten steps. Its gradient, a mean over steps, is a tenth, so the step size is ten times.
-LEVELS = "--subgoals 10 --goal.low -0.5 --goal.high 0.5 --adapts high --inner-lr 10 --lam 0.97 --outer adam --lr 0.003"
+LEVELS = (
+    "--subgoals 10 --goal.low -0.5 --goal.high 0.5 --adapts high --inner-learning-rate 10 --lam 0.97 --outer adam "
+    "--learning-rate 0.003"
+)
 TASKS = 100
 
 

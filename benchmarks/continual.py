@@ -12,6 +12,7 @@ task i selected:
 """
 
 import csv
+import json
 import statistics
 import tempfile
 import time
@@ -21,7 +22,6 @@ from typing import Any
 
 import torch
 import tyro
-from hrl_scripts import evaluate
 from running import RESULTS, command, completed, processor
 
 ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 3, 2
@@ -84,7 +84,7 @@ def sequence(method: str, seed: int, strength: float | None = None, tasks: int =
 
 def following(run: Path, method: str, strength: float) -> list[str]:
     """The options of a run that starts from this one."""
-    options = {"load": run, "protect.by": method, "protect.strength": strength}
+    options = {"init-from": run, "protect.by": method, "protect.strength": strength}
     return [
         x for level in ("low", "high") for name, value in options.items() for x in (f"--{level}.{name}", str(value))
     ]
@@ -99,8 +99,8 @@ def curve(run: Path) -> list[float]:
 def judged(run: Path | None, task: int) -> float:
     """The run's success on a task, with this task selected."""
     assert run is not None
-    options = evaluate.Options((run,), task=task, env_kwargs={"turned": task % TURNS})
-    return float(evaluate.evaluate_run(run, options, alone=False)["success_rate_any"])
+    where = ("--task", str(task), "--env-kwargs", f"turned={task % TURNS}")
+    return float(json.loads(command("evaluate.py", str(run), *where, "--json").splitlines()[-1])["success_rate_any"])
 
 
 def measures(result: dict[str, Any]) -> tuple[float, float, float]:

@@ -71,20 +71,25 @@ def main() -> None:
 
 def measure(high: str, low: str, seed: int) -> float:
     """Train one pair, and return its success rate."""
-    env, arguments, task = TASKS[LOW[low]]
-    learner = low.split()[0]
+    env, arguments, _ = TASKS[LOW[low]]
     words = ["hiro", "--env", env, "--preset", "none", "--seed", str(seed), "--total-steps", str(STEPS)]
     words += ["--threads", "1", "--eval-freq", "0", "--save-freq", "0"]
     if arguments:
         words += ["--env-kwargs", *(f"{name}={value}" for name, value in arguments.items())]
-    words += ["--low.learner", learner, "--high.learner", high, "--high.reward-offset", "-1", *task.split()]
-    words += [*OPTIONS["low"].get(learner, "").split(), *OPTIONS["high"].get(high, "").split()]
+    words += learners(high, low)
     with tempfile.TemporaryDirectory() as folder:
         command("train.py", *words, "--log-dir", folder)
         run = RunFolder.begun(Path(folder))
         assert run is not None
         judged = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
     return float(json.loads(judged.splitlines()[-1])["success_rate_any"])
+
+
+def learners(high: str, low: str) -> list[str]:
+    """The options of a pair."""
+    learner, task = low.split()[0], TASKS[LOW[low]][2]
+    words = ["--low.learner", learner, "--high.learner", high, "--high.reward-offset", "-1", *task.split()]
+    return [*words, *OPTIONS["low"].get(learner, "").split(), *OPTIONS["high"].get(high, "").split()]
 
 
 def chance(name: str, episodes: int = 2000) -> float:

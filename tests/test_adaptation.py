@@ -208,7 +208,7 @@ def test_environment_i_has_task_i_through_the_bridge():
 
 # -- whole runs ----------------------------------------------------------------------------------------------
 
-NAVIGATION = ["--env", "hrl/Navigation-v0", "--tasks", "10", "--episodes", "10", "--hidden", "32", "--inner-lr", "0.5",
+NAVIGATION = ["--env", "hrl/Navigation-v0", "--tasks", "10", "--episodes", "10", "--hidden", "32", "--inner-learning-rate", "0.5",
               "--eval-episodes", "10", "--threads", "1", "--progress", "False"]  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def test_a_controller_that_sets_subgoals_adapts_or_its_low_level_does(tmp_path, 
     (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),
     (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
     (["--env", "hrl/Navigation-v0", "--fixed-start", "True"], "leaves nothing to learn"),
-    (["--env", "hrl/Taxi-v0", "--inner-lr", "0"], "--inner-lr must be positive"),
+    (["--env", "hrl/Taxi-v0", "--inner-learning-rate", "0"], "--inner-learning-rate must be positive"),
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set that instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--entropy", "-1"], "--entropy must not be negative"),
 ])  # fmt: skip

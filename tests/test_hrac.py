@@ -63,7 +63,7 @@ def hrac(**changes: Any) -> HRACConfig:
         low=Low.of(**quiet, random_actions=(1.0, 1.0)),
         high=High.of(**quiet, period=REACH),
         goal=GoalConfig(indices=(0, 1), low=(-6.0,), high=(6.0,)),
-        adjacency=AdjacencyConfig(every=10**6, lr=1e-3, updates=400, **changes),
+        adjacency=AdjacencyConfig(every=10**6, learning_rate=1e-3, updates=400, **changes),
         learning_starts=0,
     )
 

@@ -32,7 +32,7 @@ def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credi
     before, state = learner.episodes, learner.agent
     credit = normalised(before.advantage, before.keep).double()
     inner, after = learner._inner(before), learner._met(env)
-    held = learner.rule.__class__(learner.config.lr, through_scale=True)
+    held = learner.rule.__class__(learner.config.learning_rate, through_scale=True)
     inner.optimiser = held  # with the scale's part, so that differences see all there is
     outer = lambda p, c: -after.mean(learner.log_prob(p, after) * after.advantage)  # noqa: E731
     gradient = Unrolled(inner, 1)(outer, state, credit.float()).gradient
@@ -42,7 +42,7 @@ def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credi
 
 
 def test_a_reward_follows_what_is_wanted_of_it():
-    learner, env = lives(reward_updates=300, reward_lr=1e-2)
+    learner, env = lives(reward_updates=300, reward_learning_rate=1e-2)
     learner.round(env, 0.0)
     data = learner.episodes
     calls = []
@@ -152,7 +152,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--env", "hrl/Track-v0", "--lr", "0"], "--lr must be positive"),
+    (["--env", "hrl/Track-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
     (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
     (["--env", "hrl/Track-v0", "--num-envs", "8"], "set that instead of --num-envs"),

@@ -28,7 +28,7 @@ def discovery(**changes: object):
     env = make_env(EnvConfig("hrl/Taxi-v0", {"max_episode_steps": LIMIT}, config.tasks * config.episodes))
     torch.manual_seed(0)
     policy = Options(env.spec.state_dim, 5, config.options, config.hidden, config.primitives)
-    adaptation = Adaptation(policy, lambda name: name.startswith("high."), config.inner_lr)
+    adaptation = Adaptation(policy, lambda name: name.startswith("high."), config.inner_learning_rate)
     return Discovery(config, adaptation, env.spec, CPU, 0), env
 
 
@@ -161,7 +161,7 @@ def test_the_options_update_moves_options_alone_and_discovery_what_they_are_for(
     own = learner.adaptation.initial["high.weight"].clone()
     assert moved(learner, env) == {"policy.low.act"}
     assert torch.equal(learner.adaptation.initial["high.weight"], own) and bool((learner.own["high.weight"] != 0).any())
-    learner, env = discovery(lr=1e-12)
+    learner, env = discovery(learning_rate=1e-12)
     assert moved(learner, env) >= {"policy.low.end", "reward"}
     learner, env = discovery(reward="none")
     assert moved(learner, env) == set()
@@ -206,7 +206,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one as it was made"),
     (["--env", "hrl/Navigation-v0"], "needs numbered (Discrete) actions"),
-    (["--env", "hrl/Taxi-v0", "--lr", "0"], "--lr must be positive"),
+    (["--env", "hrl/Taxi-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Taxi-v0", "--lifetime", "0"], "--lifetime must be positive"),
     (["--env", "hrl/Taxi-v0", "--switching-cost", "-1"], "--switching-cost must not be negative"),
     (["--env", "hrl/Taxi-v0", "--gamma", "2"], "--gamma must lie between 0 and 1"),

@@ -79,7 +79,7 @@ def test_what_is_tuned_is_in_force():
 
 
 def test_a_rate_far_too_small_rises():
-    agent, level, tuner = tuned(FlatTD3.of(learning_rate=1e-5), "learning_rate", lr=0.02)
+    agent, level, tuner = tuned(FlatTD3.of(learning_rate=1e-5), "learning_rate", learning_rate=0.02)
     level.learning.update(60, 0.0, agent.generator)
     assert float(tuner.values()["learning_rate"]) > 1.5e-5
 
@@ -96,7 +96,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
 
 
 def test_no_hyperparameter_runs_away():
-    _, level, tuner = tuned(FlatTD3.of(gamma=0.9), "learning_rate", "gamma", lr=50.0)
+    _, level, tuner = tuned(FlatTD3.of(gamma=0.9), "learning_rate", "gamma", learning_rate=50.0)
     for sign in (1.0, -1.0):
         for _ in range(10):
             follow(tuner.optimiser, [torch.tensor(sign), torch.tensor(sign)], limit=10.0)
@@ -129,7 +129,7 @@ def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
     """The tiny ledger pays t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
     config = small_hiro(period=2, huber=False)
-    config.tune, config.tuning = ("high.gamma",), TuneConfig(lr=0.1)
+    config.tune, config.tuning = ("high.gamma",), TuneConfig(learning_rate=0.1)
     agent = config.make(setting(env))
     roll(agent, env, 12)
     high = agent.levels[1]

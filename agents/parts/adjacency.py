@@ -41,7 +41,7 @@ class AdjacencyConfig:
     """Units of the network's hidden layers (published: 128, 128, 128)."""
     embedding: int = 32
     """Dimension of the embedding whose distances measure adjacency (published: 32)."""
-    lr: float = 2e-4
+    learning_rate: float = 2e-4
     """The network's learning rate (published: 2e-4)."""
     near: float = 1.0
     """Adjacent cells are pulled within this distance, ε₁ (published: 1)."""
@@ -58,7 +58,7 @@ class AdjacencyConfig:
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
-        for name in ("cell", "limit", "embedding", "lr", "near", "every", "updates", "batch_size"):
+        for name in ("cell", "limit", "embedding", "learning_rate", "near", "every", "updates", "batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"adjacency.{name} must be positive, not {getattr(self, name)}.")
         if not self.hidden or min(self.hidden) < 1:
@@ -155,7 +155,7 @@ class Adjacency:
         self.matrix = AdjacencyMatrix(command.dim, k, config.cell, config.limit, walked.device)
         with walked.device:
             self.net = mlp(command.dim, config.hidden, config.embedding)
-        self.optimiser = FlatAdam(self.net.parameters(), config.lr)
+        self.optimiser = FlatAdam(self.net.parameters(), config.learning_rate)
         self.weight = torch.zeros((), device=walked.device)  # none before the first fit
         self.read = torch.zeros_like(walked.cursor)
         self.pause = max(config.every // LOOKS, walked.num_envs)

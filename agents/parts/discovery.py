@@ -34,15 +34,15 @@ class DiscoverySettings(Protocol):
     hidden: tuple[int, ...]
     tasks: int
     episodes: int
-    inner_lr: float
+    inner_learning_rate: float
     lifetime: int
     switching_cost: float
-    lr: float
+    learning_rate: float
     entropy: float
-    value_lr: float
+    value_learning_rate: float
     value_updates: int
-    reward_lr: float
-    end_lr: float
+    reward_learning_rate: float
+    end_learning_rate: float
     meta_updates: int
     penalty: float
     gamma: float
@@ -95,14 +95,17 @@ class Discovery(RoundLearner):
         inputs, policy = spec.state_dim + spec.goal_dim, adaptation.policy
         self.reward = OptionReward(inputs, config.options, policy.actions, config.hidden).to(device)
         self.value: nn.Module = mlp(inputs, config.hidden, config.options, smooth=True).to(device)
-        self.critic = FlatAdam(self.value.parameters(), config.value_lr)
+        self.critic = FlatAdam(self.value.parameters(), config.value_learning_rate)
         named = adaptation.shared
         self.options: Params = {name: x for name, x in named.items() if name.startswith("low.act.")}
         self.eta = {"end": {name: x for name, x in named.items() if name not in self.options}}
         self.eta["reward"] = parameters(self.reward)
-        self.rule = FunctionalAdam(config.lr, through_scale=False)
+        self.rule = FunctionalAdam(config.learning_rate, through_scale=False)
         self.pace = self.rule.begin(self.options)
-        self.teachers = {"reward": FunctionalAdam(config.reward_lr), "end": FunctionalAdam(config.end_lr)}
+        self.teachers = {
+            "reward": FunctionalAdam(config.reward_learning_rate),
+            "end": FunctionalAdam(config.end_learning_rate),
+        }
         self.memory: dict[str, Any] = {part: rule.begin(self.eta[part]) for part, rule in self.teachers.items()}
         self.lived: Lived | None = None
         self.learns = config.options > 0 and config.reward != "none"

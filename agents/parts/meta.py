@@ -28,7 +28,7 @@ class MetaSettings:
     """Tasks per round."""
     episodes: int = 20
     """Episodes per task before each inner step and after the last one."""
-    inner_lr: float = 0.1
+    inner_learning_rate: float = 0.1
     """Step size of adaptation."""
     inner_steps: int = 1
     """Adaptation steps in training."""
@@ -50,7 +50,7 @@ class MetaSettings:
     """The outer step."""
     divergence: float = 0.01
     """Greatest divergence of a trust-region step."""
-    lr: float = 1e-3
+    learning_rate: float = 1e-3
     """Learning rate of Adam."""
     gamma: float = 0.99
     """Discount per environment step."""
@@ -67,12 +67,12 @@ class MetaSettings:
         positive = (
             "tasks",
             "episodes",
-            "inner_lr",
+            "inner_learning_rate",
             "inner_steps",
             "eval_steps",
             "eval_shrink",
             "divergence",
-            "lr",
+            "learning_rate",
             "clip",
         )
         for name in positive:
@@ -102,7 +102,7 @@ class MetaLearner(RoundLearner):
         self.steps = 0
         self.metrics: dict[str, float] = {}
         self.guard = Guard(settings.clip)
-        self.optimiser = torch.optim.Adam(leaves(self._parameters()), settings.lr)
+        self.optimiser = torch.optim.Adam(leaves(self._parameters()), settings.learning_rate)
 
     def _parameters(self) -> tuple[Params, Params]:
         """The learned parameters (initial, shared); the first is empty with `fixed_start`."""

@@ -20,7 +20,7 @@ class HowItAdapts(Protocol):
     """Options of the adaptation to a new task in evaluation."""
 
     episodes: int
-    inner_lr: float
+    inner_learning_rate: float
     eval_steps: int
     eval_shrink: float
     eval_explore: bool
@@ -66,7 +66,7 @@ class AdaptingPolicy(Actor):
         rates: dict[str, float] = {}
         for k in range(c.eval_steps + 1):
             if k:
-                own = learner.adaptation.adapted(own, data, c.inner_lr * (1 if k == 1 else c.eval_shrink))
+                own = learner.adaptation.adapted(own, data, c.inner_learning_rate * (1 if k == 1 else c.eval_shrink))
                 data = learner.collect(env, drawn, own, generator)
             shown = learner.collect(env, drawn, own, generator, explore=c.eval_explore, watch=watch)
             returns = shown.returns().tolist()

@@ -31,7 +31,7 @@ from hrl.types import UserError
 class IntrinsicConfig:
     """Options of the learned intrinsic reward."""
 
-    lr: float = 1e-4
+    learning_rate: float = 1e-4
     """Learning rate of the reward's network (published: 1e-4)."""
     scale: float = 1.0
     """Greatest absolute intrinsic reward of a step."""
@@ -49,11 +49,11 @@ class IntrinsicConfig:
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
-        positive = self.lr > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
+        positive = self.learning_rate > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
         if not (positive and 0 < self.gamma < 1):
             raise UserError(
-                f"--intrinsic.lr, .scale, .limit and .horizon must be positive and --intrinsic.gamma between 0 and 1, "
-                f"not {self.lr}, {self.scale}, {self.limit}, {self.horizon} and {self.gamma}."
+                f"--intrinsic.learning-rate, .scale, .limit and .horizon must be positive and --intrinsic.gamma between 0 and 1, "
+                f"not {self.learning_rate}, {self.scale}, {self.limit}, {self.horizon} and {self.gamma}."
             )
 
 
@@ -100,7 +100,7 @@ class LearnedReward:
         inputs, action = (level.memory.width(name) for name in ("state", "action"))
         with level.gamma.device:
             self.net = IntrinsicReward(inputs + level.command.input_dim, action, config.scale, config.hidden)
-        self.optimiser = FlatAdam(self.net.parameters(), config.lr)
+        self.optimiser = FlatAdam(self.net.parameters(), config.learning_rate)
         self.trial, self.judge = DifferentiableUpdate(level), OuterCritic(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)
         self.shaping = self.reward

@@ -30,7 +30,7 @@ from hrl.types import UserError
 class TuneConfig:
     """Options of the tuning of the hyperparameters that --tune names."""
 
-    lr: float = 0.01
+    learning_rate: float = 0.01
     """Step size of Adam on the logarithms of the hyperparameters."""
     gamma: float | None = None
     """Reference discount per environment step, which evaluates an update. Default: the level's own, or .99 per
@@ -44,11 +44,11 @@ class TuneConfig:
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
-        positive = self.lr > 0 and self.limit > 0 and self.every > 0
+        positive = self.learning_rate > 0 and self.limit > 0 and self.every > 0
         if not positive or (self.gamma is not None and not 0 < self.gamma < 1):
             raise UserError(
-                f"--tuning.lr, .limit and .every must be positive and --tuning.gamma between 0 and 1, "
-                f"not {self.lr}, {self.limit}, {self.every} and {self.gamma}."
+                f"--tuning.learning-rate, .limit and .every must be positive and --tuning.gamma between 0 and 1, "
+                f"not {self.learning_rate}, {self.limit}, {self.every} and {self.gamma}."
             )
 
 
@@ -130,7 +130,7 @@ class Tuning:
         self.learner = cast(Any, level.learner)
         self.knobs = [TunedParameter(name) for name in dict.fromkeys(knobs)]
         self.raw = [nn.Parameter(level.gamma.new_tensor(knob.raw(level))) for knob in self.knobs]
-        self.optimiser = FlatAdam(self.raw, config.lr)
+        self.optimiser = FlatAdam(self.raw, config.learning_rate)
         self.bounds = [knob.bounds(float(x.detach())) for knob, x in zip(self.knobs, self.raw, strict=True)]
         reference = (
             config.gamma

@@ -1,0 +1,42 @@
+"""The commands of the benchmarks are commands of today: their options exist, and their values are valid."""
+
+import signal
+import sys
+
+import pytest
+from hrl_scripts import train
+from runs import ROOT
+
+handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import adaptation  # noqa: E402
+import cases  # noqa: E402
+import continual  # noqa: E402
+import options  # noqa: E402
+import pairs  # noqa: E402
+import race  # noqa: E402
+import reward  # noqa: E402
+import tuning  # noqa: E402
+
+for number, handler in handlers.items():  # the benchmarks pass a stop on to their runs
+    signal.signal(number, handler)
+
+LINES = {
+    *(f"{case.arguments} --env {case.env}" for case in cases.CASES),
+    *(case.arguments for case in adaptation.CASES.values()),
+    *(f"lirpg --env hrl/Track-v0 {words}" for words in reward.CASES.values()),
+    *(f"modac --env hrl/Taxi-v0 {words}" for _, words in options.CASES.values()),
+    *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
+    race.OURS.format("UMaze", 1000),
+    race.PEER.format("UMaze", 1000, 1000),
+    f"hiro --env {continual.ENV} {' '.join(continual.following(ROOT, 'ewc', 1.0))}",
+    *(f"hiro --env {pairs.TASKS[task][0]} {' '.join(pairs.learners(high, low))}"
+      for low, task in pairs.LOW.items() for high in pairs.HIGH),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", sorted(LINES))
+def test_a_benchmarks_command_is_understood(line):
+    algorithm, *words = line.split()
+    _, _, agent, _ = train.resolved(algorithm, words)
+    getattr(agent, "check", lambda *_: None)(*([""] if algorithm in ("td3", "sac", "dqn", "ppo") else []))
