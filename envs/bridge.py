@@ -57,7 +57,7 @@ class Bridge:
         raw, info = self._answer(lambda: self.env.reset(seed=seeds))
         self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
-        obs = self.observe(raw)._replace(mask=self._mask(info))
+        obs = self.observe(raw, self._mask(info))
         self._check(obs)
         return obs
 
@@ -79,7 +79,7 @@ class Bridge:
     def receive(self) -> Step:
         """Wait for the step of the sent actions. Raises EnvironmentFault if an observation or reward is not finite."""
         raw, reward, terminated, truncated, info = self._answer(self._outcome)
-        obs = self.observe(raw)._replace(mask=self._mask(info))
+        obs = self.observe(raw, self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
         ended, cut = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
         active = ~self._resetting
@@ -186,10 +186,11 @@ class Bridge:
         """One environment's raw observation as a batch of one."""
         return batched([raw])
 
-    def observe(self, raw: Any) -> Observation:
-        """Convert a batch of raw observations to tensors. Raises EnvironmentFault if they are outside their space."""
+    def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
+        """Convert a batch of raw observations to tensors; `mask` [N, K] says which numbered actions are available.
+        Raises EnvironmentFault if observations are outside their space."""
         try:
-            return self._observed(raw)
+            return self._observed(raw)._replace(mask=mask)
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise EnvironmentFault(
@@ -216,7 +217,7 @@ class Bridge:
             where = torch.as_tensor(places, device=self.device)
             state[where], goal[where] = ended.state, ended.goal
             return Observation(state, goal, obs.mask)  # the mask after an episode's end is never used
-        return self._merge(obs, self.observe(raw)._replace(mask=obs.mask), done)
+        return self._merge(obs, self.observe(raw, obs.mask), done)
 
     @staticmethod
     def _merge(obs: Observation, other: Observation, where: Tensor) -> Observation:
@@ -228,7 +229,7 @@ class Bridge:
         mask = done.cpu().numpy()
         seeds: Any = [next(self.seeds) if self.seeds and d else None for d in mask]
         raw, info = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
-        return self.observe(raw)._replace(mask=self._mask(info))
+        return self.observe(raw, self._mask(info))
 
     def _mask(self, info: dict[str, Any]) -> Tensor | None:
         """[N, K] the available choices in `info["action_mask"]`; all where there is none."""

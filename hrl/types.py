@@ -188,8 +188,8 @@ class BatchedEnv(Protocol):
     def as_batch(self, raw: Any) -> Any:
         """One environment's raw observation as a batch of one."""
 
-    def observe(self, raw: Any) -> Observation:
-        """Convert a batch of raw observations to tensors."""
+    def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
+        """Convert a batch of raw observations to tensors; `mask` [N, K] says which numbered actions are available."""
 
     def from_action(self, actions: np.ndarray) -> np.ndarray:
         """The inverse of `to_action`."""

@@ -209,7 +209,8 @@ def test_environment_i_has_task_i_through_the_bridge():
 # -- whole runs ----------------------------------------------------------------------------------------------
 
 NAVIGATION = ["--env", "hrl/Navigation-v0", "--tasks", "10", "--episodes", "10", "--hidden", "32",
-              "--inner-learning-rate", "0.5", "--eval-episodes", "10", "--threads", "1", "--progress", "False"]  # fmt: skip
+              "--inner-learning-rate", "0.5", "--eval-episodes", "10", "--threads", "1",
+              "--progress", "False"]  # fmt: skip
 
 
 def test_maml_learns_to_adapt(tmp_path):

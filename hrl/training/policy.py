@@ -70,9 +70,8 @@ class HierarchyPolicy:
         """
         assert self._env is not None
         single = self._env.is_single(observation)
-        obs = self._env.observe(self._env.as_batch(observation) if single else observation)
-        if action_masks is not None:
-            obs = obs._replace(mask=self._masks(action_masks, len(obs.state)))
+        raw = self._env.as_batch(observation) if single else observation
+        obs = self._env.observe(raw, None if action_masks is None else self._masks(action_masks, single))
         memory = self.start(len(obs.state)) if state is None else self._unpack(state)
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
@@ -84,14 +83,16 @@ class HierarchyPolicy:
         actions = self._env.to_action(d.actions[0].cpu().numpy())
         return actions[0] if single else actions, self._pack(memory)
 
-    def _masks(self, masks: np.ndarray, count: int) -> Tensor:
+    def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
+        """[N, K] available actions. Raises ValueError if the actions are not numbered, or another number of them."""
         assert self._env is not None
         space = self._env.spec.action_space
         choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
         given = np.asarray(masks, dtype=np.float32)
-        if not choices or given.size != count * choices:
-            raise ValueError(f"action_masks must be [{count}, n] for one of n actions; the actions here are {space}.")
-        return torch.as_tensor(given.reshape(count, choices), device=self.agent.device)
+        given = given[None] if single and given.ndim == 1 else given
+        if not choices or given.shape[1:] != (choices,):
+            raise ValueError(f"action_masks must be [N, n] for one of n actions; the actions here are {space}.")
+        return torch.as_tensor(given, device=self.agent.device)
 
     def _pack(self, memory: Memory) -> PredictState:
         return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed))

@@ -52,8 +52,9 @@ class IntrinsicConfig:
         positive = self.learning_rate > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
         if not (positive and 0 < self.gamma < 1):
             raise UserError(
-                f"--intrinsic.learning-rate, .scale, .limit and .horizon must be positive and --intrinsic.gamma between 0 "
-                f"and 1, not {self.learning_rate}, {self.scale}, {self.limit}, {self.horizon} and {self.gamma}."
+                f"--intrinsic.learning-rate, .scale, .limit and .horizon must be positive and --intrinsic.gamma "
+                f"between 0 and 1, not {self.learning_rate}, {self.scale}, {self.limit}, {self.horizon} and "
+                f"{self.gamma}."
             )
 
 
