@@ -42,21 +42,15 @@ class Learning(Protocol):
     def batch(self, t: Transitions) -> Batch: ...
 
 
-def timescale_of(config: LevelConfig, environments: int, period: int) -> Timescale:
-    """The update frequency of a level. A rollout of `n_steps` decisions is one round."""
+def timescale_of(config: LevelConfig, environments: int, period: int, learning_starts: int) -> Timescale:
+    """When a level updates, and how often then. A rollout of `n_steps` decisions is one round, from the first step on;
+    a replay waits for `learning_starts` environment steps, and until every environment has ended a segment."""
     learner = config.learner
     if isinstance(learner, PPOConfig):
         return Timescale(learner.n_steps * period * environments, 1, config.schedule, config.warmup)
     replay = config.off_policy
-    return Timescale(replay.train_freq, replay.gradient_steps, config.schedule, config.warmup)
-
-
-def first_update(config: LevelConfig, environments: int, period: int, learning_starts: int) -> int:
-    """Environment steps before the first update: at least `learning_starts`, and until every environment has ended a
-    segment. 0 for a rollout."""
-    if config.learner.on_policy:
-        return 0
-    return max(learning_starts, config.random_warmup + environments * period)
+    starts = max(learning_starts, config.random_warmup + environments * period)
+    return Timescale(replay.train_freq, replay.gradient_steps, config.schedule, config.warmup, starts)
 
 
 class FromReplay:

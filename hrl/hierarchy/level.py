@@ -12,10 +12,10 @@ from hrl.hierarchy.clock import Segment
 from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
-from hrl.hierarchy.learning import FromReplay, FromRollout, first_update, timescale_of
+from hrl.hierarchy.learning import FromReplay, FromRollout, timescale_of
 from hrl.hierarchy.relabelling.n_step import NStep
 from hrl.hierarchy.setting import Setting
-from hrl.learners import Batch, Build, Constraint, Metrics
+from hrl.learners import Batch, Build, Constraint, Learner, Metrics
 from hrl.learners.protection import Protection, protect
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
@@ -101,27 +101,11 @@ class Level:
         self.sight = self._sight(spec.state_dim, device)
         self.normaliser = RunningNorm(spec.state_dim, spec.pixels).to(device) if config.normalize_observations else None
         self.continuous = isinstance(actions, spaces.Box)
-        tunes = {knob for one in tuned for knob in one.tunes}
-        n_step = getattr(config.learner, "n_step", 1)
-        if n_step > 1:
-            if not command.extrinsic or self.relabels:
-                raise UserError(f"{name}.n_step adds up stored rewards, which hindsight and subgoals change: give 1.")
-            self.relabels.append(NStep(memory, n_step, config.gamma))
-        known = command.value_range(config.gamma) if not tunes & {"gamma", "reward"} else None
-        inputs = spec.state_dim + command.input_dim
-        with device:
-            images, lender = spec.images, setting.encoder
-            self.encoder = PixelEncoder(inputs, spec.state_dim, images, lender=lender) if images else None
-        build = Build(
-            inputs, actions, name, self.encoder, config.tasks, known, constraint,
-            frozenset(tunes), setting.execution if not tuned else Execution(),
-        )  # fmt: skip
-        with device:
-            self.learner = config.learner.build(build)
-        protect(self.learner, config.protect, name)
+        self._add_up_steps()
+        self.encoder = self._encoder(setting)
+        self.learner = self._learner(setting, {knob for one in tuned for knob in one.tunes}, constraint)
         environments = num_envs * setting.processes.size
-        self.timescale = timescale_of(config, environments, period)
-        self.timescale.starts = first_update(config, environments, period, learning_starts)
+        self.timescale = timescale_of(config, environments, period, learning_starts)
         self.segment = Segment.empty(
             num_envs, spec.state_dim, command.dim, action_width(actions), device,
             memory.width("mask"), self.learner.remembers,
@@ -133,6 +117,38 @@ class Level:
         self.shaping = next((t.shaping for t in self.tuners if t.shaping is not None), None)
         learning = FromRollout if isinstance(memory, RolloutMemory) else FromReplay
         self.learning = learning(self, setting)
+
+    def _add_up_steps(self) -> None:
+        """Relabel batches to returns of several decisions, if the learner asks for them."""
+        n_step = getattr(self.config.learner, "n_step", 1)
+        if n_step > 1:
+            if not self.command.extrinsic or self.relabels:
+                raise UserError(
+                    f"{self.name}.n_step adds up stored rewards, which hindsight and subgoals change: give 1."
+                )
+            self.relabels.append(NStep(self.memory, n_step, self.config.gamma))
+
+    def _encoder(self, setting: Setting) -> PixelEncoder | None:
+        """A network for images, if there are any: its own, or another level's."""
+        spec = setting.spec
+        if not spec.images:
+            return None
+        with setting.device:
+            inputs = spec.state_dim + self.command.input_dim
+            return PixelEncoder(inputs, spec.state_dim, spec.images, lender=setting.encoder)
+
+    def _learner(self, setting: Setting, tunes: set[str], constraint: Constraint | None) -> Learner:
+        """The learner, protected if asked. Hyperparameters in `tunes` change while it learns."""
+        c, command = self.config, self.command
+        known = command.value_range(c.gamma) if not tunes & {"gamma", "reward"} else None
+        build = Build(
+            setting.spec.state_dim + command.input_dim, self.actions, self.name, self.encoder, c.tasks, known,
+            constraint, frozenset(tunes), Execution() if tunes else setting.execution,
+        )  # fmt: skip
+        with setting.device:
+            learner = c.learner.build(build)
+        protect(learner, c.protect, self.name)
+        return learner
 
     def _sight(self, state_dim: int, device: torch.device) -> Tensor:
         """[D] 1 for state entries that the networks see, 0 for masked entries."""

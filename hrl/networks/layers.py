@@ -79,6 +79,14 @@ class EnsembleValue(nn.Module):
         return (x * self.weight[: len(x)]).sum(-1) + self.bias[: len(x)]
 
 
+def twin_layers(sizes: Sequence[int], layer_norm: bool) -> list[nn.Module]:
+    """The hidden layers of two networks side by side, of these sizes from the input on."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
+    return layers
+
+
 class TwinCritic(nn.Module):
     """Two independent Q functions (Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [2, ...].
 
@@ -97,10 +105,7 @@ class TwinCritic(nn.Module):
         self.encoder = nn.Identity() if encoder is None else encoder
         self.width, self.actions = width_of(encoder, input_dim), action_dim
         sizes = (self.width + action_dim, *hidden)
-        layers: list[nn.Module] = []
-        for a, b in pairwise(sizes):
-            layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, EnsembleValue(2, sizes[-1]))
+        self.layers = nn.Sequential(*twin_layers(sizes, layer_norm), EnsembleValue(2, sizes[-1]))
 
     def features(self, inputs: Tensor) -> Tensor:
         """[..., width]"""
@@ -134,10 +139,8 @@ class TwinChoices(nn.Module):
         super().__init__()
         self.encoder = nn.Identity() if encoder is None else encoder
         self.width = width_of(encoder, input_dim)
-        layers: list[nn.Module] = []
-        for a, b in pairwise((self.width, *hidden)):
-            layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, EnsembleLinear(2, (self.width, *hidden)[-1], count))
+        sizes = (self.width, *hidden)
+        self.layers = nn.Sequential(*twin_layers(sizes, layer_norm), EnsembleLinear(2, sizes[-1], count))
 
     def features(self, inputs: Tensor) -> Tensor:
         """[..., width]"""
