@@ -29,7 +29,7 @@ EPISODIC = {"continuing_task": False}
 class Options:
     """Measure, and print the table."""
 
-    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j", "l")
+    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j", "l", "m", "n")
     """Rows of the table."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of our networks, replays and batched tasks."""

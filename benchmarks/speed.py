@@ -17,6 +17,7 @@ import torch
 import tyro
 from measuring import Options, Row
 from rows import full_loop, levels, memory, updates
+from rows_choices import dqn_updates, ppo_steps
 from running import processor
 from stable_baselines3 import SAC, TD3
 from stepping import ants, collecting, gpu_ants, overlap, throughput, training
@@ -36,6 +37,8 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "j": ants,
     "k": gpu_ants,
     "l": training,
+    "m": dqn_updates,
+    "n": ppo_steps,
 }
 
 
