@@ -25,7 +25,7 @@ from cosmic_ray.work_item import WorkerOutcome, WorkItem, WorkResult
 from running import RESULTS, ROOT
 
 TESTS = {
-    "hrl/memory": "replay levels choices on_policy laws",
+    "hrl/memory": "replay levels choices on_policy laws behaviour tuning",
     "hrl/hierarchy/relabelling": "replay levels choices",
     "hrl/hierarchy/commands": "levels replay goals behaviour",
     "hrl/hierarchy": "levels laws behaviour exploration timescales choices on_policy learners",
