@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import everything, roll, setting, small_hiro
+from conftest import everything, roll, setting, small_hiro, stack
 from gymnasium import spaces
 from hrl_scripts import train
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -150,6 +150,18 @@ def test_several_steps_add_up_what_follows_within_the_episode():
         assert float(changed.reward[i]) == pytest.approx(sum(0.5 ** (k - start) * (k + 1) for k in rest))
         assert changed.next_state[i].tolist() == [episode, rest[-1] + 1] and int(changed.length[i]) == len(rest)
         assert bool(changed.terminated[i]) == (episode % 2 == 1 and rest[-1] + 1 == LENGTHS[episode % 4])
+
+
+def test_several_decisions_of_a_high_level_add_up_by_the_steps_between_them():
+    """Decisions of four steps, fewer at an episode's end; the ledger pays t + 1, and γ is .9."""
+    agent = stack(make_env(EnvConfig("Ledger-v0", num_envs=1)))
+    roll(agent, make_env(EnvConfig("Ledger-v0", num_envs=1)), 2 * sum(LENGTHS))
+    t = everything(agent, 2)
+    changed = NStep(agent.levels[2].memory, 2, 0.9)(t, torch.Generator())
+    for i, (episode, start) in enumerate(t.state.long().tolist()):
+        rest = list(range(start, min(start + 8, LENGTHS[episode % 4])))
+        assert int(changed.length[i]) == len(rest)
+        assert float(changed.reward[i]) == pytest.approx(sum(0.9 ** (k - start) * (k + 1) for k in rest))
 
 
 def test_several_steps_and_hindsight_are_refused_together():
