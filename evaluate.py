@@ -77,7 +77,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code."""
     command = lambda stop: run(list(sys.argv[1:] if arguments is None else arguments), stop)  # noqa: E731
-    return run_cli(command, left="files hold what was written so far")
+    return run_cli(command, left="files contain what was written before the stop")
 
 
 def run(arguments: list[str], stop: StopRequest) -> int:
@@ -100,11 +100,11 @@ def check(options: Options) -> None:
         if (getattr(options, name) or 1) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
     if options.video and len(options.runs) > 1:
-        raise UserError("--video takes one run.")
+        raise UserError("--video records a single run: name one run folder.")
     if options.label and len(options.label) != len(options.runs):
         raise UserError(f"--label needs a name for each of the {len(options.runs)} runs, not {len(options.label)}.")
     if options.label and options.group_by:
-        raise UserError("--label and --group-by both say what a group is; give one of them.")
+        raise UserError("--label and --group-by both define the groups; give one of them.")
     if options.plot_dims and (options.plot_dims[0] == options.plot_dims[1] or min(options.plot_dims) < 0):
         raise UserError(f"--plot-dims must be two dimensions, counted from 0, not {options.plot_dims}.")
     for file, suffixes in ((options.plot, (".png", ".svg", ".pdf")), (options.video, (".mp4",))):
@@ -144,7 +144,8 @@ class Loaded:
         if options.task is not None:
             if not hasattr(policy, "recall"):
                 raise UserError(
-                    f"--task is for levels that learn one task after another, which {algorithm} does not have."
+                    f"--task selects one of several tasks learned in sequence, but {algorithm} has no levels that "
+                    "learn several tasks."
                 )
             policy.recall(options.task)
         settings = folder.read_config()["config"]
@@ -191,15 +192,16 @@ def require_plane(loaded: Loaded, chosen: Dims | None) -> None:
     env.close()
     if place is None:
         raise UserError(
-            "--plot draws trajectories in a goal space, and this agent has none; several runs give learning curves."
+            "--plot draws trajectories in a goal space, but this agent has none. Name several runs to plot "
+            "learning curves."
         )
     size = place.shape[-1]
     if chosen is not None and max(chosen) >= size:
         raise UserError(f"--plot-dims {chosen[0]} {chosen[1]}: the goal space has dimensions 0 to {size - 1}.")
     if size < 2:
-        raise UserError("--plot draws trajectories in a plane, and this goal space has one dimension.")
+        raise UserError("--plot draws trajectories in a plane, but this goal space has one dimension.")
     if chosen is None and size > 2 and not mapped:
-        raise UserError(f"The goal space has {size} dimensions: say which two to draw, as --plot-dims 0 1.")
+        raise UserError(f"The goal space has {size} dimensions: choose two to draw, for example --plot-dims 0 1.")
 
 
 def compare(options: Options, stop: StopRequest) -> None:
@@ -253,7 +255,7 @@ def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
     """Notes that explain unusual values in the table."""
     said = []
     if not result.tells_success and "return_after_0" not in summary:
-        said.append("The environment reports no success (info['is_success']), so none is shown.")
+        said.append("The environment reports no success (info['is_success']), so no success rate is shown.")
     if result.cut:
         said.append(
             f"{result.cut} of {summary['episodes']} episodes were cut after {result.limit:,} steps and count as "
@@ -261,15 +263,15 @@ def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
         )
     if summary.get("subgoal_reach_rate", 1.0) < 0.5 and summary.get("success_rate_any", 0.0) > 0.5:
         said.append(
-            "Few subgoals are reached and the task is solved all the same: a subgoal shows a direction, and the next "
-            "one replaces it after a period, reached or not."
+            "Few subgoals are reached, but the task is often solved: a subgoal gives a direction, and the next "
+            "one replaces it after a period, whether it was reached or not."
         )
     return said
 
 
 def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:
     """Print a table of groups: means across runs, with Student's intervals for three or more runs."""
-    table = Table(title="mean across runs [95 % interval by Student's t, from three runs on]", title_justify="left")
+    table = Table(title="mean across runs [95 % interval by Student's t, for three or more runs]", title_justify="left")
     present = [key for key in SUMMARY if any(key in run.summary for group in groups.values() for run in group)]
     for column in ("environment", "runs of", "runs", *(SUMMARY[key] for key in present)):
         table.add_column(column)
@@ -294,14 +296,16 @@ def curves(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, list
                 success = columns.get("eval/success_rate", np.array([]))
                 there = ~np.isnan(success)
                 if not there.any():
-                    raise UserError("it has no evaluations of success (--eval-freq).")
+                    raise UserError("its success was not evaluated during training (--eval-freq).")
                 curve = Curve(columns[STEPS][there], success[there])
             except UserError as error:
                 warn(f"{run.path} has no curve: {error}")
                 continue
             panels.setdefault(env, {}).setdefault(name, []).append(curve)
     if not panels:
-        raise UserError("--plot: none of these runs was evaluated during training (--eval-freq).")
+        raise UserError(
+            "--plot needs evaluations during training, but none of these runs has any; train with --eval-freq."
+        )
     return panels
 
 

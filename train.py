@@ -40,11 +40,11 @@ OWN: dict[str, tuple[str, Any, str]] = {
         "auto",
         "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file.",
     ),
-    "sweep": ("PATH", None, "Search hyperparameters: a YAML file that says which (see hrl/run/sweep.py)."),
+    "sweep": ("PATH", None, "Search hyperparameters: a YAML file that lists them (see hrl/run/sweep.py)."),
     "trust": (
         "",
         False,
-        "Import the modules that run folders named here (--low.init-from) name themselves: they run code.",
+        "Import the modules that the run folders given here (--low.init-from) name. They run code.",
     ),
 }
 """Options of the command line itself, with their values, default and text."""
@@ -119,7 +119,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
     trusted = " --trust" if any(named_modules(content["algorithm"], content["config"])) else ""
     if stopped is not None:
         onward = (
-            f" Go on with: python train.py --resume {folder}{trusted}" if getattr(config, "resumable", True) else ""
+            f" Continue with: python train.py --resume {folder}{trusted}" if getattr(config, "resumable", True) else ""
         )
         print_line(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
@@ -184,9 +184,9 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
             return agent.train(session) is None
 
     if not run_config.eval_freq:
-        raise UserError("A sweep goes by evaluations: set --eval-freq.")
+        raise UserError("A sweep compares trials by their evaluations: set --eval-freq.")
     finished = Sweep(sweep, folder, env.env.rpartition(":")[2], run_config.seed, train_one).run()
-    print(f"{'Done' if finished else 'Stopped; the same command goes on'}. Best: --preset {folder / 'preset.yaml'}")
+    print(f"{'Done' if finished else 'Stopped; run this again to continue'}. Best: --preset {folder / 'preset.yaml'}")
     return finished
 
 
@@ -262,15 +262,15 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
     if others or not arguments[0].startswith("--"):
         wrong = others[0].split("=")[0] if others else arguments[0]
         raise UserError(
-            f"{wrong} cannot be given with --resume: a run goes on as it was begun, except for --total-steps."
+            f"{wrong} cannot be given with --resume: a resumed run keeps its options, except for --total-steps."
         )
     options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagCreatePairsOff,))
     folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
     algorithm, env, run_config, agent = stored(folder, trust)
     if folder.edited and not options.allow_edited:
         raise UserError(
-            f"{folder.path / 'config.json'} was changed since the run began, and a run goes on only as it was begun; "
-            "--allow-edited goes on all the same."
+            f"{folder.path / 'config.json'} was changed since the run began, but a resumed run must keep its "
+            "options. Undo the change, or resume anyway with --allow-edited."
         )
     processes = join_processes()
     if processes.first:
@@ -286,8 +286,8 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
     begun_with = checkpoint.numbers.get("processes", 1)
     if processes.size != begun_with:
         raise UserError(
-            f"The run in {folder.path} has {begun_with} processes, not {processes.size}: "
-            f"go on with torchrun --nproc-per-node {begun_with}."
+            f"The run in {folder.path} was started with {begun_with} processes, not {processes.size}: resume it "
+            f"with torchrun --nproc-per-node {begun_with}."
         )
     session = make_session(algorithm, env, run_config, agent, folder, checkpoint, processes, stop, trust, held)
     return session, agent
@@ -342,7 +342,10 @@ def make_session(
         if chosen.env == env.env:
             trained_on.append(sizes)
         elif trained_on and sizes != trained_on[0]:
-            raise UserError(f"--eval-env {chosen.env}: its observations, goals or actions are not those of {env.env}.")
+            raise UserError(
+                f"--eval-env {chosen.env} has other observations, goals or actions than {env.env}; choose an "
+                "environment with the same ones."
+            )
         return made
 
     def begin(lines: Sequence[str] = (), resolved: Any = None) -> None:

@@ -45,7 +45,7 @@ def find_agent(name: str) -> Any:
         return AGENTS[name]()
     if ":" not in name:
         close = difflib.get_close_matches(name, AGENTS, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(AGENTS)}; or module:factory."
+        hint = f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(AGENTS)}, or give module:factory."
         raise UserError(f"There is no algorithm {name!r}. {hint}")
     module, _, attribute = name.partition(":")
     try:
@@ -54,7 +54,7 @@ def find_agent(name: str) -> Any:
         raise UserError(f"The algorithm {name!r} cannot be imported ({type(error).__name__}: {error}).") from error
     if isinstance(config, type) or not (is_dataclass(config) and hasattr(config, "train") and hasattr(config, "load")):
         raise UserError(
-            f"{name!r} is no algorithm: it must give an instance of a dataclass, such as a HierarchyConfig."
+            f"{name!r} is not an algorithm: it must return an instance of a dataclass, such as a HierarchyConfig."
         )
     return config
 

@@ -142,9 +142,14 @@ class RoundsConfig(ABC):
         self.check()
         count, names = self.num_envs_required
         if session.num_envs not in (1, count):
-            raise UserError(f"Here {names} environments are stepped, {count}: set that instead of --num-envs.")
+            raise UserError(
+                f"This algorithm steps {count} environments ({names}): set these options instead of --num-envs."
+            )
         if session.processes.size > 1:
-            raise UserError("Learning in rounds runs in one process; give it more tasks or episodes a round instead.")
+            raise UserError(
+                "This algorithm trains in one process: start it without torchrun, and give it more tasks or episodes "
+                "per round."
+            )
         with session.stop.interruptible():
             env = session.make_env(count, None)
             if self.family:
@@ -191,7 +196,7 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
         torch.manual_seed(session.run.seed)
         adaptation = self.adaptation(spec, session.device)
         if self.fixed_start and not adaptation.shared:
-            raise UserError("--fixed-start leaves nothing to learn where everything adapts: give --adapts a level.")
+            raise UserError("--fixed-start leaves nothing to learn if everything adapts: set --adapts to a level.")
         return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
 
     def policy(self, learner: MetaLearner) -> AdaptingPolicy:
@@ -203,16 +208,16 @@ def unseen(spec: Spec) -> list[str]:
     """A line that names the entries of the observation that agents do not see, if there are any."""
     if not spec.left_out:
         return []
-    return [f"Left out of the observation, since no network here reads it: {', '.join(spec.left_out)}."]
+    return [f"Left out of the observation, because no network here can read it: {', '.join(spec.left_out)}."]
 
 
 def require_task_family(env: BatchedEnv) -> None:
     """Raise UserError for environments that are a single task."""
     if not env.is_family:
         raise UserError(
-            f"This algorithm adapts to tasks, and {env.spec.env_id} is a single one as it was made. A family of tasks "
-            "is stepped in batches and has sample_tasks and set_tasks, as hrl/Navigation-v0 and hrl/Taxi-v0 do without "
-            "--vectorization and --reward-delay (see envs/tasks/family.py)."
+            f"This algorithm adapts to a family of tasks, but {env.spec.env_id} was created as a single task. Use "
+            "a batched environment that has sample_tasks and set_tasks, such as hrl/Navigation-v0 or hrl/Taxi-v0 "
+            "without --vectorization and --reward-delay (see envs/tasks/family.py)."
         )
 
 

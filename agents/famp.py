@@ -74,7 +74,10 @@ class FAMPConfig(AdaptingConfig):
                 f"--options, --hidden and --prior must be positive, not {self.options}, {self.hidden} and {self.prior}."
             )
         if self.outer == "trust-region":
-            raise UserError("Options leave the policy no divergence in closed form: use --outer adam.")
+            raise UserError(
+                "--outer trust-region needs a divergence in closed form, which a policy with options does not have: "
+                "use --outer adam."
+            )
 
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
         """A policy over options, of which the controller adapts."""

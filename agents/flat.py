@@ -49,7 +49,7 @@ class FlatConfig(LevelConfig, HierarchyConfig):
         """A copy with the share of hindsight resolved."""
         self.check("")
         if self.learning_starts < 0 or self.hindsight_horizon is not None:
-            raise UserError("--learning-starts must not be negative, and --hindsight-horizon is for subgoals.")
+            raise UserError("--learning-starts must not be negative, and --hindsight-horizon applies only to subgoals.")
         relabels = setting.spec.task_reward is not None and not self.learner.on_policy
         return replace(self, hindsight=(HINDSIGHT if relabels else 0.0) if self.hindsight is None else self.hindsight)
 

@@ -332,7 +332,8 @@ class HIROConfig(HierarchyConfig):
             raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")
         if self.high.hindsight_horizon is not None:
             raise UserError(
-                "high.hindsight_horizon is for the low level: the task's goal is relabelled to the episode's end."
+                "high.hindsight_horizon cannot be set, because hindsight relabels the task's goal up to the "
+                "episode's end; set low.hindsight_horizon instead."
             )
         for name, config in (("low", self.low), ("middle", self.middle), ("high", self.high)):
             config.check(f"{name}.")
@@ -341,10 +342,11 @@ class HIROConfig(HierarchyConfig):
             if isinstance(config, Decides):
                 self._check_deciding(name, config)
         if self.middle.reward == "learned":
-            raise UserError("middle.reward cannot be learned: a learned reward is for the low level.")
+            raise UserError("middle.reward cannot be learned: only the low level can learn its reward.")
         if self.low.learner.on_policy and any(getattr(c, "testing", 0.0) for _, c in self.stack()):
             raise UserError(
-                f"testing has the low level act without exploration, which {self.low.learner.kind} learns from."
+                f"testing makes the low level act without exploration, but {self.low.learner.kind} learns from "
+                "its exploration; set testing to 0."
             )
 
     def _check_deciding(self, name: str, config: Decides) -> None:
@@ -360,8 +362,8 @@ class HIROConfig(HierarchyConfig):
         learner = cast(LevelConfig, config).learner
         if learner.on_policy and (config.correction or config.hindsight_actions or config.testing):
             raise UserError(
-                f"{name}.correction, {name}.hindsight_actions and {name}.testing relabel a replay, but {learner.kind} "
-                "learns from its last rollout alone."
+                f"{name}.correction, {name}.hindsight_actions and {name}.testing relabel a replay, but "
+                f"{learner.kind} learns only from its last rollout."
             )
 
     def masked_below(self, goals: GoalSpace, state_dim: int) -> tuple[int, ...]:

@@ -72,7 +72,9 @@ class HRACConfig(hiro.HIROConfig):
     def train(self, session: Session) -> signal.Signals | None:
         """Build the agent and run the training loop. Raises UserError for several processes."""
         if session.processes.size > 1:
-            raise UserError("HRAC's matrix is of what one process walked: run it in one, with more --num-envs.")
+            raise UserError(
+                "HRAC's adjacency matrix covers what one process visited: run it in one process, with more --num-envs."
+            )
         return super().train(session)
 
     def check(self) -> None:
@@ -80,6 +82,11 @@ class HRACConfig(hiro.HIROConfig):
         super().check()
         self.adjacency.check()
         if self.levels != 2:
-            raise UserError("HRAC has two levels: its constraint is on what the low level walks within a period.")
+            raise UserError(
+                "HRAC needs --levels 2: it constrains subgoals to what the low level reaches within a period."
+            )
         if not hasattr(self.high.learner, "action_noise") or self.goal.cells:
-            raise UserError("HRAC's constraint is a slope for subgoals that are vectors: high.learner td3 or sac.")
+            raise UserError(
+                "HRAC's constraint needs gradients of subgoals that are vectors: use high.learner td3 or sac, "
+                "without goal.cells."
+            )

@@ -49,16 +49,19 @@ class MAMLConfig(AdaptingConfig):
         super().check()
         if not self.std > 0 or min(self.hidden, default=1) < 1 or min(self.options, self.subgoals) < 0:
             raise UserError(
-                f"--std and --hidden must be positive, --options and --subgoals not negative, "
-                f"not {self.std}, {self.hidden}, {self.options} and {self.subgoals}."
+                "--std and --hidden must be positive, --options and --subgoals must not be negative, but they "
+                f"are {self.std}, {self.hidden}, {self.options} and {self.subgoals}."
             )
         if self.options and self.subgoals:
             raise UserError("A controller chooses from --options or sets --subgoals; give one of the two.")
         levels = bool(self.options or self.subgoals)
         if levels and self.outer == "trust-region":
-            raise UserError("A policy with levels has no divergence in closed form: use --outer adam.")
+            raise UserError(
+                "--outer trust-region needs a divergence in closed form, which a policy with levels does not have: "
+                "use --outer adam."
+            )
         if self.goal != GoalConfig() and not self.subgoals:
-            raise UserError("--goal says where subgoals live, so it needs --subgoals above 0.")
+            raise UserError("--goal describes the space of subgoals, so it needs --subgoals above 0.")
         if self.adapts != "all" and not levels:
             raise UserError(f"--adapts {self.adapts} names a level, so it needs --options or --subgoals above 0.")
 
@@ -67,7 +70,7 @@ class MAMLConfig(AdaptingConfig):
         if self.options:
             return Options(inputs, num_actions(spec), self.options, self.hidden)
         if self.subgoals:
-            require_continuous(spec, "A level that is shown subgoals")
+            require_continuous(spec, "A level that receives subgoals")
             space = build_goal_space(self.goal, spec, self.subgoals, _no_measure, device)
             subgoal = Subgoal(space, "distance")
             return Subgoals(spec.state_dim, inputs, spec.action_dim, subgoal, self.subgoals, self.hidden, self.std)

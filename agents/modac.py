@@ -111,7 +111,7 @@ class MODACConfig(RoundsConfig):
         if min(self.hidden, default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden}.")
         if not self.options and not self.primitives:
-            raise UserError("--options 0 leaves managers nothing to choose from where --primitives is False.")
+            raise UserError("--options 0 leaves managers nothing to choose from if --primitives is False.")
 
     def learner(self, spec: Spec, session: Session) -> Discovery:
         """Build the learner. Managers adapt to tasks, which share the options, their rewards and terminations."""

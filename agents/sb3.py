@@ -85,7 +85,7 @@ class SB3Config:
                 **options,
             )  # type: ignore[call-arg]
         except (AssertionError, ValueError) as error:
-            raise UserError(f"stable-baselines3 refuses this: {error}") from error
+            raise UserError(f"stable-baselines3 rejects this configuration: {error}") from error
 
     def train(self, session: Session) -> signal.Signals | None:
         """Train with the algorithm's own `learn`, and with our logging, evaluation and checkpoints."""

@@ -169,7 +169,7 @@ class Bridge:
             return torch.as_tensor(values, dtype=dtype, device=self.device).reshape(self.num_envs)
         except (TypeError, ValueError, RuntimeError) as error:
             raise EnvironmentFault(
-                f"{self.spec.env_id} gave {name} that are not one number an environment at environment step "
+                f"{self.spec.env_id} gave {name} that are not one number per environment at environment step "
                 f"{self.steps}: {error}"
             ) from error
 
@@ -273,7 +273,8 @@ class Bridge:
                     return flags.reshape(self.num_envs, -1).all(-1)
                 except (TypeError, ValueError, RuntimeError) as error:
                     raise EnvironmentFault(
-                        f"{self.spec.env_id} reported a success that is no truth value at environment step {self.steps}"
+                        f"{self.spec.env_id} reported a success that is not a truth value at environment step "
+                        f"{self.steps}"
                     ) from error
         return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 

@@ -130,7 +130,7 @@ class GoalReward:
 
     def _why(self, seen: Probe, error: Exception) -> str:
         said = f"{type(error).__name__}: {error}"
-        fails = f"compute_reward of {self.name} fails ({said}), so hindsight cannot compute rewards again."
+        fails = f"compute_reward of {self.name} fails ({said}), so hindsight cannot recompute rewards."
         pair = [shaped(seen.achieved[0], space) for space in self.spaces]
         try:  # with the info that hindsight stores
             self.env.compute_reward(*pair, self._info(self._stacked(seen.infos)[0]))

@@ -40,10 +40,10 @@ def _hint(name: str) -> str:
         return f" Did you mean {' or '.join(close)}?"
     packages = packages_with(name)
     if packages:
-        return f" Its package must be named: try --env {' or '.join(f'{p}:{name}' for p in packages)}."
+        return f" It belongs to another package: try --env {' or '.join(f'{p}:{name}' for p in packages)}."
     close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
     hint = f" The closest ids are {', '.join(close)}." if close else ""
-    return f"{hint} If another package registers it, name that: --env package:{name}."
+    return f"{hint} If another package registers it, name the package: --env package:{name}."
 
 
 def packages_with(name: str) -> list[str]:
@@ -78,5 +78,5 @@ def register_robotics() -> str:
     except Exception as error:  # system libraries may raise anything
         backend = os.environ.get("MUJOCO_GL")
         setting = f" MUJOCO_GL is {backend}: is its library installed?" if backend else ""
-        return f" MuJoCo's tasks are not there, since it cannot be imported ({error}).{setting}"
+        return f" MuJoCo's tasks are not available, because MuJoCo cannot be imported ({error}).{setting}"
     return ""

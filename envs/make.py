@@ -114,7 +114,7 @@ def _check(config: EnvConfig) -> None:
     if config.frame_stack < 0:
         raise EnvError(f"--frame-stack must not be negative, but is {config.frame_stack}.")
     if config.workers < 0:
-        raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 takes one a core.")
+        raise EnvError(f"--workers must not be negative, but is {config.workers}; 0 uses one per core.")
 
 
 def make_env(
@@ -163,8 +163,8 @@ def _action_map(config: EnvConfig, space: gym.Space[Any]) -> ActionMap:
         return ActionMap(space, config.action_limit, config.action_scale)
     except UnsupportedActions as error:
         raise EnvError(
-            f"{config.name} takes {error}, which no agent here can decide; wrap it so that it takes a Box, Discrete, "
-            "MultiDiscrete or MultiBinary action."
+            f"{config.name} takes {error}, which no agent here supports; wrap the environment so that it takes a "
+            "Box, Discrete, MultiDiscrete or MultiBinary action."
         ) from error
 
 
@@ -264,12 +264,12 @@ def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[An
     space = usable(observed)
     try:
         if space is None:
-            raise UnsupportedSpace(f"{observed}, nothing of which is a vector")
+            raise UnsupportedSpace(f"{observed}, which contains no vector")
         flat_dim(space)
     except UnsupportedSpace as error:
         raise EnvError(
-            f"{config.name} observes {error}, which is not supported; wrap it so that it gives vectors "
-            "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
+            f"{config.name} observes {error}. This is not supported: wrap the environment so that it observes "
+            "vectors (gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
     return space
 

@@ -1,4 +1,4 @@
-"""What the tests share: agents on the tiny tasks, and every transition of a ring."""
+"""Helpers that the tests share: agents on the tiny tasks, and every transition of a ring."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def setting(env: Bridge, seed: int = 0) -> Setting:
-    """What an agent is built for, with measured bounds from the same environment."""
+    """The setting that an agent is built for, with bounds measured in the same environment."""
     torch.manual_seed(seed)
     measure: Callable[[], Bridge] = lambda: make_env(EnvConfig(env.spec.env_id, num_envs=2))  # noqa: E731
     return Setting(env.spec, env.num_envs, CPU, seed, measure)
@@ -42,14 +42,14 @@ def setting(env: Bridge, seed: int = 0) -> Setting:
 def made(
     kind: type[Learner], inputs: int, actions: int, value_range: Any = None, count: int = 1, **options: Any
 ) -> Any:
-    """A learner of vectors, of so many tasks, with these options as far as it has them."""
+    """A learner that decides on vectors, with the given number of tasks and those of the options that it has."""
     config = {TD3: TD3Config, SAC: SACConfig}[kind]
     known = {name: x for name, x in options.items() if name in config.__dataclass_fields__}
     return kind(Build(inputs, unit_box(actions), tasks=count, value_range=value_range), config(**known))
 
 
 def small_hiro(period: int = 3, **high: object) -> HIROConfig:
-    """A HIRO of few units that acts without exploration and does not learn by itself."""
+    """A HIRO with few units that acts without exploration and does not learn by itself."""
     return HIROConfig(
         low=Low.of(
             hidden=(8,),
@@ -85,7 +85,7 @@ def small_hiro(period: int = 3, **high: object) -> HIROConfig:
 
 
 def stack(env: Bridge, testing: float = 0.0, early: bool = False, noise: float = 0.0, **options: Any) -> Hierarchy:
-    """Three levels on the ledger, of periods 1, 2 and 4."""
+    """Three levels on the ledger, with periods 1, 2 and 4."""
     one = torch.ones(2)
     space = GoalSpace(Select(torch.arange(2)), -one, one, relative=True, threshold=50.0 if early else 0.1)
     given = {"hidden": (8,), "action_noise": (noise,), "gamma": 0.9, "buffer_size": 1000, **options}
@@ -151,6 +151,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """What a test started ends with it, even where it fails."""
+    """Stop whatever a test started when it ends, even if it fails."""
     yield
     stop_all()

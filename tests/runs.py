@@ -1,4 +1,4 @@
-"""Whole runs by the command lines, for tests of them."""
+"""Start whole runs from the command line, for tests."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
 def start(
     *arguments: str, processes: int = 1, script: str = "train.py", path: Path = ROOT / "tests"
 ) -> "subprocess.Popen[str]":
-    """A training (or another script) that goes on beside the test, and is stopped at its end if it has not ended."""
+    """Start a training (or another script) beside the test. It is stopped when the test ends, if it still runs."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / script), *arguments]
     started.append(subprocess.Popen(
@@ -44,7 +44,7 @@ def start(
 
 
 def stop_all() -> None:
-    """Stop what was started and has not ended."""
+    """Stop every process that was started and still runs."""
     while started:
         process = started.pop()
         if process.poll() is None:
@@ -53,7 +53,7 @@ def stop_all() -> None:
 
 
 def await_checkpoint(process: "subprocess.Popen[str]", folder: Path) -> None:
-    """Wait for the first, which stands whole from the moment it is seen."""
+    """Wait for the first checkpoint, which is complete as soon as it appears."""
     deadline = time.monotonic() + 120
     while not list(folder.glob("*/*/*/checkpoints/step-*")):
         assert time.monotonic() < deadline and process.poll() is None

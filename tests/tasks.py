@@ -1,4 +1,4 @@
-"""Tiny Gymnasium environments whose every transition can be told by hand. Importing registers them."""
+"""Tiny Gymnasium environments whose transitions can be computed by hand. Importing registers them."""
 
 import time
 from pathlib import Path
@@ -104,7 +104,7 @@ class Mixed(gym.Env[Any, Any]):
 
 
 class Switches(Mixed):
-    """Acts by several numbered switches."""
+    """Has an action space of several numbered switches."""
 
     action_space = spaces.MultiDiscrete([2, 3])  # type: ignore[assignment]
 
@@ -116,7 +116,7 @@ gym.register("Mixed-v0", Mixed, max_episode_steps=5)
 
 
 class Stuck(gym.Env[np.ndarray, np.ndarray]):
-    """Never ends by itself. At the `at`-th call of `where` it sleeps for ever, and leaves a file `marker` first."""
+    """Never ends by itself. The `at`-th call of `where` creates the file `marker` and then sleeps forever."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -157,7 +157,7 @@ gym.register("Stuck-v0", Stuck)
 
 
 class Drawn(gym.Env[Any, Any]):
-    """Observes and acts in spaces that a test sets, and keeps every action that is not of its space."""
+    """Has spaces that a test sets, and keeps every action that is outside its space."""
 
     observed: ClassVar[gym.Space[Any]] = spaces.Discrete(2)
     acted: ClassVar[gym.Space[Any]] = spaces.Discrete(2)
@@ -179,7 +179,7 @@ class Drawn(gym.Env[Any, Any]):
 
 
 class Said(gym.Env[np.ndarray, np.ndarray]):
-    """Returns what a test wants of it, from its `at`-th step on."""
+    """Returns the values that a test sets, from its `at`-th step on."""
 
     observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -206,7 +206,7 @@ class Said(gym.Env[np.ndarray, np.ndarray]):
 
 
 class GoalForm(gym.Env[Any, np.ndarray]):
-    """A goal environment whose goals have a form of their own, which its reward insists on; it may read info."""
+    """A goal environment whose reward requires goals of a particular shape and dtype; it may read info."""
 
     def __init__(self, shape: tuple[int, ...] = (2, 1), kind: str = "float32", reads_info: bool = False) -> None:
         dtype = np.dtype(kind).type
@@ -256,7 +256,7 @@ gym.register("GoalForm-v0", GoalForm, max_episode_steps=12)
 
 
 class Masked(gym.Env[np.ndarray, int]):
-    """Three actions, of which one is not available: which one, says the info. It keeps how often that was taken."""
+    """Three actions, one of which is unavailable; info names it. It counts how often that action was taken."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(3, start=1)

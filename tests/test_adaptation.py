@@ -1,4 +1,4 @@
-"""Policies as functions, the policy gradient, and adaptation to tasks, by hand; and that meta-learning learns."""
+"""Policies as functions, the policy gradient and adaptation to tasks, by hand; and that meta-learning learns."""
 
 import itertools
 import json
@@ -267,21 +267,21 @@ def test_a_controller_that_sets_subgoals_adapts_or_its_low_level_does(tmp_path, 
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one as it was made"),
+    (["--env", "Pendulum-v1"], "Pendulum-v1 was created as a single task"),
     (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options or --subgoals above 0"),
-    (["--env", "hrl/Taxi-v0", "--subgoals", "5", "--outer", "adam"], "shown subgoals needs continuous (Box) actions"),
+    (["--env", "hrl/Taxi-v0", "--subgoals", "5", "--outer", "adam"], "receives subgoals needs continuous (Box)"),
     (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--outer", "adam"], "give --goal.low and --goal.high"),
     (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--options", "2"], "give one of the two"),
     (["--env", "hrl/Navigation-v0", "--subgoals", "5"], "use --outer adam"),
     (["--env", "hrl/Navigation-v0", "--goal.low", "-1", "--goal.high", "1"], "needs --subgoals above 0"),
     (["--env", "hrl/Navigation-v0", "--options", "2", "--outer", "adam"], "needs numbered (Discrete) actions"),
     (["--env", "hrl/Taxi-v0", "--options", "2"], "use --outer adam"),
-    (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options and --subgoals not negative"),
+    (["--env", "hrl/Taxi-v0", "--options", "-1"], "--options and --subgoals must not be negative"),
     (["--env", "hrl/Taxi-v0", "--tasks", "0"], "--tasks must be positive"),
-    (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "do without --vectorization and --reward-delay"),
+    (["--env", "hrl/Navigation-v0", "--reward-delay", "3"], "without --vectorization and --reward-delay"),
     (["--env", "hrl/Navigation-v0", "--fixed-start", "True"], "leaves nothing to learn"),
     (["--env", "hrl/Taxi-v0", "--inner-learning-rate", "0"], "--inner-learning-rate must be positive"),
-    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set that instead of --num-envs"),
+    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--entropy", "-1"], "--entropy must not be negative"),
 ])  # fmt: skip
 def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):

@@ -41,7 +41,7 @@ def ant_at(*place: float, **kwargs) -> AntMaze:
 
 
 def drive(ants: AntMaze, *places: tuple[float, float], speed: float = 4.0, steps: int = 120):
-    """Drag the torso along a path by hand: its velocity is set before every step. What the last step answered."""
+    """Drag the torso along a path by setting its velocity before every step. Returns the result of the last step."""
     for place in places:
         for _ in range(steps):
             way = torch.tensor(place, dtype=torch.float64) - ants.torso[0, :2]
@@ -205,7 +205,7 @@ def test_the_time_limit_is_500_steps():
 
 
 def gathering(*objects: tuple[float, float], apples: int = 1) -> AntGather:
-    """An ant at the origin, that looks along x."""
+    """An ant at the origin that faces along x."""
     ants = AntGather(apples=apples, bombs=len(objects) - apples)
     ants.reset(seed=0)
     ants.physics.qpos[0], ants.physics.qvel[0] = ants.at_rest, 0.0
@@ -259,27 +259,27 @@ def test_a_map_of_ones_own():
     assert [ants.physics.model.geom(g).type[0] for g in range(ants.physics.model.ngeom)].count(6) == 4  # boxes
     assert ants.maze.cells(".") == [(1, 1)] and ants.maze.centre(1, 1) == (-4, 0)
     for wrong in ("####/#..#/####", "###/#s.#/###", "####/#sX#/####"):
-        with pytest.raises(ValueError, match="a map has rows of one length"):
+        with pytest.raises(ValueError, match="a map must have rows of the same length"):
             AntMaze(maze=wrong)
-    with pytest.raises(EnvError, match=r"maze is Maze, Push, Fall, Sparse or a map such as .* not Mase"):
+    with pytest.raises(EnvError, match=r"maze must be Maze, Push, Fall, Sparse or a map such as .* not Mase"):
         make_env(EnvConfig("hrl/AntMaze-v0", {"maze": "Mase"}))
 
 
 @pytest.mark.parametrize(
     ("env_id", "kwargs", "sentence"),
     [
-        ("AntMaze-v0", {"reward_type": "spares"}, "reward_type is dense or sparse, not spares"),
-        ("AntMaze-v0", {"reach": 0}, "reach, the distance of success, must be a positive number, not 0"),
-        ("AntMaze-v0", {"goal": "north"}, r"goal is a place \[x, y\] or .* not north"),
-        ("AntMaze-v0", {"goal": [1, 2, 3, 4]}, r"goal is a place .* not \[1, 2, 3, 4\]"),
+        ("AntMaze-v0", {"reward_type": "spares"}, "reward_type must be dense or sparse, not spares"),
+        ("AntMaze-v0", {"reach": 0}, "reach, the distance that counts as success, must be a positive number, not 0"),
+        ("AntMaze-v0", {"goal": "north"}, r"goal must be a place \[x, y\] or .* not north"),
+        ("AntMaze-v0", {"goal": [1, 2, 3, 4]}, r"goal must be a place .* not \[1, 2, 3, 4\]"),
         ("AntMaze-v0", {"scale": -2}, "scale, the width of a maze's cell, must be a positive number, not -2"),
         ("AntMaze-v0", {"scale": "wide"}, "scale, .* must be a positive number, not wide"),
-        ("AntGather-v0", {"apples": 90, "bombs": 20}, "room for 99 apples and bombs, not 90 and 20"),
-        ("AntGather-v0", {"apples": 0}, "there is at least one apple, .* not 0 and 8"),
-        ("AntGather-v0", {"span": 0}, "span, the angle that is seen, must be a positive number, not 0"),
+        ("AntGather-v0", {"apples": 90, "bombs": 20}, "at most 99 apples and bombs together, not 90 and 20"),
+        ("AntGather-v0", {"apples": 0}, "there must be at least one apple, .* not 0 and 8"),
+        ("AntGather-v0", {"span": 0}, "span, the angle of view, must be a positive number, not 0"),
         ("AntGather-v0", {"dying_cost": "dear"}, "dying_cost must be a number, not dear"),
-        ("AntMaze-v0", {"observe_blocks": "some"}, "observe_blocks is True or False, not some"),
-        ("AntMaze-v0", {"maze": [1]}, r"maze is Maze, .* not \[1\]"),
+        ("AntMaze-v0", {"observe_blocks": "some"}, "observe_blocks must be True or False, not some"),
+        ("AntMaze-v0", {"maze": [1]}, r"maze must be Maze, .* not \[1\]"),
     ],
 )
 def test_nonsense_is_told_in_a_sentence(env_id, kwargs, sentence):
@@ -304,7 +304,7 @@ def test_our_point_mazes_stand_where_gymnasium_robotics_has_them():
 
 
 def test_a_picture_shows_ant_goal_and_subgoal():
-    """What MuJoCo draws, where it can draw at all."""
+    """Checks the pictures that MuJoCo draws, if it can draw here."""
     ants = AntMaze(render_mode="rgb_array", goal=(16.0, 0.0))
     ants.reset(seed=0)
     try:

@@ -1,4 +1,4 @@
-"""Behaviour that a small slip in the code would change, each seen to fail with that slip put in."""
+"""Behaviour that a small mistake in the code would change. Each test was seen to fail with that mistake."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_below_a_subgoal_under_test_nothing_explores_and_elsewhere_everything_do
 
 
 def test_each_level_notes_its_own_tests():
-    """A subgoal of the middle level alone may be under test; one of the high level makes those below tests too."""
+    """A test of the middle level affects that level alone; one of the high level makes those below tests too."""
     env = make_env(EnvConfig("Ledger-v0", num_envs=64))
     agent = stack(env, testing=0.5, noise=0.3)
     agent.act(env.reset(0))
@@ -55,7 +55,7 @@ def test_each_level_notes_its_own_tests():
 
 
 def test_an_early_end_needs_a_step():
-    """Under NEXT_STEP a reset is no step: it ends no subgoal, though the new state would fulfil it."""
+    """With NEXT_STEP, a reset is not a step: it does not end a subgoal, even if the new state fulfils it."""
     env = make_env(EnvConfig("Ledger-v0", num_envs=1), autoreset=AutoresetMode.NEXT_STEP)
     agent = stack(env, early=True)
     obs = env.reset(0)  # an episode of three steps
@@ -230,7 +230,7 @@ def test_the_range_of_values_by_hand():
 
 @pytest.mark.parametrize("kind", ["sparse", "distance", "progress"])
 def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
-    """Neither a way out of rewards that are negative, nor a loss: the value of where it ended is bootstrapped."""
+    """An end neither avoids negative rewards nor loses later ones: the value of the last state is bootstrapped."""
     one = torch.ones(1)
     command = Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative=False, threshold=0.1), kind)
     env = make_env(EnvConfig("Said-v0", env_kwargs={"width": 1}))
@@ -250,7 +250,7 @@ def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
 
 
 def test_progress_is_the_distances_reward_but_for_what_standing_still_costs_also_where_the_task_ends():
-    """Σ γ^t progress = (1 - γ) Σ γ^t distance + d_0, each with what follows its end, for any way of any length."""
+    """Σ γ^t progress = (1 - γ) Σ γ^t distance + d_0, each including the value after its end, for any path."""
     gamma, generator = 0.9, torch.Generator().manual_seed(0)
     for steps in (1, 4, 9):
         d = torch.rand(steps + 1, generator=generator)

@@ -1,4 +1,4 @@
-"""The commands of the benchmarks are commands of today: their options exist, and their values are valid."""
+"""The commands of the benchmarks are valid: their options exist, and so do their values."""
 
 import signal
 import sys

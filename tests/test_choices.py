@@ -241,14 +241,14 @@ def test_predict_takes_only_what_its_masks_leave(single):
         mask = np.arange(3) == kept
         action, _ = policy.predict(seen, action_masks=mask if single else mask[None])
         assert np.ravel(action).item() == kept + 1  # its actions begin at 1
-    with pytest.raises(ValueError, match=r"must be \[N, n\] for one of n actions"):
+    with pytest.raises(ValueError, match=r"must have shape \[N, n\] for a choice of one of n actions"):
         policy.predict(seen, action_masks=np.ones(4))
 
 
 def test_a_replay_of_images_that_does_not_fit_is_refused(tmp_path, capsys):
     words = ["dqn", "--env", "tasks:Picture-v0", "--log-dir", str(tmp_path), "--buffer-size", "100000000000"]
     assert train.main(words) == 2
-    assert "does not fit into memory: it takes" in capsys.readouterr().err
+    assert "does not fit into memory: it needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])
@@ -262,7 +262,7 @@ def test_stable_baselines3_evaluates_policies_of_numbered_actions(config):
 
 
 def test_what_was_written_over_has_no_priority_any_more():
-    """Episodes of one decision, round and round a ring of 18 rows: a final row comes where a decision was."""
+    """Episodes of one decision fill a ring of 18 rows several times: a final row replaces a decision."""
     ring = PrioritisedReplay({"state": 1, "action": 1}, ("state",), (), 16, 1, CPU)
     yes, no, row = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), torch.zeros(1, 1)
     for number in range(60):

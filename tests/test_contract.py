@@ -1,4 +1,4 @@
-"""What an environment returns is checked once, at the bridge; goals keep their form."""
+"""The bridge checks once whatever an environment returns; goals keep their shape and dtype."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from hrl.run.checkpoint import Checkpoints
 
 
 def stepped(says: dict, steps: int = 4, vectorization: str = "sync"):
-    """The last of some steps of two environments that say this from their third step on."""
+    """The last of several steps of two environments that return these values from their third step on."""
     Said.says = says
     env = make_env(EnvConfig("tasks:Said-v0", num_envs=2, vectorization=vectorization, workers=1))
     env.reset(0)
@@ -45,7 +45,7 @@ def test_what_can_be_meant_in_one_way_is_taken_so():
 def test_success_of_several_entries_is_that_of_all_and_that_is_told(capfd):
     step, _ = stepped({"info": {"is_success": np.array([True, False])}})
     assert not step.success.any()
-    assert "is a success if all entries are" in capfd.readouterr().err
+    assert "counts as a success if all entries are true" in capfd.readouterr().err
     step, _ = stepped({"info": {"is_success": np.array([True, True])}})
     assert step.success.all()
 
@@ -65,13 +65,13 @@ def test_info_that_comes_and_goes_is_no_matter():
 @pytest.mark.parametrize(
     ("says", "words"),
     [
-        ({"reward": np.zeros(2)}, "returned a reward that is no single number: array([0., 0.])"),
-        ({"reward": "high"}, "returned a reward that is no single number: 'high'"),
-        ({"terminated": np.zeros(2)}, "returned a terminated flag that is no single number"),
+        ({"reward": np.zeros(2)}, "returned a reward that is not a single number: array([0., 0.])"),
+        ({"reward": "high"}, "returned a reward that is not a single number: 'high'"),
+        ({"terminated": np.zeros(2)}, "returned a terminated flag that is not a single number"),
         ({"obs": np.zeros(4, np.float32)}, "returned an observation of shape (4,), not (3,) as its space says"),
         ({"obs": np.zeros(1, np.float32)}, "returned an observation of shape (1,), not (3,) as its space says"),
-        ({"info": {"is_success": "yes"}}, "reported a success that is no truth value: 'yes'"),
-        ({"info": None}, "returned an info that is no dictionary: None"),
+        ({"info": {"is_success": "yes"}}, "reported a success that is not a truth value: 'yes'"),
+        ({"info": None}, "returned an info that is not a dictionary: None"),
     ],
 )
 def test_what_cannot_be_meant_names_environment_step_and_value(says, words, vectorization):
@@ -116,7 +116,10 @@ def test_a_missing_library_of_mujocos_is_told_in_a_sentence(tmp_path):
     """MUJOCO_GL=osmesa without OSMesa: MuJoCo cannot be imported at all."""
     (tmp_path / "mujoco.py").write_text("raise AttributeError(\"'NoneType' object has no attribute 'glGetError'\")\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MUJOCO_GL": "osmesa"}
-    for env, words in (("PointMaze_UMaze-v3", "MuJoCo's tasks are not there"), ("hrl/AntMaze-v0", "cannot be made")):
+    for env, words in (
+        ("PointMaze_UMaze-v3", "MuJoCo's tasks are not available"),
+        ("hrl/AntMaze-v0", "cannot be made"),
+    ):
         command = [sys.executable, str(ROOT / "train.py"), "td3", "--env", env, "--log-dir", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""Exploration: shares and lengths of random decisions are those that were asked for."""
+"""Exploration: random decisions have the requested shares and lengths."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ ALL = torch.ones(3, dtype=torch.bool)
 
 
 def explored(steps: int, due=lambda t: ALL, **config) -> torch.Tensor:
-    """[steps, 3, 2] what is done where the policy always says 9."""
+    """[steps, 3, 2] The executed actions if the policy always returns 9."""
     exploration = Exploration(Exploring(noise=(0.0,), **config), 3, unit_box(2), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     return torch.stack([exploration(torch.full((3, 2), 9.0), due(t), generator) for t in range(steps)])

@@ -1,4 +1,4 @@
-"""Run folders that are damaged, changed, or a stranger's: none is accepted in silence, none runs code."""
+"""Run folders that are damaged, edited or from a stranger: each is reported, and none runs code."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def put(*keys: str, value: Any) -> Callable[[Any], None]:
 
 
 def drop(*keys: str) -> Callable[[Any], None]:
-    """Take an entry of nested dictionaries out."""
+    """Remove an entry of nested dictionaries."""
 
     def change(content: Any) -> None:
         for key in keys[:-1]:
@@ -54,7 +54,7 @@ def drop(*keys: str) -> Callable[[Any], None]:
 
 
 def text(file: str, content: str | bytes) -> Damage:
-    """Replace a file."""
+    """Replace the text of a file."""
     data = content.encode() if isinstance(content, str) else content
     return lambda run: (run / file).write_bytes(data) and None  # type: ignore[func-returns-value]
 
@@ -71,7 +71,7 @@ def flipped(file: str, place: int) -> Damage:
 
 
 def both(damage: Callable[[str], Damage]) -> Damage:
-    """The same in both checkpoints."""
+    """Apply the same change to both checkpoints."""
 
     def twice(run: Path) -> None:
         damage(NEWEST)(run)
@@ -98,7 +98,7 @@ def fewer_tensors(folder: str) -> Damage:
 
 
 def linked(folder: str) -> Damage:
-    """A part that is a link to elsewhere."""
+    """Replace a part by a link to another place."""
 
     def damage(run: Path) -> None:
         file = run / folder / "numbers.json"
@@ -109,7 +109,7 @@ def linked(folder: str) -> Damage:
 
 
 def a_folder(folder: str) -> Damage:
-    """A folder where a file should be."""
+    """Replace a file by a folder."""
 
     def damage(run: Path) -> None:
         (run / folder / "tensors.safetensors").unlink()
@@ -124,7 +124,7 @@ def sums(change: Callable[[dict[str, str]], None]) -> Callable[[Any], None]:
 
 
 def renamed(name: str) -> Callable[[dict[str, str]], None]:
-    """One part under another name."""
+    """Rename one part in the manifest."""
 
     def change(given: dict[str, str]) -> None:
         given[name] = given.pop("numbers.json")
@@ -337,14 +337,14 @@ def test_a_levels_earlier_run_is_not_trusted_either(copied, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", [".lock", ".config.json.writing", "progress.writing", "progress.csv", "checkpoints"])
 def test_a_folder_with_links_is_refused(name, copied, tmp_path, capsys):
-    """A link would be written through, to wherever the stranger wants."""
+    """Writing to a link would write to a file of the stranger's choice."""
     target = tmp_path / "profile"
     target.write_text("mine")
     if (copied / name).exists():
         (copied / name).rename(tmp_path / "aside")
     (copied / name).symlink_to(target)
     assert train.main(["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]) == 2
-    assert "holds links to elsewhere" in capsys.readouterr().err and target.read_text() == "mine"
+    assert "contains links to other places" in capsys.readouterr().err and target.read_text() == "mine"
 
 
 @pytest.mark.parametrize("value", [None, {}, {"recent": None}, {"recent": {"buckets": [[99999, 1, 1, 1, 1]]}}, "x"])
@@ -367,7 +367,7 @@ def test_a_checkpoint_whose_statistics_fit_nothing_is_told(value, copied, capsys
 
 
 def test_modules_that_are_named_here_are_trusted_here(copied, tmp_path, capsys, monkeypatch):
-    """--low.init-from of a run of an environment that this command names itself."""
+    """--low.init-from names a run whose environment this command names itself."""
     (tmp_path / "mine_named.py").write_text("import tasks\n")
     edit(CONFIG, put("config", "env", "env", value="mine_named:GoalLine-v0"))(copied)
     monkeypatch.chdir(tmp_path)
@@ -394,7 +394,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     await_checkpoint(process, tmp_path)
     run = run_of(tmp_path)
     assert train.main(["--resume", str(run)]) == 2
-    assert f"is going on already, in process {process.pid}" in capsys.readouterr().err
+    assert f"is already running, in process {process.pid}" in capsys.readouterr().err
     process.kill()  # what it leaves behind is no lock
     process.wait()
     steps = Checkpoints(run / "checkpoints").last().steps
@@ -409,5 +409,5 @@ def test_a_checkpoint_folder_that_is_none_says_so(tmp_path):
 def test_an_algorithm_must_be_an_object(tmp_path, capsys):
     for name in ("tasks:Ledger", "tasks:gives_a_class"):
         assert train.main([name, "--env", "X"]) == 2
-        assert "is no algorithm" in capsys.readouterr().err
+        assert "is not an algorithm" in capsys.readouterr().err
     assert trained(tmp_path, "--total-steps", "100")

@@ -16,7 +16,7 @@ def build(env_id: str, **declared):
 
 
 def halves(state: torch.Tensor) -> torch.Tensor:
-    """A projection of a user's own."""
+    """A user's own projection."""
     return state[..., :1] / 2
 
 

@@ -1,4 +1,4 @@
-"""HRAC: what is adjacent, worked out by hand; and subgoals that stay within reach where straight lines mislead."""
+"""HRAC: adjacency computed by hand, and subgoals that stay within reach although straight lines mislead."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ class Bend(gym.Env[np.ndarray, np.ndarray]):
 
 
 def place(along: float) -> tuple[float, float]:
-    """(x, y) so far along the corridor."""
+    """(x, y) at this distance along the corridor."""
     return (along, 0.0) if along < 10 else (10.0, along - 10) if along < 14 else (24 - along, 4.0)
 
 
@@ -57,7 +57,7 @@ gym.register("Bend-v0", Bend, max_episode_steps=30)
 
 
 def hrac(**changes: Any) -> HRACConfig:
-    """A HRAC of few units for the bend, whose low level walks at random."""
+    """A HRAC with few units for the bend, whose low level walks at random."""
     quiet: dict[str, Any] = {"hidden": (32,), "train_freq": 10**9, "buffer_size": 20_000}
     return HRACConfig(
         low=Low.of(**quiet, random_actions=(1.0, 1.0)),
@@ -70,7 +70,7 @@ def hrac(**changes: Any) -> HRACConfig:
 
 @pytest.fixture(scope="module")
 def walked() -> tuple[Hierarchy, Adjacency]:
-    """An agent that walked at random, and its model of what is adjacent, fitted."""
+    """An agent that walked at random, and its fitted model of adjacency."""
     env = make_env(EnvConfig("Bend-v0", num_envs=16))
     agent = hrac().make(setting(env))
     roll(agent, env, 500)
@@ -216,7 +216,7 @@ def test_subgoals_across_the_wall_are_drawn_to_what_is_within_reach(walked, rela
     inputs = high.inputs(state, state[:, :0])
 
     def way() -> torch.Tensor:
-        """How far it is through the corridor to the place in it that each subgoal is nearest to."""
+        """The distance along the corridor between `along` and the point nearest to each subgoal."""
         everywhere = torch.linspace(0, 24, 97)
         places = torch.tensor([place(float(x)) for x in everywhere])
         subgoal = model.command.issue(state, high.learner.mode(inputs).detach())
@@ -233,7 +233,7 @@ def test_subgoals_across_the_wall_are_drawn_to_what_is_within_reach(walked, rela
 
 @pytest.mark.parametrize("wait", [0, 10**6])
 def test_it_looks_now_and_then_and_fits_when_that_is_due(wait):
-    """Also while the high level waits: what is within reach does not depend on who chose it."""
+    """It also does so while the high level waits: reachability does not depend on which level chose a subgoal."""
     env = make_env(EnvConfig("Bend-v0", num_envs=2))
     config = hrac()
     config.high.random_warmup = wait

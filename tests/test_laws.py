@@ -1,4 +1,4 @@
-"""The laws of the design: what enters the replays, whatever the environments do."""
+"""Invariants of the design: the contents of the replays are correct for any behaviour of the environments."""
 
 import pytest
 import torch
@@ -160,7 +160,7 @@ def test_cutting_ends_every_segment_and_episode_as_truncated(ledger):
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])
 def test_a_cut_leaves_what_is_stored_as_it_was(ledger, steps):
-    """Also right where a segment has just ended, and its last observation is the open row's."""
+    """This also holds if a segment has just ended and its last observation belongs to the open row."""
     agent, env = ledger(num_envs=1, period=3)
     obs = env.reset(1)
     for _ in range(steps):
@@ -250,5 +250,7 @@ def test_a_level_is_not_shown_what_it_is_blind_to(ledger):
     assert torch.equal(batch.inputs[:, 0], t.state[:, 0])
     t = everything(agent, 0)
     assert torch.equal(low.batch(t).inputs[:, :2], t.state)
-    with pytest.raises(UserError, match=r"high.masked_entries \[7\]: the observation has 2 entries \(0 to 1\)"):
+    with pytest.raises(
+        UserError, match=r"high.masked_entries \[7\] do not exist: the observation has 2 entries \(0 to 1\)"
+    ):
         ledger(masked_entries=(1, 7))

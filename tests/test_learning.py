@@ -1,4 +1,4 @@
-"""Real learning on real tasks, by the commands that a user types."""
+"""Learning on real tasks, with the commands that a user types."""
 
 import json
 from pathlib import Path

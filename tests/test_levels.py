@@ -153,7 +153,7 @@ def grid(early: bool) -> GridSubgoal:
 
 
 def test_a_cell_that_is_reached_already_cannot_be_chosen():
-    """Else a controller may choose where it stands for ever: the loop costs one step, less than values tell apart."""
+    """Otherwise a controller may choose its own cell forever: the loop costs one step, which values barely show."""
     at = torch.tensor([[1.2, 2.9], [2.0, 2.0]])
     mask = grid(early=True).available(at)
     assert mask is not None and mask.tolist() == [[1, 0, 1, 1], [1, 1, 1, 1]]

@@ -1,4 +1,4 @@
-"""A reward that outlives its agents: what it is taught, by hand; late rewards; exact resume."""
+"""A reward that outlives its agents: its meta-gradient by hand, late rewards, and exact resume."""
 
 import json
 
@@ -25,7 +25,7 @@ def lives(**changes: object):
 
 
 def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credit():
-    """By finite differences of the outer loss through the agent's own Adam step."""
+    """Compares with finite differences of the outer loss through the agent's own Adam step."""
     learner, env = lives()
     for _ in range(3):  # past the first steps, where Adam's direction is a sign
         learner.round(env, 0.0)
@@ -155,7 +155,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
     (["--env", "hrl/Track-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
     (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
-    (["--env", "hrl/Track-v0", "--num-envs", "8"], "set that instead of --num-envs"),
+    (["--env", "hrl/Track-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "tasks:Switches-v0"], "needs numbered (Discrete) actions"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Discovered options: how they are credited, by hand; what teaches their rewards and ends, by differences; resume."""
+"""Discovered options: credit by hand, meta-gradients of rewards and ends by finite differences, and resume."""
 
 import json
 
@@ -23,7 +23,7 @@ LIMIT = 30
 
 
 def discovery(**changes: object):
-    """A small one on Taxi, and its environments."""
+    """A small agent on Taxi, and its environments."""
     config = MODACConfig(**{"tasks": 4, "episodes": 3, "options": 2, **changes})
     env = make_env(EnvConfig("hrl/Taxi-v0", {"max_episode_steps": LIMIT}, config.tasks * config.episodes))
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def test_what_followed_each_step_is_known():
 @pytest.mark.parametrize("part", ["reward", "end"])
 @pytest.mark.parametrize("primitives", [True, False])
 def test_what_options_are_for_is_taught_by_the_return_through_their_update(part, primitives):
-    """By finite differences, of the return after a step on A^o(η), in η; in float64."""
+    """Compares with finite differences in η of the return after a step on A^o(η), in float64."""
     learner, env = discovery(primitives=primitives, penalty=0.0)
     for _ in range(3):
         learner.round(env, 0.0)
@@ -148,7 +148,7 @@ def copied(learner):
 
 
 def moved(learner, env) -> set[str]:
-    """What a round of these moves, of: where managers begin, options, rewards, ends."""
+    """Which of these a round changes: the managers' initial parameters, options, rewards, ends."""
     before = copied(learner)
     learner.round(env, 0.0)
     names = {name for name, x in copied(learner).items() if not torch.equal(x, before[name])}
@@ -204,14 +204,14 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--env", "Pendulum-v1"], "adapts to tasks, and Pendulum-v1 is a single one as it was made"),
+    (["--env", "Pendulum-v1"], "Pendulum-v1 was created as a single task"),
     (["--env", "hrl/Navigation-v0"], "needs numbered (Discrete) actions"),
     (["--env", "hrl/Taxi-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Taxi-v0", "--lifetime", "0"], "--lifetime must be positive"),
     (["--env", "hrl/Taxi-v0", "--switching-cost", "-1"], "--switching-cost must not be negative"),
     (["--env", "hrl/Taxi-v0", "--gamma", "2"], "--gamma must lie between 0 and 1"),
     (["--env", "hrl/Taxi-v0", "--hidden", "0"], "--hidden must be positive layer sizes"),
-    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set that instead of --num-envs"),
+    (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--options", "0", "--primitives", "False"], "leaves managers nothing to choose from"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`hrl.nested` looks at the module that it is given, and at the numbers that it gets."""
+"""`hrl.nested` checks the module and the numbers that it is given."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Rollouts and PPO: advantages of decisions of different lengths, and what of a rollout is learned from."""
+"""Rollouts and PPO: advantages of decisions of different lengths, and which decisions of a rollout are learned from."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def test_a_rollout_holds_every_decision_since_the_last_one_and_no_other():
 
 
 def test_the_high_levels_advantages_are_those_of_whole_segments():
-    """Values of 0 and λ = 1 leave the discounted rewards that follow in the episode: the ledger pays t + 1."""
+    """Values of 0 and λ = 1 make an advantage the discounted sum of later rewards, t + 1 in the ledger."""
     agent, env = on_policy_hiro(num_envs=1)
     high = agent.levels[1]
     for parameter in high.learner.critic.parameters():
@@ -154,7 +154,7 @@ def test_an_on_policy_run_resumes_exactly(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    ({"hindsight": 0.5}, "needs a replay"), ({"random_warmup": 5}, "of its own policy alone"),
+    ({"hindsight": 0.5}, "needs a replay"), ({"random_warmup": 5}, "only from decisions of its own policy"),
 ])  # fmt: skip
 def test_what_needs_a_replay_is_refused(options, sentence):
     config = small_hiro()

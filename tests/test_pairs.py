@@ -1,4 +1,4 @@
-"""Every pair of learners, high above low, that the action spaces allow: it trains, and resumes bit for bit."""
+"""Every pair of high and low learners that the action spaces allow trains, and resumes bit for bit."""
 
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def test_a_batch_steps_as_single_ones_do_however_it_is_split():
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])])
 @pytest.mark.parametrize("maze", ["Maze", "Push", "Fall"])
 def test_mjx_makes_the_same_step(maze, device):
-    """In the air to rounding; in contact, where the two solve for forces differently, nearly."""
+    """Equal up to rounding in the air, and nearly equal in contact, where the two solve for forces differently."""
     pytest.importorskip("mujoco.mjx")
     here, there = AntMaze(8, maze=maze), AntMaze(8, device, maze=maze, physics="mjx")
     for ants in (here, there):
@@ -83,7 +83,7 @@ def test_a_jax_without_the_gpu_that_torch_has_is_told():
 
 
 def test_mjx_multiplies_in_full_precision():
-    """A GPU would take fewer bits than a float32 has, unasked."""
+    """By default, a GPU would use fewer bits than a float32 has."""
     jax = pytest.importorskip("jax")
     pytest.importorskip("mujoco.mjx")
     physics = AntMaze(num_envs=1, physics="mjx").physics

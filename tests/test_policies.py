@@ -61,7 +61,7 @@ def test_the_probability_of_what_options_did_by_hand():
 
 
 def test_what_an_option_policy_remembers_is_what_it_drew():
-    """Drawn often, actions, choices and ends are as frequent as log_prob says of them."""
+    """In many draws, the frequencies of actions, choices and ends match log_prob."""
     torch.manual_seed(2)
     policy, many = Options(1, 2, 2, ()), 40_000
     state, memory = torch.ones(many, 1), policy.start(many, torch.device("cpu"))

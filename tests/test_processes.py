@@ -45,7 +45,7 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
         [sys.executable, str(ROOT / "train.py"), "--resume", str(run), "--total-steps", "1000", "--trust"],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
     )  # fmt: skip
-    assert alone.returncode == 2 and "has 2 processes, not 1" in alone.stderr
+    assert alone.returncode == 2 and "was started with 2 processes, not 1" in alone.stderr
     onward = start("--resume", str(run), "--total-steps", "1000", "--trust", processes=2)
     _, err = onward.communicate(timeout=120)
     assert onward.returncode == 0, err
@@ -76,7 +76,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path
     os.kill(second_of(process.pid), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "error: A process of this run died" in err and "is whole" in err
+    assert "error: A process of this run died" in err and "is intact" in err
     assert Checkpoints(run_of(tmp_path) / "checkpoints").last().steps >= 500  # read, and its checksums hold
 
 

@@ -1,4 +1,4 @@
-"""What a level keeps of earlier tasks: the pulls and shares by hand, and runs that begin with earlier runs."""
+"""Protection of earlier tasks: penalties and weight shares by hand, and runs that start from earlier runs."""
 
 from pathlib import Path
 
@@ -184,19 +184,19 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--low.init-from", "nowhere"], "nowhere is no run folder"),
+        (["--low.init-from", "nowhere"], "nowhere is not a run folder"),
         (["--low.init-from", "{first}", "--low.hidden", "9"], "networks of other sizes"),
         (["--low.init-from", "{first}", "--low.masked-entries", "0"], "entries (none) are hidden from it"),
-        (["--low.init-from", "{first}", "--goal.periods", "3"], "steers in another goal space"),
-        (["--low.init-from", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "how many there will be"),
+        (["--low.init-from", "{first}", "--goal.periods", "3"], "uses another goal space"),
+        (["--low.init-from", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "to the number of tasks"),
         (["--low.init-from", "{first}", "--low.protect.strength", "-1"], "must be positive"),
         (["--low.init-from", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
-        (["--low.init-from", "{third}"], "the last of the 3 tasks"),
+        (["--low.init-from", "{third}"], "the last of 3 tasks"),
         (["--low.init-from", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
-        (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "steers in another goal space"),
+        (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "uses another goal space"),
         (
             ["--low.init-from", "{first}", "--low.protect.by", "l2", "--tune", "low.learning_rate"],
-            "does not know what a level protects",
+            "ignore what a level protects",
         ),
     ],
 )
@@ -210,14 +210,14 @@ def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, to
 
 def test_a_task_that_is_not_there_is_told(first, finished_alone, capsys):
     assert evaluate.main([str(first), "--task", "1"]) == 2
-    assert "knows tasks 0 to 0, not 1" in capsys.readouterr().err
+    assert "has learned tasks 0 to 0, but not 1" in capsys.readouterr().err
     assert evaluate.main([str(finished_alone), "--task", "0"]) == 2
     assert "a single task" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def chain(first, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """The second and third run of three, by ewc; and a second one by nothing."""
+    """The second and third of three runs with ewc, and a second run without protection."""
     folder = tmp_path_factory.mktemp("chain")
     second = trained(folder / "2", *TASKS, *after(first, "ewc"), "--total-steps", "500")
     third = trained(folder / "3", *TASKS, *after(second, "ewc"), "--total-steps", "500")

@@ -60,7 +60,7 @@ def test_the_tasks_reward_stays_the_batchs_own():
     [
         ("tasks:Ledger-v0", (2,), "--recall needs a goal environment"),
         ("hrl/FourRooms-v0", (2,), "--recall needs a goal environment"),
-        ("tasks:GoalLine-v0", (2, 0), "--recall is of steps ago, at least 1"),
+        ("tasks:GoalLine-v0", (2, 0), "--recall takes numbers of steps ago, which must be at least 1"),
     ],
 )
 def test_what_cannot_be_recalled_is_told(env_id, recall, sentence):

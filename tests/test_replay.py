@@ -1,4 +1,4 @@
-"""The ring and what rewrites its samples, against values worked out by hand."""
+"""The ring and the relabelling of its samples, against values worked out by hand."""
 
 from typing import Any
 
@@ -249,7 +249,7 @@ def test_hindsight_on_the_task_pays_every_step_again_and_ends_at_the_goal():
 
 
 def test_relabelled_task_transitions_agree_with_the_environment():
-    """Relabelling with the goal that was there gives the reward and the end that the environment gave."""
+    """Relabelling with the original goal gives the environment's own reward and end."""
     agent = _line_agent(hindsight=0.8)
     high = agent.levels[1]
     t = everything(agent, 1)

@@ -1,4 +1,4 @@
-"""What a run reports of itself, and how runs are compared."""
+"""The reports of a run, and comparisons of runs."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def simulated(recent: Recent, steps: int, num_envs: int, cut_every: int = 0, see
 
 
 def test_the_success_of_training_is_that_of_all_episodes_that_began():
-    """Counting what has finished would show 1.00 at first, since only the short and successful ones are over then."""
+    """Counting finished episodes alone would show 1.00 at first, since only short, successful ones have ended then."""
     shown = np.array(simulated(Recent(CPU, limit=50), 400, 200))
     assert np.isnan(shown[:49]).all()  # the first are waited for
     later = shown[60:]
@@ -94,7 +94,7 @@ def test_what_an_evaluation_measures_does_not_depend_on_how_many_environments_it
 
 
 def test_environments_that_reset_themselves_are_cut_and_begun_anew():
-    """A batch cannot begin single episodes: one that was cut idles until all have, and nothing of it counts."""
+    """A batch cannot start single episodes: one that was cut idles until all have, and is not counted."""
     make = lambda n, seeds: make_env(EnvConfig("hrl/PointMaze_UMaze-v0", num_envs=n), seeds=seeds)  # noqa: E731
     bridge = make(1, None)
     agent = small_hiro().make(setting(bridge))

@@ -1,4 +1,4 @@
-"""Stopping, crashing, and going on from a checkpoint."""
+"""Stopping, crashing, and resuming from a checkpoint."""
 
 import csv
 import os

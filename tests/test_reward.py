@@ -1,4 +1,4 @@
-"""A learned intrinsic reward: its meta-gradient, where it is paid and where not, and exact resume."""
+"""A learned intrinsic reward: its meta-gradient, which transitions receive it, and exact resume."""
 
 import numpy as np
 import pytest

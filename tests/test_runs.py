@@ -1,4 +1,4 @@
-"""Whole runs by the command lines: training, stopping, resuming, evaluating, and what is told to the user."""
+"""Whole runs from the command line: training, stopping, resuming, evaluating, and messages to the user."""
 
 import csv
 import json
@@ -127,7 +127,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hirro --env PointMaze_UMaze-v3", "Did you mean hiro?"),
         ("hiro --env PointMaze_Umaze-v3", "Did you mean PointMaze_UMaze-v3"),
         ("hiro --env CartPole-v1", "td3 decides on vectors"),
-        ("hiro --env tasks:Picture-v0", "observes an image alone"),
+        ("hiro --env tasks:Picture-v0", "observes only an image"),
         ("hiro --env tasks:GoalLine-v0 --high.period 0", "high.period must be at least 1"),
         ("hiro --env tasks:GoalLine-v0 --low.learning-rate -1", "low.learning_rate must be positive"),
         ("hiro --env tasks:GoalLine-v0 --goal.indices 0 9", "outside the observation"),
@@ -139,7 +139,10 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("sb3-td3 --env CartPole-v1", "needs Box actions"),
         ("tasks:nothing --env X", "cannot be imported"),
         ("hiro --env tasks:GoalLine-v0 --eval-env Nope-v0", "no environment 'Nope-v0'"),
-        ("hiro --env tasks:GoalLine-v0 --eval-env Pendulum-v1", "are not those of tasks:GoalLine-v0"),
+        (
+            "hiro --env tasks:GoalLine-v0 --eval-env Pendulum-v1",
+            "has other observations, goals or actions than tasks:GoalLine-v0",
+        ),
         ("hiro --env tasks:GoalLine-v0 --low.buffer-size 100000000000000", "does not fit into memory"),
         ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
         ("hiro --env tasks:GoalLine-v0 --low.learning-rate nan", "--low.learning-rate must be a finite number"),
@@ -154,8 +157,8 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("td3 --env tasks:GoalLine-v0 --learning-rate 0", "error: learning_rate must be positive"),
         ("sb3-sac --env tasks:GoalLine-v0 --batch-size 0", "--batch-size must be positive"),
         ("hiro --env .a:b-v0", "cannot be imported"),
-        ("tasks:Ledger --env X", "is no algorithm"),
-        ("--resume nowhere", "is no run folder"),
+        ("tasks:Ledger --env X", "is not an algorithm"),
+        ("--resume nowhere", "is not a run folder"),
         ("--resume nowhere --low.learning-rate 1", "--low.learning-rate cannot be given with --resume"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Any Gymnasium space either trains a moment or is refused with one sentence, for every algorithm."""
+"""With every algorithm, any Gymnasium space either trains for a moment or is refused with one sentence."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @st.composite
 def boxes(draw) -> spaces.Box:
-    """Of every rank and kind of number, with bounds on both sides, one, or none."""
+    """Boxes of every rank and dtype, with bounds on both sides, one side or none."""
     dtype = np.dtype(draw(st.sampled_from(["f4", "f8", "f2", "i1", "i4", "i8", "u1", "u2"])))
     shape = draw(st.sampled_from([(), (1,), (3,), (2, 2), (2, 1, 2)]))
     if dtype.kind == "f":
@@ -50,7 +50,7 @@ nested = st.recursive(
 
 
 def tried(observed, acted, algorithm, tmp_path, capfd) -> None:
-    """Train a moment: the run ends well, or with one sentence; every action was an element of its space."""
+    """Train for a moment: the run ends well or with one sentence, and every action is an element of its space."""
     Drawn.observed, Drawn.acted = observed, acted
     Drawn.wrong.clear()
     capfd.readouterr()
@@ -90,7 +90,7 @@ def test_what_no_network_reads_is_left_out_and_that_is_told(tmp_path, capsys):
     Drawn.acted = spaces.Box(-1, 1, (1,))
     arguments = ["sac", "--env", "tasks:Drawn-v0", "--preset", "debug", "--eval-freq", "0", "--total-steps", "12"]
     assert train.main([*arguments, "--log-dir", str(tmp_path)]) == 0
-    assert "Left out of the observation, since no network here reads it: inner.mission (Text), k (Text)." in (
+    assert "Left out of the observation, because no network here can read it: inner.mission (Text), k (Text)." in (
         capsys.readouterr().out
     )
 

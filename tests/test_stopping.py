@@ -1,4 +1,4 @@
-"""A request to stop is obeyed within two seconds wherever the run is, and saves what is there."""
+"""A run obeys a request to stop within two seconds at any point, and saves its state."""
 
 import signal
 import time
@@ -19,7 +19,7 @@ LONG = ["--total-steps", "1000000", "--save-freq", "0", "--goal.low", "-1", "--g
 
 
 def stopped(process, ready: "Path | None", number: int = signal.SIGTERM, after: float = 0.5) -> tuple[float, str, str]:
-    """Send the signal once the file is there; (seconds until it has ended, what it printed)."""
+    """Send the signal once the file exists. Returns (seconds until the end, output)."""
     deadline = time.monotonic() + 60
     while ready is not None and not ready.exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -143,7 +143,7 @@ def test_a_video_is_left_with_the_frames_so_far(tmp_path):
 
 
 def test_a_second_request_leaves_at_once(tmp_path):
-    """Also where the first cannot be obeyed: an environment that swallows every exception."""
+    """It also does so if the first cannot be obeyed, because an environment swallows every exception."""
     script = tmp_path / "deaf.py"
     script.write_text(
         "import time\nfrom hrl.stopping import StopRequest\n"

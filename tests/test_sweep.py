@@ -1,4 +1,4 @@
-"""Sweeps: what is tried, what is given up, what is kept, and going on."""
+"""Sweeps: trials, pruning, the stored preset, and resuming."""
 
 from pathlib import Path
 

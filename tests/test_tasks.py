@@ -1,4 +1,4 @@
-"""Our own tasks: against MuJoCo, against Gymnasium's contract, and by hand."""
+"""Our own tasks, compared with MuJoCo, with Gymnasium's contract, and with values computed by hand."""
 
 import warnings
 
@@ -38,7 +38,7 @@ def test_a_maze_turns_to_the_left():
 
 @pytest.mark.parametrize("layout", ["UMaze", "Large"])
 def test_a_point_mazes_step_is_mujocos(layout):
-    """Also against walls, in corners and on the seams between two cells, to the precision of a float64."""
+    """They agree to float64 precision, also at walls, in corners and on the boundary between two cells."""
     real = gym.make(f"PointMaze_{layout}-v3").unwrapped
     real.reset(seed=0)
     rng = np.random.default_rng(0)

@@ -65,7 +65,7 @@ def test_a_time_that_ends_before_it_begins_is_refused():
 
 
 def shaken(level, size: float) -> None:
-    """Move a level's decisions everywhere, by about so much."""
+    """Change a level's decisions in all states by about this amount."""
     with torch.no_grad():
         level.learner.actor[-1].bias.add_(size)
 

@@ -1,4 +1,4 @@
-"""When a gradient through an inner optimisation cannot be trusted, those without backpropagation, and the examples."""
+"""Unreliable gradients through an inner optimisation, gradients without backpropagation, and the examples."""
 
 import runpy
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_hilltop_and_a_saddle_are_refused():
     for curve in (f64(-1.0, -1.0), f64(1.0, -0.5)):
         inner = Descent(lambda w, lam, step, c=curve: 0.5 * (c * (w - lam).square()).sum(), SGD(RATE))
         estimator = Implicit(inner, 0)
-        with pytest.raises(UserError, match="positively curved"):
+        with pytest.raises(UserError, match="with positive curvature"):
             estimator(lambda w, lam: w.square().sum(), estimator.begin(f64(0.3, 0.4)), f64(0.3, 0.3))
 
 

@@ -1,4 +1,4 @@
-"""Hyperparameters that adapt during a run: the meta-gradient, what follows from it, and exact resume."""
+"""Hyperparameters that adapt during a run: the meta-gradient, its effect, and exact resume."""
 
 import pytest
 import torch
@@ -160,10 +160,10 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
     ("config", "names", "word"),
     [
         (HIROConfig(), ("learning_rate",), "low.learning_rate, low.gamma"),
-        (HIROConfig(), ("low.speed",), "no hyperparameter that can be tuned"),
+        (HIROConfig(), ("low.speed",), "is not a hyperparameter that can be tuned"),
         (HIROConfig(), ("high.ent_coef",), "only SAC has a temperature"),
-        (FlatTD3.of(schedule="linear"), ("learning_rate",), "no schedule"),
-        (FlatTD3.of(gamma=1.0, clip_values=False), ("gamma",), "must begin between 0 and 1"),
+        (FlatTD3.of(schedule="linear"), ("learning_rate",), "cannot be combined with a schedule"),
+        (FlatTD3.of(gamma=1.0, clip_values=False), ("gamma",), "needs an initial value between 0 and 1"),
         (FlatTD3.of(tuning=TuneConfig(gamma=1.0)), ("learning_rate",), "between 0 and 1"),
     ],
 )

@@ -106,9 +106,9 @@ class AdjacencyMatrix:
         self.cells, number = torch.unique(torch.cat([self.cells, cell]), dim=0, return_inverse=True)
         if len(self) > self.limit:
             raise UserError(
-                f"More than {self.limit} cells of width {self.width} were visited. Begin with a wider "
-                "adjacency.cell or subgoals of fewer entries (goal.indices); or go on from here with --resume, after "
-                "raising the adjacency limit in the run's config.json."
+                f"More than {self.limit} cells of width {self.width} were visited. Start a new run with a wider "
+                "adjacency.cell or with subgoals of fewer entries (goal.indices), or raise the adjacency limit "
+                "in the run's config.json and continue with --resume."
             )
         moved = number[:known]
         grown = torch.eye(len(self), dtype=torch.bool, device=cell.device)
@@ -149,7 +149,10 @@ class Adjacency:
         these include entries of the goal space."""
         hidden = sorted({*command.goals.entries(state_dim)} & {*masked})
         if hidden:
-            raise UserError(f"high.masked_entries {hidden}: the adjacency constraint begins there; leave them out.")
+            raise UserError(
+                f"high.masked_entries {hidden} belong to the goal space, which the adjacency constraint reads; do not "
+                "mask them."
+            )
         self.command, self.walked, self.state_dim, self.config = command, walked, state_dim, config
         self.margin = (config.near + config.far) / 2
         self.matrix = AdjacencyMatrix(command.dim, k, config.cell, config.limit, walked.device)

@@ -42,9 +42,10 @@ class AntGather(Ants):
     ) -> None:
         if apples < 1 or bombs < 0 or apples + bombs >= RANGE**2:
             raise ValueError(
-                f"there is at least one apple, and room for {RANGE**2 - 1} apples and bombs, not {apples} and {bombs}"
+                f"there must be at least one apple, and at most {RANGE**2 - 1} apples and bombs together, not "
+                f"{apples} and {bombs}"
             )
-        require_positive("span, the angle that is seen,", span)
+        require_positive("span, the angle of view,", span)
         require_number("dying_cost", dying_cost)
         self.apples, self.count, self.span, self.dying_cost = apples, apples + bombs, span, dying_cost
         seen = spaces.Box(-np.inf, np.inf, (ANT_QPOS + ANT_QVEL + 2 * BINS + 1,), np.float32)

@@ -73,7 +73,7 @@ def chosen(maze: str, scale: float | None) -> Maze:
     if str(maze) in MAZES:
         return replace(MAZES[maze], scale=scale or MAZES[maze].scale)
     if "/" not in str(maze):
-        raise ValueError(f"maze is {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
+        raise ValueError(f"maze must be {', '.join(MAZES)} or a map such as 1111/1s01/1111, not {maze}")
     return Maze.of(maze.translate(str.maketrans("10/", "#. ")), scale=scale or 8.0)
 
 
@@ -84,7 +84,7 @@ def corners(goal: Any) -> tuple[Tensor, Tensor]:
     except (TypeError, ValueError):
         places = torch.empty(0)
     if places.shape not in ((2,), (3,), (2, 2), (2, 3)):
-        raise ValueError(f"goal is a place [x, y] or [x, y, z], or two corners of such, not {goal}")
+        raise ValueError(f"goal must be a place [x, y] or [x, y, z], or two such places as corners, not {goal}")
     low, high = places if places.dim() == 2 else (places, places)
     return low, high
 
@@ -116,10 +116,10 @@ class AntMaze(Ants):
         self.maze = chosen(maze, scale)
         model = ant_in(self.maze)
         if reward_type not in ("dense", "sparse"):
-            raise ValueError(f"reward_type is dense or sparse, not {reward_type}")
-        require_positive("reach, the distance of success,", reach)
+            raise ValueError(f"reward_type must be dense or sparse, not {reward_type}")
+        require_positive("reach, the distance that counts as success,", reach)
         if not isinstance(observe_blocks, bool):
-            raise ValueError(f"observe_blocks is True or False, not {observe_blocks}")
+            raise ValueError(f"observe_blocks must be True or False, not {observe_blocks}")
         self.goal_low, self.goal_high = corners(goal)
         self.reach, self.sparse, self.observe_blocks = reach, reward_type == "sparse", observe_blocks
         self.reward_range = (0.0, 1.0) if self.sparse else (-math.inf, 0.0)

@@ -18,7 +18,7 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
     if name == "mujoco":
         return Physics(model, num_envs, substeps)
     if name != "mjx":
-        raise ValueError(f"physics is mujoco or mjx, not {name}")
+        raise ValueError(f"physics must be mujoco or mjx, not {name}")
     try:
         from hrl.envs.ants.physics_gpu import GPUPhysics
 

@@ -21,7 +21,7 @@ class GPUPhysics:
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> None:
         if device.type == "cuda" and jax.default_backend() != "gpu":
-            raise ImportError("jax computes on the CPU here: pip install 'jax[cuda12]', or choose --device cpu")
+            raise ImportError("jax computes on the CPU here: install 'jax[cuda12]' with pip, or use --device cpu")
         self.model, self.num_envs, self.device = model, num_envs, device
         self._advance = jax.jit(jax.vmap(_steps(mjx.put_model(model), mjx.make_data(model), substeps)))
         of = lambda n: torch.zeros(num_envs, n, device=device)  # noqa: E731

@@ -51,7 +51,10 @@ class Maze:
         maze = cls(tuple(text.split()), scale, {letter: Block(axes) for letter, axes in blocks.items()})
         signs = set("".join(maze.rows)) - set("#.s~") - set(blocks)
         if signs or not maze.cells("s") or len({len(row) for row in maze.rows}) > 1:
-            raise ValueError("a map has rows of one length, of # wall, . free, s start (at least one) and ~ gap")
+            raise ValueError(
+                "a map must have rows of the same length, with # for a wall, . for free space, s for a start (at "
+                "least one) and ~ for a gap"
+            )
         return maze
 
     def cells(self, signs: str) -> list[tuple[int, int]]:

@@ -113,11 +113,11 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 return array.item()
         except (ValueError, TypeError, RuntimeError):
             pass
-        raise EnvironmentFault(self._says("step", f"returned {name} that is no single number: {_short(value)}"))
+        raise EnvironmentFault(self._says("step", f"returned {name} that is not a single number: {_short(value)}"))
 
     def _info(self, info: Any, call: str) -> dict[str, Any]:
         if not isinstance(info, dict):
-            raise EnvironmentFault(self._says(call, f"returned an info that is no dictionary: {_short(info)}"))
+            raise EnvironmentFault(self._says(call, f"returned an info that is not a dictionary: {_short(info)}"))
         self.last_info = info
         kept: dict[str, Any] = {}
         for key in SUCCESS_KEYS:
@@ -139,10 +139,13 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         except (ValueError, TypeError, RuntimeError):
             array = np.asarray(None)
         if array.dtype.kind not in "fiub" or not array.size or not np.isfinite(array.astype(float)).all():
-            raise EnvironmentFault(self._says(call, f"reported a success that is no truth value: {_short(value)}"))
+            raise EnvironmentFault(self._says(call, f"reported a success that is not a truth value: {_short(value)}"))
         if array.size > 1 and not self.index and not self._noted:
             self._noted = True
-            note = f"{self._name} reports info[{key!r}] of shape {array.shape}: a step is a success if all entries are."
+            note = (
+                f"{self._name} reports info[{key!r}] of shape {array.shape}: a step counts as a success if all "
+                "entries are true."
+            )
             print(f"note: {note}", file=sys.stderr, flush=True)
         return bool(array.all())
 
@@ -151,7 +154,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         mask = np.asarray(value)
         if mask.shape != (count,) or mask.dtype.kind not in "fiub" or not mask.any():
             raise EnvironmentFault(
-                self._says(call, f"gave an action mask that does not leave one of {count} actions: {_short(value)}")
+                self._says(call, f"gave an action mask that does not allow any of {count} actions: {_short(value)}")
             )
         return mask.astype(bool)
 
@@ -160,7 +163,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             array = np.asarray(value, dtype=np.float64)
         except (ValueError, TypeError, RuntimeError) as error:
             raise EnvironmentFault(
-                self._says(call, f"returned info[{key!r}] that is no number: {_short(value)}")
+                self._says(call, f"returned info[{key!r}] that is not a number: {_short(value)}")
             ) from error
         if not np.isfinite(array).all():
             raise EnvironmentFault(self._says(call, f"returned info[{key!r}] that is NaN or infinite"))

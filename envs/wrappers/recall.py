@@ -18,7 +18,7 @@ def recalling(space: gym.Space[Any], lags: Sequence[int]) -> spaces.Dict:
     Raises ValueError if it is not a goal environment with a vector observation, or if a lag is below 1.
     """
     if any(lag < 1 for lag in lags):
-        raise ValueError(f"--recall is of steps ago, at least 1, not {list(lags)}")
+        raise ValueError(f"--recall takes numbers of steps ago, which must be at least 1, not {list(lags)}")
     parts = space.spaces if isinstance(space, spaces.Dict) else {}
     seen, achieved = parts.get("observation"), parts.get("achieved_goal")
     if not isinstance(seen, spaces.Box) or not isinstance(achieved, spaces.Box) or len(seen.shape) != 1:

@@ -74,12 +74,12 @@ def join_processes() -> Processes:
     if size == 1:
         return ALONE
     if dist.is_initialized():
-        raise RuntimeError("the processes have met already")
+        raise RuntimeError("the processes are already connected")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"The {size} processes of this run do not reach each other: {error}") from error
+        raise UserError(f"The {size} processes of this run cannot connect to each other: {error}") from error
     return Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
 
 

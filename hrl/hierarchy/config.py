@@ -98,9 +98,9 @@ class LevelConfig:
     def _check_on_policy(self, prefix: str) -> None:
         kind = self.learner.kind
         if self.hindsight:
-            raise UserError(f"{prefix}hindsight needs a replay, but {kind} learns from its last rollout alone.")
+            raise UserError(f"{prefix}hindsight needs a replay, but {kind} learns only from its last rollout.")
         if self.random_warmup:
-            raise UserError(f"{prefix}random_warmup: {kind} learns from decisions of its own policy alone.")
+            raise UserError(f"{prefix}random_warmup must be 0: {kind} learns only from decisions of its own policy.")
 
     @property
     def off_policy(self) -> ReplayConfig:

@@ -92,7 +92,7 @@ class Level:
         the level below, if there is one. `steps` is the memory of the environment steps within its decisions.
         `testing` is the share of its decisions during which the levels below act without exploration."""
         if not command.extrinsic and config.gamma == 1:
-            raise UserError(f"{name}.gamma must be below 1: a subgoal's rewards never end.")
+            raise UserError(f"{name}.gamma must be below 1, because the rewards for a subgoal never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
         self.name, self.config, self.command, self.actions, self.period = name, config, command, actions, period
         self.memory, self.steps, self.testing, self.issues = memory, steps, testing, issues
@@ -124,7 +124,8 @@ class Level:
         if n_step > 1:
             if not self.command.extrinsic or self.relabels:
                 raise UserError(
-                    f"{self.name}.n_step adds up stored rewards, which hindsight and subgoals change: give 1."
+                    f"{self.name}.n_step must be 1 here: it adds up stored rewards, which hindsight and subgoals "
+                    "change."
                 )
             self.relabels.append(NStep(self.memory, n_step, self.config.gamma))
 
@@ -156,7 +157,8 @@ class Level:
         outside = [i for i in masked if not 0 <= i < state_dim]
         if outside:
             raise UserError(
-                f"{self.name}.masked_entries {outside}: the observation has {state_dim} entries (0 to {state_dim - 1})."
+                f"{self.name}.masked_entries {outside} do not exist: the observation has {state_dim} entries (0 "
+                f"to {state_dim - 1})."
             )
         sight = torch.ones(state_dim, device=device)
         sight[list(masked)] = 0.0

@@ -69,6 +69,6 @@ def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setti
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > room:
             raise UserError(
-                f"A replay of {rows:,} transitions does not fit into memory: it takes {size / 2**30:,.1f} GiB, and "
-                f"there are {room / 2**30:,.1f}. Give a smaller buffer_size."
+                f"A replay of {rows:,} transitions does not fit into memory: it needs {size / 2**30:,.1f} GiB, "
+                f"but there are only {room / 2**30:,.1f}. Set a smaller buffer_size."
             )

@@ -23,7 +23,7 @@ def warm_start(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
             continue
         names = [other.name for other in earlier[run].levels]
         if level.name not in names:
-            raise UserError(f"The run in {run} has no level {level.name}, but {' and '.join(names)}.")
+            raise UserError(f"The run in {run} has no level {level.name}; its levels are {' and '.join(names)}.")
         number = names.index(level.name)
         _require_goals(agent.levels[: place + 1], earlier[run].levels[: number + 1], run)
         _succeed(level, earlier[run].levels[number], run, earlier[run].generator)
@@ -34,9 +34,12 @@ def recall(agent: Hierarchy, task: int) -> None:
     levels = [level for level in agent.levels if level.config.tasks > 1 and not level.config.frozen]
     known = max((level.learner.task for level in levels), default=-1)
     if not levels:
-        raise UserError("This run has learned a single task: no level of it that learns has --….tasks above 1.")
+        raise UserError(
+            "This run has learned a single task, so there is none to select: none of its learning levels has "
+            "--….tasks above 1."
+        )
     if not 0 <= task <= known:
-        raise UserError(f"This run knows tasks 0 to {known}, not {task}.")
+        raise UserError(f"This run has learned tasks 0 to {known}, but not {task}.")
     for level in levels:
         level.learner.choose_task(min(task, level.learner.task))
         if level.protection is not None:
@@ -49,7 +52,7 @@ def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:
     for here, there in zip(mine[-2:], theirs[-2:], strict=False):
         if hasattr(here.command, "same") and not here.command.same(there.command):
             raise UserError(
-                f"The run in {run} steers in another goal space: give the options --goal.… that its config.json holds."
+                f"The run in {run} uses another goal space: give the --goal.… options from its config.json."
             )
 
 
@@ -63,13 +66,13 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
         )
     if not torch.equal(level.sight, earlier.sight):
         raise UserError(
-            f"The {level.name} level of the run in {run} does not see what it would see here: its state entries "
-            f"{_unseen(earlier)} are hidden from it; give --….masked-entries the same."
+            f"The {level.name} level of the run in {run} has other masked entries: the state entries "
+            f"{_unseen(earlier)} are hidden from it; set --….masked-entries to the same."
         )
     if (level.normaliser is None) != (earlier.normaliser is None):
         raise UserError(
-            f"The {level.name} level of the run in {run} normalises its observations otherwise: give "
-            "--….normalize-observations the same."
+            f"The {level.name} level of the run in {run} normalises its observations differently: set "
+            "--….normalize-observations to the same value."
         )
     if level.normaliser is not None and earlier.normaliser is not None:
         level.normaliser.load_state_dict(earlier.normaliser.state_dict())
@@ -77,8 +80,8 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
     task = earlier.learner.task + new
     if task >= level.config.tasks:
         raise UserError(
-            f"The run in {run} is the last of the {task} tasks that its {level.name} level has room for; begin the "
-            "first run with more --….tasks."
+            f"The run in {run} was the last of {task} tasks, and its {level.name} level has no room for another; "
+            "start the first run with more --….tasks."
         )
     if level.protection is not None and not level.config.frozen:
         known |= _sealed(earlier, level.config.protect, run, generator)
@@ -100,18 +103,21 @@ def _sealed(earlier: Level, config: ProtectConfig, run: Path, generator: torch.G
     if earlier.protection is None:
         if config.by == "packnet" and earlier.learner.task:
             raise UserError(
-                f"PackNet must protect from the first run on: the {earlier.name} level of the run in {run} has learned "
-                f"{earlier.learner.task + 1} tasks without."
+                f"PackNet must protect from the first run on: the {earlier.name} level of the run in {run} has "
+                f"learned {earlier.learner.task + 1} tasks without it."
             )
         protect(earlier.learner, config, earlier.name)
     assert earlier.protection is not None
     if earlier.protection.config.by != config.by:
         raise UserError(
             f"The {earlier.name} level of the run in {run} is protected by {earlier.protection.config.by}, not by "
-            f"{config.by}; go on with that."
+            f"{config.by}; use the same protection here."
         )
     if not len(earlier.memory):
-        raise UserError(f"The run in {run} has seen nothing yet that says what of it must be kept.")
+        raise UserError(
+            f"The run in {run} has stored no transitions yet, but protection needs some to find the weights to keep; "
+            "train it for longer."
+        )
     earlier.protection.config = config
     situations = lambda n: earlier.batch(earlier.transitions(n, generator)).inputs  # noqa: E731
     earlier.protection.seal(Material(situations, lambda n: earlier.learning.learn(n, 0.0, generator)))

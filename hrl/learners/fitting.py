@@ -27,7 +27,7 @@ def joint_choices(build: Build, kind: str) -> Choices:
     choices = Choices(sizes)
     if choices.count > MOST_COMBINATIONS:
         raise UserError(
-            f"{kind} needs a value for each of {choices.count:,} combinations, more than {MOST_COMBINATIONS:,}; ppo "
-            "decides on each entry by itself."
+            f"{kind} needs a value for each of {choices.count:,} combinations of actions, more than "
+            f"{MOST_COMBINATIONS:,}; use ppo, which decides on each entry separately."
         )
     return choices

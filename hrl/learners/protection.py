@@ -43,13 +43,13 @@ class ProtectConfig:
         """Raise UserError if a value is invalid."""
         if not self.strength > 0 or self.samples < 1 or self.updates < 0:
             raise UserError(
-                f"{prefix}protect.strength and .samples must be positive and .updates not negative, "
-                f"not {self.strength}, {self.samples} and {self.updates}."
+                f"{prefix}protect.strength and .samples must be positive and .updates must not be negative, but "
+                f"they are {self.strength}, {self.samples} and {self.updates}."
             )
         if self.by == "packnet" and tasks < 2:
             raise UserError(
-                f"{prefix}protect.by packnet shares an actor's weights out among tasks: say with {prefix}tasks how "
-                "many there will be."
+                f"{prefix}protect.by packnet divides an actor's weights among tasks: set {prefix}tasks to the "
+                "number of tasks, at least 2."
             )
 
 
@@ -232,5 +232,5 @@ def protect(learner: Learner, config: ProtectConfig, name: str) -> None:
     """Attach a protection to a learner as a submodule. Raises UserError if the learner has no Gaussian actor."""
     if config.by != "nothing":
         if not isinstance(learner, DifferentiableActorCritic):
-            raise UserError(f"--{name}.protect guards an actor of vectors: use td3 or sac.")
+            raise UserError(f"--{name}.protect needs a learner with an actor that outputs vectors: use td3 or sac.")
         learner.protection = PROTECTIONS[config.by](learner, config)

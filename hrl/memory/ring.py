@@ -217,7 +217,7 @@ class Replay:
         """Raise IndexError for rows that are not written yet. Checked only on a CPU, where it does not wait for a
         device."""
         if rows.row.device.type == "cpu" and bool((rows.row > self.cursor[rows.env]).any()):
-            raise IndexError("a row of a replay was read that has not been written yet")
+            raise IndexError("cannot read a row of a replay that has not been written yet")
 
     def within(self, rows: Rows) -> Rows:
         """The rows, with rows that are not written yet replaced by the newest row."""

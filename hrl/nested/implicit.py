@@ -55,23 +55,24 @@ class Implicit:
             gradient = refuse(
                 ~(solution.residual <= self.solver.accept) & (solution.curvature > 0),
                 gradient,
-                "Conjugate gradients did not solve for the implicit gradient: more than "
-                f"{self.solver.accept:g} of the residual is left. Take more of their steps. Where the inner map is no "
-                "gradient step but contracts, use Implicit with Neumann.",
+                f"Conjugate gradients did not solve for the implicit gradient: more than {self.solver.accept:g} "
+                "of the residual is left. Use more of their steps. If the inner map is not a gradient step but "
+                "contracts, use Implicit with Neumann.",
             )
             gradient = refuse(
                 ~(solution.curvature > 0) | (solution.asymmetry > ASYMMETRY),
                 gradient,
-                "Conjugate gradients need an inner loss that is positively curved where the inner optimisation "
-                "stopped; this one is not, or the inner map is no gradient step. Take more inner steps or use "
-                "Unrolled; for a map that contracts, such as a Bellman backup, use Implicit with Neumann.",
+                "Conjugate gradients need an inner loss with positive curvature where the inner optimisation "
+                "stopped, and an inner map that is a gradient step. At least one is missing here. Use more inner "
+                "steps or Unrolled; for a map that contracts, such as a Bellman backup, use Implicit with "
+                "Neumann.",
             )
         else:
             metrics["contraction"] = solution.contraction
             gradient = refuse(
                 ~(solution.contraction < 1),
                 gradient,
-                "The inner map does not contract where the inner optimisation stopped, so that Neumann's series "
-                "diverges. Take smaller inner steps, or use Unrolled or conjugate gradients.",
+                "The inner map does not contract where the inner optimisation stopped, so Neumann's series "
+                "diverges. Use smaller inner steps, Unrolled, or conjugate gradients.",
             )
         return Estimate(loss.detach(), gradient, None, end.params, end, metrics)

@@ -71,13 +71,14 @@ class Descent:
         """w - η ∇loss(w), for any optimiser, since all have the same fixed point."""
         if self.optimiser.tuned:
             raise UserError(
-                f"An implicit gradient cannot tune the inner optimiser's {', '.join(self.optimiser.tuned)}: where the "
-                "inner loss is least does not depend on it. Use Unrolled, or PES where many steps are needed."
+                f"An implicit gradient cannot tune the inner optimiser's {', '.join(self.optimiser.tuned)}, "
+                "because the minimum of the inner loss does not depend on it. Use Unrolled, or PES if many steps "
+                "are needed."
             )
         lr: Any = self.optimiser.rate
         if not bool(torch.as_tensor(lr).detach() > 0):
             raise UserError(
-                f"An implicit gradient needs an inner learning rate above 0, not {float(lr):g}: under a rate of 0 "
+                f"An implicit gradient needs an inner learning rate above 0, not {float(lr):g}: with a rate of 0, "
                 "every point is a fixed point."
             )
 
@@ -135,8 +136,8 @@ def require_functional(module: nn.Module) -> None:
     for (_, end, first), (begin, _, name) in pairwise(places):
         if begin < end:
             raise UserError(
-                f"The parameters {first} and {name} share memory, and would drift apart when they are moved one by "
-                "one: make them one nn.Parameter, or compute one from the other."
+                f"The parameters {first} and {name} share memory, but they would be updated separately and no "
+                "longer agree: make them one nn.Parameter, or compute one from the other."
             )
 
 

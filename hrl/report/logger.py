@@ -61,7 +61,9 @@ class Logger:
             try:
                 kept = [row for row in rows if int(float(row[STEPS])) <= steps]
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise UserError(f"{self._path} is damaged ({error}); move it away to go on without it.") from error
+                raise UserError(
+                    f"{self._path} is damaged ({error}); move it elsewhere to continue without it."
+                ) from error
             self._rewrite(kept)
 
     def _rows(self) -> list[dict[str, str]]:
@@ -80,7 +82,7 @@ def read_progress(folder: Path) -> dict[str, np.ndarray]:
     """The columns of a run's progress.csv; empty cells are NaN. Raises UserError if it is missing or damaged."""
     path = folder / "progress.csv"
     if not path.exists():
-        raise UserError(f"{folder} has no progress.csv: it is no run folder, or nothing was logged yet.")
+        raise UserError(f"{folder} has no progress.csv: it is not a run folder, or nothing was logged yet.")
     columns = read_columns(path)
     if columns and STEPS not in columns:
         raise UserError(f"{path} is damaged: it has no column {STEPS}.")

@@ -52,8 +52,8 @@ class Tracking:
                 )
                 self._warn(
                     moved < STILL and slow.learns_at(steps),
-                    f"The {slow.name} level's decisions have stopped moving: it has saturated, as levels do that learn "
-                    f"too fast: {advice}.",
+                    f"The {slow.name} level's decisions have stopped moving: the level has saturated, which "
+                    f"happens if it learns too fast; {advice}.",
                 )
         return metrics
 

@@ -68,7 +68,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise UserError(
-            f"The checkpoint {folder} could not be written ({error}). Earlier checkpoints are whole."
+            f"The checkpoint {folder} could not be written ({error}). Earlier checkpoints are intact."
         ) from error
 
 
@@ -78,13 +78,13 @@ def load(folder: Path) -> Checkpoint:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
             raise UserError(
-                f"{folder} has checkpoint format {manifest['format']}, of hrl {manifest['hrl']}; this version "
-                f"({__version__}) reads {FORMAT}."
+                f"{folder} has checkpoint format {manifest['format']}, written by hrl {manifest['hrl']}; this "
+                f"version ({__version__}) reads format {FORMAT}."
             )
         _check_parts(folder, manifest["sha256"])
         numbers = json.loads((folder / "numbers.json").read_text())
         if type(numbers["steps"]) is not int or numbers["steps"] != manifest["steps"]:
-            raise ValueError("its parts are of different steps")
+            raise ValueError("its parts come from different steps")
         return Checkpoint(load_file(folder / "tensors.safetensors"), numbers)
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "a file"
@@ -99,7 +99,7 @@ def _check_parts(folder: Path, sums: dict[str, str]) -> None:
         raise UserError(f"The manifest of {folder} must name {' and '.join(sorted(PARTS))}, not {sorted(sums)}.")
     there = {file.name for file in folder.iterdir()}
     if others := there - PARTS - {"manifest.json"}:
-        raise UserError(f"{folder} holds {', '.join(sorted(others))}, which belongs to no checkpoint.")
+        raise UserError(f"{folder} contains {', '.join(sorted(others))}, which does not belong to a checkpoint.")
     for name in sorted(PARTS):
         if (folder / name).is_symlink() or _checksum(folder / name) != sums[name]:
             raise UserError(f"{folder / name} is damaged: its checksum is not the one in the manifest.")

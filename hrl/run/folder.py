@@ -98,16 +98,18 @@ class RunFolder:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise UserError(f"The run folder {self.path} cannot be made: {error}.") from error
-        raise UserError(f"No free run folder beside {first}.")
+                raise UserError(f"The run folder {self.path} cannot be created: {error}.") from error
+        raise UserError(f"There is no free name for a run folder beside {first}.")
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
         """The folder of an existing run. Raises UserError if it is not a run folder."""
         if not (path / "config.json").exists():
-            raise UserError(f"{path} is no run folder: it has no config.json.")
+            raise UserError(f"{path} is not a run folder: it has no config.json.")
         if links := sorted(file.name for file in path.iterdir() if file.is_symlink()):
-            raise UserError(f"{path} holds links to elsewhere ({', '.join(links)}), as no run folder does.")
+            raise UserError(
+                f"{path} contains links to other places ({', '.join(links)}), which a run folder must not have."
+            )
         return cls(path)
 
     @classmethod
@@ -154,7 +156,8 @@ class RunFolder:
                 file.seek(0)
                 owner = file.read().strip()
                 raise UserError(
-                    f"The run in {self.path} is going on already, in process {owner or 'unknown'}; stop that first."
+                    f"The run in {self.path} is already running, in process {owner or 'unknown'}; stop that "
+                    "process first."
                 ) from error
             except OSError:  # a file system without locks
                 yield
@@ -183,7 +186,7 @@ class RunFolder:
             content = json.loads((self.path / "config.json").read_text())
             parts = [content["config"][part] for part in ("env", "run", "agent")]
             if not isinstance(content["algorithm"], str) or not all(isinstance(part, dict) for part in parts):
-                raise ValueError("a part of it is missing or of the wrong kind")
+                raise ValueError("a part of it is missing or has the wrong type")
             return content
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = str(error) if not isinstance(error, KeyError) else f"it has no {error}"

@@ -69,8 +69,8 @@ class Session:
             yield
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"The checkpoint in {self.folder.path} does not fit the configuration there; was config.json changed? "
-                "A run goes on only as it was begun."
+                f"The checkpoint in {self.folder.path} does not fit the configuration in config.json; was that "
+                "file changed? A resumed run must keep its options."
             ) from error
 
     def checkpoint(self, which: Which) -> Checkpoint:
@@ -93,8 +93,8 @@ def pick_device(name: Literal["auto", "cpu", "cuda"], processes: Processes = ALO
         return torch.device("cpu")
     if processes.local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"This machine has {torch.cuda.device_count()} GPUs, too few for each of its processes; "
-            "start fewer of them, or use --device cpu."
+            f"This machine has {torch.cuda.device_count()} GPUs, too few for one per process; start fewer "
+            "processes, or use --device cpu."
         )
     torch.cuda.set_device(processes.local_rank)
     return torch.device("cuda", processes.local_rank)

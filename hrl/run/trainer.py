@@ -155,7 +155,7 @@ class Trainer:
             if self.processes.size > 1:  # all processes save together, but this one's environments do not respond
                 raise UserError(
                     f"The environments of process {self.processes.rank} did not answer the request to stop. Its "
-                    f"last checkpoint, at {self.saved_at or 0:,} steps, is whole."
+                    f"last checkpoint, at {self.saved_at or 0:,} steps, is intact."
                 ) from None
             return False
         recent = self.reporter.recent
@@ -213,6 +213,6 @@ class Trainer:
                 raise
             self.stop.outlast()
             at = self.saved_at
-            whole = f"its last checkpoint, at {at:,} steps, is whole" if at else "no checkpoint yet"
+            whole = f"its last checkpoint, at {at:,} steps, is intact" if at else "no checkpoint yet"
             place = f"{self.trainee.steps:,} steps. {self.session.folder.path}"
             raise UserError(f"A process of this run died at {place}: {whole}.") from error

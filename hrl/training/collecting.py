@@ -52,7 +52,10 @@ class Rollout(NamedTuple):
 def time_limit(spec: Spec) -> int:
     """The step limit of episodes. Raises UserError if there is none."""
     if not spec.max_episode_steps:
-        raise UserError(f"{spec.env_id} has episodes without a limit of steps, so they cannot be met side by side.")
+        raise UserError(
+            f"{spec.env_id} has episodes without a step limit, so they cannot be collected in parallel; set a limit "
+            "(max_episode_steps)."
+        )
     return spec.max_episode_steps
 
 

@@ -91,7 +91,10 @@ class HierarchyPolicy:
         given = np.asarray(masks, dtype=np.float32)
         given = given[None] if single and given.ndim == 1 else given
         if not choices or given.shape[1:] != (choices,):
-            raise ValueError(f"action_masks must be [N, n] for one of n actions; the actions here are {space}.")
+            raise ValueError(
+                "action_masks must have shape [N, n] for a choice of one of n actions, but the actions here are "
+                f"{space}."
+            )
         return torch.as_tensor(given, device=self.agent.device)
 
     def _pack(self, memory: Memory) -> PredictState:

@@ -29,8 +29,8 @@ class HierarchyTrainee(Trainee):
         self.obs: Observation | None = None
         if self.processes.size > 1 and not env.resets_within_step:
             raise UserError(
-                f"{env.spec.env_id} spends a step on each reset (NEXT_STEP), so that several processes would not count "
-                "alike; use its sync or async form."
+                f"{env.spec.env_id} uses a step for each reset (NEXT_STEP), so several processes would not count "
+                "the same steps; use its sync or async form."
             )
 
     @property

@@ -53,7 +53,9 @@ class GoalConfig:
         pairs = list(zip(self.low, self.high, strict=True))
         bounds = ", ".join(f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}" for low, high in pairs)
         kind = "displacements" if self.relative else "places"
-        return f"{of}; subgoals are {kind} within {bounds}; one is reached within {self.threshold or 0:.3g}."
+        return (
+            f"{of}; subgoals are {kind} within {bounds}; a subgoal counts as reached within {self.threshold or 0:.3g}."
+        )
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
@@ -201,16 +203,16 @@ def _moving(
     entries = spec.state_dim - spec.pixels
     if not entries:
         raise UserError(
-            f"{spec.env_id} observes an image alone, so no subgoals can be found: declare them with --goal.projection "
-            "module:function, --goal.low and --goal.high."
+            f"{spec.env_id} observes only an image, so subgoals cannot be found automatically: declare them with "
+            "--goal.projection module:function, --goal.low and --goal.high."
         )
     everything = Select(torch.arange(entries, device=device))
     moves = measure_bounds(measure(), everything, period, relative=True)
     indices = (moves.high > 1.5 * LEAST_MOVE).nonzero().flatten().tolist()
     if not indices:
         raise UserError(
-            f"Random steps move nothing of what {spec.env_id} observes, so no subgoals can be found: declare them "
-            "with --goal.indices, --goal.low and --goal.high."
+            f"Random steps change nothing that {spec.env_id} observes, so subgoals cannot be found automatically: "
+            "declare them with --goal.indices, --goal.low and --goal.high."
         )
     return replace(config, indices=tuple(indices))
 
@@ -236,7 +238,7 @@ def load_projection(path: str, spec: Spec, device: torch.device) -> Callable[[Te
         goal = project(torch.zeros(2, spec.state_dim, device=device))
     except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise UserError(
-            f"goal.projection {path!r} cannot be used ({type(error).__name__}: {error}); it must read "
+            f"goal.projection {path!r} cannot be used ({type(error).__name__}: {error}); it must have the form "
             "module:function, and map states [..., D] to goals [..., G]."
         ) from error
     if not isinstance(goal, Tensor) or goal.dim() != 2 or len(goal) != 2:

@@ -164,7 +164,9 @@ class LearnsReward:
     def __call__(self, level: Level) -> LearnedReward:
         """Raises UserError if the level's learner is not differentiable."""
         if not isinstance(level.learner, DifferentiableActorCritic):
-            raise UserError(f"The {level.name} level's learned reward differentiates through updates: use td3 or sac.")
+            raise UserError(
+                f"The {level.name} level's learned reward needs a learner with differentiable updates: use td3 or sac."
+            )
         return LearnedReward(level, self.config)
 
 

@@ -32,8 +32,8 @@ class DifferentiableUpdate:
     def __init__(self, level: Level) -> None:
         if level.protection is not None:
             raise UserError(
-                f"An update on trial does not know what a level protects: leave out --tune and a learned reward "
-                f"for the {level.name} level, or --….protect.by."
+                f"--tune and a learned reward ignore what a level protects: for the {level.name} level, leave out "
+                "either these or --….protect.by."
             )
         self.learner = cast(Any, level.learner)
 

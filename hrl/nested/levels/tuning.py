@@ -89,7 +89,7 @@ def tuned_by_name(level: str, levels: Sequence[str], names: Sequence[str], confi
         owner = owner or (levels[0] if len(levels) == 1 else "")
         if knob not in KNOBS or owner not in levels:
             given = [f"{one}.{k}" if len(levels) > 1 else k for one in levels for k in KNOBS]
-            raise UserError(f"--tune {name} is no hyperparameter that can be tuned; there are {', '.join(given)}.")
+            raise UserError(f"--tune {name} is not a hyperparameter that can be tuned; choose from {', '.join(given)}.")
         if owner == level:
             chosen.append(knob)
     return [TunedHyperparameters(tuple(chosen), config)] if chosen else []
@@ -106,18 +106,22 @@ class TunedHyperparameters:
         """Raises UserError if the level's learner does not have them, or if other options conflict with tuning."""
         c, knobs = level.config, self.tunes
         if not isinstance(level.learner, DifferentiableActorCritic):
-            raise UserError(f"--tune {level.name}.{knobs[0]} differentiates through updates: use td3 or sac.")
+            raise UserError(
+                f"--tune {level.name}.{knobs[0]} needs a learner with differentiable updates: use td3 or sac."
+            )
         if "ent_coef" in knobs and not hasattr(level.learner, "log_alpha"):
             raise UserError(f"--tune {level.name}.ent_coef: only SAC has a temperature; set its learner to sac.")
         if "ent_coef" in knobs and getattr(c.learner, "ent_coef", None) == 0:
-            raise UserError(f"--tune {level.name}.ent_coef starts from a temperature above 0, not from 0.")
+            raise UserError(f"--tune {level.name}.ent_coef needs an initial temperature above 0, not 0.")
         if "gamma" in knobs and level.period > 1 and not any(isinstance(r, StepRewards) for r in level.relabels):
-            raise UserError(f"--tune {level.name}.gamma: this level stores the rewards of its steps discounted.")
+            raise UserError(
+                f"--tune {level.name}.gamma is not possible: this level stores rewards that are already discounted."
+            )
         if "gamma" in knobs and not 0 < c.gamma < 1:
-            raise UserError(f"--tune {level.name}.gamma must begin between 0 and 1, not at {c.gamma}.")
+            raise UserError(f"--tune {level.name}.gamma needs an initial value between 0 and 1, not {c.gamma}.")
         if "learning_rate" in knobs and (c.schedule != "constant" or c.warmup):
             raise UserError(
-                f"--tune {level.name}.learning_rate: a learning rate that is tuned has no schedule or warm-up."
+                f"--tune {level.name}.learning_rate cannot be combined with a schedule or warm-up of the learning rate."
             )
         return Tuning(level, knobs, self.config)
 
