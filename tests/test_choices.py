@@ -15,7 +15,7 @@ from hrl.envs import EnvConfig, make_env
 from hrl.envs.images import first_channels, image_shape
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.relabelling.n_step import NStep
-from hrl.learners import DQN, TD3, Batch, Build, DiscreteSAC, DiscreteSACConfig, DQNConfig
+from hrl.learners import DQN, TD3, Batch, Build, DiscreteSAC, DiscreteSACConfig, DQNConfig, PPOConfig
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Rows
 from hrl.networks.distributions import Categoricals
@@ -86,6 +86,16 @@ def test_several_choices_have_the_distribution_of_torchs():
     drawn = torch.stack([ours.sample(head, torch.Generator().manual_seed(k), None) for k in range(4000)])
     torch.testing.assert_close((drawn[:, 0, 1] == 2).float().mean(), theirs[1].probs[0, 2], atol=0.03, rtol=0)
     assert torch.equal(ours.sample(head, None, None)[:, 0], theirs[0].probs.argmax(-1).float())
+
+
+@pytest.mark.parametrize("config", [DQNConfig, DiscreteSACConfig, PPOConfig])
+def test_learners_act_on_inputs_of_any_leading_dimensions(config):
+    """The off-policy correction asks for the actions of every candidate at every step at once."""
+    torch.manual_seed(0)
+    learner = config(hidden=(8,)).build(Build(3, spaces.Discrete(4)))
+    inputs = torch.randn(2, 5, 3)
+    each = torch.stack([learner.act(part, None) for part in inputs])
+    assert torch.equal(learner.act(inputs, None), each) and each.shape == (2, 5, 1)
 
 
 @pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])
