@@ -24,7 +24,7 @@ from hrl.spaces import action_width, from_uniform
 STEPS, EPISODES = 20_000, 100
 GRID = "--goal.projection hrl.envs.tasks.grids:four_rooms_place --goal.low 0.5 --goal.high 11.5 --goal.relative False"
 TASKS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "maze": ("hrl/PointMaze_UMazeDense-v0", {}, "--num-envs 16 --goal.low -1 --goal.high 1"),
+    "maze": ("hrl/PointMaze_UMaze-v0", {}, "--num-envs 16 --goal.low -1 --goal.high 1"),
     "grid": ("hrl/FourRooms-v0", {"max_episode_steps": 100}, f"--num-envs 16 {GRID} --goal.threshold 0.8"),
 }
 """Environment, its keyword arguments, and the options of the run, by name."""

@@ -21,11 +21,11 @@ ESSENTIAL = ("env", "preset", "num_envs", "total_steps", "eval_freq", "seed", "d
 """Options that matter for every algorithm; an algorithm adds its own as `essential`."""
 LEVELS = ("low", "middle", "high")
 GROUPS = {
-    "command": "period reward reward_scale reward_offset reward_bonus early subgoal_scale egocentric levels",
+    "command": "period reward reward_scale reward_offset early subgoal_scale egocentric levels",
     "hindsight and relabelling": "hindsight hindsight_strategy hindsight_horizon hindsight_actions correction "
     "candidates testing",
     "exploration": "action_noise random_actions random_hold random_warmup exploration_fraction",
-    "timescale": "learning_rate actor_learning_rate critic_learning_rate schedule warmup train_freq gradient_steps "
+    "timescale": "learning_rate actor_learning_rate schedule warmup train_freq gradient_steps "
     "learning_starts learning_stops frozen tune n_steps n_epochs",
 }
 """Options by group. Every other option of a level belongs to its learner or, if nested, to its own group."""
@@ -71,7 +71,7 @@ def show_help(program: str, parts: Mapping[str, Any], more: Mapping[str, tuple[s
     _print(console, "The options that matter most", sorted((o for o in options if o.path in first), key=_rank(first)))
     groups = {name: [o for o in options if o.group == name] for name in dict.fromkeys(o.group for o in options)}
     levels = [level for level in LEVELS if any(o.level == level for o in options)]
-    if levels:
+    if len(levels) > 1:
         console.print(f"\nLEVEL stands for {', '.join(levels[:-1])} or {levels[-1]}.")
     for name in sorted(groups, key=lambda g: ORDER.index(g) if g in ORDER else len(ORDER)):
         _print(console, name.capitalize(), groups[name])
