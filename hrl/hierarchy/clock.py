@@ -3,7 +3,7 @@
 State that lasts from step to step is written in place, so that a captured graph finds it at the same address.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -20,32 +20,50 @@ class ActiveCommand:
     """[N, G] the command, as issued."""
     elapsed: Tensor
     """[N] environment steps since it was issued, int64; FRESH where no command is active."""
+    lasts: Tensor
+    """[N] environment steps for which it may be active, int64."""
+    carried: Tensor
+    """[N, S] the state that the policy of the level below carries from step to step under this command."""
 
     @classmethod
-    def nothing(cls, num_envs: int, dim: int, device: torch.device) -> "ActiveCommand":
-        """No active command: every environment is due for a decision."""
-        return cls(torch.zeros(num_envs, dim, device=device), torch.full((num_envs,), FRESH, device=device))
+    def nothing(cls, num_envs: int, dim: int, carried: int, device: torch.device) -> "ActiveCommand":
+        """No active command: every environment is due for a decision. `dim` and `carried` are widths."""
+        return cls(
+            torch.zeros(num_envs, dim, device=device),
+            torch.full((num_envs,), FRESH, device=device),
+            torch.zeros(num_envs, dtype=torch.int64, device=device),
+            torch.zeros(num_envs, carried, device=device),
+        )
 
     def assign(self, other: "ActiveCommand") -> None:
         """Copy another's tensors into these, in place."""
         for field in fields(self):
             getattr(self, field.name).copy_(getattr(other, field.name))
 
-    def due(self, period: int) -> Tensor:
+    @property
+    def due(self) -> Tensor:
         """Mask [N] of environments that need a new decision."""
-        return self.elapsed >= period
+        return self.elapsed >= self.lasts
 
-    def renewed(self, due: Tensor, target: Tensor) -> "ActiveCommand":
-        """A copy with new targets [N, G], of age 0, where `due` [N]."""
-        return ActiveCommand(torch.where(due.unsqueeze(-1), target, self.target), self.elapsed.masked_fill(due, 0))
+    @property
+    def last_step(self) -> Tensor:
+        """Mask [N] of environments where the next step is the command's last one."""
+        return self.elapsed + 1 >= self.lasts
+
+    def renewed(self, due: Tensor, target: Tensor, lasts: Tensor | int) -> "ActiveCommand":
+        """A copy with new targets [N, G] that last so long [N], of age 0, where `due` [N]."""
+        new = torch.where(due.unsqueeze(-1), target, self.target)
+        return replace(
+            self, target=new, elapsed=self.elapsed.masked_fill(due, 0), lasts=torch.where(due, lasts, self.lasts)
+        )
 
     def ticked(self, active: Tensor) -> "ActiveCommand":
         """A copy one environment step later. An environment that only reset has no active command."""
-        return ActiveCommand(self.target, torch.where(active, self.elapsed + 1, FRESH))
+        return replace(self, elapsed=torch.where(active, self.elapsed + 1, FRESH))
 
     def dropped(self, where: Tensor) -> "ActiveCommand":
         """A copy without an active command where [N] the segment ended."""
-        return ActiveCommand(self.target, self.elapsed.masked_fill(where, FRESH))
+        return replace(self, elapsed=self.elapsed.masked_fill(where, FRESH))
 
 
 FRESH = 1 << 40

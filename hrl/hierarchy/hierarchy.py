@@ -7,7 +7,7 @@ command to the level below. `act`, `observe` and `learn` are the whole training 
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -63,14 +63,18 @@ class Hierarchy:
         self.tests = any(level.testing for level in self.levels)
         self.generator = torch.Generator(self.device).manual_seed(setting.seed + self.processes.rank * RANK_SEED)
         self.memory: Memory = self.initial_state(self.num_envs)
-        self.act = setting.execution.function(self._act)
+        self.act = self._act if self.levels[0].learner.requires_host else setting.execution.function(self._act)
         self._observe_step = setting.execution.function(self._observe)
 
     # -- acting ----------------------------------------------------------------------------------------------
 
     def initial_state(self, num_envs: int) -> Memory:
         """The initial memory: every level is due for a decision."""
-        return [ActiveCommand.nothing(num_envs, command.dim, self.device) for command in self.commands]
+        pairs = zip(self.levels, self.commands, strict=False)
+        return [
+            ActiveCommand.nothing(num_envs, command.dim, level.learner.state_dim, self.device)
+            for level, command in pairs
+        ]
 
     @torch.inference_mode()
     def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
@@ -85,19 +89,27 @@ class Hierarchy:
         greedy = above
         for i in range(len(self.levels) - 1, 0, -1):
             level, command = self.levels[i], self.commands[i - 1]
-            above = above | memory[i - 1].due(level.period)
+            above = above | memory[i - 1].due
             action, noted = level.segment.action, level.segment.notes
             if not none_true(above):
                 mask = command.available(state)
                 action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
-                renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, level.within(action)))
+                issued, lasts = command.issue(state, level.within(action)), command.duration(action)
+                renewed[i - 1] = memory[i - 1].renewed(above, issued, level.period if lasts is None else lasts)
             if how == "exploring" and level.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
-            for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
+            target = command.with_goal(renewed[i - 1].target, obs.goal)
+            for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, target)):
                 column.insert(0, answer)
             notes.insert(0, noted)
-        always = torch.ones_like(above)
-        action, noted = self._decision(self.levels[0], state, targets[0], always, greedy, how, obs.mask)
+        bottom, always = self.levels[0], torch.ones_like(above)
+        if bottom.learner.recurrent:
+            action, carried = bottom.learner.act_on(
+                bottom.inputs(state, targets[0]), renewed[0].carried, renewed[0].elapsed == 0
+            )
+            renewed[0], noted = replace(renewed[0], carried=carried), {}
+        else:
+            action, noted = self._decision(bottom, state, targets[0], always, greedy, how, obs.mask)
         return Decisions([action, *actions], targets, due, [greedy, *tests], [noted, *notes], renewed)
 
     def _decision(
@@ -134,6 +146,8 @@ class Hierarchy:
                 decision = Decision(obs.state, d.targets[i], d.actions[i], first, below, d.tests[i], d.notes[i], None)
                 level.segment.open(due, decision)
                 self.memory[i - 1].assign(d.memory[i - 1])
+        if bottom.learner.recurrent:
+            self.memory[0].carried.copy_(d.memory[0].carried)
         return d.actions[0]
 
     def _draw_tests(self, num_envs: int, level: Level) -> Tensor:
@@ -182,7 +196,7 @@ class Hierarchy:
         above = outcome.done & outcome.active
         for i in range(len(self.levels) - 1, 0, -1):
             held, command = memory[i - 1], self.commands[i - 1]
-            above = above | (outcome.active & (held.elapsed + 1 >= self.levels[i].period))
+            above = above | (outcome.active & held.last_step)
             if command.ends_early:
                 above = above | (outcome.active & command.ended(outcome.state, held.target))
             ended.insert(0, above)

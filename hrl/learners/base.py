@@ -222,6 +222,12 @@ class Learner(nn.Module, ABC):
     """Names of pure methods, which may be compiled."""
     remembers: tuple[str, ...] = ()
     """Names of numbers stored with each decision for learning, such as PPO's log-probability and value."""
+    recurrent = False
+    """Whether acting carries a state from step to step under one command; then `act_on` is called."""
+    state_dim = 0
+    """S, the width of that state."""
+    requires_host = False
+    """Whether acting calls the host, such as policies of other libraries; then it is not captured."""
 
     def __init__(self, build: Build) -> None:
         super().__init__()
@@ -240,6 +246,11 @@ class Learner(nn.Module, ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The actions of `act`, and the numbers [...] by name that the learner `remembers`."""
         return self.act(inputs, generator, mask), {}
+
+    def act_on(self, inputs: Tensor, carried: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """The actions [N, A] of a recurrent learner, and its next state [N, S], from the carried state [N, S]. `start`
+        [N] masks environments where a new command begins, whose carried state is not valid."""
+        raise NotImplementedError
 
     @abstractmethod
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:

@@ -1,5 +1,6 @@
 """A trained hierarchy as a policy, for our evaluations and with stable-baselines3's `predict`."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,9 @@ class HierarchyPolicy:
         return torch.as_tensor(given, device=self.agent.device)
 
     def _pack(self, memory: Memory) -> PredictState:
-        return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed))
+        return tuple(x.cpu().numpy() for held in memory for x in vars(held).values())
 
     def _unpack(self, state: PredictState) -> Memory:
         tensors = [torch.as_tensor(x, device=self.agent.device) for x in state]
-        return [ActiveCommand(*tensors[i : i + 2]) for i in range(0, len(tensors), 2)]
+        width = len(fields(ActiveCommand))
+        return [ActiveCommand(*tensors[i : i + width]) for i in range(0, len(tensors), width)]

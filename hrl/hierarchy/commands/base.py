@@ -46,6 +46,12 @@ class IssuedCommand(Command, Protocol):
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
         """The target [..., G] of a decision [..., A] taken in this state."""
 
+    def with_goal(self, target: Tensor, goal: Tensor) -> Tensor:
+        """The target [..., G] with the task's current goal, if the command passes it on to the level below."""
+
+    def duration(self, action: Tensor) -> Tensor | None:
+        """Environment steps [...] for which a decision [..., A] may last, int64; None for the level's period."""
+
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
         """Whether [...] the command ends in this state."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, one_hot
 
 from hrl.hierarchy.commands.goals import GoalSpace
@@ -20,12 +20,14 @@ Ends = Callable[[Tensor, Tensor], Tensor]
 
 class Latent:
     """A vector in [-1, 1]^n without a predefined meaning. The level below learns from the task's reward, or from
-    `reward`."""
+    `reward`. Entries of the target after the first n are the task's current goal, if it is passed on."""
 
     ends_early = False
 
-    def __init__(self, dim: int, reward: Reward | None = None, scale: float = 1.0) -> None:
-        self.dim = self.input_dim = dim
+    def __init__(self, dim: int, reward: Reward | None = None, scale: float = 1.0, goal_dim: int = 0) -> None:
+        """`dim` is n. With a `goal_dim`, the level below also sees the task's goal of this width."""
+        self.dim = self.input_dim = dim + goal_dim
+        self.own, self.goal_dim = dim, goal_dim
         self.space: Space = unit_box(dim)
         self.extrinsic, self.pays, self.scale = reward is None, reward, scale
 
@@ -34,8 +36,20 @@ class Latent:
         return reward * self.scale
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
-        """The decision itself."""
-        return action
+        """The decision itself, followed by room for the goal."""
+        return self.with_room(action)
+
+    def with_room(self, own: Tensor) -> Tensor:
+        """A target [..., G] from its own first entries [..., n]."""
+        return nn.functional.pad(own, (0, self.goal_dim)) if self.goal_dim else own
+
+    def with_goal(self, target: Tensor, goal: Tensor) -> Tensor:
+        """The target with the task's current goal, if it is passed on."""
+        return torch.cat([target[..., : self.own], goal], -1) if self.goal_dim else target
+
+    def duration(self, action: Tensor) -> Tensor | None:
+        """None: the command lasts the level's period."""
+        return None
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
         """The vector itself."""
@@ -65,7 +79,7 @@ class Latent:
 
     def same(self, other: object) -> bool:
         """Whether the other is of the same kind and width."""
-        return type(other) is type(self) and other.dim == self.dim
+        return type(other) is type(self) and (other.own, other.goal_dim) == (self.own, self.goal_dim)
 
     def place(self, target: Tensor) -> Tensor | None:
         """None: the command has no position in goal space."""
@@ -76,7 +90,8 @@ class Skill(Latent):
     """One of K numbered skills. The target is its number, one-hot.
 
     `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill with `ends`
-    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic.
+    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic. With `durations`, a decision is
+    a skill and one of these numbers of environment steps: decision k is skill k // D for the (k mod D)-th duration.
     """
 
     def __init__(
@@ -86,22 +101,37 @@ class Skill(Latent):
         scale: float = 1.0,
         available: Available | None = None,
         ends: Ends | None = None,
+        goal_dim: int = 0,
+        durations: Tensor | None = None,
+        names: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(count, reward, scale)
-        self.space = spaces.Discrete(count)
+        """`durations` [D] are int64. `names` of the skills label their metrics."""
+        super().__init__(count, reward, scale, goal_dim)
+        self.lengths = 1 if durations is None else len(durations)
+        self.space = spaces.Discrete(count * self.lengths)
         self.ends_early, self._ends, self._available = ends is not None, ends, available
+        self.durations, self.names = durations, names or tuple(map(str, range(count)))
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
-        """The number as a one-hot vector [..., K]."""
-        return one_hot(action.squeeze(-1).long(), self.dim).to(state.dtype)
+        """The skill's number as a one-hot vector [..., K], followed by room for the goal."""
+        number = action.squeeze(-1).long() // self.lengths
+        return self.with_room(one_hot(number, self.own).to(state.dtype))
+
+    def duration(self, action: Tensor) -> Tensor | None:
+        """The chosen duration; None without durations to choose from."""
+        return None if self.durations is None else self.durations[action.squeeze(-1).long() % self.lengths]
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
         """The value of `ends`; False without one."""
         return super().ended(state, target) if self._ends is None else self._ends(state, target)
 
     def available(self, state: Tensor) -> Tensor | None:
-        """The value of `available`; None, for all choices, without one."""
-        return None if self._available is None else self._available(state)
+        """The value of `available` for every decision; None, for all choices, without one."""
+        return None if self._available is None else self._available(state).repeat_interleave(self.lengths, -1)
+
+    def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """`usage_<name>` for every skill: 1 for the one that ended, else 0. Their means are shares of decisions."""
+        return {f"usage_{name}": target[..., k] for k, name in enumerate(self.names)}
 
 
 class Direction(Latent):

@@ -46,6 +46,14 @@ class Subgoal:
         goal = self.goals.scale(action)
         return goal + self.goals.project(state) if self.goals.relative else goal
 
+    def with_goal(self, target: Tensor, goal: Tensor) -> Tensor:
+        """The target itself: the level below does not see the task's goal."""
+        return target
+
+    def duration(self, action: Tensor) -> Tensor | None:
+        """None: every subgoal may last the level's period."""
+        return None
+
     def place(self, target: Tensor) -> Tensor | None:
         """The target itself."""
         return target
