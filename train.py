@@ -25,9 +25,9 @@ from hrl.report.hparams import comparable
 from hrl.report.pictures import trajectories
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.config import plain, updated
-from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.folder import DeviceName, RunConfig, RunFolder
 from hrl.run.help import show_help
-from hrl.run.options import choose, peek
+from hrl.run.options import choose, peek, values_of
 from hrl.run.session import Session, Which, pick_device
 from hrl.run.sweep import GiveUp, Sweep, SweepConfig
 from hrl.run.trust import Trust, allow_own_modules, named_modules
@@ -49,6 +49,8 @@ OWN: dict[str, tuple[str, Any, str]] = {
 }
 """Options of the command line itself, with their values, default and text."""
 NO_TRUST = Trust()
+NAMING = ("--env", "--eval-env", "--goal.projection", "--skill")
+"""Options that name modules or model files."""
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are printed as one sentence."""
 
@@ -157,7 +159,7 @@ def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
-    named = [peek(said, option) or "" for option in ("--env", "--eval-env", "--goal.projection")]
+    named = [name for option in NAMING for name in values_of(said, option)]
     modules = {name.rpartition(":")[0] for name in (algorithm, *named)} - {""}
     return said, Trust(peek(said, "--trust") == "True", frozenset(modules))
 
@@ -375,6 +377,7 @@ def make_session(
         make_single=partial(make_single, env),
         make_rendering=partial(make, render_mode="rgb_array"),
         earlier=partial(earlier_agent, run_config, processes, trust),
+        load_policy=partial(trained_policy, which="best", trust=trust, device=run_config.device),
         resume=resume,
         processes=processes,
         stop=stop,
@@ -399,9 +402,16 @@ def load_policy(path: Path, which: Which = "best", trust: bool = False) -> Any:
     """The trained policy of a run folder; a hierarchy's policy has stable-baselines3's `predict`. Raises UserError if
     there is none, or if the folder names modules and is not trusted.
     """
+    return trained_policy(path, which, Trust(trust))
+
+
+def trained_policy(path: Path, which: Which, trust: Trust, device: DeviceName | None = None) -> Any:
+    """As `load_policy`, on another device than the run's own if one is given."""
     folder = RunFolder.existing(path)
-    algorithm, env, run_config, agent = stored(folder, Trust(trust))
-    return agent.load(make_session(algorithm, env, run_config, agent, folder), which)
+    algorithm, env, run_config, agent = stored(folder, trust)
+    if device is not None:
+        run_config = replace(run_config, device=device)
+    return agent.load(make_session(algorithm, env, run_config, agent, folder, trust=trust), which)
 
 
 if __name__ == "__main__":

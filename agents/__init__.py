@@ -14,12 +14,14 @@ from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.modac import MODACConfig
 from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
+from hrl.agents.skills import SkillsConfig
 from hrl.hierarchy.setting import Setting
 from hrl.types import UserError
 
 AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "hrac": HRACConfig,
+    "skills": SkillsConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -109,7 +109,7 @@ class HierarchyConfig(ABC):
         execution = Execution() if total_steps == 0 else pick_execution(session.run.execution, session.device)
         return Setting(
             env.spec, env.num_envs, session.device, session.run.seed, measure, total_steps, execution,
-            session.processes,
+            session.processes, env, session.load_policy,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from hrl.envs.actions import ActionMap
-from hrl.envs.flatten import batched, flatten_batch, usable
+from hrl.envs.flatten import batched, flat_dim, flatten_batch, unflatten_batch, usable
 from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
@@ -196,6 +196,15 @@ class Bridge:
             raise EnvironmentFault(
                 f"{self.spec.env_id} gave an observation outside its space at environment step {self.steps}: {reason}"
             ) from error
+
+    def raw(self, obs: Observation) -> Any:
+        """The inverse of `observe`: a batch of observations in the environment's own form, as numpy arrays."""
+        if not self.goal_env:
+            return unflatten_batch(self.space, obs.state)
+        width = flat_dim(self.space["observation"])
+        state, achieved = obs.state[:, :width], obs.state[:, list(self.spec.achieved)]
+        parts = {"observation": state, "achieved_goal": achieved, "desired_goal": obs.goal}
+        return {key: unflatten_batch(self.space[key], part) for key, part in parts.items()}
 
     def _observed(self, raw: Any) -> Observation:
         if not self.goal_env:

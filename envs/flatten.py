@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.images import first_channels, image_shape
+from hrl.envs.images import first_channels, image_shape, last_channels
 
 MOST_ENTRIES = 1_000_000
 """Greatest number of entries of one flattened observation."""
@@ -147,6 +147,39 @@ def _flat(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
             hot = [torch.nn.functional.one_hot(index[:, i], int(n)).float() for i, n in enumerate(sizes)]
             return torch.cat(hot, -1)
     raise UnsupportedSpace(f"a {type(space).__name__} space")
+
+
+def unflatten_batch(space: gym.Space[Any], flat: Tensor) -> Any:
+    """The inverse of `flatten_batch`: raw observations as a vector environment gives them, from [N, D]. Entries that no
+    network supports are missing."""
+    values, parts = flat.cpu().numpy(), list(parts_of(space))
+    first = [i for i, part in enumerate(parts) if image_shape(part) is None]
+    order = [*first, *(i for i in range(len(parts)) if i not in first)]
+    ends = np.cumsum([_size(parts[i]) for i in order])
+    columns = dict(zip(order, np.split(values, ends[:-1], -1), strict=True))
+    return _nested(space, iter([_raw(part, columns[i]) for i, part in enumerate(parts)]))
+
+
+def _nested(space: gym.Space[Any], columns: Iterator[np.ndarray]) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _nested(part, columns) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_nested(part, columns) for part in space.spaces)
+    return next(columns)
+
+
+def _raw(space: gym.Space[Any], values: np.ndarray) -> np.ndarray:
+    """The raw values [N, *shape] of one flattened part [N, D]."""
+    match space:
+        case spaces.Box() if image_shape(space) is not None:
+            return last_channels(values.astype(space.dtype), space.shape)
+        case spaces.Discrete():
+            return values.argmax(-1).astype(space.dtype) + space.start
+        case spaces.MultiDiscrete():
+            hot = np.split(values, np.cumsum(space.nvec.ravel())[:-1], -1)
+            numbers = np.stack([x.argmax(-1) for x in hot], -1).reshape(-1, *space.shape)
+            return (numbers + space.start).astype(space.dtype)
+    return values.reshape(-1, *(space.shape or ())).astype(space.dtype)
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):

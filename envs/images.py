@@ -39,3 +39,11 @@ def first_channels(images: Any) -> Any:
     if channels_first(tuple(images.shape[-3:])):
         return images.reshape(len(images), -1)
     return np.moveaxis(images, -1, -3).reshape(len(images), -1)
+
+
+def last_channels(pixels: Any, shape: tuple[int, ...]) -> Any:
+    """The inverse of `first_channels`: [N, pixels] as images [N, *shape]."""
+    if len(shape) == 2 or channels_first(shape[-3:]):
+        return pixels.reshape(-1, *shape)
+    *frames, height, width, channels = shape
+    return np.moveaxis(pixels.reshape(-1, *frames, channels, height, width), -3, -1)

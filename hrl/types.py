@@ -191,6 +191,9 @@ class BatchedEnv(Protocol):
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
         """Convert a batch of raw observations to tensors; `mask` [N, K] says which numbered actions are available."""
 
+    def raw(self, obs: Observation) -> Any:
+        """The inverse of `observe`: a batch of observations in the environment's own form."""
+
     def from_action(self, actions: np.ndarray) -> np.ndarray:
         """The inverse of `to_action`."""
 

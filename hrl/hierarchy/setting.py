@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +29,10 @@ class Setting:
     """Execution mode of acting, observing and updates."""
     processes: Processes = ALONE
     """The processes of the run, which learn together."""
+    env: BatchedEnv | None = None
+    """The training environments, for policies that use observations and actions in the environment's own form."""
+    load_policy: Callable[[Path], Any] | None = None
+    """Loads the trained policy of a run's folder."""
     encoder: PixelEncoder | None = None
     """Encoder of another level, through which levels see images. None: each level has its own."""
 

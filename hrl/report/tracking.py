@@ -58,6 +58,8 @@ class Tracking:
         return metrics
 
     def _drift(self, level: Level, steps: int) -> float | None:
+        if level.config.frozen:
+            return None
         before = self._before.get(level.name)
         moved = None if before is None else float((level.decide(*before[:2]) - before[2]).abs().mean())
         if int(level.memory.cursor.sum()):

@@ -26,6 +26,9 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
 @dataclass
 class RunConfig:
     """Options of a run: duration, evaluation, logging and checkpoints. Frequencies count environment steps."""
@@ -47,7 +50,7 @@ class RunConfig:
     """Environment steps between checkpoints; 0 for a single one at the end."""
     log_freq: int | None = None
     """Environment steps between rows of scalars. Default: a thousandth of the run, but at least 2,000."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     """Device of networks and replays; auto takes the GPU if there is one."""
     execution: Mode = "auto"
     """Run eagerly, with torch.compile, or captured as CUDA graphs; auto captures on a GPU."""

@@ -53,3 +53,9 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
         if name == option:
             return value or (arguments[i + 1] if i + 1 < len(arguments) else None)
     return None
+
+
+def values_of(arguments: Sequence[str], option: str) -> list[str]:
+    """The values of an option that may be given several times."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return [given.partition("=")[2] or after for given, after in pairs if given.partition("=")[0] == option]

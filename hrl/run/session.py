@@ -39,6 +39,8 @@ class Session:
     """As `make_env`, for environments that render."""
     earlier: Callable[[Path], Hierarchy]
     """The final agent of an earlier run."""
+    load_policy: Callable[[Path], Any]
+    """The best policy of an earlier run."""
     resume: Checkpoint | None = None
     processes: Processes = ALONE
     stop: StopRequest = field(default_factory=StopRequest)

@@ -14,8 +14,8 @@ from typing import Any
 
 from hrl.types import UserError
 
-IMPORTED = ("projection",)
-"""Options of algorithms that name `module:function`."""
+IMPORTED = ("projection", "skill")
+"""Options of algorithms that name `module:function`, or a model file that runs code when it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def _imported(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(options, Mapping):
         for key, value in options.items():
             if key in IMPORTED:
-                yield f"{prefix}{key}", value
+                for name in value if isinstance(value, list) else [value]:
+                    yield f"{prefix}{key}", name
             yield from _imported(value, f"{prefix}{key}.")
 
 

@@ -90,8 +90,8 @@ class Skill(Latent):
     """One of K numbered skills. The target is its number, one-hot.
 
     `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill with `ends`
-    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic. With `durations`, a decision is
-    a skill and one of these numbers of environment steps: decision k is skill k // D for the (k mod D)-th duration.
+    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic. With `durations` [K, D], a
+    decision is a skill and one of its D numbers of environment steps: decision k D + d is skill k for durations[k, d].
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class Skill(Latent):
         durations: Tensor | None = None,
         names: tuple[str, ...] = (),
     ) -> None:
-        """`durations` [D] are int64. `names` of the skills label their metrics."""
+        """`durations` [K, D] are int64. `names` of the skills label their metrics."""
         super().__init__(count, reward, scale, goal_dim)
-        self.lengths = 1 if durations is None else len(durations)
+        self.lengths = 1 if durations is None else durations.shape[-1]
         self.space = spaces.Discrete(count * self.lengths)
         self.ends_early, self._ends, self._available = ends is not None, ends, available
         self.durations, self.names = durations, names or tuple(map(str, range(count)))
@@ -119,7 +119,7 @@ class Skill(Latent):
 
     def duration(self, action: Tensor) -> Tensor | None:
         """The chosen duration; None without durations to choose from."""
-        return None if self.durations is None else self.durations[action.squeeze(-1).long() % self.lengths]
+        return None if self.durations is None else self.durations.flatten()[action.squeeze(-1).long()]
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
         """The value of `ends`; False without one."""

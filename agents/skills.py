@@ -1,0 +1,211 @@
+"""A controller over skills that exist already (options with fixed policies; Sutton, Precup, Singh 1999).
+
+Every decision of the controller μ selects one of K frozen policies, which acts until its period is over, until it ends
+by itself, or until the episode ends after k environment steps. The controller learns from the discounted sum of the
+task's rewards on the way, and bootstraps with the discount of the skill's duration:
+
+    Q(s_t, z) ← Σ_{i<k} γ^i r_{t+i} + γ^k max_{z' available in s_{t+k}} Q(s_{t+k}, z')
+
+The policies are trained runs, models of stable-baselines3 or sb3-contrib, and plain functions, mixed as needed. Each
+receives the environment's own observation or a selection of its entries, and has its own duration, availability, end
+and recurrent state (agents/parts/skill_sources.py). A function may instead take a latent vector, which the controller
+then chooses (with td3 or sac).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
+
+import torch
+import tyro
+from torch import Tensor
+
+from hrl.agents.base import HierarchyConfig
+from hrl.agents.parts.skill_sources import SkillSource, imported, load_skill
+from hrl.hierarchy.commands import IssuedCommand, Latent, Skill, Task
+from hrl.hierarchy.commands.goals import GoalConfig
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level, Relabel
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.relabelling.hindsight import HindsightTask
+from hrl.hierarchy.setting import Setting
+from hrl.learners import Build, Choice, DQNConfig, Learner, ReplayConfig
+from hrl.memory.ring import Replay
+from hrl.policies.frozen import Frozen, FrozenPolicies
+from hrl.types import BatchedEnv, Spec, UserError
+
+HINDSIGHT = 0.8
+"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
+
+
+@dataclass
+class Controller(LevelConfig):
+    """The level that selects skills, and learns from the task's reward."""
+
+    learner: Choice = field(
+        default_factory=lambda: DQNConfig(hidden=(128, 128), batch_size=256, train_freq=4, random_actions=(0.05, 0.3))
+    )
+    gamma: float = 0.99
+    """Discount per environment step."""
+    period: int = 10
+    """Environment steps of one use of a skill, unless the skill has a period of its own."""
+    durations: tuple[int, ...] = ()
+    """Durations in environment steps from which the controller chooses together with the skill, instead of `period`."""
+    reward_scale: float = 1.0
+    """Factor of the task's reward."""
+    reward_offset: float | None = None
+    """Added to the task's reward of every step before scaling. Default: minus the greatest reward if the goal reward
+    has only two values, so that every step before the goal costs; else 0."""
+
+
+@dataclass
+class Fixed(ReplayConfig):
+    """The learner of the level below, whose policies do not learn."""
+
+    policies: tuple[Frozen, ...] = ()
+    env: BatchedEnv | None = None
+
+    def build(self, build: Build) -> Learner:
+        """The policies as one learner."""
+        assert self.env is not None
+        return FrozenPolicies(build, self.policies, self.env)
+
+
+@dataclass
+class SkillsConfig(HierarchyConfig):
+    """A controller over skills that exist already: trained runs, stable-baselines3's models, and functions."""
+
+    essential: ClassVar[tuple[str, ...]] = ("skill", "high.learner", "high.period", "high.gamma")
+    skill: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A skill, given once for each: a run folder, sb3:FILE.zip:CLASS, or module:function, optionally followed by
+    ,name=TEXT ,period=N ,observe=0-26+30 ,available=module:function ,ends=module:function ,latent=N."""
+    high: Controller = field(default_factory=Controller)
+    goal: GoalConfig = field(default_factory=GoalConfig)
+    """The controller uses only the position features of the goal space."""
+    learning_starts: int = 1000
+    """Environment steps before the first update. Learners with a rollout begin at its end."""
+
+    def sources(self) -> list[SkillSource]:
+        """The skills. Raises UserError if there are none, or if they do not go together."""
+        skills = [SkillSource.parse(text) for text in self.skill]
+        if not skills:
+            raise UserError("Give at least one --skill: a run folder, sb3:FILE.zip:CLASS, or module:function.")
+        if len(skills) > 1 and any(skill.latent for skill in skills):
+            raise UserError("A skill with a latent vector must be the only one: the controller chooses the vector.")
+        names = [skill.name for skill in skills]
+        twice = {name for name in names if names.count(name) > 1}
+        return [
+            replace(s, name=f"{s.name}{number}") if s.name in twice else s for number, s in enumerate(skills)
+        ]  # metrics need different names
+
+    def build(self, setting: Setting) -> Hierarchy:
+        """Load the skills and build the agent. Raises UserError if they do not fit the environment."""
+        spec, c, skills = setting.spec, self.high, self.sources()
+        policies = tuple(load_skill(skill, setting) for skill in skills)
+        command = self.command(skills, setting)
+        task = Task.of(spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device)
+        period = int(self.durations(skills).max())
+        low = LevelConfig(Fixed(buffer_size=1, policies=policies, env=setting.env), frozen=True, hindsight=0.0)
+        held = 0 if not c.hindsight or setting.acts_only else self.steps_held(period, setting)
+        below = make_memory(low, command, spec.actions, setting, held=held, bottom=True)
+        memory = make_memory(c, task, command.space, setting, period, ("first",))
+        bottom = Level("low", low, command, spec.actions, below, setting)
+        controller = Level(
+            "high", c, task, command.space, memory, setting, period, self.learning_starts, below,
+            relabels=self.relabels(task, memory, below, period, spec), issues=command,
+        )  # fmt: skip
+        return Hierarchy([bottom, controller], setting)
+
+    def command(self, skills: list[SkillSource], setting: Setting) -> IssuedCommand:
+        """The controller's decision: one of K skills, with one of D durations, or a latent vector."""
+        goal_dim = setting.spec.goal_dim
+        if skills[0].latent:
+            return Latent(skills[0].latent, goal_dim=goal_dim)
+        durations = self.durations(skills).to(setting.device)
+        return Skill(
+            len(skills), available=available_of(skills), ends=ends_of(skills), goal_dim=goal_dim, durations=durations,
+            names=tuple(skill.name for skill in skills),
+        )  # fmt: skip
+
+    def durations(self, skills: list[SkillSource]) -> Tensor:
+        """[K, D] environment steps of every skill for each of the D durations to choose from."""
+        c = self.high
+        rows = [(skill.period,) * len(c.durations or (0,)) if skill.period else c.durations or (c.period,)
+                for skill in skills]  # fmt: skip
+        return torch.tensor(rows)
+
+    def steps_held(self, period: int, setting: Setting) -> int:
+        """Environment steps that hindsight reads: those of every decision in the controller's memory, or all."""
+        decisions = max(self.high.off_policy.buffer_size // setting.num_envs, 16) + 2
+        needed = decisions * period * setting.num_envs
+        return needed if setting.total_steps is None else min(needed, 2 * setting.total_steps)
+
+    def relabels(self, task: Task, memory: Replay, steps: Replay, period: int, spec: Spec) -> list[Relabel]:
+        """Hindsight on the task's goals, if it has any."""
+        c = self.high
+        if not c.hindsight:
+            return []
+        task.require_goals("high.hindsight")
+        span = min(period, spec.max_episode_steps or period)
+        info = "info" in steps.fields
+        return [HindsightTask(task, memory, steps, c.hindsight, c.gamma, span, c.hindsight_strategy, info)]
+
+    def resolved(self, setting: Setting) -> Self:
+        """A copy with hindsight and the reward's offset resolved."""
+        self.check()
+        c, spec = self.high, setting.spec
+        relabels = spec.task_reward is not None and not c.learner.on_policy
+        share = (HINDSIGHT if relabels else 0.0) if c.hindsight is None else c.hindsight
+        offset = -max(spec.reward_range) if spec.reward_range is not None else 0.0
+        return replace(
+            self,
+            high=replace(c, hindsight=share, reward_offset=offset if c.reward_offset is None else c.reward_offset),
+        )
+
+    def describe(self, spec: Spec) -> list[str]:
+        """Lines about the skills and the controller."""
+        skills = self.sources()
+        rows = zip(skills, self.durations(skills).tolist(), strict=True)
+        listed = [f"{skill.name} ({' or '.join(map(str, row))} steps)" for skill, row in rows]
+        return [f"Skills: {', '.join(listed)}.", f"Controller: {self.high.learner.kind}, discount {self.high.gamma:g}."]
+
+    def check(self) -> None:
+        """Raise UserError if a value is invalid."""
+        self.sources()
+        self.high.check("high.")
+        if self.high.period < 1 or min(self.high.durations, default=1) < 1:
+            raise UserError(
+                f"high.period and high.durations must be at least 1 environment step, not {self.high.period} and "
+                f"{self.high.durations}."
+            )
+        if self.learning_starts < 0:
+            raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")
+
+
+def available_of(skills: list[SkillSource]) -> Callable[[Tensor], Tensor] | None:
+    """state [..., D] -> [..., K] whether each skill can begin; all of them where none can. None without conditions."""
+    functions = [None if skill.available is None else imported(skill.available) for skill in skills]
+    if not any(functions):
+        return None
+
+    def available(state: Tensor) -> Tensor:
+        always = torch.ones(state.shape[:-1], dtype=torch.bool, device=state.device)
+        mask = torch.stack([always if function is None else function(state).bool() for function in functions], -1)
+        return (mask | ~mask.any(-1, keepdim=True)).float()
+
+    return available
+
+
+def ends_of(skills: list[SkillSource]) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """(state [..., D], target [..., G]) -> [...] whether the active skill ends. None if no skill ends by itself."""
+    functions = [None if skill.ends is None else imported(skill.ends) for skill in skills]
+    if not any(functions):
+        return None
+
+    def ends(state: Tensor, target: Tensor) -> Tensor:
+        never = torch.zeros(state.shape[:-1], dtype=torch.bool, device=state.device)
+        each = torch.stack([never if function is None else function(state).bool() for function in functions], -1)
+        return (each & (target[..., : len(functions)] > 0.5)).any(-1)
+
+    return ends
