@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from hrl_scripts.train import make_session, run_cli, stored
+from hrl_scripts.train import run_cli
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hrl.envs import EnvConfig, EnvError, EnvironmentFault
+from hrl.api.sessions import FAULTS, Parts, make_session
+from hrl.api.trust import Trust, allow_own_modules
+from hrl.envs import EnvConfig
 from hrl.envs.make import KEY_VALUES
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
@@ -26,7 +28,6 @@ from hrl.report.statistics import RATE, Curve, student_interval
 from hrl.report.video import record
 from hrl.run.folder import RunConfig, RunFolder
 from hrl.run.session import Session
-from hrl.run.trust import Trust, allow_own_modules
 from hrl.stopping import StopRequest
 from hrl.types import UserError
 
@@ -132,14 +133,14 @@ class Loaded:
         if options.env and ":" in options.env:
             allow_own_modules()
         trust = Trust(options.trust, frozenset({(options.env or "").rpartition(":")[0]} - {""}))
-        algorithm, env, config, agent = stored(folder, trust)
+        algorithm, env, config, agent = Parts.stored(folder, trust)
         if folder.edited:
             warn(f"{path / 'config.json'} was changed since the run began.")
         trained_on = env.env
         env = replace(env, env=options.env or env.env, env_kwargs={**env.env_kwargs, **options.env_kwargs})
         config.eval_env = None
         config.eval_max_steps = options.max_steps or config.eval_max_steps
-        session = make_session(algorithm, env, config, agent, folder, stop=stop, trust=trust)
+        session = make_session(Parts(algorithm, env, config, agent), folder, stop=stop, trust=trust)
         policy = agent.load(session, options.checkpoint)
         if options.task is not None:
             if not hasattr(policy, "recall"):
@@ -211,7 +212,7 @@ def compare(options: Options, stop: StopRequest) -> None:
         try:
             loaded = Loaded.read(path, options, stop)
             result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
-        except (UserError, EnvError, EnvironmentFault) as error:
+        except FAULTS as error:
             warn(f"{path} is left out: {error}")
             continue
         label = options.label[i] if options.label else None

@@ -223,6 +223,11 @@ class SB3Trainee(Trainee):
         model.set_logger(SB3Logger(folder=None, output_formats=[]))
 
     @property
+    def learned(self) -> BaseAlgorithm:
+        """The model."""
+        return self.model
+
+    @property
     def steps(self) -> int:
         """Environment steps so far."""
         return self.model.num_timesteps

@@ -1,1 +1,47 @@
-"""Hierarchical reinforcement learning."""
+"""Hierarchical reinforcement learning.
+
+import hrl
+
+run = hrl.train("hiro", env="PointMaze_UMaze-v3", total_steps=35_000)
+action, state = run.policy().predict(observation, state)
+hrl.load(run.path).evaluate(episodes=100).summary()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hrl.version import __version__
+
+if TYPE_CHECKING:
+    from hrl.api.callbacks import from_sb3
+    from hrl.api.runs import Run, load
+    from hrl.api.training import train
+    from hrl.report.evaluation import Evaluation
+    from hrl.run.callbacks import Callback, Progress
+    from hrl.types import UserError
+
+WHERE = {
+    "Callback": "hrl.run.callbacks",
+    "Evaluation": "hrl.report.evaluation",
+    "Progress": "hrl.run.callbacks",
+    "Run": "hrl.api.runs",
+    "UserError": "hrl.types",
+    "from_sb3": "hrl.api.callbacks",
+    "load": "hrl.api.runs",
+    "train": "hrl.api.training",
+}
+"""The module of each public name, imported when the name is first used."""
+
+__all__ = ["Callback", "Evaluation", "Progress", "Run", "UserError", "__version__", "from_sb3", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in WHERE:
+        return getattr(import_module(WHERE[name]), name)
+    if name in ("agents", "envs"):
+        return import_module(f"hrl.{name}")
+    raise AttributeError(f"module 'hrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "agents", "envs"])

@@ -10,6 +10,7 @@ from hrl_scripts import evaluate, train
 from runs import run_of, same_state
 from torch import Tensor
 
+import hrl
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.taxi import ABOARD, HELD_OUT, LOAD, Taxi, number
 from hrl.learners.policy_gradient import Credit, Trajectories, advantages, baseline, dice, discounted, score
@@ -222,7 +223,7 @@ def test_maml_learns_to_adapt(tmp_path):
 
 
 def _evaluated(run, step: int) -> float:
-    policy = train.load_policy(run, "last")
+    policy = hrl.load(run).policy("last")
     result = policy.evaluate(lambda n, seeds: make_env(EnvConfig("hrl/Navigation-v0", num_envs=n)), 20, seed=0)
     return result.rates[f"return_after_{step}"]
 
@@ -255,7 +256,7 @@ def test_a_controller_that_sets_subgoals_adapts_or_its_low_level_does(tmp_path, 
     line = [*NAVIGATION, "--subgoals", "10", "--goal.low", "-0.5", "--goal.high", "0.5", "--adapts", adapts]
     line += ["--outer", "adam", "--eval-freq", "0", "--total-steps", "30000"]
     assert train.main(["maml", *line, "--log-dir", str(tmp_path)]) == 0
-    learner = train.load_policy(run_of(tmp_path), "last").learner
+    learner = hrl.load(run_of(tmp_path)).policy("last").learner
     assert {name.split(".")[0] for name in learner.adaptation.initial} == {adapts}
     env = make_env(EnvConfig("hrl/Navigation-v0", num_envs=40))
     tasks, own = env.sample_tasks(4, learner.generator), learner.adaptation.spread(4)

@@ -38,5 +38,5 @@ LINES = {
 @pytest.mark.parametrize("line", sorted(LINES))
 def test_a_benchmarks_command_is_understood(line):
     algorithm, *words = line.split()
-    _, _, agent, _ = train.resolved(algorithm, words)
+    agent = train.resolved(algorithm, words)[0].agent
     getattr(agent, "check", lambda *_: None)(*([""] if algorithm in ("td3", "sac", "dqn", "ppo") else []))

@@ -116,7 +116,8 @@ def test_nothing_imports_upward():
         "agents": ("hrl.envs", "hrl_scripts"),
     }
     for room, forbidden in rooms.items():
-        for file in (ROOT / room).rglob("*.py"):
+        files = [file for file in (ROOT / room).rglob("*.py") if "api" not in file.parts]  # hrl.api is above all rooms
+        for file in files:
             for node in ast.walk(ast.parse(file.read_text())):
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

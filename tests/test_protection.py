@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import made
 from hrl_scripts import evaluate, train
-from hrl_scripts.train import load_policy
 from runs import LINE, run_of, same_state, trained
 from test_learners import batch
 
+import hrl
 from hrl.envs.spec import Observation
 from hrl.learners import SAC, TD3
 from hrl.learners.adam import views
@@ -146,7 +146,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_that_begin_with_runs(first, tmp_path, by):
     second = trained(tmp_path / "second", *TASKS, *after(first, by))
     third = trained(tmp_path / "third", *TASKS, *after(second, by))
-    once, twice = load_policy(second, "last"), load_policy(third, "last")
+    once, twice = hrl.load(second).policy("last"), hrl.load(third).policy("last")
     low, high = twice.agent.levels
     assert low.learner.task == high.learner.task == 2 and int(low.protection.sealed) == 2
     obs = Observation(torch.randn(6, low.memory.fields["state"].stop), torch.randn(6, 1))
@@ -170,14 +170,14 @@ def test_a_temperature_that_is_given_is_not_taken_over(tmp_path):
     line = ["--eval-freq", "0", "--total-steps", "500"]
     first = trained(tmp_path / "first", *line, algorithm="sac")
     second = trained(tmp_path / "second", *line, "--init-from", str(first), "--ent-coef", "0.5", algorithm="sac")
-    (level,) = load_policy(second, "last").agent.levels
+    (level,) = hrl.load(second).policy("last").agent.levels
     assert float(level.learner.log_alpha.detach().exp()) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("by", ["nothing", "packnet"])
 def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
     run = trained(tmp_path, *TASKS, "--low.init-from", str(first), "--low.frozen", "True", "--low.protect.by", by)
-    before, now = (load_policy(path, "last").agent.levels[0].learner.state_dict() for path in (first, run))
+    before, now = (hrl.load(path).policy("last").agent.levels[0].learner.state_dict() for path in (first, run))
     assert all(torch.equal(before[name], now[name]) for name in before)
 
 
@@ -251,6 +251,6 @@ def test_one_level_begins_with_an_earlier_run_too(tmp_path):
         "5000",
         algorithm="td3",
     )
-    policy = load_policy(second, "last")
+    policy = hrl.load(second).policy("last")
     assert int(policy.agent.levels[0].protection.sealed) == 1
     assert evaluate.main([str(second), "--task", "0", "--episodes", "2", "--json"]) == 0

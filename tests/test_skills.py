@@ -13,6 +13,7 @@ from runs import run_of, same_state, trained
 from stable_baselines3 import PPO
 from tasks import LENGTHS, Picture
 
+import hrl
 from hrl.agents.skills import Controller, SkillsConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.flatten import batched, flatten_batch, unflatten_batch
@@ -142,11 +143,11 @@ def test_runs_models_and_functions_act_as_they_do_alone(tmp_path):
     line = ["--env", "tasks:Ledger-v0", "--high.period", "2", "--trust", "--skill", "test_skills:up"]
     line += ["--skill", str(own), "--skill", f"sb3:{tmp_path / 'model.zip'}:PPO,observe=0-1"]
     run = trained(tmp_path / "run", *line, algorithm="skills")
-    agent = train.load_policy(run, "last", trust=True).agent
+    agent = hrl.load(run, trust=True).policy("last").agent
     state = torch.tensor([[1.0, 2.0], [4.0, 0.0], [5.0, 1.0]])
     bottom = agent.levels[0]
     actions = bottom.decide(state, torch.eye(3))
-    alone = np.stack([up(state[:1]), train.load_policy(own).predict(state[1:2].numpy())[0],
+    alone = np.stack([up(state[:1]), hrl.load(own).policy().predict(state[1:2].numpy())[0],
                       model.predict(state[2:].numpy(), deterministic=True)[0]])  # fmt: skip
     np.testing.assert_allclose(actions.numpy() * 3 + 1, alone[:, 0], atol=1e-5)
     assert evaluate.main([str(run), "--episodes", "2", "--trust"]) == 0
@@ -187,8 +188,8 @@ def test_invalid_skills_are_refused_with_one_sentence(skills, sentence, tmp_path
 def test_a_run_whose_skills_name_modules_is_not_loaded_without_trust(tmp_path):
     run = trained(tmp_path, "--env", "tasks:Ledger-v0", "--skill", "test_skills:up", algorithm="skills")
     with pytest.raises(UserError, match="add --trust"):
-        train.load_policy(run_of(tmp_path))
-    train.load_policy(run, trust=True)
+        hrl.load(run_of(tmp_path)).policy()
+    hrl.load(run, trust=True).policy()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tasks import Drawn
 
+import hrl
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.actions import ActionMap, PlainActions
 
@@ -159,7 +160,6 @@ def test_the_largest_integers_and_a_narrow_share_of_few_are_still_actions():
 
 
 def test_stable_baselines3s_actions_are_the_same_in_training_and_evaluation(tmp_path):
-    from hrl_scripts.train import load_policy
     from runs import trained
 
     for scale in ("1.0", "0.2"):
@@ -167,7 +167,7 @@ def test_stable_baselines3s_actions_are_the_same_in_training_and_evaluation(tmp_
             tmp_path / scale, "--env", "Pendulum-v1", "--action-scale", scale, "--eval-freq", "0", "--total-steps",
             "300", algorithm="sb3-sac",
         )  # fmt: skip
-        policy = load_policy(run)
+        policy = hrl.load(run).policy()
         obs = policy.env.reset(0)
         native, _ = policy.predict(obs.state.numpy())
         decided, _, _ = policy.decide(obs, None)

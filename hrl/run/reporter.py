@@ -45,6 +45,8 @@ class Reporter:
         self._told_of_cuts = False
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
+        self.last_scalars: dict[str, float] = {}
+        """The last value of every logged scalar."""
         self.elapsed = 0.0
         self.given_up = False
         self.logger = Logger(session.folder.path, steps if session.resume else None)
@@ -71,6 +73,7 @@ class Reporter:
         self.elapsed, self._since, self._at = self.elapsed + now - self._since, now, steps
         scalars = self.recent.scalars(self.tells_success) | {"time/fps": rate, "time/time_elapsed": self.elapsed}
         scalars |= {f"train/{name}": value for name, value in metrics.items()}
+        self.last_scalars |= scalars
         self.logger.write(steps, scalars)
         self.display.update(steps, rate, scalars, self.last_eval)
 
@@ -95,6 +98,7 @@ class Reporter:
             raise
         scalars = result.scalars()
         self.last_eval = {**scalars, "steps": float(steps)}
+        self.last_scalars |= scalars
         self._tell_of_cuts(result)
         self.logger.write(steps, {**scalars, "eval/time_elapsed": self.elapsed + paused - self._since})
         draw = self.session.draw if self.picture_due(steps) else None

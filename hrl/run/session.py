@@ -1,6 +1,6 @@
 """The session of a run: everything that the command line passes to an algorithm."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from hrl.execution.processes import ALONE, Processes
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation, Policy, evaluate
+from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.folder import RunConfig, RunFolder
 from hrl.stopping import StopRequest
@@ -53,6 +54,8 @@ class Session:
     draw: Callable[[Evaluation], Any] | None = None
     judge: Callable[[int, dict[str, float]], bool] | None = None
     """(steps, scalars of an evaluation) -> whether to give up the run."""
+    callbacks: Sequence[Callback] = ()
+    """Functions of the user's program, called during training."""
     hyperparameters: Callable[[], dict[str, Any]] | None = None
     """Returns the values for TensorBoard's HParams tab."""
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hrl.execution.processes import lost_connection
 from hrl.report.episodes import Finished, Recent
-from hrl.report.evaluation import Policy
+from hrl.report.evaluation import Evaluation, Policy
+from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
-from hrl.run.reporter import Bystander, Reporter
+from hrl.run.reporter import Bystander, Every, Reporter
 from hrl.run.session import Session
 from hrl.stopping import Interrupted, close_within
 from hrl.types import BatchedEnv, UserError
@@ -34,6 +35,11 @@ class Trainee(ABC):
         self.env, self.session = env, session
         self.warnings: list[str] = []
         """Warnings that were not printed yet; the trainer prints and removes them."""
+
+    @property
+    def learned(self) -> Any:
+        """The object that learns, for callbacks; by default the trainee itself."""
+        return self
 
     @property
     def name(self) -> str:
@@ -123,8 +129,10 @@ class Trainer:
 
     def _train(self) -> None:
         trainee, report, total = self.trainee, self.reporter, self.run_config.total_steps
+        calls = Calls(self)
         with self._saved_on_failure():
             self._begin()
+            calls.begin()
             while trainee.steps < total and not self.processes.any(bool(self.stop) or report.given_up):
                 if not self._round(total):
                     break
@@ -132,11 +140,12 @@ class Trainer:
                     self._log()
                 if report.eval_due(trainee.steps):
                     self._evaluate()
-                if report.save_due(trainee.steps) and trainee.steps < total:
+                if calls.due() | report.save_due(trainee.steps) and trainee.steps < total:
                     self._save()
                     self._begin()
             if self.run_config.eval_freq and trainee.steps >= total and not self.stop:
                 self._evaluate()
+            calls.end()
         if self.saved_at != trainee.steps:
             self._save()
 
@@ -216,3 +225,63 @@ class Trainer:
             whole = f"its last checkpoint, at {at:,} steps, is intact" if at else "no checkpoint yet"
             place = f"{self.trainee.steps:,} steps. {self.session.folder.path}"
             raise UserError(f"A process of this run died at {place}: {whole}.") from error
+
+
+class Calls:
+    """The callbacks of a run in training, and the run as they see it (`Progress`)."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._session, self._wanted = trainer, trainer.session, False
+        self._callbacks = [(x, Every(x.every, self.steps)) for x in self._session.callbacks]
+        self.total_steps, self.path = trainer.run_config.total_steps, self._session.folder.path
+        self.agent, self.policy = trainer.trainee.learned, trainer.trainee.policy
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self._trainer.trainee.steps
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The last value of every logged scalar."""
+        return dict(self._trainer.reporter.last_scalars)
+
+    def begin(self) -> None:
+        """Call the functions that run before the first step."""
+        for callback, _ in self._mine():
+            callback.begin(self)
+
+    def due(self) -> bool:
+        """Call the functions that are due. Returns whether one of them asked for a checkpoint."""
+        if not self._callbacks:
+            return False
+        for callback, clock in self._mine():
+            if clock(self.steps):
+                callback.function(self)
+        wanted, self._wanted = self._wanted, False
+        return self._trainer.processes.any(wanted)
+
+    def _mine(self) -> list[tuple[Callback, Every]]:
+        """The callbacks; none in other processes than the first."""
+        return self._callbacks if self._trainer.processes.first else []
+
+    def end(self) -> None:
+        """Call the functions that run after the last step."""
+        for callback, _ in self._mine():
+            callback.end(self)
+
+    def log(self, name: str, value: float) -> None:
+        """Log a scalar at the current step."""
+        self._trainer.reporter.logger.write(self.steps, {name: float(value)})
+
+    def evaluate(self, episodes: int | None = None) -> Evaluation:
+        """Evaluate the current policy in separate environments."""
+        return self._session.evaluate(self.policy, episodes)
+
+    def save(self) -> None:
+        """Save a checkpoint after this call."""
+        self._wanted = True
+
+    def stop(self) -> None:
+        """End the run after this call."""
+        self._trainer.reporter.given_up = True

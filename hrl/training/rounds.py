@@ -78,6 +78,11 @@ class RoundsTrainee(Trainee):
         self.learner, self.policy = learner, policy
 
     @property
+    def learned(self) -> RoundLearner:
+        """The learner."""
+        return self.learner
+
+    @property
     def steps(self) -> int:
         """Environment steps so far."""
         return self.learner.steps

@@ -21,7 +21,7 @@ class HierarchyTrainee(Trainee):
 
     def __init__(self, agent: Hierarchy, env: BatchedEnv, session: Session) -> None:
         super().__init__(env, session)
-        self.agent, self.policy = agent, HierarchyPolicy(agent)
+        self.agent, self.policy = agent, HierarchyPolicy(agent, env)
         self.processes, self.stop = session.processes, session.stop
         self.tracking = Tracking(agent.levels, session.run.total_steps)
         self.warnings = self.tracking.warnings
@@ -32,6 +32,11 @@ class HierarchyTrainee(Trainee):
                 f"{env.spec.env_id} uses a step for each reset (NEXT_STEP), so several processes would not count "
                 "the same steps; use its sync or async form."
             )
+
+    @property
+    def learned(self) -> Hierarchy:
+        """The agent."""
+        return self.agent
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,72 @@
+"""Callbacks of stable-baselines3 in our runs."""
+
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from hrl.run.callbacks import Callback, Progress
+
+
+def from_sb3(callback: BaseCallback, every: int = 1000) -> Callback:
+    """A callback of stable-baselines3 as one of ours. Its `on_step` is called every `every` environment steps; a result
+    of False ends the run. Its `logger.record` writes to TensorBoard and progress.csv. Its `model` is stable-baselines3's
+    own in runs of its algorithms; in our runs it has `predict`, `num_timesteps`, `logger` and `save`, and its
+    `training_env` is None."""
+
+    def begin(progress: Progress) -> None:
+        model: Any = progress.agent if hasattr(progress.agent, "num_timesteps") else ModelView(progress)
+        callback.init_callback(model)
+        callback.on_training_start({}, {})
+
+    def step(progress: Progress) -> None:
+        callback.num_timesteps = progress.steps
+        more = callback.on_step()
+        callback.model.logger.dump(progress.steps)
+        if not more:
+            progress.stop()
+
+    return Callback(step, every, begin, end=lambda progress: callback.on_training_end())
+
+
+class ModelView:
+    """A run in training with the part of a stable-baselines3 model's interface that callbacks use."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.logger = Logger(folder=str(progress.path), output_formats=[Scalars(progress)])
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps so far."""
+        return self.progress.steps
+
+    def get_env(self) -> None:
+        """None: the training environments are batched tensors."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> Any:
+        """The current policy's actions and state."""
+        policy: Any = self.progress.policy
+        return policy.predict(observation, state, episode_start, deterministic)
+
+    def save(self, path: Any) -> None:
+        """Save a checkpoint in the run's folder; the path is ignored."""
+        self.progress.save()
+
+
+class Scalars(KVWriter):
+    """Writes recorded numbers to the run's log."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
+        """Log every number."""
+        for name, value in key_values.items():
+            if isinstance(value, int | float) or getattr(value, "ndim", None) == 0:
+                self.progress.log(name, float(value))
+
+    def close(self) -> None:
+        """Do nothing: the run closes its log."""

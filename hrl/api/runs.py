@@ -1,0 +1,140 @@
+"""A run as an object: its policy, evaluations and curves."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrl.api.environments import EnvLike, env_id
+from hrl.api.sessions import NO_TRUST, Parts, make_session, trained_policy
+from hrl.api.trust import Trust
+from hrl.execution.processes import join_processes
+from hrl.report.display import warn
+from hrl.report.evaluation import Evaluation
+from hrl.report.logger import read_progress
+from hrl.run.callbacks import Callback
+from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.session import Which
+from hrl.stopping import StopRequest
+from hrl.types import UserError
+
+
+class Run:
+    """A trained or unfinished run, by its folder."""
+
+    def __init__(self, path: Path | str, trust: Trust = NO_TRUST) -> None:
+        """Raises UserError if the folder is not a run's, or names modules that are not trusted."""
+        self.folder, self.trust = RunFolder.existing(Path(path)), trust
+        self.parts = Parts.stored(self.folder, trust)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.algorithm} on {self.parts.env.env}, {self.steps:,} steps)"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm's name."""
+        return self.parts.algorithm
+
+    @property
+    def config(self) -> Any:
+        """The algorithm's resolved configuration."""
+        return self.parts.agent
+
+    @property
+    def steps(self) -> int:
+        """Environment steps at the last checkpoint."""
+        return Checkpoints(self.folder.checkpoints).steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its total steps."""
+        return self.folder.finished
+
+    def policy(self, which: Which = "best") -> Any:
+        """The trained policy of the best evaluation, or of the last checkpoint. A hierarchy's policy has
+        `predict(observation, state) -> (action, state)` as in stable-baselines3."""
+        return trained_policy(self.path, which, self.trust)
+
+    def evaluate(
+        self, episodes: int = 100, which: Which = "last", env: EnvLike | None = None, keep_paths: int = 0
+    ) -> Evaluation:
+        """Evaluate the deterministic policy in separate environments with fixed seeds, or on another environment with
+        the same observations and actions. `keep_paths` is the number of episodes whose paths are kept for pictures."""
+        parts = self.parts
+        if env is not None:
+            identifier, keywords = env_id(env)
+            parts = parts._replace(
+                env=replace(parts.env, env=identifier, env_kwargs={**parts.env.env_kwargs, **keywords})
+            )
+        parts = parts._replace(run=replace(parts.run, eval_env=None))
+        session = make_session(parts, self.folder, trust=self.trust)
+        return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
+
+    def scalars(self) -> dict[str, np.ndarray]:
+        """Every logged scalar by tag, one value per logged row; NaN where a row has none."""
+        return read_progress(self.path)
+
+    def resume(self, total_steps: int | None = None, callbacks: Sequence[Any] = ()) -> "Run":
+        """Continue training from the last checkpoint, up to `total_steps`, exactly as if the run had not stopped.
+
+        Raises UserError if it has no steps left, or if its config.json was edited."""
+        if self.folder.edited:
+            raise UserError(
+                f"{self.path / 'config.json'} was changed since the run began, but a resumed run must keep its options."
+            )
+        run = replace(self.parts.run, total_steps=total_steps or self.parts.run.total_steps)
+        return run_session(self.parts._replace(run=run), self.folder, True, callbacks, self.trust)
+
+
+def run_session(
+    parts: Parts,
+    folder: RunFolder,
+    resumes: bool = False,
+    callbacks: Sequence[Any] = (),
+    trust: Trust = NO_TRUST,
+) -> Run:
+    """Train a run to its end or until a request to stop."""
+    processes = join_processes()
+    with StopRequest() as stop, ExitStack() as held:
+        checkpoint = None
+        if resumes:
+            if processes.first:
+                held.enter_context(folder.locked())
+            checkpoint = last_checkpoint(folder, parts.run, processes.size)
+        called = [x if isinstance(x, Callback) else Callback(x) for x in callbacks]
+        session = make_session(parts, folder, checkpoint, processes, stop, trust, held, called)
+        parts.agent.train(session)
+    processes.leave()
+    return Run(folder.path, trust)
+
+
+def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkpoint:
+    """The checkpoint to resume from. Raises UserError if the run has no steps left, or another number of processes."""
+    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoint = checkpoints.last()
+    for sentence in checkpoints.warnings:
+        warn(sentence)
+    if checkpoint.steps >= run.total_steps:
+        raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
+    begun_with = checkpoint.numbers.get("processes", 1)
+    if processes != begun_with:
+        raise UserError(
+            f"The run in {folder.path} was started with {begun_with} processes, not {processes}: resume it "
+            f"with torchrun --nproc-per-node {begun_with}."
+        )
+    return checkpoint
+
+
+def load(path: Path | str, trust: bool = False) -> Run:
+    """A run from its folder. Raises UserError if it is not a run folder, or names modules (an algorithm or environment
+    of the user's own) without `trust`: importing them runs their code."""
+    return Run(path, Trust(trust))

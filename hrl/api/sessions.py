@@ -1,0 +1,170 @@
+"""Sessions: a run's folder, environments and agent, as the command lines and the Python interface build them.
+
+This room is above the algorithms and the environments; nothing else in `hrl` imports it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from hrl.agents import HierarchyConfig, find_agent
+from hrl.api.trust import Trust
+from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
+from hrl.envs.make import make_single
+from hrl.execution.modes import keep_freed_memory
+from hrl.execution.processes import ALONE, Processes
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.report.display import print_line
+from hrl.report.hparams import comparable
+from hrl.report.pictures import trajectories
+from hrl.run.callbacks import Callback
+from hrl.run.checkpoint import Checkpoint
+from hrl.run.config import plain, updated
+from hrl.run.folder import DeviceName, RunConfig, RunFolder
+from hrl.run.session import Session, Which, pick_device
+from hrl.stopping import GRACE, StopRequest
+from hrl.types import UserError
+
+NO_TRUST = Trust()
+FAULTS = (UserError, EnvError, EnvironmentFault)
+"""Exceptions that are printed as one sentence."""
+
+
+class Parts(NamedTuple):
+    """The configuration of a run."""
+
+    algorithm: str
+    env: EnvConfig
+    run: RunConfig
+    agent: Any
+
+    @classmethod
+    def stored(cls, folder: RunFolder, trust: Trust = NO_TRUST) -> "Parts":
+        """The configuration in a run folder. Raises UserError if it names modules that are not trusted."""
+        content = folder.read_config()
+        algorithm, config = content["algorithm"], content["config"]
+        trust.require(folder.path, algorithm, config)
+        source = str(folder.path / "config.json")
+        defaults = EnvConfig(""), RunConfig(), find_agent(algorithm)
+        pairs = zip(defaults, (config["env"], config["run"], config["agent"]), strict=True)
+        return cls(algorithm, *(updated(default, values, source) for default, values in pairs))
+
+    def plain(self, agent: Any = None) -> dict[str, Any]:
+        """The configuration as plain values, with this agent's options instead of its own if they are given."""
+        return {"env": asdict(self.env), "run": plain(self.run), "agent": plain(self.agent if agent is None else agent)}
+
+
+@dataclass
+class Environments:
+    """Makes the environments of a run. Those of evaluations must have the same sizes as those of training."""
+
+    parts: Parts
+    device: torch.device
+    stop: StopRequest
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+    """The sizes of observations, goals and actions in training, once known."""
+
+    def make(self, count: int | None, seeds: Iterator[int] | None, **overrides: Any) -> Any:
+        """`count` environments, or the training's own number for None; `seeds` are those of evaluation episodes."""
+        own, other = self.parts.env, self.parts.run.eval_env
+        chosen = own if count is None else replace(own, num_envs=count, vectorization="auto")
+        if seeds is not None and other:
+            chosen = replace(chosen, env=other)
+        info = getattr(getattr(self.parts.agent, "goal", None), "info", ())
+        region = partial(self.stop.interruptible, GRACE)
+        made = make_env(chosen, self.device, seeds, info=info, region=region, **overrides)
+        sizes = made.spec.state_dim, made.spec.goal_dim, made.spec.action_dim
+        if chosen.env == own.env:
+            self.sizes.append(sizes)
+        elif self.sizes and sizes != self.sizes[0]:
+            raise UserError(
+                f"--eval-env {chosen.env} has other observations, goals or actions than {own.env}; choose an "
+                "environment with the same ones."
+            )
+        return made
+
+
+def make_session(
+    parts: Parts,
+    folder: RunFolder,
+    resume: Checkpoint | None = None,
+    processes: Processes = ALONE,
+    stop: StopRequest | None = None,
+    trust: Trust = NO_TRUST,
+    held: ExitStack | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Session:
+    """Build the session of a run. `held` keeps the lock on the folder."""
+    keep_freed_memory()
+    if parts.run.threads:
+        torch.set_num_threads(parts.run.threads)
+    device = pick_device(parts.run.device, processes)
+    stop = stop if stop is not None else StopRequest()
+    make = Environments(parts, device, stop).make
+    resolved: list[Any] = []
+
+    def begin(lines: Sequence[str] = (), agent: Any = None) -> None:
+        if agent is not None:
+            resolved.append(agent)
+        if not processes.first:
+            return
+        for line in lines:
+            print_line(line)
+        if parts.run.eval_env:
+            make(1, iter([0])).close()  # find its faults before training
+        if resume is None:
+            folder.make()
+            if held is not None:
+                held.enter_context(folder.locked())
+            folder.write_config(parts.algorithm, parts.plain(agent))
+        else:
+            folder.prolong(parts.run.total_steps)
+        print_line(f"Run folder: {folder.path}")
+
+    return Session(
+        run=parts.run,
+        folder=folder,
+        device=device,
+        num_envs=parts.env.num_envs,
+        make_env=make,
+        make_single=partial(make_single, parts.env),
+        make_rendering=partial(make, render_mode="rgb_array"),
+        earlier=partial(earlier_agent, parts.run, processes, trust),
+        load_policy=partial(trained_policy, which="best", trust=trust, device=parts.run.device),
+        resume=resume,
+        processes=processes,
+        stop=stop,
+        faults=FAULTS,
+        begin=begin,
+        draw=trajectories,
+        hyperparameters=lambda: comparable(parts.algorithm, parts.plain(*resolved[-1:])),
+        callbacks=tuple(callbacks),
+    )
+
+
+def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
+    """The final agent of another run, on this run's device. Raises UserError if the run has no hierarchy."""
+    folder = RunFolder.existing(path)
+    parts = Parts.stored(folder, trust)
+    if not isinstance(parts.agent, HierarchyConfig):
+        raise UserError(f"{path} is a run of {parts.algorithm}, which has no levels to load.")
+    its_run = replace(parts.run, device=run_config.device, threads=run_config.threads)
+    return parts.agent.restored(make_session(parts._replace(run=its_run), folder, processes=processes))
+
+
+def trained_policy(path: Path, which: Which, trust: Trust, device: DeviceName | None = None) -> Any:
+    """The trained policy of a run folder, on another device than the run's own if one is given.
+
+    A hierarchy's policy has stable-baselines3's `predict`. Raises UserError if there is no policy, or if the folder
+    names modules that are not trusted.
+    """
+    folder = RunFolder.existing(path)
+    parts = Parts.stored(folder, trust)
+    if device is not None:
+        parts = parts._replace(run=replace(parts.run, device=device))
+    return parts.agent.load(make_session(parts, folder, trust=trust), which)

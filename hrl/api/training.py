@@ -1,0 +1,83 @@
+"""Training from a program: `hrl.train`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hrl.agents import AGENTS, find_agent
+from hrl.agents.presets import preset as preset_values
+from hrl.api.environments import EnvLike, env_id
+from hrl.api.runs import Run, run_session
+from hrl.api.sessions import Parts
+from hrl.envs import EnvConfig
+from hrl.run.callbacks import Callback, Progress
+from hrl.run.config import updated
+from hrl.run.folder import RunConfig, RunFolder
+
+
+def train(
+    algorithm: str | Any,
+    env: EnvLike,
+    *,
+    preset: str = "auto",
+    callbacks: Sequence[Callback | Callable[[Progress], Any]] = (),
+    **options: Any,
+) -> Run:
+    """Train an agent, and return its run.
+
+    `algorithm` is a name as on the command line, such as "hiro", or a configuration object, such as `HIROConfig()`.
+    `env` is an environment's id, class, or factory. `options` are those of the command line (`python train.py hiro
+    --help`): `total_steps=50_000`, `seed=1`, `num_envs=16`, `low__learning_rate=1e-3`, `low={"learning_rate": 1e-3}`.
+    `preset` is auto (tuned values of this environment), none, debug, or published; a configuration object takes only
+    the preset's options of the environment and the run. `callbacks` are called during training.
+
+    Ctrl-C saves the run and returns it; `Run.resume` continues it exactly. Raises UserError for invalid options.
+    """
+    name, agent = _agent(algorithm)
+    identifier, keywords = env_id(env)
+    values = preset_values(name, identifier, preset)
+    parts = Parts(name, EnvConfig(identifier), RunConfig(), agent)
+    parts = with_values(parts, values, f"preset of {name}", agents_own=isinstance(algorithm, str))
+    parts = with_values(parts, nested(options), "the options of train()")
+    own = parts.env.env_kwargs if not keywords else {**parts.env.env_kwargs, **keywords}
+    parts = parts._replace(env=replace(parts.env, env_kwargs=own))
+    parts.run.check()
+    folder = RunFolder.new(parts.run.log_dir, parts.env.env, name, parts.run.seed)
+    return run_session(parts, folder, callbacks=callbacks)
+
+
+def with_values(parts: Parts, values: Mapping[str, Any], source: str, agents_own: bool = True) -> Parts:
+    """The parts with these values, each in the configuration that has the option. Without `agents_own`, the agent's
+    options are ignored. Raises UserError, naming the source, for unknown options."""
+    known = [set(part.__dataclass_fields__) for part in parts[1:3]]
+    split: list[dict[str, Any]] = [{}, {}, {}]
+    for name, value in values.items():
+        owner = next((i for i, names in enumerate(known) if name in names), 2)  # or an option of a variant
+        split[owner][name] = value
+    if not agents_own:
+        split[2] = {}
+    changed = (updated(part, mine, source) for part, mine in zip(parts[1:], split, strict=True))
+    return Parts(parts.algorithm, *changed)
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"low__gamma": x}` as `{"low": {"gamma": x}}`."""
+    result: dict[str, Any] = {}
+    for name, value in options.items():
+        *path, last = name.split("__")
+        place = result
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return result
+
+
+def _agent(algorithm: str | Any) -> tuple[str, Any]:
+    """(name, configuration) of an algorithm's name or configuration object."""
+    if isinstance(algorithm, str):
+        return algorithm, find_agent(algorithm)
+    for name, kind in AGENTS.items():
+        if type(algorithm) is kind:
+            return name, algorithm
+    kind = type(algorithm)
+    return f"{kind.__module__}:{kind.__qualname__}", algorithm

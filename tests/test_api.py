@@ -1,0 +1,145 @@
+"""The Python interface: the same runs as the command line."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import CPU
+from gymnasium.vector import SyncVectorEnv
+from runs import LINE, same_state, trained
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from tasks import GoalLine, Ledger
+
+import hrl
+from hrl.agents.flat import FlatTD3
+from hrl.agents.hiro import High, HIROConfig, Low
+from hrl.learners import TD3Config
+
+QUICK = {"preset": "debug", "threads": 1, "progress": False}
+
+
+def run(tmp_path, algorithm="hiro", env="tasks:GoalLine-v0", **options):
+    return hrl.train(algorithm, env=env, log_dir=tmp_path, **QUICK | options)
+
+
+def test_a_program_and_the_command_line_make_the_same_run(tmp_path):
+    typed = trained(tmp_path / "typed", "--seed", "3", "--low.learning-rate", "5e-4", "--high.learner", "sac")
+    one = run(tmp_path / "one", seed=3, low__learning_rate=5e-4, high={"learner": "sac"})
+    assert same_state(typed, one.path) and one.finished and one.steps == 1000
+    assert one.config.low.learner.learning_rate == 5e-4 and one.config.high.learner.kind == "sac"
+
+
+def test_a_run_is_stopped_by_a_callback_and_resumed_exactly(tmp_path):
+    whole = run(tmp_path / "whole", callbacks=[hrl.Callback(lambda p: p.save(), every=400)])
+    stopping = [
+        lambda p: None,
+        hrl.Callback(lambda p: p.stop() if p.steps >= 400 else p.log("mine/seen", p.steps), 100),
+    ]
+    part = run(tmp_path / "part", callbacks=stopping)
+    assert part.steps == 400 and not part.finished
+    seen = part.scalars()["mine/seen"]
+    assert seen[~np.isnan(seen)].tolist() == [100, 200, 300]
+    again = part.resume(callbacks=[hrl.Callback(lambda p: p.save(), every=400)])
+    assert again.finished and same_state(whole.path, again.path)
+    with pytest.raises(hrl.UserError, match="has 1,000 steps already"):
+        again.resume()
+    assert again.resume(1100).steps == 1100
+
+
+def test_a_callback_sees_the_agent_its_scalars_and_evaluates(tmp_path):
+    met = []
+
+    def look(progress):
+        scalars = progress.scalars
+        met.append((type(progress.agent).__name__, progress.total_steps, progress.path, "time/fps" in scalars))
+        met.append(progress.evaluate(3).summary()["episodes"])
+
+    done = run(tmp_path, callbacks=[hrl.Callback(look, every=600)])
+    assert met == [("Hierarchy", 1000, done.path, True), 3]
+
+
+def test_a_run_is_loaded_evaluated_and_acts(tmp_path):
+    path = run(tmp_path).path
+    loaded = hrl.load(path)
+    assert "hiro on tasks:GoalLine-v0, 1,000 steps" in repr(loaded)
+    assert loaded.evaluate(5).summary() == hrl.load(str(path)).evaluate(5).summary()
+    env = gym.make("GoalLine-v0")
+    action, state = loaded.policy().predict(env.reset(seed=0)[0])
+    assert env.action_space.contains(action.astype(np.float32))
+    loaded.policy("last").predict(env.step(action)[0], state)
+    mean, _ = evaluate_policy(loaded.policy(), env, 2, warn=False)
+    assert np.isfinite(mean)
+    with pytest.raises(hrl.UserError, match="is not a run folder"):
+        hrl.load(tmp_path / "nothing")
+
+
+class Mine(Ledger):
+    """An environment without an id."""
+
+
+def test_an_environment_is_a_class_or_a_function(tmp_path):
+    first = run(tmp_path / "a", "td3", env=Mine, hidden=(8,))
+    assert first.parts.env.env == "local/Mine-v0"
+    second = run(tmp_path / "b", "td3", env=lambda: gym.wrappers.TimeLimit(GoalLine(), 7), hidden=(8,))
+    assert second.steps == 1000
+
+    def many(num_envs):
+        return SyncVectorEnv([Mine] * num_envs)
+
+    third = run(tmp_path / "c", "td3", env=many, hidden=(8,), num_envs=3)
+    assert third.steps >= 1000
+    fourth = run(tmp_path / "d", "td3", env=gym.make("Ledger-v0", fail_at=-2), hidden=(8,))
+    assert fourth.parts.env.env_kwargs == {"fail_at": -2}
+    with pytest.raises(hrl.UserError, match="give its class"):
+        run(tmp_path / "e", "td3", env=Mine())
+    with pytest.raises(hrl.UserError, match="must be an id, a class or a function"):
+        run(tmp_path / "e", "td3", env=3)
+
+
+def test_an_algorithm_is_a_name_or_a_configuration(tmp_path):
+    small = TD3Config(hidden=(8,))
+    done = run(tmp_path, HIROConfig(low=Low(learner=small), high=High(learner=small, period=4)))
+    assert done.algorithm == "hiro" and done.config.high.period == 4 and done.steps == 1000
+    assert run(tmp_path, FlatTD3(learner=small)).algorithm == "td3"
+    with pytest.raises(hrl.UserError, match="Did you mean hiro"):
+        run(tmp_path, "hirro")
+    with pytest.raises(hrl.UserError, match="has no option 'gama'.*Did you mean gamma"):
+        run(tmp_path, low__gama=0.9)
+    with pytest.raises(hrl.UserError, match="total_steps must be of type int"):
+        run(tmp_path, total_steps="many")
+
+
+class Recording(BaseCallback):
+    """Records its calls, and stops at 500 steps."""
+
+    def _on_training_start(self) -> None:
+        self.seen: list[str] = ["start"]
+
+    def _on_step(self) -> bool:
+        self.seen.append(str(self.num_timesteps))
+        self.logger.record("theirs/steps", self.num_timesteps)
+        self.seen.append(str(self.model.predict({"observation": np.zeros(2), "achieved_goal": np.zeros(1),
+                                                 "desired_goal": np.ones(1)})[0].shape))  # fmt: skip
+        return self.num_timesteps < 500
+
+    def _on_training_end(self) -> None:
+        self.seen.append("end")
+
+
+def test_stable_baselines3s_callbacks_work(tmp_path):
+    callback = Recording()
+    done = run(tmp_path, callbacks=[hrl.from_sb3(callback, every=250)])
+    assert callback.seen == ["start", "250", "(1,)", "500", "(1,)", "end"] and done.steps == 500
+    theirs = done.scalars()["theirs/steps"]
+    assert theirs[~np.isnan(theirs)].tolist() == [250, 500]
+
+
+def test_everything_public_is_there_and_documented():
+    assert set(hrl.__all__) <= set(dir(hrl))
+    for name in hrl.__all__:
+        thing = getattr(hrl, name)
+        assert isinstance(thing, str) or thing.__doc__
+    assert hrl.agents.HIROConfig is HIROConfig and torch.device("cpu") == CPU and LINE
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hrl.nothing
