@@ -104,7 +104,7 @@ def test_an_algorithm_is_a_name_or_a_configuration(tmp_path):
     assert run(tmp_path, FlatTD3(learner=small)).algorithm == "td3"
     with pytest.raises(hrl.UserError, match="Did you mean hiro"):
         run(tmp_path, "hirro")
-    with pytest.raises(hrl.UserError, match="has no option 'gama'.*Did you mean gamma"):
+    with pytest.raises(hrl.UserError, match=r"has no option 'gama'.*Did you mean gamma"):
         run(tmp_path, low__gama=0.9)
     with pytest.raises(hrl.UserError, match="total_steps must be of type int"):
         run(tmp_path, total_steps="many")

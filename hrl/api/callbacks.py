@@ -9,10 +9,12 @@ from hrl.run.callbacks import Callback, Progress
 
 
 def from_sb3(callback: BaseCallback, every: int = 1000) -> Callback:
-    """A callback of stable-baselines3 as one of ours. Its `on_step` is called every `every` environment steps; a result
-    of False ends the run. Its `logger.record` writes to TensorBoard and progress.csv. Its `model` is stable-baselines3's
-    own in runs of its algorithms; in our runs it has `predict`, `num_timesteps`, `logger` and `save`, and its
-    `training_env` is None."""
+    """A callback of stable-baselines3 as one of ours.
+
+    Its `on_step` is called every `every` environment steps; a result of False ends the run. Its `logger.record` writes
+    to TensorBoard and progress.csv. In runs of stable-baselines3's algorithms, its `model` is their own; in our runs,
+    the model has `predict`, `num_timesteps`, `logger` and `save`, and `training_env` is None.
+    """
 
     def begin(progress: Progress) -> None:
         model: Any = progress.agent if hasattr(progress.agent, "num_timesteps") else ModelView(progress)
