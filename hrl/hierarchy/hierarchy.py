@@ -25,8 +25,8 @@ RANK_SEED = 104_729
 """Difference between the seeds of two consecutive processes of a run."""
 
 ActionMode = Literal["greedy", "noisy", "exploring"]
-"""greedy: the policies' modes. noisy: samples, as in training. exploring: also random decisions and subgoal tests, in
-the training environments only."""
+"""greedy: the policies' modes, and a random period's mean. noisy: samples, as in training. exploring: also random
+decisions and subgoal tests, in the training environments only."""
 Memory = list[ActiveCommand]
 """The active command of every upper level, lowest first: the whole state of acting from step to step."""
 
@@ -85,12 +85,13 @@ class Hierarchy:
         greedy = above
         for i in range(len(self.levels) - 1, 0, -1):
             level, command = self.levels[i], self.commands[i - 1]
-            above = above | memory[i - 1].due(level.period)
+            above = above | memory[i - 1].due()
             action, noted = level.segment.action, level.segment.notes
             if not none_true(above):
                 mask = command.available(state)
                 action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
-                renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, level.within(action)))
+                lasts = level.period.draw(above, None if how == "greedy" else self.generator)
+                renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, level.within(action)), lasts)
             if how == "exploring" and level.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
             for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):
@@ -182,7 +183,7 @@ class Hierarchy:
         above = outcome.done & outcome.active
         for i in range(len(self.levels) - 1, 0, -1):
             held, command = memory[i - 1], self.commands[i - 1]
-            above = above | (outcome.active & (held.elapsed + 1 >= self.levels[i].period))
+            above = above | (outcome.active & (held.elapsed + 1 >= held.lasts))
             if command.ends_early:
                 above = above | (outcome.active & command.ended(outcome.state, held.target))
             ended.insert(0, above)

@@ -2,6 +2,7 @@
 
 import os
 
+from hrl.hierarchy.clock import Period, Periods
 from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
@@ -18,7 +19,7 @@ def make_memory(
     command: Command,
     actions: Space,
     setting: Setting,
-    period: int = 1,
+    period: Periods | Period = 1,
     counters: tuple[str, ...] = (),
     rewards: bool = False,
     held: int = 0,
@@ -47,7 +48,7 @@ def make_memory(
     try:
         if isinstance(learner, PPOConfig):
             fields |= {"log_prob": 1, "value": 1}
-            decisions = 1 if setting.acts_only else max(learner.n_steps * period, -(-held // num_envs))
+            decisions = 1 if setting.acts_only else max(learner.n_steps * Period.of(period).mean, -(-held // num_envs))
             rows = decisions * num_envs
             _require_room(rows * 2, fields, spec.pixels // images["frames"], setting)
             return RolloutMemory(fields, following, counters, decisions, num_envs, device, **images)

@@ -98,8 +98,8 @@ class HierarchyPolicy:
         return torch.as_tensor(given, device=self.agent.device)
 
     def _pack(self, memory: Memory) -> PredictState:
-        return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed))
+        return tuple(x.cpu().numpy() for held in memory for x in (held.target, held.elapsed, held.lasts))
 
     def _unpack(self, state: PredictState) -> Memory:
         tensors = [torch.as_tensor(x, device=self.agent.device) for x in state]
-        return [ActiveCommand(*tensors[i : i + 2]) for i in range(0, len(tensors), 2)]
+        return [ActiveCommand(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]
