@@ -6,6 +6,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from hrl.agents.base import AgentConfig, HierarchyConfig
+from hrl.agents.diayn import DIAYNConfig
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hippo import HiPPOConfig
@@ -22,6 +23,7 @@ AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "hrac": HRACConfig,
     "hippo": HiPPOConfig,
+    "diayn": DIAYNConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -24,7 +24,7 @@ from hrl.hierarchy.commands.subgoal import Reward
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Model, Relabel, Tuned
-from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.memories import make_memory, steps_held
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
 from hrl.hierarchy.relabelling.rewards import StepRewards
@@ -379,16 +379,9 @@ class HIROConfig(HierarchyConfig):
 
     def steps_held(self, setting: Setting) -> int:
         """Environment steps that the low level's memory must hold, so that every decision in the high level's memory
-        can be corrected and its reward recomputed. 0 if nothing reads them, or if the low level's `buffer_size` holds
-        the whole run anyway."""
-        low, high, total = self.low.learner, self.high, setting.total_steps
-        if high.learner.on_policy or setting.acts_only:
-            return 0
-        if not low.on_policy and total is not None and total <= self.low.off_policy.buffer_size // 2:
-            return 0  # half, since ends of episodes take rows too
-        reads = high.correction or high.hindsight or "high.gamma" in self.tune
-        decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
-        return decisions * self.periods()[-1].greatest * setting.num_envs if reads else 0
+        can be corrected and its reward recomputed. 0 if nothing reads them, or if it holds the whole run anyway."""
+        reads = self.high.correction or self.high.hindsight or "high.gamma" in self.tune
+        return steps_held(self.low, self.high, self.periods()[-1], setting) if reads else 0
 
 
 def _default(value: T | None, default: T) -> T:

@@ -5,7 +5,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrl.execution.modes import Execution
 from hrl.hierarchy.clock import Period, Periods, Segment
@@ -306,8 +306,12 @@ class Level:
 
     def networks(self) -> dict[str, Stateful]:
         """Everything that deciding depends on, by name."""
-        normaliser = {} if self.normaliser is None else {"normaliser": self.normaliser}
-        return {"net": self.learner, **normaliser}
+        networks: dict[str, Stateful] = {"net": self.learner}
+        if self.normaliser is not None:
+            networks["normaliser"] = self.normaliser
+        if isinstance(self.command, nn.Module):  # its networks encode the command, or pay for it
+            networks["command"] = self.command
+        return networks
 
     def parts(self) -> dict[str, Stateful]:
         """Everything that the level's next decisions and updates depend on, by name."""

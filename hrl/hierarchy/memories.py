@@ -63,6 +63,18 @@ def make_memory(
         raise UserError(f"A replay of {max(rows, held):,} transitions does not fit into memory.") from error
 
 
+def steps_held(low: LevelConfig, high: LevelConfig, period: Period, setting: Setting) -> int:
+    """Environment steps that the low level's memory must hold for a high level that reads the steps of all its stored
+    decisions. 0 if the low level's `buffer_size` holds the whole run anyway."""
+    total = setting.total_steps
+    if high.learner.on_policy or setting.acts_only:
+        return 0
+    if not low.learner.on_policy and total is not None and total <= low.off_policy.buffer_size // 2:
+        return 0  # half, since ends of episodes take rows too
+    decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
+    return decisions * period.greatest * setting.num_envs
+
+
 def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting) -> None:
     """Raise UserError if the host has too little memory, which would otherwise fail in the middle of a run."""
     size = rows * (4 * (sum(fields.values()) - setting.spec.pixels) + pixels)
