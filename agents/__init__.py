@@ -6,8 +6,10 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from hrl.agents.base import AgentConfig, HierarchyConfig
+from hrl.agents.diayn import DIAYNConfig
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
+from hrl.agents.hippo import HiPPOConfig
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
 from hrl.agents.lirpg import LIRPGConfig
@@ -22,6 +24,8 @@ AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "hrac": HRACConfig,
     "skills": SkillsConfig,
+    "hippo": HiPPOConfig,
+    "diayn": DIAYNConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, TypeVar, cast
 
 from hrl.agents.base import HierarchyConfig
+from hrl.hierarchy.clock import Period, Periods
 from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
 from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, build_goal_space
 from hrl.hierarchy.commands.subgoal import Reward
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Model, Relabel, Tuned
-from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.memories import make_memory, steps_held
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, HindsightTask, SubgoalTesting
 from hrl.hierarchy.relabelling.rewards import StepRewards
@@ -56,9 +57,10 @@ class Obeys:
 class Decides:
     """The options of a level that sets subgoals."""
 
-    period: int = 10
+    period: Periods = 10
     """Decisions of the level below between two subgoals (c in the paper); directly above the low level, environment
-    steps."""
+    steps. Two numbers are the bounds of a random period, drawn for each subgoal (HiPPO, Li 2019); evaluation takes
+    their mean."""
     correction: bool = False
     """Relabel old subgoals for the current level below (published: True; off-policy correction, section 3.3)."""
     candidates: int = 10
@@ -147,7 +149,7 @@ class HIROConfig(HierarchyConfig):
     def build(self, setting: Setting) -> Hierarchy:
         """Build the agent of a resolved configuration. Raises UserError if it does not fit the environment."""
         spec, configs, periods = setting.spec, self.stack(), self.periods()
-        goals = build_goal_space(self.goal, spec, periods[1], setting.measure, setting.device)
+        goals = build_goal_space(self.goal, spec, periods[1].greatest, setting.measure, setting.device)
         subgoals = [self.subgoal(goals, number) for number in range(len(configs) - 1)]
         task = self.task(setting)
         actions = [spec.actions, *(subgoal.space for subgoal in subgoals)]
@@ -179,18 +181,18 @@ class HIROConfig(HierarchyConfig):
         names = ["middle"] if self.levels == 3 else [f"middle{k}" for k in range(1, self.levels - 1)]
         return [("low", self.low), *((name, self.middle) for name in names), ("high", self.high)]
 
-    def periods(self) -> list[int]:
+    def periods(self) -> list[Period]:
         """Environment steps between two decisions of every level."""
-        periods = [1]
+        periods = [Period()]
         for _, config in self.stack()[1:]:
-            periods.append(periods[-1] * config.period)  # type: ignore[union-attr]
+            periods.append(Period.of(config.period) * periods[-1])  # type: ignore[union-attr]
         return periods
 
     def task(self, setting: Setting) -> Task:
         """The command to the high level: the environment's task."""
         c = self.high
         # A missed, tested subgoal costs H = c.period decisions (HAC: -H), each of periods()[-1] least rewards.
-        penalty = c.period * self.periods()[-1] * abs(c.reward_scale) if c.testing else 0.0
+        penalty = Period.of(c.period).mean * self.periods()[-1].mean * abs(c.reward_scale) if c.testing else 0.0
         return Task.of(setting.spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device, penalty)
 
     def intrinsic_reward(self, goals: GoalSpace, config: Low | Middle) -> Reward:
@@ -203,7 +205,8 @@ class HIROConfig(HierarchyConfig):
         stack = self.stack()
         obeying, deciding = cast(Low | Middle, stack[number][1]), cast(Middle | High, stack[number + 1][1])
         for _, config in stack[2 : number + 2]:
-            goals = goals.scaled(_default(config.subgoal_scale, config.period**0.5))  # type: ignore[union-attr]
+            period = Period.of(config.period).mean  # type: ignore[union-attr]
+            goals = goals.scaled(_default(config.subgoal_scale, period**0.5))  # type: ignore[union-attr]
         reward, scale, early = self.intrinsic_reward(goals, obeying), obeying.reward_scale, deciding.early
         if self.goal.cells:
             return GridSubgoal(goals, self.goal.cells, reward, scale, early)
@@ -253,14 +256,15 @@ class HIROConfig(HierarchyConfig):
     ) -> list[Relabel]:
         """The relabelling of a level that sets subgoals: off-policy correction, hindsight and subgoal tests."""
         name, config = self.stack()[number]
-        c, memory, walked, period = cast(Middle | High, config), memories[number], memories[0], self.periods()[number]
-        span = min(period, spec.max_episode_steps or period)  # no segment is longer
+        c, memory, walked = cast(Middle | High, config), memories[number], memories[0]
+        longest, decided = self.periods()[number].greatest, Period.of(c.period)
+        span = min(longest, spec.max_episode_steps or longest)  # no segment is longer
         relabels: list[Relabel] = []
         if "high.gamma" in self.tune and name == "high":
             relabels.append(StepRewards(task, walked, span))
         if c.correction:
             below = levels[number - 1]
-            decisions = span if number == 1 else c.period
+            decisions = span if number == 1 else decided.greatest
             relabels.append(OffPolicyCorrection(subgoal, below.memory, below.log_likelihood, decisions, c.candidates))
         if name == "high" and c.hindsight:
             task.require_goals("high.hindsight")
@@ -269,7 +273,7 @@ class HIROConfig(HierarchyConfig):
         if c.hindsight_actions:
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         if c.testing:
-            penalty = task.penalty if name == "high" else float(c.period)
+            penalty = task.penalty if name == "high" else float(decided.mean)
             relabels.append(SubgoalTesting(subgoal, memory, penalty))
         return relabels
 
@@ -280,22 +284,22 @@ class HIROConfig(HierarchyConfig):
         self.check()
         spec, periods = setting.spec, self.periods()
         low, middle, high = self.timescale.tie([self.low, self.middle, self.high])
-        goals = build_goal_space(self.goal, spec, periods[1], setting.measure, setting.device)
+        goals = build_goal_space(self.goal, spec, periods[1].greatest, setting.measure, setting.device)
         rewards = spec.reward_range
-        above = self.stack()[1][1]
+        above = Period.of(self.stack()[1][1].period).greatest  # type: ignore[union-attr]
         return replace(
             self,
             goal=goals.declare(self.goal),
             low=replace(
                 low,
                 hindsight=_default(low.hindsight, 0.0 if low.learner.on_policy else HINDSIGHT),
-                hindsight_horizon=_default(low.hindsight_horizon, above.period),  # type: ignore[union-attr]
+                hindsight_horizon=_default(low.hindsight_horizon, above),
                 masked_entries=self.masked_below(goals, spec.state_dim),
             ),
             middle=replace(
                 middle,
                 hindsight=_default(middle.hindsight, 0.0 if middle.learner.on_policy else HINDSIGHT),
-                hindsight_horizon=_default(middle.hindsight_horizon, high.period),
+                hindsight_horizon=_default(middle.hindsight_horizon, Period.of(high.period).greatest),
                 hindsight_actions=_default(middle.hindsight_actions, 0.0 if middle.learner.on_policy else 0.25),
             ),
             high=replace(
@@ -350,8 +354,7 @@ class HIROConfig(HierarchyConfig):
             )
 
     def _check_deciding(self, name: str, config: Decides) -> None:
-        if config.period < 1:
-            raise UserError(f"{name}.period must be at least 1 decision of the level below, not {config.period}.")
+        Period.of(config.period).check(f"{name}.period", "decision of the level below")
         if config.candidates < 3:
             raise UserError(f"{name}.candidates must be at least 3, not {config.candidates}.")
         if config.subgoal_scale is not None and not config.subgoal_scale > 0:
@@ -376,16 +379,9 @@ class HIROConfig(HierarchyConfig):
 
     def steps_held(self, setting: Setting) -> int:
         """Environment steps that the low level's memory must hold, so that every decision in the high level's memory
-        can be corrected and its reward recomputed. 0 if nothing reads them, or if the low level's `buffer_size` holds
-        the whole run anyway."""
-        low, high, total = self.low.learner, self.high, setting.total_steps
-        if high.learner.on_policy or setting.acts_only:
-            return 0
-        if not low.on_policy and total is not None and total <= self.low.off_policy.buffer_size // 2:
-            return 0  # half, since ends of episodes take rows too
-        reads = high.correction or high.hindsight or "high.gamma" in self.tune
-        decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
-        return decisions * self.periods()[-1] * setting.num_envs if reads else 0
+        can be corrected and its reward recomputed. 0 if nothing reads them, or if it holds the whole run anyway."""
+        reads = self.high.correction or self.high.hindsight or "high.gamma" in self.tune
+        return steps_held(self.low, self.high, self.periods()[-1], setting) if reads else 0
 
 
 def _default(value: T | None, default: T) -> T:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from hrl.agents import hiro
 from hrl.agents.parts.adjacency import Adjacency, AdjacencyConfig
+from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import Subgoal
 from hrl.hierarchy.level import Model
 from hrl.hierarchy.setting import Setting
@@ -66,7 +67,8 @@ class HRACConfig(hiro.HIROConfig):
     def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
         """The adjacency network and its constraint on the high level's actor."""
         masked = self.high.masked_entries
-        adjacency = Adjacency(subgoal, walked, setting.spec.state_dim, masked, self.high.period, self.adjacency)
+        k = Period.of(self.high.period).greatest
+        adjacency = Adjacency(subgoal, walked, setting.spec.state_dim, masked, k, self.adjacency)
         return [adjacency], adjacency.constraint
 
     def train(self, session: Session) -> signal.Signals | None:

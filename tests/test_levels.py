@@ -125,7 +125,7 @@ def test_three_levels_nest_their_periods_and_their_goal_spaces():
         high=High.of(hidden=(4,), period=4, subgoal_scale=2.5), goal=GoalConfig(low=(-1.0,), high=(1.0,)),
     )  # fmt: skip
     agent = config.make(setting(env))
-    assert [level.period for level in agent.levels] == [1, 3, 12]
+    assert [level.period.mean for level in agent.levels] == [1, 3, 12]
     assert agent.commands[0].goals.high.tolist() == [1, 1] and agent.commands[1].goals.high.tolist() == [2.5, 2.5]
 
 

@@ -154,7 +154,7 @@ def test_an_on_policy_run_resumes_exactly(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    ({"hindsight": 0.5}, "needs a replay"), ({"random_warmup": 5}, "only from decisions of its own policy"),
+    ({"hindsight": 0.5}, "needs a replay"),
 ])  # fmt: skip
 def test_what_needs_a_replay_is_refused(options, sentence):
     config = small_hiro()

@@ -9,7 +9,50 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hrl.types import Step
+from hrl.types import Step, UserError
+
+Periods = int | tuple[int, int]
+"""The option of a period: a number, or the bounds of a random one."""
+
+
+@dataclass(frozen=True)
+class Period:
+    """Environment steps between two decisions of a level: for each decision uniform in {least, …, greatest}."""
+
+    least: int = 1
+    greatest: int = 1
+
+    @classmethod
+    def of(cls, given: "Periods | Period") -> "Period":
+        """A constant period from a number, a random one from its two bounds."""
+        if isinstance(given, Period):
+            return given
+        return cls(given, given) if isinstance(given, int) else cls(*given)
+
+    def __str__(self) -> str:
+        return f"{self.least}" if self.least == self.greatest else f"{self.least} to {self.greatest}"
+
+    def __mul__(self, other: "Period") -> "Period":
+        """The period in environment steps of a level that decides every `self` decisions of a level with `other`."""
+        return Period(self.least * other.least, self.greatest * other.greatest)
+
+    @property
+    def mean(self) -> int:
+        """The mean, rounded down."""
+        return (self.least + self.greatest) // 2
+
+    def check(self, option: str, unit: str) -> None:
+        """Raise UserError, naming the option, if a bound is invalid."""
+        if self.least < 1:
+            raise UserError(f"{option} must be at least 1 {unit}, not {self.least}.")
+        if self.greatest < self.least:
+            raise UserError(f"{option} must be one number, or two in rising order, not {self.least} {self.greatest}.")
+
+    def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """[N] durations of new decisions, int64; without a generator, the mean. A constant period draws nothing."""
+        if generator is None or self.least == self.greatest:
+            return torch.full_like(like, self.mean, dtype=torch.int64)
+        return torch.randint(self.least, self.greatest + 1, like.shape, generator=generator, device=like.device)
 
 
 @dataclass(frozen=True)

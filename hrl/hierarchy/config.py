@@ -90,7 +90,6 @@ class LevelConfig:
             "hindsight_actions": None,
             "correction": False,
             "testing": 0.0,
-            "random_warmup": 0,
         }
         known = {f.name for f in fields(self)}
         return replace(self, **{name: x for name, x in needs.items() if name in known and name not in given})
@@ -99,8 +98,6 @@ class LevelConfig:
         kind = self.learner.kind
         if self.hindsight:
             raise UserError(f"{prefix}hindsight needs a replay, but {kind} learns only from its last rollout.")
-        if self.random_warmup:
-            raise UserError(f"{prefix}random_warmup must be 0: {kind} learns only from decisions of its own policy.")
 
     @property
     def off_policy(self) -> ReplayConfig:

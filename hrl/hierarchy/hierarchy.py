@@ -25,8 +25,8 @@ RANK_SEED = 104_729
 """Difference between the seeds of two consecutive processes of a run."""
 
 ActionMode = Literal["greedy", "noisy", "exploring"]
-"""greedy: the policies' modes. noisy: samples, as in training. exploring: also random decisions and subgoal tests, in
-the training environments only."""
+"""greedy: the policies' modes, and a random period's mean. noisy: samples, as in training. exploring: also random
+decisions and subgoal tests, in the training environments only."""
 Memory = list[ActiveCommand]
 """The active command of every upper level, lowest first: the whole state of acting from step to step."""
 
@@ -95,7 +95,9 @@ class Hierarchy:
                 mask = command.available(state)
                 action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
                 issued, lasts = command.issue(state, level.within(action)), command.duration(action)
-                renewed[i - 1] = memory[i - 1].renewed(above, issued, level.period if lasts is None else lasts)
+                if lasts is None:
+                    lasts = level.period.draw(above, None if how == "greedy" else self.generator)
+                renewed[i - 1] = memory[i - 1].renewed(above, issued, lasts)
             if how == "exploring" and level.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
             target = command.with_goal(renewed[i - 1].target, obs.goal)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from hrl.execution.processes import least_of_processes
+from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
@@ -42,14 +43,16 @@ class Learning(Protocol):
     def batch(self, t: Transitions) -> Batch: ...
 
 
-def timescale_of(config: LevelConfig, environments: int, period: int, learning_starts: int) -> Timescale:
-    """When a level updates, and how often then. A rollout of `n_steps` decisions is one round, from the first step on;
-    a replay waits for `learning_starts` environment steps, and until every environment has ended a segment."""
+def timescale_of(config: LevelConfig, environments: int, period: Period, learning_starts: int) -> Timescale:
+    """When a level updates, and how often then. A rollout of `n_steps` decisions of mean length is one round, from the
+    end of the random warmup on; a replay waits for `learning_starts` environment steps too, and until every environment
+    has ended a segment."""
     learner = config.learner
     if isinstance(learner, PPOConfig):
-        return Timescale(learner.n_steps * period * environments, 1, config.schedule, config.warmup)
+        every = learner.n_steps * period.mean * environments
+        return Timescale(every, 1, config.schedule, config.warmup, config.random_warmup)
     replay = config.off_policy
-    starts = max(learning_starts, config.random_warmup + environments * period)
+    starts = max(learning_starts, config.random_warmup + environments * period.greatest)
     return Timescale(replay.train_freq, replay.gradient_steps, config.schedule, config.warmup, starts)
 
 

@@ -5,10 +5,10 @@ from typing import Any, Protocol, cast
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrl.execution.modes import Execution
-from hrl.hierarchy.clock import Segment
+from hrl.hierarchy.clock import Period, Periods, Segment
 from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
@@ -78,7 +78,7 @@ class Level:
         actions: Space,
         memory: Replay,
         setting: Setting,
-        period: int = 1,
+        period: Periods | Period = 1,
         learning_starts: int = 0,
         steps: Replay | None = None,
         testing: float = 0.0,
@@ -94,7 +94,8 @@ class Level:
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1, because the rewards for a subgoal never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
-        self.name, self.config, self.command, self.actions, self.period = name, config, command, actions, period
+        self.name, self.config, self.command, self.actions = name, config, command, actions
+        self.period = Period.of(period)
         self.memory, self.steps, self.testing, self.issues = memory, steps, testing, issues
         self.relabels, self.models = list(relabels), list(models)
         self.gamma = torch.tensor(config.gamma, device=device)
@@ -105,7 +106,7 @@ class Level:
         self.encoder = self._encoder(setting)
         self.learner = self._learner(setting, {knob for one in tuned for knob in one.tunes}, constraint)
         environments = num_envs * setting.processes.size
-        self.timescale = timescale_of(config, environments, period, learning_starts)
+        self.timescale = timescale_of(config, environments, self.period, learning_starts)
         self.segment = Segment.empty(
             num_envs, spec.state_dim, command.dim, action_width(actions), device,
             memory.width("mask"), self.learner.remembers,
@@ -305,8 +306,12 @@ class Level:
 
     def networks(self) -> dict[str, Stateful]:
         """Everything that deciding depends on, by name."""
-        normaliser = {} if self.normaliser is None else {"normaliser": self.normaliser}
-        return {"net": self.learner, **normaliser}
+        networks: dict[str, Stateful] = {"net": self.learner}
+        if self.normaliser is not None:
+            networks["normaliser"] = self.normaliser
+        if isinstance(self.command, nn.Module):  # its networks encode the command, or pay for it
+            networks["command"] = self.command
+        return networks
 
     def parts(self) -> dict[str, Stateful]:
         """Everything that the level's next decisions and updates depend on, by name."""

@@ -2,6 +2,7 @@
 
 import os
 
+from hrl.hierarchy.clock import Period, Periods
 from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
@@ -18,7 +19,7 @@ def make_memory(
     command: Command,
     actions: Space,
     setting: Setting,
-    period: int = 1,
+    period: Periods | Period = 1,
     counters: tuple[str, ...] = (),
     rewards: bool = False,
     held: int = 0,
@@ -47,7 +48,7 @@ def make_memory(
     try:
         if isinstance(learner, PPOConfig):
             fields |= {"log_prob": 1, "value": 1}
-            decisions = 1 if setting.acts_only else max(learner.n_steps * period, -(-held // num_envs))
+            decisions = 1 if setting.acts_only else max(learner.n_steps * Period.of(period).mean, -(-held // num_envs))
             rows = decisions * num_envs
             _require_room(rows * 2, fields, spec.pixels // images["frames"], setting)
             return RolloutMemory(fields, following, counters, decisions, num_envs, device, **images)
@@ -60,6 +61,18 @@ def make_memory(
         return Replay(fields, following, counters, rows, num_envs, device, held, **images)
     except RuntimeError as error:
         raise UserError(f"A replay of {max(rows, held):,} transitions does not fit into memory.") from error
+
+
+def steps_held(low: LevelConfig, high: LevelConfig, period: Period, setting: Setting) -> int:
+    """Environment steps that the low level's memory must hold for a high level that reads the steps of all its stored
+    decisions. 0 if the low level's `buffer_size` holds the whole run anyway."""
+    total = setting.total_steps
+    if high.learner.on_policy or setting.acts_only:
+        return 0
+    if not low.learner.on_policy and total is not None and total <= low.off_policy.buffer_size // 2:
+        return 0  # half, since ends of episodes take rows too
+    decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
+    return decisions * period.greatest * setting.num_envs
 
 
 def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting) -> None:

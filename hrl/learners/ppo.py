@@ -55,6 +55,8 @@ class PPOConfig(LearnerConfig):
     """End the passes once the divergence of π from π_old exceeds 1.5 times this value. Default: never."""
     log_std_init: float = 0.0
     """Logarithm of the policy's standard deviation at the start, in half-ranges of the action."""
+    policy_gain: float = 0.01
+    """Gain of the policy's last layer at the start. The default makes the policy almost equal at all inputs."""
 
     def build(self, build: Build) -> "PPO":
         """Build the learner, for any action space."""
@@ -65,7 +67,8 @@ class PPOConfig(LearnerConfig):
         super().check(prefix)
         positive = ("n_steps", "batch_size", "n_epochs", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl")
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
-        self._require(prefix, ("ent_coef", "ent_coef_final", "vf_coef"), lambda x: x >= 0, "must not be negative, but")
+        weights = ("ent_coef", "ent_coef_final", "vf_coef", "policy_gain")
+        self._require(prefix, weights, lambda x: x >= 0, "must not be negative, but")
         self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
 
 
@@ -113,7 +116,7 @@ class PPO(Learner):
         outputs = self.distribution.parameters_needed
         self.actor = mlp(width, config.hidden, outputs, build.tasks, smooth=True, layer_norm=config.layer_norm)
         self.critic = mlp(width, config.hidden, 1, smooth=True, layer_norm=config.layer_norm)
-        orthogonal(self.actor, 0.01)
+        orthogonal(self.actor, config.policy_gain)
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
 

@@ -38,7 +38,7 @@ class RolloutMemory(Replay):
         Rows that are not decisions are valid positions too.
         """
         first = torch.maximum(self.read_until, self.cursor - (self.length - 2))
-        count = int((self.cursor - first).max())
+        count = max(0, int((self.cursor - first).max()))
         row = first + torch.arange(count, device=self.device).unsqueeze(-1)
         there = row < self.cursor
         rows = Rows(self._env.expand_as(row), torch.where(there, row, (self.cursor - 1).clamp_min(0)))
@@ -49,9 +49,9 @@ class RolloutMemory(Replay):
         self.read_until.copy_(self.cursor)
 
     def clear(self) -> None:
-        """Drop all decisions."""
+        """Drop all decisions, also those that are still open, which another policy may have taken."""
         super().clear()
-        self.finish()
+        self.read_until.copy_(self.cursor + 1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor of the ring."""

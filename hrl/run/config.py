@@ -93,7 +93,13 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
             return None
-        return coerced(value, next(p for p in parts if p is not type(None)), where)
+        *others, last = [p for p in parts if p is not type(None)]
+        for part in others:
+            try:
+                return coerced(value, part, where)
+            except UserError:
+                continue
+        return coerced(value, last, where)
     if origin is tuple:
         if parts[-1] is Ellipsis and isinstance(value, int | float):  # a single number needs no brackets
             value = [value]

@@ -113,7 +113,8 @@ class TunedHyperparameters:
             raise UserError(f"--tune {level.name}.ent_coef: only SAC has a temperature; set its learner to sac.")
         if "ent_coef" in knobs and getattr(c.learner, "ent_coef", None) == 0:
             raise UserError(f"--tune {level.name}.ent_coef needs an initial temperature above 0, not 0.")
-        if "gamma" in knobs and level.period > 1 and not any(isinstance(r, StepRewards) for r in level.relabels):
+        whole = level.period.greatest > 1 and not any(isinstance(r, StepRewards) for r in level.relabels)
+        if "gamma" in knobs and whole:
             raise UserError(
                 f"--tune {level.name}.gamma is not possible: this level stores rewards that are already discounted."
             )
@@ -139,7 +140,7 @@ class Tuning:
         reference = (
             config.gamma
             if config.gamma is not None
-            else 0.99 ** (1 / level.period)
+            else 0.99 ** (1 / level.period.mean)
             if "gamma" in knobs
             else level.config.gamma
         )

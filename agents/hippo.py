@@ -1,0 +1,123 @@
+"""HiPPO: sub-policy adaptation for hierarchical reinforcement learning (Li, Florensa, Clavera, Abbeel 2019,
+arXiv:1906.05862).
+
+Two levels and one PPO. A manager π_hi(z|s) chooses one of K latents z, and a sub-policy π_lo(a|s, z) acts under it for
+p steps, with p ~ U{5, …, 15} drawn for each latent. If every action is likely under one latent only, the gradient of a
+trajectory's log-probability is the sum of both levels' (lemma 1):
+
+    ∇ log P(τ) ≈ Σ_k ∇ log π_hi(z_k | s_k) + Σ_t ∇ log π_lo(a_t | s_t, z_t).
+
+Each level's terms are weighted with an advantage of its own, from the same rewards. The manager's decisions last p
+steps, so its advantages are discounted by γ^p. The sub-policy's baseline V(s, z) may depend on the latent without a
+bias (lemma 2); at the end of a period it bootstraps from V(s', z') of the next latent, since its return is that of the
+whole episode. Both levels clip the ratio of their own decisions (algorithm 2), after the same rollouts.
+
+In evaluation, a latent lasts the mean period. `--preset published` has the paper's settings. Unlike there, minibatches
+are small, and rollouts are short; the sub-policies begin with different actions (policy_gain), without which no latent
+means anything at first.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self, cast
+
+from torch import Tensor
+
+from hrl.agents.base import HierarchyConfig
+from hrl.hierarchy.clock import Period, Periods
+from hrl.hierarchy.commands import Skill, Task
+from hrl.hierarchy.commands.goals import GoalConfig
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.setting import Setting
+from hrl.learners import Choice, PPOConfig
+from hrl.types import Spec, UserError
+
+
+class SubPolicy(Skill):
+    """The command to act under one of K latents, one-hot. The level below sees the task's goal too, and learns from the
+    same reward as the task's."""
+
+    def __init__(self, count: int, task: Task) -> None:
+        super().__init__(count, goal_dim=task.dim)
+        self.task = task
+
+    def scale_reward(self, reward: Tensor) -> Tensor:
+        """The reward that the task's command gives to the manager."""
+        return self.task.scale_reward(reward)
+
+
+@dataclass
+class HiPPOConfig(LevelConfig, HierarchyConfig):
+    """HiPPO: one PPO over a manager and the sub-policies that it chooses for random periods (Li 2019).
+
+    All options hold for both levels.
+    """
+
+    essential: ClassVar[tuple[str, ...]] = ("latents", "period", "learning_rate", "n_steps", "gamma")
+    learner: Choice = field(
+        default_factory=lambda: PPOConfig(
+            learning_rate=3e-3, clip_range=0.1, n_steps=250, batch_size=256, policy_gain=1.0
+        )
+    )
+    gamma: float = 0.999
+    """Discount per environment step (published: .999)."""
+    latents: int = 6
+    """Number of latents, K (published: 6)."""
+    period: Periods = (5, 15)
+    """Environment steps under one latent: the bounds of a random period (published: 5 15), or one number. Evaluation
+    takes the mean."""
+    hidden_from_skills: tuple[int, ...] = ()
+    """State entries that are hidden from the sub-policies, in addition to masked_entries."""
+    reward_scale: float = 1.0
+    """Factor of the task's reward."""
+    reward_offset: float = 0.0
+    """Added to the task's reward before scaling: -1 turns a sparse 0/1 reward into a cost per step."""
+    goal: GoalConfig = field(default_factory=GoalConfig)
+    """There are no subgoals; only the position features of the goal space are used."""
+
+    def resolved(self, setting: Setting) -> Self:
+        """A copy whose rollouts last the same number of steps at both levels: `n_steps` is rounded up to a multiple of
+        the mean period."""
+        self.check("")
+        mean = Period.of(self.period).mean
+        return replace(self, learner=replace(self.ppo, n_steps=-(-self.ppo.n_steps // mean) * mean))
+
+    def build(self, setting: Setting) -> Hierarchy:
+        """Build the agent. Raises UserError if it does not fit the environment."""
+        spec, period = setting.spec, Period.of(self.period)
+        task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, setting.device)
+        latent = SubPolicy(self.latents, task)
+        low = replace(self, masked_entries=(*self.masked_entries, *self.hidden_from_skills))
+        high = replace(self, learner=replace(self.ppo, n_steps=self.ppo.n_steps // period.mean))  # in decisions
+        steps = make_memory(low, latent, spec.actions, setting, bottom=True)
+        decisions = make_memory(high, task, latent.space, setting, period, ("first",))
+        return Hierarchy(
+            [
+                Level("low", low, latent, spec.actions, steps, setting),
+                Level("high", high, task, latent.space, decisions, setting, period, issues=latent),
+            ],
+            setting,
+        )
+
+    @property
+    def ppo(self) -> PPOConfig:
+        """The options of PPO."""
+        return cast(PPOConfig, self.learner)
+
+    def describe(self, spec: Spec) -> list[str]:
+        """Lines that describe the resolved options."""
+        return [
+            f"A manager chooses one of {self.latents} sub-policies every {Period.of(self.period)} steps; both levels "
+            f"learn with PPO every {self.ppo.n_steps} steps of each environment."
+        ]
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError if a value is invalid."""
+        super().check(prefix)
+        if not self.learner.on_policy:
+            raise UserError(f"HiPPO is a PPO over both levels: --learner must be ppo, not {self.learner.kind}.")
+        if self.latents < 2:
+            raise UserError(f"--latents must be at least 2, not {self.latents}.")
+        Period.of(self.period).check("--period", "environment step")
