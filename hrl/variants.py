@@ -22,11 +22,13 @@ class Variant:
     """The name of the variant."""
     kinds: ClassVar[dict[str, type[Any]]] = {}
 
-    def __init_subclass__(cls, family: bool = False) -> None:
+    def __init_subclass__(cls, family: bool = False, listed: bool = True) -> None:
+        """`family` begins a family; a class that is not `listed` cannot be chosen by its kind, only used as a
+        default."""
         super().__init_subclass__()
         if family:
             cls.kinds = {}
-        if kind := vars(cls).get("kind"):
+        if listed and (kind := vars(cls).get("kind")):
             cls.kinds[kind] = cls
 
     @classmethod

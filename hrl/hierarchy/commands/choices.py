@@ -63,6 +63,10 @@ class Latent:
         """No metrics."""
         return {}
 
+    def shares(self, target: Tensor) -> dict[str, Tensor]:
+        """No metrics."""
+        return {}
+
     def same(self, other: object) -> bool:
         """Whether the other is of the same kind and width."""
         return type(other) is type(self) and other.dim == self.dim
@@ -75,8 +79,9 @@ class Latent:
 class Skill(Latent):
     """One of K numbered skills. The target is its number, one-hot.
 
-    `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill with `ends`
-    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic.
+    `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill that ends
+    is an option (Sutton 1999). Where its end is learned, as in option-critic, the learner of the level that obeys it
+    decides (`Terminating` in hrl/learners/base.py).
     """
 
     def __init__(
@@ -102,6 +107,10 @@ class Skill(Latent):
     def available(self, state: Tensor) -> Tensor | None:
         """The value of `available`; None, for all choices, without one."""
         return None if self._available is None else self._available(state)
+
+    def shares(self, target: Tensor) -> dict[str, Tensor]:
+        """The share of each skill."""
+        return {f"option_usage_{k}": target[..., k] for k in range(self.dim)}
 
 
 class Direction(Latent):
