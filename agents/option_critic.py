@@ -85,13 +85,19 @@ class OptionCritic(OnPolicyLearner):
         actions = self.distribution.parameters_needed
         width = build.inputs - self.options
         self.value, self.action_value, self.policy, self.termination = (
-            OptionNet(_net(width, config.hidden, self.options * outputs), self.options)
-            for outputs in (1, actions, actions, 1)
+            self.network(width, self.options * outputs) for outputs in (1, actions, actions, 1)
         )
         critics = [*self.value.parameters(), *self.action_value.parameters()]
         self.critic_optimiser = FlatSGD(critics, config.learning_rate)
         self.policy_optimiser = FlatSGD(self.policy.parameters(), config.intra_learning_rate)
         self.termination_optimiser = FlatSGD(self.termination.parameters(), config.termination_learning_rate)
+
+    def network(self, width: int, outputs: int) -> OptionNet:
+        """A table of zeros without hidden layers, else a multilayer perceptron; [..., width] -> [..., outputs]."""
+        table = nn.Linear(width, outputs, bias=False)
+        nn.init.zeros_(table.weight)
+        hidden = self.config.hidden
+        return OptionNet(mlp(width, hidden, outputs, smooth=True) if hidden else nn.Sequential(table), self.options)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
@@ -169,15 +175,6 @@ class OptionCritic(OnPolicyLearner):
     def _of_action(self, batch: Batch) -> Tensor:
         """Q_U(s, ω, a) [B]."""
         return self.action_value(batch.inputs).gather(-1, batch.action.long()).squeeze(-1)
-
-
-def _net(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """A table of zeros without hidden layers, else a multilayer perceptron."""
-    if hidden:
-        return mlp(inputs, hidden, outputs, smooth=True)
-    table = nn.Linear(inputs, outputs, bias=False)
-    nn.init.zeros_(table.weight)
-    return nn.Sequential(table)
 
 
 @dataclass
