@@ -118,7 +118,7 @@ class OptionCritic(OnPolicyLearner):
     def rollout(self, decisions: Decisions) -> Batch:
         """The steps to learn from, one environment after the other."""
         num_envs = decisions.follows.shape[1]
-        return decisions.batch.at(decisions.index[(decisions.index % num_envs).argsort(stable=True)])
+        return decisions.batch.at(decisions.places[(decisions.places % num_envs).argsort(stable=True)])
 
     def learn(self, rollout: Batch, size: int, progress: float, generator: torch.Generator) -> Metrics:
         """Make one update with every `size` steps."""
@@ -220,7 +220,7 @@ class Greedy(OnPolicyLearner):
 
     def rollout(self, decisions: Decisions) -> Batch:
         """The decisions."""
-        return decisions.batch.at(decisions.index)
+        return decisions.batch.at(decisions.places)
 
     def learn(self, rollout: Batch, size: int, progress: float, generator: torch.Generator) -> Metrics:
         """Nothing to learn."""
@@ -251,9 +251,9 @@ class OptionCriticConfig(OptionsConfig):
     low: Low = field(default_factory=Low)
     high: High = field(default_factory=High)
 
-    def check(self, spec: Spec) -> None:
-        """Raise UserError if a value is invalid or the environment does not fit."""
-        super().check(spec)
+    def require(self, spec: Spec) -> None:
+        """Raise UserError if the environment does not fit."""
+        super().require(spec)
         sizes = choice_sizes(spec.actions)
         if sizes is None or len(sizes) > 1:
             raise UserError(

@@ -25,6 +25,7 @@ from hrl.hierarchy.setting import Setting
 from hrl.learners import PPO, Batch, Build, Choice, Decisions, LearnerConfig, Metrics, PPOConfig
 from hrl.learners.adam import FlatAdam
 from hrl.learners.ppo import Rollout, orthogonal
+from hrl.networks.distributions import Categoricals
 from hrl.networks.options import OptionNet, draw_end, split_option
 
 
@@ -98,8 +99,8 @@ class OptionPPO(PPO):
 
     def rollout(self, decisions: Decisions) -> Rollout:
         """The decisions with their advantages and next states."""
-        batch, index = decisions.batch, decisions.index
-        ahead = {"next_inputs": batch.next_inputs[index], "discount": batch.discount[index]}
+        batch, places = decisions.batch, decisions.places
+        ahead = {"next_inputs": batch.next_inputs[places], "discount": batch.discount[places]}
         return super().rollout(decisions)._replace(**ahead)
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
@@ -153,4 +154,5 @@ class PPOCConfig(OptionsConfig):
 
 def over_options(high: PPO, state: Tensor) -> Tensor:
     """π_Ω(·|s) [..., K]."""
-    return high.distribution.log_probs(high.actor(state), None).exp().squeeze(-2)  # type: ignore[union-attr]
+    assert isinstance(high.distribution, Categoricals)
+    return high.distribution.log_probs(high.actor(state), None).exp().squeeze(-2)

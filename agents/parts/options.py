@@ -34,11 +34,12 @@ class OptionsConfig(HierarchyConfig):
 
     def resolved(self, setting: Setting) -> Self:
         """The configuration, after checks."""
-        self.check(setting.spec)
+        self.check()
+        self.require(setting.spec)
         return self
 
-    def check(self, spec: Spec) -> None:
-        """Raise UserError if a value is invalid or the environment does not fit."""
+    def check(self) -> None:
+        """Raise UserError if a value is invalid."""
         if self.options < 1:
             raise UserError(f"--options must be at least 1, not {self.options}.")
         for (name, level), kind in zip((("low", self.low), ("high", self.high)), self.learners, strict=True):
@@ -49,6 +50,9 @@ class OptionsConfig(HierarchyConfig):
             raise UserError("--low.normalize-observations and --high.normalize-observations must be the same.")
         if self.low.masked_entries != self.high.masked_entries:
             raise UserError("--low.masked-entries and --high.masked-entries must be the same.")
+
+    def require(self, spec: Spec) -> None:
+        """Raise UserError if the environment does not fit."""
         if spec.goal_dim or spec.images:
             raise UserError(
                 f"Options here see one vector, but {spec.env_id} has {'images' if spec.images else 'a separate goal'}: "

@@ -39,8 +39,8 @@ class Decisions(NamedTuple):
     """[T * N] the numbers that the learner `remembers`, by name."""
     follows: Tensor
     """[T, N] whether the next row is the next decision of the same episode under the same command."""
-    index: Tensor
-    """[B] the places of the decisions among the T * N rows."""
+    places: Tensor
+    """[B] the numbers of the decisions among the T * N rows."""
 
 
 class OnPolicyLearner(Learner):

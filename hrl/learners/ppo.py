@@ -151,10 +151,11 @@ class PPO(OnPolicyLearner):
         """The decisions with their advantages."""
         batch, follows = decisions.batch, decisions.follows
         log_prob, value = decisions.noted["log_prob"], decisions.noted["value"]
-        grid = (x.view(follows.shape) for x in (batch.reward, batch.discount, value, self.next_values(batch)))
-        advantage = advantages(*grid, follows, self.config.gae_lambda).flatten()
-        columns = Rollout(batch.inputs, batch.action, log_prob, value, advantage, advantage + value, batch.mask)
-        return columns.at(decisions.index)
+        columns = (batch.reward, batch.discount, value, self.next_values(batch))
+        reward, discount, now, following = (x.view(follows.shape) for x in columns)
+        advantage = advantages(reward, discount, now, following, follows, self.config.gae_lambda).flatten()
+        rollout = Rollout(batch.inputs, batch.action, log_prob, value, advantage, advantage + value, batch.mask)
+        return rollout.at(decisions.places)
 
     def learn(self, rollout: Rollout, size: int, progress: float, generator: torch.Generator) -> Metrics:
         """Make `n_epochs` passes over a rollout in minibatches of `size`, after the share `progress` of the run.
