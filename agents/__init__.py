@@ -15,6 +15,8 @@ from hrl.agents.hrac import HRACConfig
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.modac import MODACConfig
+from hrl.agents.option_critic import OptionCriticConfig
+from hrl.agents.ppoc import PPOCConfig
 from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
 from hrl.agents.skills import SkillsConfig
 from hrl.hierarchy.setting import Setting
@@ -30,6 +32,8 @@ AGENTS: dict[str, Any] = {
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,
     "modac": MODACConfig,
+    "option-critic": OptionCriticConfig,
+    "ppoc": PPOCConfig,
     "td3": FlatTD3,
     "sac": FlatSAC,
     "dqn": FlatDQN,

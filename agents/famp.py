@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 
 from hrl.agents.base import AdaptingConfig
-from hrl.learners.policy_gradient import Credit
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, num_actions
+from hrl.policies.policy_gradient import Credit
 from hrl.types import Spec, UserError
 
 

@@ -17,7 +17,6 @@ from torch.nn.functional import one_hot
 
 from hrl.agents.base import RoundsConfig
 from hrl.learners.adam import FlatAdam
-from hrl.learners.policy_gradient import Trajectories, advantages, normalised, score
 from hrl.nested.inner import Descent, State, parameters
 from hrl.nested.levels.reward import IntrinsicReward
 from hrl.nested.optimisers import FunctionalAdam
@@ -26,6 +25,7 @@ from hrl.nested.unrolled import Unrolled
 from hrl.networks.functional import call
 from hrl.networks.layers import mlp
 from hrl.policies import num_actions, policy_for
+from hrl.policies.policy_gradient import Trajectories, advantages, normalised, score
 from hrl.report.episodes import Finished, finished
 from hrl.run.session import Session
 from hrl.state import gather

@@ -19,9 +19,9 @@ import torch
 from hrl.agents.base import RoundsConfig
 from hrl.agents.parts.discovery import Discovery
 from hrl.agents.parts.meta_policy import AdaptingPolicy
-from hrl.learners.policy_gradient import Credit
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, num_actions
+from hrl.policies.policy_gradient import Credit
 from hrl.run.session import Session
 from hrl.types import Spec, UserError
 

@@ -85,6 +85,12 @@ SB3_LANDER = (
 LANDER = "--train-freq 1 --random-actions 0.1 0.1 --exploration-fraction 0.12 --batch-size 128 --total-steps 100000"
 KEY = "--total-steps 100000 --learning-rate 5e-4"
 
+LEVEL_WORDS = " ".join(f"--{level}.{x}" for level in ("low", "high") for x in ("n-steps 128", "batch-size 64"))
+CASES += [
+    Case("options", "PPOC, 4 options", "HalfCheetah-v5",
+         f"ppoc --num-envs 16 {LEVEL_WORDS} --total-steps 300000 --eval-freq 0 --save-freq 0", 5),
+    Case("options", "option-critic", "hrl/FourRooms-v0", "option-critic --eval-freq 0 --save-freq 0", 3),
+]  # fmt: skip
 for _env, _words in (
     ("CartPole-v1", f"{ON_POLICY} --total-steps 100000"), ("Acrobot-v1", f"{ON_POLICY} --total-steps 100000"),
     ("Pendulum-v1", f"{ON_POLICY} {SWING}"), ("HalfCheetah-v5", CHEETAH),

@@ -128,6 +128,12 @@ class Bridge:
         family: Any = self.env
         family.set_tasks(tasks)
 
+    def lasting(self) -> dict[str, Tensor]:
+        """State of the environments that outlasts episodes, by name; it changes in place. Only our own batched tasks
+        can have any."""
+        env: Any = self.env.unwrapped
+        return dict(env.lasting()) if hasattr(env, "lasting") else {}
+
     def outlines(self, index: int) -> Sequence[Outline]:
         """The current walls, gaps and blocks of one environment, for pictures."""
         return outlines(self.env, index)

@@ -18,11 +18,11 @@ class Means:
             total.add_(value)
             count.add_(1)
 
-    def add_where(self, name: str, values: Tensor, mask: Tensor) -> None:
-        """Add the values [N] where mask [N] is true."""
+    def add_where(self, name: str, values: Tensor, mask: Tensor, weights: Tensor | None = None) -> None:
+        """Add the values [N] where mask [N] is true, with equal weights or these [N]."""
         total, count = self._total(name, mask.shape)
-        total.add_(torch.where(mask, values, 0.0))
-        count.add_(mask)
+        total.add_(torch.where(mask, values if weights is None else values * weights, 0.0))
+        count.add_(mask if weights is None else mask * weights)
 
     def _total(self, name: str, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         if name not in self._totals:

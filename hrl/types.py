@@ -176,6 +176,9 @@ class BatchedEnv(Protocol):
     def verify(self) -> None:
         """Raise for faults that `step` does not check, since it would wait for the device."""
 
+    def lasting(self) -> dict[str, Tensor]:
+        """State that outlasts episodes, by name, which checkpoints contain; it changes in place."""
+
     def outlines(self, index: int) -> Sequence[Outline]:
         """The current walls, gaps and blocks of one environment; empty without a map."""
 

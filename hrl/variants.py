@@ -22,11 +22,13 @@ class Variant:
     """The name of the variant."""
     kinds: ClassVar[dict[str, type[Any]]] = {}
 
-    def __init_subclass__(cls, family: bool = False) -> None:
+    def __init_subclass__(cls, family: bool = False, listed: bool = True) -> None:
+        """`family` begins a family; a class that is not `listed` cannot be chosen by its kind, only used as a
+        default."""
         super().__init_subclass__()
         if family:
             cls.kinds = {}
-        if kind := vars(cls).get("kind"):
+        if listed and (kind := vars(cls).get("kind")):
             cls.kinds[kind] = cls
 
     @classmethod
@@ -40,14 +42,21 @@ class Variant:
         """The variant of another kind. Options that both have and that were changed here keep their values."""
         if kind == self.kind:
             return self
+        if kind not in self.choices and kind in self.kinds:
+            raise UserError(f"{where} cannot be {kind} here: this algorithm has an update rule of its own.")
         new = self.named(kind, where)
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != default_of(f)}
         return new(**{f.name: changed[f.name] for f in fields(new) if f.name in changed and f.name != "kind"})
 
-    @classmethod
-    def owners(cls, option: str) -> list[str]:
-        """The kinds that have this option."""
-        return [kind for kind, other in cls.kinds.items() if option in other.__dataclass_fields__]
+    @property
+    def choices(self) -> dict[str, type[Any]]:
+        """The variants that can be chosen here by their kind: those of the family, or this one alone if it is not
+        listed."""
+        return dict(self.kinds) if type(self) in self.kinds.values() else {self.kind: type(self)}
+
+    def owners(self, option: str) -> list[str]:
+        """The kinds that have this option, among those that can be chosen here."""
+        return [kind for kind, other in self.choices.items() if option in other.__dataclass_fields__]
 
 
 def default_of(field: Field[Any]) -> Any:

@@ -13,10 +13,10 @@ from torch import Tensor
 import hrl
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.taxi import ABOARD, HELD_OUT, LOAD, Taxi, number
-from hrl.learners.policy_gradient import Credit, Trajectories, advantages, baseline, dice, discounted, score
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.nested.trust_region import trust_region_step
 from hrl.policies import Categorical, Gaussian
+from hrl.policies.policy_gradient import Credit, Trajectories, advantages, baseline, dice, discounted, score
 from hrl.report.episodes import finished
 
 

@@ -12,9 +12,9 @@ from runs import run_of, same_state
 from hrl.agents.lirpg import Lifetimes, LIRPGConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.track import Track
-from hrl.learners.policy_gradient import normalised
 from hrl.nested import Unrolled
 from hrl.policies import Categorical, Gaussian
+from hrl.policies.policy_gradient import normalised
 
 
 def lives(**changes: object):

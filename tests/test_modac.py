@@ -11,13 +11,13 @@ from runs import run_of, same_state
 from hrl.agents.modac import MODACConfig
 from hrl.agents.parts.discovery import Discovery
 from hrl.envs import EnvConfig, make_env
-from hrl.learners.policy_gradient import discounted, option_advantages
 from hrl.nested.inner import State
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.nested.levels.reward import OptionReward
 from hrl.nested.optimisers import FunctionalAdam
 from hrl.nested.trees import tree_map
 from hrl.policies import Options
+from hrl.policies.policy_gradient import discounted, option_advantages
 
 LIMIT = 30
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from hrl.learners.adam import FlatAdam
-from hrl.learners.policy_gradient import Credit, Trajectories, option_advantages, score
 from hrl.nested.inner import Descent, State, parameters
 from hrl.nested.levels.adaptation import Adaptation, Params
 from hrl.nested.levels.reward import OptionReward
@@ -18,6 +17,7 @@ from hrl.nested.unrolled import Unrolled
 from hrl.networks.functional import call
 from hrl.networks.layers import mlp
 from hrl.policies import gather_actions
+from hrl.policies.policy_gradient import Credit, Trajectories, option_advantages, score
 from hrl.report.episodes import Finished, finished
 from hrl.report.evaluation import Watch
 from hrl.state import gather

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hrl.learners.policy_gradient import Credit, Trajectories
 from hrl.nested.levels.adaptation import Adaptation, Params
 from hrl.nested.outer import Guard, slope_error
 from hrl.nested.trees import leaves
 from hrl.nested.trust_region import trust_region_step
+from hrl.policies.policy_gradient import Credit, Trajectories
 from hrl.report.episodes import Finished, finished
 from hrl.report.evaluation import Watch
 from hrl.state import under

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hrl.learners.policy_gradient import Trajectories
 from hrl.nested.levels.adaptation import Adaptation, Params
+from hrl.policies.policy_gradient import Trajectories
 from hrl.report.episodes import Episode, finished
 from hrl.report.evaluation import Evaluation, Watch, interval
 from hrl.training.actor import Actor

@@ -41,7 +41,8 @@ class FourRooms(TensorEnv):
 
     An action moves one cell, or with probability `slip` in one of the other three directions; walls stop it. The
     goal is a cell's number, by default the east hallway's (option task G1 of the paper); with -1, each episode draws a
-    new goal and adds it to the observation.
+    new goal and adds it to the observation. After `moves_after` episodes of an environment, its goal moves, once, to a
+    random cell of the lower right room (Bacon 2017); 0 for never.
     """
 
     def __init__(
@@ -52,7 +53,10 @@ class FourRooms(TensorEnv):
         render_mode: str | None = None,
         goal: int = 62,
         slip: float = 1 / 3,
+        moves_after: int = 0,
     ) -> None:
+        if moves_after < 0 or (moves_after and goal < 0):
+            raise ValueError("FourRooms needs a moves_after of at least 0, and 0 with a goal of -1")
         self.walls = walls("FourRooms").to(device)
         self.cells = (~self.walls).nonzero()
         count = len(self.cells)
@@ -62,6 +66,13 @@ class FourRooms(TensorEnv):
         self.reaches = self._neighbours()
         self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.goal = torch.zeros(num_envs, dtype=torch.int64, device=self.device).fill_(max(goal, 0))
+        self.moves_after, self.begun = moves_after, torch.zeros_like(self.cell)
+        row, column = self.cells.unbind(-1)
+        self.lower_right = ((row > 7) & (column > 6)).nonzero().squeeze(-1)
+
+    def lasting(self) -> dict[str, Tensor]:
+        """The goal, and the number of episodes begun, if the goal moves after some of them."""
+        return {"goal": self.goal, "begun": self.begun} if self.moves_after else {}
 
     def _neighbours(self) -> Tensor:
         """The cell [cells, 4] after each move."""
@@ -74,6 +85,10 @@ class FourRooms(TensorEnv):
     def begin(self, where: Tensor) -> None:
         """Start in a random cell that is not the goal."""
         count = len(self.cells)
+        if self.moves_after:
+            self.begun += where
+            moves = where & (self.begun == self.moves_after + 1)
+            self.goal.copy_(torch.where(moves, self.choice(self.lower_right, self.num_envs), self.goal))
         if self.fixed < 0:
             self.goal.copy_(torch.where(where, (self.uniform(self.num_envs) * count).long(), self.goal))
         start = (self.uniform(self.num_envs) * (count - 1)).long()

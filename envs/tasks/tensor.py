@@ -65,6 +65,10 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """The current walls, gaps and blocks of one environment; empty without a map."""
         return []
 
+    def lasting(self) -> dict[str, Tensor]:
+        """State that outlasts episodes and resets, by name, which checkpoints of a run contain. It changes in place."""
+        return {}
+
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Values, dict[str, Any]]:
         """Begin an episode in every environment. A list of seeds is combined into one, since the batch shares a random
         state."""

@@ -110,6 +110,8 @@ class ActiveCommand:
 
 
 FRESH = 1 << 40
+UNTIL_ENDED = FRESH
+"""The period of a level whose commands last until they end early."""
 
 
 class Transition(NamedTuple):

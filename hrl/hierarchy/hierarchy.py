@@ -164,7 +164,7 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _observe(self, outcome: Transition) -> None:
-        ended = self._ended(self.memory, outcome)
+        ended = self._ended(self.memory, outcome, self.generator)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
             if level.normaliser is not None:
@@ -184,40 +184,46 @@ class Hierarchy:
             held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
-        """The memory after a step: clocks advance, and commands whose segment ended are dropped."""
+        """The memory after a step: clocks advance, and commands whose segment ended are dropped. An end that is random
+        is the more likely answer."""
         outcome = Transition.of(step)
-        return self._ticked(memory, outcome, self._ended(memory, outcome))
+        return self._ticked(memory, outcome, self._ended(memory, outcome, None))
 
     def _ticked(self, memory: Memory, outcome: Transition, ended: list[Tensor]) -> Memory:
         return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
 
-    def _ended(self, memory: Memory, outcome: Transition) -> list[Tensor]:
+    def _ended(self, memory: Memory, outcome: Transition, generator: torch.Generator | None) -> list[Tensor]:
         """Masks [N] of environments where each level's segment ends with this step: its period is over, or the command,
-        the episode or the segment of the level above ends."""
+        the episode or the segment of the level above ends. The generator draws ends that are random."""
         ended: list[Tensor] = []
         above = outcome.done & outcome.active
         for i in range(len(self.levels) - 1, 0, -1):
-            held, command = memory[i - 1], self.commands[i - 1]
+            held, below = memory[i - 1], self.levels[i - 1]
             above = above | (outcome.active & held.last_step)
-            if command.ends_early:
-                above = above | (outcome.active & command.ended(outcome.state, held.target))
+            if below.ends_early:
+                above = above | (outcome.active & below.ended(outcome.state, held.target, generator))
             ended.insert(0, above)
         return [outcome.active, *ended]
 
-    def drop_ended(self, memory: Memory, state: Tensor) -> Memory:
+    def drop_ended(self, memory: Memory, state: Tensor, how: ActionMode) -> Memory:
         """The memory without commands that end early in this state [N, D]."""
+        generator = None if how == "greedy" else self.generator
         ended: list[Tensor] = []
         above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
-        for held, command in zip(memory[::-1], self.commands[::-1], strict=True):
-            above = above | command.ended(state, held.target) if command.ends_early else above
+        for held, level in zip(memory[::-1], self.levels[-2::-1], strict=True):
+            above = above | level.ended(state, held.target, generator) if level.ends_early else above
             ended.insert(0, above)
         return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
 
     def _measure(self, i: int, outcome: Transition, ended: Tensor) -> None:
         """Log how well the level below obeyed the commands of level i that ended."""
-        measured = self.commands[i - 1].measure(outcome.state, self.memory[i - 1].target)
-        for name, values in measured.items():
-            self.levels[i - 1].metrics.add_where(name, values, ended)
+        held, below = self.memory[i - 1], self.levels[i - 1]
+        for name, values in self.commands[i - 1].measure(outcome.state, held.target).items():
+            below.metrics.add_where(name, values, ended)
+        lasted = held.elapsed + 1
+        for name, values in self.commands[i - 1].shares(held.target).items():
+            below.metrics.add_where(name, values, ended, lasted)
+        below.metrics.add_where("command_duration", lasted, ended)
 
     def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
         """Write level i's open segment. Where it ended [N] it becomes a transition of `length` [N] environment

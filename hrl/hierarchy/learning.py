@@ -12,11 +12,10 @@ from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.timescale import Timescale
-from hrl.learners import DQN, PPO, Batch, Learner, PPOConfig
-from hrl.learners.ppo import Rollout
+from hrl.learners import DQN, Batch, Decisions, Learner, OnPolicyConfig, OnPolicyLearner
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay, Rows
-from hrl.memory.rollout import RolloutMemory, advantages
+from hrl.memory.rollout import RolloutMemory
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.metrics import Means
 from hrl.networks.normaliser import RewardScale
@@ -48,7 +47,7 @@ def timescale_of(config: LevelConfig, environments: int, period: Period, learnin
     end of the random warmup on; a replay waits for `learning_starts` environment steps too, and until every environment
     has ended a segment."""
     learner = config.learner
-    if isinstance(learner, PPOConfig):
+    if isinstance(learner, OnPolicyConfig):
         every = learner.n_steps * period.mean * environments
         return Timescale(every, 1, config.schedule, config.warmup, config.random_warmup)
     replay = config.off_policy
@@ -125,10 +124,12 @@ class FromRollout:
     """Passes over the decisions since the last update."""
 
     def __init__(self, level: Learning, setting: Setting) -> None:
-        assert isinstance(level.memory, RolloutMemory) and isinstance(level.learner, PPO)
+        assert isinstance(level.memory, RolloutMemory) and isinstance(level.learner, OnPolicyLearner)
         self.level, self.memory, self.learner = level, level.memory, level.learner
-        self.batch_size = -(-self.learner.config.batch_size // setting.processes.size)
-        normalise = self.learner.config.normalize_reward
+        config = level.config.learner
+        assert isinstance(config, OnPolicyConfig)
+        self.batch_size = -(-config.batch_size // setting.processes.size)
+        normalise = config.normalize_reward
         self.reward_scale = RewardScale(setting.num_envs).to(setting.device) if normalise else None
 
     def parts(self) -> dict[str, Stateful]:
@@ -145,31 +146,26 @@ class FromRollout:
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
         """Learn from the decisions since the last update. `count` is 1."""
         self.learner.set_learning_rate(self.level.timescale.factor(progress, count))
+        if not self.memory.has_unread:
+            return
         rollout = self.rollout(generator)
         self.memory.finish()
         if len(rollout.action):
             self.level.metrics.add(self.learner.learn(rollout, self.batch_size, progress, generator))
 
-    def rollout(self, generator: torch.Generator) -> Rollout:
-        """The decisions since the last update, with their advantages. Waits for the device."""
+    def rollout(self, generator: torch.Generator) -> Any:
+        """The decisions since the last update, as the learner learns from them. Waits for the device."""
         rows, there = self.memory.unread()  # [T, N]
-        shape = there.shape
         flat = Rows(rows.env.flatten(), rows.row.flatten())
-        level, t = self.level, read_transitions(self.memory, flat, self.level.command.extrinsic)
-        batch = level.batch(t)
-        log_prob, value = (self.memory.get(flat, name).squeeze(-1) for name in ("log_prob", "value"))
-        next_value = self.learner.values(batch.next_inputs)
-        follows = torch.zeros(shape, dtype=torch.bool, device=there.device)
-        under = (t.next_target.view(*shape, -1)[:-1] == t.target.view(*shape, -1)[1:]).all(-1)
+        t = read_transitions(self.memory, flat, self.level.command.extrinsic)
+        batch = self.level.batch(t)
+        follows = torch.zeros(there.shape, dtype=torch.bool, device=there.device)
+        under = (t.next_target.view(*there.shape, -1)[:-1] == t.target.view(*there.shape, -1)[1:]).all(-1)
         follows[:-1] = there[:-1] & there[1:] & under
-        reward, discount, value_grid, next_grid = (
-            x.view(shape) for x in (batch.reward, batch.discount, value, next_value)
-        )
         if self.reward_scale is not None:
-            reward = self.reward_scale.scaled(reward, discount, there)
-        lam = self.learner.config.gae_lambda
-        advantage = advantages(reward, discount, value_grid, next_grid, follows, lam).flatten()
+            reward, discount = (x.view(there.shape) for x in (batch.reward, batch.discount))
+            batch = batch._replace(reward=self.reward_scale.scaled(reward, discount, there).flatten())
         index = there.flatten().nonzero().squeeze(-1)
         index = index[: least_of_processes(len(index))]
-        columns = Rollout(batch.inputs, batch.action, log_prob, value, advantage, advantage + value, batch.mask)
-        return columns.at(index)
+        noted = {name: self.memory.get(flat, name).squeeze(-1) for name in self.learner.remembers}
+        return self.learner.rollout(Decisions(batch, noted, follows, index))

@@ -15,7 +15,7 @@ from hrl.hierarchy.exploration import Exploration
 from hrl.hierarchy.learning import FromReplay, FromRollout, timescale_of
 from hrl.hierarchy.relabelling.n_step import NStep
 from hrl.hierarchy.setting import Setting
-from hrl.learners import Batch, Build, Constraint, Learner, Metrics
+from hrl.learners import Batch, Build, Constraint, Learner, Metrics, Reads, Terminating
 from hrl.learners.protection import Protection, protect
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
@@ -87,10 +87,14 @@ class Level:
         models: Sequence[Model] = (),
         constraint: Constraint | None = None,
         issues: IssuedCommand | None = None,
+        reads: Reads | None = None,
+        pace: int | None = None,
     ) -> None:
         """The level decides in `actions` every `period` environment steps; its decisions issue the command `issues` to
         the level below, if there is one. `steps` is the memory of the environment steps within its decisions.
-        `testing` is the share of its decisions during which the levels below act without exploration."""
+        `testing` is the share of its decisions during which the levels below act without exploration. `reads` is a
+        function of another level for the learner. `pace` is the number of environment steps per decision from which
+        the timescale is computed, by default `period`."""
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1, because the rewards for a subgoal never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
@@ -104,9 +108,11 @@ class Level:
         self.continuous = isinstance(actions, spaces.Box)
         self._add_up_steps()
         self.encoder = self._encoder(setting)
-        self.learner = self._learner(setting, {knob for one in tuned for knob in one.tunes}, constraint)
+        self.learner = self._learner(setting, {knob for one in tuned for knob in one.tunes}, constraint, reads)
+        self.terminating = self.learner if isinstance(self.learner, Terminating) else None
         environments = num_envs * setting.processes.size
-        self.timescale = timescale_of(config, environments, self.period, learning_starts)
+        rhythm = self.period if pace is None else Period.of(pace)
+        self.timescale = timescale_of(config, environments, rhythm, learning_starts)
         self.segment = Segment.empty(
             num_envs, spec.state_dim, command.dim, action_width(actions), device,
             memory.width("mask"), self.learner.remembers,
@@ -139,13 +145,15 @@ class Level:
             inputs = spec.state_dim + self.command.input_dim
             return PixelEncoder(inputs, spec.state_dim, spec.images, lender=setting.encoder)
 
-    def _learner(self, setting: Setting, tunes: set[str], constraint: Constraint | None) -> Learner:
+    def _learner(
+        self, setting: Setting, tunes: set[str], constraint: Constraint | None, reads: Reads | None
+    ) -> Learner:
         """The learner, protected if asked. Hyperparameters in `tunes` change while it learns."""
         c, command = self.config, self.command
         known = command.value_range(c.gamma) if not tunes & {"gamma", "reward"} else None
         build = Build(
             setting.spec.state_dim + command.input_dim, self.actions, self.name, self.encoder, c.tasks, known,
-            constraint, frozenset(tunes), Execution() if tunes else setting.execution,
+            constraint, frozenset(tunes), Execution() if tunes else setting.execution, command.input_dim, reads,
         )  # fmt: skip
         with setting.device:
             learner = c.learner.build(build)
@@ -195,6 +203,19 @@ class Level:
         learner stores with it."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         return self.exploration(action, due, generator, mask), notes
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the command that the level obeys may end before its period is over."""
+        return self.terminating is not None or cast(IssuedCommand, self.command).ends_early
+
+    def ended(self, state: Tensor, target: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Whether [B] the command that the level obeys ends in this state: as the command says, or the learner. The
+        learner's answer is a draw, or the more likely one without a generator."""
+        ended = cast(IssuedCommand, self.command).ended(state, target)
+        if self.terminating is not None:
+            ended = ended | self.terminating.ends(self.inputs(state, target), generator)
+        return ended
 
     def log_likelihood(self, state: Tensor, target: Tensor, action: Tensor) -> Tensor:
         """Log-likelihood [...] of an action under the current policy, up to a constant: -½ ||a - μ||² for vectors,

@@ -6,7 +6,7 @@ from hrl.hierarchy.clock import Period, Periods
 from hrl.hierarchy.commands import Command
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.setting import Setting
-from hrl.learners import DQNConfig, PPOConfig, ReplayConfig
+from hrl.learners import DQNConfig, OnPolicyConfig, ReplayConfig
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
 from hrl.memory.rollout import RolloutMemory
@@ -46,8 +46,8 @@ def make_memory(
     images: dict[str, int] = {"pixels": spec.pixels, "frames": spec.frames if bottom else 1}
     rows = 1
     try:
-        if isinstance(learner, PPOConfig):
-            fields |= {"log_prob": 1, "value": 1}
+        if isinstance(learner, OnPolicyConfig):
+            fields |= dict.fromkeys(learner.remembers, 1)
             decisions = 1 if setting.acts_only else max(learner.n_steps * Period.of(period).mean, -(-held // num_envs))
             rows = decisions * num_envs
             _require_room(rows * 2, fields, spec.pixels // images["frames"], setting)

@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015) over one flat vector.
+"""Adam (Kingma & Ba 2015), and plain gradient descent, over one flat vector.
 
 The parameters become views of the vector. A step, a norm, an average over processes and a target network's update are
 then one operation each, regardless of the number of layers.
@@ -83,3 +83,19 @@ class FlatAdam:
         """Copy the result of `state_dict`."""
         for name, mine in self.state.items():
             mine.copy_(state[name])
+
+
+class FlatSGD(FlatAdam):
+    """Gradient descent without momentum: θ ← θ - lr ∇L."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step with the current `gradient`."""
+        self.flat.addcmul_(self.gradient, self.lr, value=-1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of `state_dict`."""

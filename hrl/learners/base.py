@@ -19,6 +19,8 @@ from hrl.variants import Variant
 Metrics = dict[str, Tensor]
 Constraint = Callable[[Tensor, Tensor], Tensor]
 """(inputs [B, I], action [B, A]) -> cost of the action [B] in the actor's loss, differentiable in the action."""
+Reads = Callable[[Tensor], Tensor]
+"""State [..., D], as the levels see it -> [..., K]: such as the values or probabilities of K options."""
 
 
 class Batch(NamedTuple):
@@ -41,6 +43,10 @@ class Batch(NamedTuple):
     """[B, K] choices available at the decision; None for all."""
     next_mask: Tensor | None = None
     """[B, K] choices available at the next decision; None for all."""
+
+    def at(self, index: Tensor) -> "Batch":
+        """The transitions with these indices [K]."""
+        return Batch(*(None if x is None else x.index_select(0, index) for x in self))  # type: ignore[arg-type]
 
     def split(self, size: int) -> "list[Batch]":
         """Batches of `size` transitions each."""
@@ -70,6 +76,10 @@ class Build(NamedTuple):
     """Hyperparameters that a tuner sets during learning."""
     execution: Execution = EAGER
     """Execution mode of the learner's formulas."""
+    command: int = 0
+    """Number of the last inputs that encode the command from above; 0 if it is the task."""
+    reads: Reads | None = None
+    """A function of another level that the learner's decisions or targets depend on."""
 
 
 class Exploring(NamedTuple):
@@ -304,6 +314,15 @@ class DifferentiableActorCritic(Protocol):
 
     def actor_objective(self, batch: Batch, noise: Tensor) -> Tensor:
         """The actor's loss. `noise` [B, A]."""
+
+
+@runtime_checkable
+class Terminating(Protocol):
+    """The additional interface of a learner that decides when the command from above ends."""
+
+    def ends(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Whether [B] the command in the inputs [B, I] ends there: a draw, or the more likely answer without a
+        generator."""
 
 
 Choice = Annotated[LearnerConfig, tyro.conf.arg(name="")]

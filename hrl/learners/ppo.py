@@ -12,25 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import Batch, Build, Kind, Learner, LearnerConfig, Metrics
+from hrl.learners.base import Batch, Build, Kind, Metrics
+from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, mean_metrics
+from hrl.memory.rollout import advantages
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import mlp, width_of
 
 
 @dataclass
-class PPOConfig(LearnerConfig):
+class PPOConfig(OnPolicyConfig):
     """PPO's options."""
 
-    on_policy: ClassVar[bool] = True
+    remembers: ClassVar[tuple[str, ...]] = ("log_prob", "value")
     kind: Kind = "ppo"
     learning_rate: float = 3e-4
     """Step size of Adam."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers (tanh) of policy and value function."""
-    n_steps: int = 2048
-    """Decisions per environment in a rollout."""
-    batch_size: int = 64
-    """Decisions per gradient step, of all processes together."""
     n_epochs: int = 10
     """Passes over a rollout."""
     gae_lambda: float = 0.95
@@ -39,8 +37,6 @@ class PPOConfig(LearnerConfig):
     """Clip range of π/π_old around 1."""
     clip_range_vf: float | None = None
     """Clip range of the value around its old value. Default: no clipping."""
-    normalize_reward: bool = False
-    """Divide rewards by the running standard deviation of discounted returns."""
     normalize_advantage: bool = True
     """Normalise the advantages of a minibatch to mean 0 and standard deviation 1."""
     ent_coef: float = 0.0
@@ -65,7 +61,7 @@ class PPOConfig(LearnerConfig):
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
-        positive = ("n_steps", "batch_size", "n_epochs", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl")
+        positive = ("n_epochs", "clip_range", "clip_range_vf", "max_grad_norm", "target_kl")
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
         weights = ("ent_coef", "ent_coef_final", "vf_coef", "policy_gain")
         self._require(prefix, weights, lambda x: x >= 0, "must not be negative, but")
@@ -89,6 +85,10 @@ class Rollout(NamedTuple):
     """[B] advantage + V(s), the target of the value function."""
     mask: Tensor | None = None
     """[B, K] choices available at the decision; None for all."""
+    next_inputs: Tensor | None = None
+    """[B, I] at the decision's end, if the learner needs them."""
+    discount: Tensor | None = None
+    """[B] γ^duration, or 0 where the task ended, if the learner needs it."""
 
     def at(self, index: Tensor) -> "Rollout":
         """The decisions with these indices [K]."""
@@ -101,11 +101,11 @@ class Rollout(NamedTuple):
         return [Rollout(*part) for part in zip(*columns, strict=True)]
 
 
-class PPO(Learner):
+class PPO(OnPolicyLearner):
     """A stochastic policy and a value function, with one optimiser."""
 
     formulas = ("loss",)
-    remembers = ("log_prob", "value")
+    remembers = PPOConfig.remembers
 
     def __init__(self, build: Build, config: PPOConfig) -> None:
         super().__init__(build)
@@ -114,11 +114,16 @@ class PPO(Learner):
         width = width_of(build.encoder, build.inputs)
         self.distribution = distribution(build.actions, config.log_std_init)
         outputs = self.distribution.parameters_needed
-        self.actor = mlp(width, config.hidden, outputs, build.tasks, smooth=True, layer_norm=config.layer_norm)
-        self.critic = mlp(width, config.hidden, 1, smooth=True, layer_norm=config.layer_norm)
+        self.actor = self.network(width, outputs, build.tasks)
+        self.critic = self.network(width, 1)
         orthogonal(self.actor, config.policy_gain)
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
+
+    def network(self, width: int, outputs: int, tasks: int = 1) -> nn.Sequential:
+        """The layers from features [..., width] to outputs."""
+        c = self.config
+        return mlp(width, c.hidden, outputs, tasks, smooth=True, layer_norm=c.layer_norm)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
@@ -141,9 +146,19 @@ class PPO(Learner):
         """V(s) [B]."""
         return self.critic(self.encoder(inputs)).squeeze(-1)
 
-    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
-        """Raises NotImplementedError: PPO learns only from rollouts (`learn`)."""
-        raise NotImplementedError
+    def next_values(self, batch: Batch) -> Tensor:
+        """V(s') [B], from which a decision's target bootstraps."""
+        return self.values(batch.next_inputs)
+
+    def rollout(self, decisions: Decisions) -> Rollout:
+        """The decisions with their advantages."""
+        batch, follows = decisions.batch, decisions.follows
+        log_prob, value = decisions.noted["log_prob"], decisions.noted["value"]
+        columns = (batch.reward, batch.discount, value, self.next_values(batch))
+        reward, discount, now, following = (x.view(follows.shape) for x in columns)
+        advantage = advantages(reward, discount, now, following, follows, self.config.gae_lambda).flatten()
+        rollout = Rollout(batch.inputs, batch.action, log_prob, value, advantage, advantage + value, batch.mask)
+        return rollout.at(decisions.places)
 
     def learn(self, rollout: Rollout, size: int, progress: float, generator: torch.Generator) -> Metrics:
         """Make `n_epochs` passes over a rollout in minibatches of `size`, after the share `progress` of the run.
@@ -156,8 +171,8 @@ class PPO(Learner):
             for batch in rollout.at(order).split(size):
                 noted.append(self.step(batch, ent_coef))
                 if c.target_kl is not None and float(noted[-1]["kl"]) > 1.5 * c.target_kl:
-                    return _means(noted)
-        return _means(noted)
+                    return mean_metrics(noted)
+        return mean_metrics(noted)
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
         """Take one gradient step on a minibatch."""
@@ -190,11 +205,6 @@ class PPO(Learner):
             "kl": kl, "clip_fraction": clip_fraction, "value_mean": value_mean,
         }  # fmt: skip
         return policy_loss + c.vf_coef * value_loss - ent_coef * entropy, metrics
-
-
-def _means(noted: list[Metrics]) -> Metrics:
-    """The mean of every metric over the gradient steps."""
-    return {name: torch.stack([metrics[name] for metrics in noted]).mean() for name in noted[0]}
 
 
 def orthogonal(net: nn.Sequential, gain: float) -> None:

@@ -44,6 +44,11 @@ class RolloutMemory(Replay):
         rows = Rows(self._env.expand_as(row), torch.where(there, row, (self.cursor - 1).clamp_min(0)))
         return rows, there & ~self.is_final(rows)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there is a row since the last `finish`. Waits for the device."""
+        return bool((self.cursor > self.read_until).any())
+
     def finish(self) -> None:
         """Mark all stored rows as read."""
         self.read_until.copy_(self.cursor)

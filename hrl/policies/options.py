@@ -1,4 +1,8 @@
-"""A controller over options."""
+"""A controller over options as one stochastic policy, for algorithms that learn in rounds of whole episodes.
+
+Levels of a hierarchy have the same options, with the same networks (hrl/networks/options.py): there the command is a
+`Skill` (hrl/hierarchy/commands/choices.py), and the learner of the level below decides when it ends.
+"""
 
 from typing import Any
 
@@ -6,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hrl.networks.layers import mlp
+from hrl.networks.options import OptionNet, ends_now
 from hrl.policies.base import choose, gather_actions, xavier
 
 SURE = 30.0
@@ -30,28 +35,32 @@ class Options(nn.Module):
         # Linear, with equal probabilities at first. Without a bias, since adapting it at one state would change all.
         self.high = nn.Linear(state_dim, options + actions * primitives, bias=False)
         nn.init.zeros_(self.high.weight)
-        self.low = nn.ModuleDict(
-            {"act": xavier(mlp(state_dim, hidden, options * actions)), "end": xavier(mlp(state_dim, hidden, options))}
-        )
+        act, end = (xavier(mlp(state_dim, hidden, outputs)) for outputs in (options * actions, options))
+        self.low = nn.ModuleDict({"act": OptionNet(act, options), "end": OptionNet(end, options)})
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the options [..., K], of each option's actions [..., K, A], and of its termination [..., K]."""
         return self.high(state), self._acts(state), self._ends(state)
 
+    def _of(self, part: str) -> OptionNet:
+        net = self.low[part]
+        assert isinstance(net, OptionNet)
+        return net
+
     def _acts(self, state: Tensor) -> Tensor:
-        acts = self.low["act"](state).unflatten(-1, (self.options, self.actions))
+        acts = self._of("act").each(state)
         if not self.primitives:
             return acts
         each = SURE * torch.eye(self.actions, device=state.device, dtype=state.dtype)
         return torch.cat([acts, each.expand(*acts.shape[:-2], -1, -1)], -2)
 
     def _ends(self, state: Tensor) -> Tensor:
-        ends = self.low["end"](state)
+        ends = self._of("end").each(state).squeeze(-1)
         return nn.functional.pad(ends, (0, self.actions), value=SURE) if self.primitives else ends
 
     def ending(self, state: Tensor, option: Tensor) -> Tensor:
         """β(s, o) [...], the probability that this option ends at this state."""
-        return gather_actions(self.low["end"](state), option).sigmoid()
+        return gather_actions(self._of("end").each(state).squeeze(-1), option).sigmoid()
 
     def _mine(self, acts: Tensor, option: Tensor) -> Tensor:
         """log π(action|s, option) [..., A] of the active option."""
@@ -68,7 +77,7 @@ class Options(nn.Module):
         held, _ = memory
         high, acts, ends = self.shape(state)
         chance = gather_actions(ends, held.clamp_min(0)).sigmoid()
-        anew = (held < 0) | (chance > (0.5 if noise is None else noise[..., 0]))
+        anew = (held < 0) | ends_now(chance, None if noise is None else noise[..., 0])
         option = torch.where(anew, choose(high.log_softmax(-1), None if noise is None else noise[..., 1]), held)
         return choose(self._mine(acts, option), None if noise is None else noise[..., 2]), (option, anew)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hrl.learners.policy_gradient import Trajectories
+from hrl.policies.policy_gradient import Trajectories
 
 BUCKETS = 1024
 """Number of start-time buckets of the training statistics."""

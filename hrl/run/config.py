@@ -54,7 +54,7 @@ def variant_with(config: Any, option: str, values: Mapping[str, Any], source: st
         if isinstance(current, Variant) and (owners := current.owners(option)):
             chosen = values.get(field.name, current.kind)
             kind = chosen.get("kind", current.kind) if isinstance(chosen, Mapping) else chosen
-            if kind in owners or kind not in current.kinds:
+            if kind in owners or kind not in current.choices:
                 return field.name
             raise UserError(
                 f"{source}: {option} is an option of {' and '.join(owners)}, but the {field.name} is {kind}."

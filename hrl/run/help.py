@@ -112,7 +112,7 @@ def _options(config: Any, prefix: str, group: str) -> Iterator[Option]:
     for one in fields(config):
         value, path = getattr(config, one.name, MISSING), prefix + one.name
         if isinstance(value, Variant):
-            kinds = "{" + ",".join(sorted(value.kinds)) + "}"
+            kinds = "{" + ",".join(sorted(value.choices)) + "}"
             yield Option(path, kinds, _texts(type(value)).get("kind", ""), value.kind, "learner")
             yield from (o for o in _options(value, prefix, "learner") if o.path != prefix + "kind")
         elif is_dataclass(value) and not isinstance(value, type):

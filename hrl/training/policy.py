@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH, ActiveCommand
-from hrl.hierarchy.hierarchy import Hierarchy, Memory
+from hrl.hierarchy.hierarchy import ActionMode, Hierarchy, Memory
 from hrl.hierarchy.warm_start import recall
 from hrl.types import BatchedEnv, Observation, Step
 
@@ -77,8 +77,9 @@ class HierarchyPolicy:
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
             memory = [held.dropped(begun) for held in memory]
-        memory = self.agent.drop_ended(memory, obs.state)
-        d = self.agent.decide(obs, memory, "greedy" if deterministic else "noisy")
+        how: ActionMode = "greedy" if deterministic else "noisy"
+        memory = self.agent.drop_ended(memory, obs.state, how)
+        d = self.agent.decide(obs, memory, how)
         always = torch.ones(len(obs.state), dtype=torch.bool, device=self.agent.device)
         memory = [held.ticked(always) for held in d.memory]
         actions = self._env.to_action(d.actions[0].cpu().numpy())

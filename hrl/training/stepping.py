@@ -95,10 +95,13 @@ class HierarchyTrainee(Trainee):
         return self.agent.network_tensors()
 
     def state(self) -> Checkpoint:
-        """The state for resuming. Replays and random states of the other processes are stored under their ranks."""
+        """The state for resuming. Replays, random states and lasting states of environments of the other processes are
+        stored under their ranks."""
         first = self.processes.first
-        parts = self.processes.gather(({} if first else self.agent.own_tensors(), self.agent.fingerprint()))
-        tensors = self.agent.tensors() if first else {}
+        lasting = {f"env.{name}": x.cpu().clone() for name, x in self.env.lasting().items()}
+        own = {} if first else self.agent.own_tensors() | lasting
+        parts = self.processes.gather((own, self.agent.fingerprint()))
+        tensors = self.agent.tensors() | lasting if first else {}
         for rank, (theirs, _) in enumerate(parts[1:], 1):
             tensors |= {f"rank{rank}.{name}": x for name, x in theirs.items()}
         prints = [fingerprint for _, fingerprint in parts]
@@ -107,6 +110,8 @@ class HierarchyTrainee(Trainee):
         return Checkpoint(tensors, {"fingerprints": prints})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Load the agent's state from a checkpoint."""
+        """Load the state of agent and environments from a checkpoint."""
         own = under(f"rank{self.processes.rank}.", checkpoint.tensors)
         self.agent.load_tensors(checkpoint.tensors | own)
+        for name, x in self.env.lasting().items():
+            x.copy_((checkpoint.tensors | own)[f"env.{name}"])

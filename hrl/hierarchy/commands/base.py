@@ -61,6 +61,9 @@ class IssuedCommand(Command, Protocol):
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Metrics [...] by name of how well the level obeyed a command that ended in this state."""
 
+    def shares(self, target: Tensor) -> dict[str, Tensor]:
+        """Metrics [...] by name of a command, whose means are over environment steps instead of commands."""
+
     def same(self, other: object) -> bool:
         """Whether decisions and targets mean the same under another command."""
 

@@ -77,6 +77,10 @@ class Latent:
         """No metrics."""
         return {}
 
+    def shares(self, target: Tensor) -> dict[str, Tensor]:
+        """No metrics."""
+        return {}
+
     def same(self, other: object) -> bool:
         """Whether the other is of the same kind and width."""
         return type(other) is type(self) and (other.own, other.goal_dim) == (self.own, self.goal_dim)
@@ -89,9 +93,10 @@ class Latent:
 class Skill(Latent):
     """One of K numbered skills. The target is its number, one-hot.
 
-    `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill with `ends`
-    is an option (Sutton 1999); with a learned `ends` it is an option of option-critic. With `durations` [K, D], a
-    decision is a skill and one of its D numbers of environment steps: decision k D + d is skill k for durations[k, d].
+    `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill that ends
+    is an option (Sutton 1999). Where its end is learned, as in option-critic, the learner of the level that obeys it
+    decides (`Terminating` in hrl/learners/base.py). With `durations` [K, D], a decision is a skill and one of its D
+    numbers of environment steps: decision k D + d is skill k for durations[k, d].
     """
 
     def __init__(
@@ -129,8 +134,8 @@ class Skill(Latent):
         """The value of `available` for every decision; None, for all choices, without one."""
         return None if self._available is None else self._available(state).repeat_interleave(self.lengths, -1)
 
-    def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """`usage_<name>` for every skill: 1 for the one that ended, else 0. Their means are shares of decisions."""
+    def shares(self, target: Tensor) -> dict[str, Tensor]:
+        """`usage_<name>`: the share of each skill."""
         return {f"usage_{name}": target[..., k] for k, name in enumerate(self.names)}
 
 

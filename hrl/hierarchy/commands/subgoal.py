@@ -72,6 +72,10 @@ class Subgoal:
         distance = self.distance(state, target)
         return {"subgoal_distance": distance, "subgoal_reach_rate": (distance <= self.goals.threshold).float()}
 
+    def shares(self, target: Tensor) -> dict[str, Tensor]:
+        """No metrics."""
+        return {}
+
     def retrace(self, state: Tensor, target: Tensor) -> Tensor:
         """The decision in [-1, 1] that issues this target from this state, clipped."""
         return self.goals.unscale(target - self.goals.project(state) if self.goals.relative else target)

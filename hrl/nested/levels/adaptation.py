@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from hrl.learners.policy_gradient import Trajectories, dice, score, surrogate
 from hrl.nested.inner import Descent, parameters
 from hrl.nested.optimisers import SGD
 from hrl.nested.trees import Tree, detached, tree_map
 from hrl.networks.functional import call
+from hrl.policies.policy_gradient import Trajectories, dice, score, surrogate
 
 Params = dict[str, Tensor]
 

@@ -1,0 +1,80 @@
+"""Two levels of which the low one consists of options: a policy over options chooses one, which acts until it ends."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from hrl.agents.base import HierarchyConfig
+from hrl.hierarchy.clock import UNTIL_ENDED
+from hrl.hierarchy.commands import Skill, Task
+from hrl.hierarchy.commands.goals import GoalConfig
+from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.level import Level
+from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.setting import Setting
+from hrl.learners import LearnerConfig, Reads
+from hrl.types import Spec, UserError
+
+
+@dataclass
+class OptionsConfig(HierarchyConfig):
+    """The base of algorithms that learn options: their policies and terminations below, the policy over options
+    above. Both levels learn from the task's reward."""
+
+    learners: ClassVar[tuple[type[LearnerConfig], type[LearnerConfig]]]
+    """The learners of the low and the high level."""
+    options: int = 4
+    """Number of options."""
+    low: LevelConfig = field(default_factory=LevelConfig)
+    """The options' policies and terminations."""
+    high: LevelConfig = field(default_factory=LevelConfig)
+    """The policy over options."""
+    reward_scale: float = 1.0
+    """Factor of the task's reward."""
+
+    def resolved(self, setting: Setting) -> Self:
+        """The configuration, after checks."""
+        self.check()
+        self.require(setting.spec)
+        return self
+
+    def check(self) -> None:
+        """Raise UserError if a value is invalid."""
+        if self.options < 1:
+            raise UserError(f"--options must be at least 1, not {self.options}.")
+        for (name, level), kind in zip((("low", self.low), ("high", self.high)), self.learners, strict=True):
+            if not isinstance(level.learner, kind):
+                raise UserError(f"--{name}.learner cannot be changed here: options need this algorithm's update rule.")
+            level.check(f"{name}.")
+        if self.low.normalize_observations != self.high.normalize_observations:
+            raise UserError("--low.normalize-observations and --high.normalize-observations must be the same.")
+        if self.low.masked_entries != self.high.masked_entries:
+            raise UserError("--low.masked-entries and --high.masked-entries must be the same.")
+
+    def require(self, spec: Spec) -> None:
+        """Raise UserError if the environment does not fit."""
+        if spec.goal_dim or spec.images:
+            raise UserError(
+                f"Options here see one vector, but {spec.env_id} has {'images' if spec.images else 'a separate goal'}: "
+                "use an environment whose observation is a vector that includes the goal."
+            )
+
+    def build_with(self, setting: Setting, low_reads: Any = None, high_reads: Any = None) -> Hierarchy:
+        """Build both levels. `low_reads` and `high_reads` are functions (other level's learner, state [..., D]) ->
+        [..., K] that a level's learner reads."""
+        spec, options = setting.spec, Skill(self.options, scale=self.reward_scale)
+        task = Task.of(spec, GoalConfig(), self.reward_scale, 0.0, setting.device)
+        below = make_memory(self.low, options, spec.actions, setting, bottom=True)
+        above = make_memory(self.high, task, options.space, setting, counters=("first",))
+        levels: list[Level] = []
+
+        def reads(function: Any, number: int) -> Reads | None:
+            return None if function is None else lambda state: function(levels[number].learner, state)
+
+        low = Level("low", self.low, options, spec.actions, below, setting, reads=reads(low_reads, 1))
+        high = Level(
+            "high", self.high, task, options.space, above, setting, UNTIL_ENDED, steps=below, issues=options,
+            reads=reads(high_reads, 0), pace=1,
+        )  # fmt: skip
+        levels += [low, high]
+        return Hierarchy(levels, setting)

@@ -1,0 +1,65 @@
+"""The interface of learners that learn from a rollout of their own policy."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hrl.learners.base import Batch, Learner, LearnerConfig, Metrics
+
+
+@dataclass
+class OnPolicyConfig(LearnerConfig):
+    """The options of update rules that learn from rollouts."""
+
+    on_policy: ClassVar[bool] = True
+    remembers: ClassVar[tuple[str, ...]] = ()
+    """Names of numbers stored with each decision for learning."""
+    n_steps: int = 2048
+    """Decisions per environment in a rollout. Where decisions have no fixed duration: environment steps."""
+    batch_size: int = 64
+    """Decisions per gradient step, of all processes together."""
+    normalize_reward: bool = False
+    """Divide rewards by the running standard deviation of discounted returns."""
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, if a value is invalid."""
+        super().check(prefix)
+        self._require(prefix, ("n_steps", "batch_size"), lambda x: x > 0, "must be positive, not")
+
+
+class Decisions(NamedTuple):
+    """The decisions of N environments since the last update, in order, in T rows. Not every row is a decision."""
+
+    batch: Batch
+    """[T * N, ...]"""
+    noted: dict[str, Tensor]
+    """[T * N] the numbers that the learner `remembers`, by name."""
+    follows: Tensor
+    """[T, N] whether the next row is the next decision of the same episode under the same command."""
+    places: Tensor
+    """[B] the numbers of the decisions among the T * N rows."""
+
+
+class OnPolicyLearner(Learner):
+    """A learner that learns from the decisions since its last update, and then drops them."""
+
+    @abstractmethod
+    def rollout(self, decisions: Decisions) -> Any:
+        """The data to `learn` from, with an attribute `action` [B, A]."""
+
+    @abstractmethod
+    def learn(self, rollout: Any, size: int, progress: float, generator: torch.Generator) -> Metrics:
+        """Learn from a rollout in minibatches of `size`, after the share `progress` of the run. Returns mean
+        metrics."""
+
+    def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
+        """Raises NotImplementedError: the learner learns only from rollouts (`learn`)."""
+        raise NotImplementedError
+
+
+def mean_metrics(noted: list[Metrics]) -> Metrics:
+    """The mean of every metric over gradient steps."""
+    return {name: torch.stack([metrics[name] for metrics in noted]).mean() for name in noted[0]}
