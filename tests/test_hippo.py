@@ -83,7 +83,7 @@ def test_evaluation_takes_the_mean_period_and_leaves_the_random_state():
     state, ages = None, []
     for _ in range(9):
         _, state = policy.predict(np.zeros((1, 2), np.float32), state)
-        target, elapsed, lasts = state
+        target, elapsed, lasts, _ = state
         assert target.shape == (1, 6) and lasts.tolist() == [4]
         ages.append(int(elapsed[0]))
     assert ages == [1, 2, 3, 4, 1, 2, 3, 4, 1]
