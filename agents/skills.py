@@ -10,9 +10,12 @@ The policies are trained runs, models of stable-baselines3 or sb3-contrib, and p
 receives the environment's own observation or a selection of its entries, and has its own duration, availability, end
 and recurrent state (agents/parts/skill_sources.py). A function may instead take a latent vector, which the controller
 then chooses (with td3 or sac).
+
+Policies without a recurrent state act from every state of their use as if they had begun there. So a stored use of k
+steps gives k transitions, of 1 to k steps (intra-option learning; Sutton, Precup, Singh 1998), as a share of a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Self
 
@@ -22,13 +25,15 @@ from torch import Tensor
 
 from hrl.agents.base import HierarchyConfig
 from hrl.agents.parts.skill_sources import SkillSource, imported, load_skill
+from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import IssuedCommand, Latent, Skill, Task
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel
-from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.memories import make_memory, steps_held
 from hrl.hierarchy.relabelling.hindsight import HindsightTask
+from hrl.hierarchy.relabelling.late_starts import LateStarts
 from hrl.hierarchy.setting import Setting
 from hrl.learners import Build, Choice, DQNConfig, Learner, ReplayConfig
 from hrl.memory.ring import Replay
@@ -37,6 +42,8 @@ from hrl.types import BatchedEnv, Spec, UserError
 
 HINDSIGHT = 0.8
 """Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
+LATE = 0.8
+"""Default share of uses of skills that begin late."""
 
 
 @dataclass
@@ -52,6 +59,9 @@ class Controller(LevelConfig):
     """Environment steps of one use of a skill, unless the skill has a period of its own."""
     durations: tuple[int, ...] = ()
     """Durations in environment steps from which the controller chooses together with the skill, instead of `period`."""
+    late_starts: float | None = None
+    """Share of a batch whose uses of skills begin at a random step of the use. Default: .8, or 0 with recurrent skills
+    or a learner without a replay."""
     reward_scale: float = 1.0
     """Factor of the task's reward."""
     reward_offset: float | None = None
@@ -106,14 +116,15 @@ class SkillsConfig(HierarchyConfig):
         command = self.command(skills, setting)
         task = Task.of(spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device)
         period = int(self.durations(skills).max())
-        low = LevelConfig(Fixed(buffer_size=1, policies=policies, env=setting.env), frozen=True, hindsight=0.0)
-        held = 0 if not c.hindsight or setting.acts_only else self.steps_held(period, setting)
+        low = LevelConfig(Fixed(buffer_size=16, policies=policies, env=setting.env), frozen=True, hindsight=0.0)
+        late = self.late_starts(policies)
+        held = steps_held(low, c, Period.of(period), setting) if c.hindsight or late else 0
         below = make_memory(low, command, spec.actions, setting, held=held, bottom=True)
         memory = make_memory(c, task, command.space, setting, period, ("first",))
         bottom = Level("low", low, command, spec.actions, below, setting)
         controller = Level(
             "high", c, task, command.space, memory, setting, period, self.learning_starts, below,
-            relabels=self.relabels(task, memory, below, period, spec), issues=command,
+            relabels=self.relabels(task, memory, below, period, late, spec), issues=command,
         )  # fmt: skip
         return Hierarchy([bottom, controller], setting)
 
@@ -135,21 +146,28 @@ class SkillsConfig(HierarchyConfig):
                 for skill in skills]  # fmt: skip
         return torch.tensor(rows)
 
-    def steps_held(self, period: int, setting: Setting) -> int:
-        """Environment steps that hindsight reads: those of every decision in the controller's memory, or all."""
-        decisions = max(self.high.off_policy.buffer_size // setting.num_envs, 16) + 2
-        needed = decisions * period * setting.num_envs
-        return needed if setting.total_steps is None else min(needed, 2 * setting.total_steps)
+    def late_starts(self, policies: Sequence[Frozen]) -> float:
+        """The share of uses that begin late. Raises UserError if recurrent skills do not allow it."""
+        c, recurrent = self.high, [policy.name for policy in policies if policy.width]
+        if c.late_starts is None:
+            return 0.0 if recurrent or c.learner.on_policy else LATE
+        if c.late_starts and recurrent:
+            raise UserError(
+                f"high.late_starts must be 0: {', '.join(recurrent)} has a state, so it cannot begin in the middle."
+            )
+        return c.late_starts
 
-    def relabels(self, task: Task, memory: Replay, steps: Replay, period: int, spec: Spec) -> list[Relabel]:
-        """Hindsight on the task's goals, if it has any."""
-        c = self.high
-        if not c.hindsight:
-            return []
-        task.require_goals("high.hindsight")
-        span = min(period, spec.max_episode_steps or period)
-        info = "info" in steps.fields
-        return [HindsightTask(task, memory, steps, c.hindsight, c.gamma, span, c.hindsight_strategy, info)]
+    def relabels(
+        self, task: Task, memory: Replay, steps: Replay, period: int, late: float, spec: Spec
+    ) -> list[Relabel]:
+        """Late starts, and hindsight on the task's goals, if it has any."""
+        c, span = self.high, min(period, spec.max_episode_steps or period)
+        relabels: list[Relabel] = [LateStarts(task, steps, late, c.gamma, span)] if late else []
+        if c.hindsight:
+            task.require_goals("high.hindsight")
+            info = "info" in steps.fields
+            relabels.append(HindsightTask(task, memory, steps, c.hindsight, c.gamma, span, c.hindsight_strategy, info))
+        return relabels
 
     def resolved(self, setting: Setting) -> Self:
         """A copy with hindsight and the reward's offset resolved."""
@@ -178,6 +196,11 @@ class SkillsConfig(HierarchyConfig):
             raise UserError(
                 f"high.period and high.durations must be at least 1 environment step, not {self.high.period} and "
                 f"{self.high.durations}."
+            )
+        late = self.high.late_starts
+        if late is not None and not 0 <= late <= (not self.high.learner.on_policy):
+            raise UserError(
+                f"high.late_starts must lie between 0 and 1, and be 0 for a learner without a replay, not {late}."
             )
         if self.learning_starts < 0:
             raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")

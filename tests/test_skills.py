@@ -82,6 +82,24 @@ def test_each_skill_lasts_its_own_time_and_is_discounted_by_it():
         assert float(batch.discount[b]) == pytest.approx(0.0 if over else GAMMA**length)
 
 
+def test_a_use_of_a_skill_is_also_a_use_from_each_of_its_later_steps():
+    agent, env = controller("up,period=2", "down,period=4", late_starts=1.0)
+    roll(agent, env, 60)
+    t = everything(agent, 1)
+    (late,) = agent.levels[1].relabels
+    found = set()
+    for seed in range(20):
+        changed = late(t, torch.Generator().manual_seed(seed))
+        i = changed.state[:, 1] - t.state[:, 1]
+        assert torch.equal(changed.length, t.length - i.long()) and (i >= 0).all() and (changed.length >= 1).all()
+        found |= set(i.tolist())
+        for b in range(len(t.length)):
+            first = int(changed.state[b, 1])
+            wanted = sum(GAMMA**j * (first + j + 1) for j in range(int(changed.length[b])))
+            assert float(changed.reward[b]) == pytest.approx(wanted, rel=1e-5)
+    assert found == {0, 1, 2, 3} and torch.equal(changed.next_state, t.next_state)
+
+
 def test_the_skills_own_actions_reach_the_environment():
     agent, env = controller("up", "down", period=3)
     roll(agent, env, 30)
@@ -175,11 +193,17 @@ def test_a_stopped_run_resumes_exactly(tmp_path):
         (["sb3:none.zip:PPO"], "none.zip does not exist"),
         (["test_skills:second"], "does not fit"),
         (["no-such-run"], "no-such-run"),
+        (["test_skills:count", "--high.late-starts", "0.5"], "count has a state"),
+        (["test_skills:up", "--high.late-starts", "2"], "between 0 and 1"),
     ],
 )
 def test_invalid_skills_are_refused_with_one_sentence(skills, sentence, tmp_path, capfd):
     line = ["skills", "--env", "tasks:Ledger-v0", "--preset", "debug", "--log-dir", str(tmp_path)]
-    assert train.main([*line, *(word for skill in skills for word in ("--skill", skill))]) == 2
+    words, options = (
+        skills[:1] if "--high.late-starts" in skills else skills,
+        skills[1:] * ("--high.late-starts" in skills),
+    )
+    assert train.main([*line, *(word for skill in words for word in ("--skill", skill)), *options]) == 2
     error = capfd.readouterr().err
     assert sentence in error and "Traceback" not in error and error.count("\n") <= 2
     assert not list(Path(tmp_path).rglob("config.json"))
