@@ -193,17 +193,14 @@ def test_a_stopped_run_resumes_exactly(tmp_path):
         (["sb3:none.zip:PPO"], "none.zip does not exist"),
         (["test_skills:second"], "does not fit"),
         (["no-such-run"], "no-such-run"),
-        (["test_skills:count", "--high.late-starts", "0.5"], "count has a state"),
-        (["test_skills:up", "--high.late-starts", "2"], "between 0 and 1"),
+        (["test_skills:count", "--high.late-starts=0.5"], "count has a state"),
+        (["test_skills:up", "--high.late-starts=2"], "between 0 and 1"),
     ],
 )
 def test_invalid_skills_are_refused_with_one_sentence(skills, sentence, tmp_path, capfd):
     line = ["skills", "--env", "tasks:Ledger-v0", "--preset", "debug", "--log-dir", str(tmp_path)]
-    words, options = (
-        skills[:1] if "--high.late-starts" in skills else skills,
-        skills[1:] * ("--high.late-starts" in skills),
-    )
-    assert train.main([*line, *(word for skill in words for word in ("--skill", skill)), *options]) == 2
+    words = [word for skill in skills for word in ([skill] if skill.startswith("--") else ["--skill", skill])]
+    assert train.main([*line, *words]) == 2
     error = capfd.readouterr().err
     assert sentence in error and "Traceback" not in error and error.count("\n") <= 2
     assert not list(Path(tmp_path).rglob("config.json"))
