@@ -20,11 +20,14 @@ class ActiveCommand:
     """[N, G] the command, as issued."""
     elapsed: Tensor
     """[N] environment steps since it was issued, int64; FRESH where no command is active."""
+    decisions: Tensor
+    """[N] decisions of the level below that ended since then, int64."""
 
     @classmethod
     def nothing(cls, num_envs: int, dim: int, device: torch.device) -> "ActiveCommand":
         """No active command: every environment is due for a decision."""
-        return cls(torch.zeros(num_envs, dim, device=device), torch.full((num_envs,), FRESH, device=device))
+        elapsed = torch.full((num_envs,), FRESH, device=device)
+        return cls(torch.zeros(num_envs, dim, device=device), elapsed, torch.zeros_like(elapsed))
 
     def assign(self, other: "ActiveCommand") -> None:
         """Copy another's tensors into these, in place."""
@@ -37,15 +40,17 @@ class ActiveCommand:
 
     def renewed(self, due: Tensor, target: Tensor) -> "ActiveCommand":
         """A copy with new targets [N, G], of age 0, where `due` [N]."""
-        return ActiveCommand(torch.where(due.unsqueeze(-1), target, self.target), self.elapsed.masked_fill(due, 0))
+        renewed = torch.where(due.unsqueeze(-1), target, self.target)
+        return ActiveCommand(renewed, self.elapsed.masked_fill(due, 0), self.decisions.masked_fill(due, 0))
 
-    def ticked(self, active: Tensor) -> "ActiveCommand":
-        """A copy one environment step later. An environment that only reset has no active command."""
-        return ActiveCommand(self.target, torch.where(active, self.elapsed + 1, FRESH))
+    def ticked(self, active: Tensor, decided: Tensor) -> "ActiveCommand":
+        """A copy one environment step later, in which a decision of the level below ended where `decided` [N]. An
+        environment that only reset has no active command."""
+        return ActiveCommand(self.target, torch.where(active, self.elapsed + 1, FRESH), self.decisions + decided)
 
     def dropped(self, where: Tensor) -> "ActiveCommand":
         """A copy without an active command where [N] the segment ended."""
-        return ActiveCommand(self.target, self.elapsed.masked_fill(where, FRESH))
+        return ActiveCommand(self.target, self.elapsed.masked_fill(where, FRESH), self.decisions)
 
 
 FRESH = 1 << 40

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -57,6 +58,8 @@ class Hierarchy:
         """The commands that upper levels issue to those below, lowest first."""
         if [level.issues for level in self.levels] != [None, *self.commands]:
             raise ValueError("Each level must issue the command that the level below it obeys.")
+        self.horizons = [above.period // below.period for below, above in pairwise(self.levels)]
+        """Most decisions of the level below within one command of each upper level, lowest first."""
         self.num_envs, self.device = setting.num_envs, setting.device
         self.steps = 0
         self.processes = setting.processes
@@ -148,7 +151,7 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _observe(self, outcome: Transition) -> None:
-        ended = self._ended(self.memory, outcome)
+        ended = self._ended(self.memory, outcome.state, outcome.active, outcome.done)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
             if level.normaliser is not None:
@@ -156,7 +159,7 @@ class Hierarchy:
             if "reward" in level.memory.fields:
                 paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 level.segment.pay(paid, level.config.gamma, outcome.active)
-            if not extrinsic:
+            if not extrinsic and not level.requires_host:
                 reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:
@@ -164,38 +167,38 @@ class Hierarchy:
             elif not none_true(ended[i]):
                 self._measure(i, outcome, ended[i])
                 self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i])
-        for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
+        for held, following in zip(self.memory, self._ticked(self.memory, ended), strict=True):
             held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
         """The memory after a step: clocks advance, and commands whose segment ended are dropped."""
         outcome = Transition.of(step)
-        return self._ticked(memory, outcome, self._ended(memory, outcome))
+        return self._ticked(memory, self._ended(memory, outcome.state, outcome.active, outcome.done))
 
-    def _ticked(self, memory: Memory, outcome: Transition, ended: list[Tensor]) -> Memory:
-        return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
+    def after_state(self, memory: Memory, state: Tensor) -> Memory:
+        """The memory after a step to this state [N, D] of the same episode."""
+        always = torch.ones(len(state), dtype=torch.bool, device=self.device)
+        return self._ticked(memory, self._ended(memory, state, always, ~always))
 
-    def _ended(self, memory: Memory, outcome: Transition) -> list[Tensor]:
-        """Masks [N] of environments where each level's segment ends with this step: its period is over, or the command,
-        the episode or the segment of the level above ends."""
-        ended: list[Tensor] = []
-        above = outcome.done & outcome.active
-        for i in range(len(self.levels) - 1, 0, -1):
-            held, command = memory[i - 1], self.commands[i - 1]
-            above = above | (outcome.active & (held.elapsed + 1 >= self.levels[i].period))
+    def _ticked(self, memory: Memory, ended: list[Tensor]) -> Memory:
+        active, below = ended[0], zip(memory, ended[:-1], ended[1:], strict=True)
+        return [held.ticked(active, decided).dropped(end) for held, decided, end in below]
+
+    def _ended(self, memory: Memory, state: Tensor, active: Tensor, done: Tensor) -> list[Tensor]:
+        """Masks [N] of environments where each level's segment ends with a step to this state [N, D]: the level below
+        has used up its decisions, or the command, the episode or the segment of the level above ends."""
+        over, below = [], active
+        for held, command, horizon in zip(memory, self.commands, self.horizons, strict=True):
+            below = below & (held.decisions + 1 >= horizon)
             if command.ends_early:
-                above = above | (outcome.active & command.ended(outcome.state, held.target))
-            ended.insert(0, above)
-        return [outcome.active, *ended]
-
-    def drop_ended(self, memory: Memory, state: Tensor) -> Memory:
-        """The memory without commands that end early in this state [N, D]."""
+                below = below | (active & command.ended(state, held.target))
+            over.append(below)
         ended: list[Tensor] = []
-        above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
-        for held, command in zip(memory[::-1], self.commands[::-1], strict=True):
-            above = above | command.ended(state, held.target) if command.ends_early else above
+        above = done & active
+        for mask in over[::-1]:
+            above = above | mask
             ended.insert(0, above)
-        return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
+        return [active, *ended]
 
     def _measure(self, i: int, outcome: Transition, ended: Tensor) -> None:
         """Log how well the level below obeyed the commands of level i that ended."""
