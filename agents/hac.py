@@ -19,6 +19,7 @@ output, targets are clipped. Subgoals are absolute, within the bounds of the obs
 closer to the paper.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -96,28 +97,31 @@ class EndGoal(Task):
 class SubgoalTests:
     """The third kind of transition: a missed, tested subgoal as it was issued, at a cost of H and with γ = 0.
 
+    A subgoal is missed if the level below used up its decisions. One that was cut short by the end of the episode or of
+    a level above is not.
+
     Every decision enters the replay of the paper once with the subgoal that was reached and k times with other goals
     (k / (1 + k) of these are `LevelConfig.hindsight`). A missed test enters it once more. `share` is that transition's
     share of such a decision, 1 / (2 + k).
     """
 
-    command: Subgoal
+    command: BoundedSubgoal
     """The subgoals that the level issues."""
     replay: Replay
-    horizon: int
-    """H"""
+    cost: int
+    """H of the level itself."""
     share: float
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         action, target = self.replay.get(t.rows, "action"), self.replay.get(t.rows, "target")
         missed = ~self.command.reached(t.next_state, self.command.issue(t.state, action))
-        tested = (self.replay.count(t.rows, "tested") > 0) & (t.below_length >= self.horizon)
+        tested = (self.replay.count(t.rows, "tested") > 0) & (t.below_length >= self.command.horizon)
         penalised = missed & tested & chosen(len(missed), self.share, generator, missed.device)
         wide = penalised.unsqueeze(-1)
         return t.changed(
             action=torch.where(wide, action, t.action),
             target=torch.where(wide, target, t.target),
-            penalty=torch.where(penalised, float(self.horizon), 0.0),
+            penalty=torch.where(penalised, float(self.cost), 0.0),
         )
 
 
@@ -174,18 +178,17 @@ class HACConfig(HierarchyConfig):
         spec, stack, horizons = setting.spec, self.stack(), self.horizons()
         goals = build_goal_space(self.goal, spec, horizons[0], setting.measure, setting.device)
         subgoals = [BoundedSubgoal(self.scaled(goals, number), h) for number, h in enumerate(horizons)]
-        task = EndGoal(spec, self.goal, horizons[-1], setting.device)
-        commands: list[Subgoal | EndGoal] = [*subgoals, task]
+        task = EndGoal(spec, self.goal, self.most_decisions(spec), setting.device)
+        commands: list[BoundedSubgoal | EndGoal] = [*subgoals, task]
         actions = [spec.actions, *(subgoal.space for subgoal in subgoals)]
         levels: list[Level] = []
         period = 1
         for number, (name, config) in enumerate(stack):
-            horizon = horizons[max(number - 1, 0)]
-            period *= horizon if number else 1
+            period *= horizons[number - 1] if number else 1
             counters = ((), ("first", "tested"), ("first", "below", "tested"))[min(number, 2)]
             command, issued = commands[number], subgoals[number - 1] if number else None
             memory = make_memory(config, command, actions[number], setting, period, counters, bottom=not number)
-            relabels = self.relabels(command, issued, memory, config, horizon)
+            relabels = self.relabels(command, issued, memory, config)
             steps, testing = (levels[0].memory, self.testing) if levels else (None, 0.0)
             levels.append(
                 Level(
@@ -196,7 +199,7 @@ class HACConfig(HierarchyConfig):
         return Hierarchy(levels, setting)
 
     def relabels(
-        self, obeyed: Subgoal | EndGoal, issued: Subgoal | None, memory: Replay, c: HACLevel, horizon: int
+        self, obeyed: BoundedSubgoal | EndGoal, issued: BoundedSubgoal | None, memory: Replay, c: HACLevel
     ) -> list[Relabel]:
         """The three kinds of transition of a level that obeys `obeyed` and issues `issued`."""
         goals = c.hindsight or 0.0
@@ -206,7 +209,7 @@ class HACConfig(HierarchyConfig):
         if goals:
             relabels.append(HindsightGoals(obeyed, memory, goals, c.hindsight_strategy, c.hindsight_horizon))
         if issued is not None and self.testing:
-            relabels.append(SubgoalTests(issued, memory, horizon, (1 - goals) / (2 - goals)))
+            relabels.append(SubgoalTests(issued, memory, obeyed.horizon, (1 - goals) / (2 - goals)))
         return [*relabels, per_decision]
 
     # -- resolving options -----------------------------------------------------------------------------------
@@ -220,6 +223,11 @@ class HACConfig(HierarchyConfig):
         """H of every upper level, lowest first."""
         upper = self.levels - 1
         return list(self.period) if len(self.period) > 1 else [self.period[0]] * upper
+
+    def most_decisions(self, spec: Spec) -> int:
+        """H of the top level: as many decisions as an episode has, if that is more. In the paper an episode has H."""
+        horizons = self.horizons()
+        return max(horizons[-1], math.ceil((spec.max_episode_steps or 0) / math.prod(horizons)))
 
     def scaled(self, goals: GoalSpace, number: int) -> GoalSpace:
         """The space of the subgoals that the level of this number obeys."""

@@ -7,7 +7,6 @@ with a success rate of at least .9, and a run counts if at most 200 training epi
 ended by then. A run is stopped when the task is solved.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
