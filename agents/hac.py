@@ -14,9 +14,10 @@ optimal:
 3. Subgoal testing transitions: a share λ of the subgoals is tested, while the levels below act without exploration. A
    tested subgoal that is missed after H decisions costs -H and has γ = 0.
 
-The defaults are HAC's with TD3 in place of DDPG: twin critics, a target network and smoothing. Instead of a bounded
-output, targets are clipped. Subgoals are absolute, within the bounds of the observation. `--preset published` comes
-closer to the paper.
+The learner is TD3 in place of DDPG; instead of bounding the critic's output, it clips targets. Beyond the paper, the
+defaults have subgoals that are displacements within measured bounds, and half of each batch keeps the subgoals that
+were issued (all were penalised in the paper, or replaced). `--preset published` comes closer to the paper: absolute
+subgoals within the bounds of the observation, its noise, and no target network.
 """
 
 import math
@@ -102,7 +103,7 @@ class SubgoalTests:
 
     Every decision enters the replay of the paper once with the subgoal that was reached and k times with other goals
     (k / (1 + k) of these are `LevelConfig.hindsight`). A missed test enters it once more. `share` is that transition's
-    share of such a decision, 1 / (2 + k).
+    share of such a decision, 1 / (2 + k). A missed test that no relabelling replaced is always penalised.
     """
 
     command: BoundedSubgoal
@@ -116,7 +117,8 @@ class SubgoalTests:
         action, target = self.replay.get(t.rows, "action"), self.replay.get(t.rows, "target")
         missed = ~self.command.reached(t.next_state, self.command.issue(t.state, action))
         tested = (self.replay.count(t.rows, "tested") > 0) & (t.below_length >= self.command.horizon)
-        penalised = missed & tested & chosen(len(missed), self.share, generator, missed.device)
+        as_issued = (t.action == action).all(-1)
+        penalised = missed & tested & (as_issued | chosen(len(missed), self.share, generator, missed.device))
         wide = penalised.unsqueeze(-1)
         return t.changed(
             action=torch.where(wide, action, t.action),
@@ -132,11 +134,14 @@ def per_decision(t: Transitions, generator: torch.Generator) -> Transitions:
 
 @dataclass
 class HACLevel(LevelConfig):
-    """One level. Published: batch_size 1024, hidden 64 64 64, action_noise .2, random_actions .3 .3, tau 1."""
+    """One level, which learns in rounds, as the paper's do after each episode.
+
+    Published: batch_size 1024, hidden 64 64 64, action_noise .2, random_actions .3 .3, tau 1.
+    """
 
     learner: Choice = field(
         default_factory=lambda: TD3Config(
-            hidden=(64, 64), tau=0.02, action_noise=(0.1,), random_actions=(0.2, 0.2), train_freq=4
+            hidden=(64, 64), tau=0.02, random_actions=(0.2, 0.2), train_freq=64, gradient_steps=16
         )
     )
     gamma: float = 0.98
@@ -155,7 +160,7 @@ class HACConfig(HierarchyConfig):
     essential: ClassVar[tuple[str, ...]] = ("levels", "period", "goal.threshold", "goal.low", "goal.high")
     levels: int = 2
     """Number of levels; those between the lowest and the highest share the options --middle.…"""
-    period: tuple[int, ...] = (20,)
+    period: tuple[int, ...] = (10,)
     """H, the most decisions of the level below within one subgoal: one number for all levels, or one for each upper
     level, lowest first."""
     low: HACLevel = field(default_factory=HACLevel)
@@ -163,12 +168,11 @@ class HACConfig(HierarchyConfig):
     high: HACLevel = field(default_factory=HACLevel)
     testing: float = 0.3
     """λ, the share of subgoals that are tested without exploration below, and penalised if missed."""
-    hindsight_actions: float = 1.0
-    """Share of a batch whose subgoal is replaced by the goal that was reached (published: 1). With less, levels also
-    learn from the subgoals that they issued, tested or not."""
+    hindsight_actions: float = 0.5
+    """Share of a batch whose subgoal is replaced by the goal that was reached (published: 1)."""
     subgoal_scale: float | None = None
     """Bounds of a level's relative subgoals over those of the level below. Default: √period."""
-    goal: GoalConfig = field(default_factory=lambda: GoalConfig(relative=False, distance="scaled"))
+    goal: GoalConfig = field(default_factory=lambda: GoalConfig(distance="scaled", threshold=0.2))
     timescale: Coupling = field(default_factory=Coupling)
     learning_starts: int = 1000
     """Environment steps before the first update."""
@@ -259,7 +263,7 @@ class HACConfig(HierarchyConfig):
             raise UserError(f"--levels must be at least 2 and at most 8, not {self.levels}.")
         if len(self.period) not in (1, self.levels - 1) or min(self.period) < 1:
             raise UserError(
-                f"--period must be 1 or {self.levels - 1} positive numbers with {self.levels} levels, "
+                f"--period must be one positive number, or one for each of {self.levels - 1} upper levels, "
                 f"not {' '.join(map(str, self.period))}."
             )
         if self.learning_starts < 0:

@@ -32,7 +32,8 @@ LEVELS = pytest.mark.parametrize(("levels", "number"), [(2, 1), (3, 1), (3, 2)])
 def hac(levels: int = 2, period: int = H, **changes: object) -> HACConfig:
     """A HAC with few units on a line that does not learn by itself."""
     quiet = HACLevel.of(hidden=(8,), train_freq=10**9, hindsight=0.0, batch_size=16)
-    given: dict[str, object] = {"low": quiet, "middle": quiet, "high": quiet, "testing": 0.0, **changes}
+    quiets: dict[str, object] = {"low": quiet, "middle": quiet, "high": quiet}
+    given: dict[str, object] = {**quiets, "testing": 0.0, "hindsight_actions": 1.0, **changes}
     goal = GoalConfig(low=(-5.0,), high=(5.0,), relative=False, threshold=0.5)
     return HACConfig(levels=levels, period=(period,), goal=goal, learning_starts=0, **given)  # type: ignore[arg-type]
 
@@ -229,7 +230,7 @@ def test_a_run_that_is_resumed_is_the_same(levels, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--levels", "3", "--period", "3", "4", "5"], "must be 1 or 2 positive numbers with 3 levels"),
+        (["--levels", "3", "--period", "3", "4", "5"], "or one for each of 2 upper levels, not 3 4 5."),
         (["--testing", "1.5"], "--testing must lie between 0 and 1"),
         (["--goal.cells", "4"], "subgoals are vectors"),
         (["--low.learner", "ppo"], "relabels a replay, but low.learner ppo has none"),
