@@ -137,9 +137,10 @@ def test_a_goal_tasks_goal_is_a_state_within_its_tolerance_and_ends_the_episode(
     at = torch.tensor([[0.451, 0.001], [0.449, 0.01], [0.5, 0.081]])
     reward, ended = car.task_reward(at, car.goal)
     assert reward.tolist() == [0, -1, -1] and ended.tolist() == [True, False, False]
-    angle, speed = torch.tensor([0.16, 0.18, 0.0, torch.pi]), torch.tensor([0.9, 0.0, -1.1, 0.0])
-    seen = pendulum.seen(torch.stack([angle, speed], -1))
-    assert pendulum.task_reward(seen, pendulum.goal)[0].tolist() == [0, -1, -1, -1]
+    angle, speed = torch.tensor([0.17, -0.17, 0.18, 0.0, torch.pi]), torch.tensor([0.9, -0.9, 0.0, -1.1, 0.0])
+    at = pendulum.achieved(torch.stack([angle, speed], -1))  # angles from below, a turn minus 3.14 and so on
+    assert at[[0, 1, 4], 0].tolist() == pytest.approx([0.17 - np.pi, np.pi - 0.17, 0.0], abs=1e-6)
+    assert pendulum.task_reward(at, pendulum.goal)[0].tolist() == [0, 0, -1, -1, -1]
     car.reset(seed=0)
     assert car.state[:, 0].min() >= -0.6 and car.state[:, 0].max() <= -0.4 and not car.state[:, 1].any()
     car.state[1] = torch.tensor([0.44, 0.03])

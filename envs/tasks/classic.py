@@ -4,6 +4,7 @@ Both are tasks of Hierarchical Actor-Critic (Levy 2019): the goal is a state, wi
 reward is 0 where it is reached and -1 elsewhere. The dynamics are those of MountainCarContinuous-v0 and Pendulum-v1.
 """
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -21,10 +22,12 @@ SIZE = 200
 class StateGoal(TensorEnv):
     """N environments whose goal is one state, to be reached within a tolerance. A subclass has the dynamics."""
 
+    observed: ClassVar[tuple[float, ...]]
+    """Greatest observation; the least one is its negative."""
     low: ClassVar[tuple[float, ...]]
-    """Least observation."""
+    """Least goal."""
     high: ClassVar[tuple[float, ...]]
-    """Greatest observation."""
+    """Greatest goal."""
     target: ClassVar[tuple[float, ...]]
     """The goal."""
     tolerance: ClassVar[tuple[float, ...]]
@@ -37,8 +40,9 @@ class StateGoal(TensorEnv):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        seen = spaces.Box(np.array(self.low, np.float32), np.array(self.high, np.float32))
-        observed = spaces.Dict({"observation": seen, "achieved_goal": seen, "desired_goal": seen})
+        low, high, most = (np.array(x, np.float32) for x in (self.low, self.high, self.observed))
+        goal = spaces.Box(low, high)
+        observed = spaces.Dict({"observation": spaces.Box(-most, most), "achieved_goal": goal, "desired_goal": goal})
         push = spaces.Box(-1.0, 1.0, (1,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, observed, push)
         self.reward_range = (-1.0, 0.0)
@@ -54,9 +58,17 @@ class StateGoal(TensorEnv):
     def moved(self, state: Tensor, push: Tensor) -> Tensor:
         """[N, 2] the states after one step with actions [N] in [-1, 1]."""
 
-    @abstractmethod
     def seen(self, state: Tensor) -> Tensor:
         """[N, D] the observations of states [N, 2]."""
+        return state.clone()
+
+    def achieved(self, state: Tensor) -> Tensor:
+        """[N, 2] the goals that states [N, 2] achieve."""
+        return state.clone()
+
+    def apart(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """[..., 2] the difference of two goals."""
+        return achieved - desired
 
     def begin(self, where: Tensor) -> None:
         """Draw initial states."""
@@ -65,25 +77,26 @@ class StateGoal(TensorEnv):
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step."""
         self.state.copy_(self.moved(self.state, actions.squeeze(-1).clamp(-1.0, 1.0)))
-        reward, reached = self.task_reward(self.seen(self.state), self.goal)
+        reward, reached = self.task_reward(self.achieved(self.state), self.goal)
         return reward, reached, reached
 
     def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
-        """(achieved, desired) [..., D] -> (reward [...], whether it ends the episode [...])."""
-        reached = ((achieved - desired).abs() <= self.reach).all(-1)
+        """(achieved, desired) [..., 2] -> (reward [...], whether it ends the episode [...])."""
+        reached = (self.apart(achieved, desired).abs() <= self.reach).all(-1)
         return reached.float() - 1.0, reached
 
     def observe(self) -> dict[str, Tensor]:
-        """The observation, which is also the achieved goal, and the goal."""
-        seen = self.seen(self.state)
-        return {"observation": seen, "achieved_goal": seen.clone(), "desired_goal": self.goal.expand_as(seen).clone()}
+        """The observation and both goals."""
+        achieved = self.achieved(self.state)
+        goal = self.goal.expand_as(achieved).clone()
+        return {"observation": self.seen(self.state), "achieved_goal": achieved, "desired_goal": goal}
 
     def picture(self, index: int) -> np.ndarray:
-        """The observation's first two entries within their bounds [H, W, 3]: goal red, state green."""
+        """Goals within their bounds [H, W, 3]: the task's red, the achieved one green."""
         image = np.full((SIZE, SIZE, 3), 245, np.uint8)
-        low, high = np.array(self.low[:2]), np.array(self.high[:2])
-        now = self.seen(self.state)[index, :2].cpu().numpy()
-        for place, colour in ((np.array(self.target[:2]), (230, 120, 120)), (now, (40, 150, 70))):
+        low, high = np.array(self.low), np.array(self.high)
+        now = self.achieved(self.state)[index].cpu().numpy()
+        for place, colour in ((np.array(self.target), (230, 120, 120)), (now, (40, 150, 70))):
             column, row = ((place - low) / (high - low) * SIZE).clip(4, SIZE - 5).astype(int)
             image[SIZE - row - 4 : SIZE - row + 5, column - 4 : column + 5] = colour
         return image
@@ -96,7 +109,7 @@ class MountainCarGoal(StateGoal):
     .04 ± .04 (units per step). Cars start at rest, at a position in [-.6, -.4].
     """
 
-    low, high = (-1.2, -0.07), (0.6, 0.07)
+    observed, low, high = (1.2, 0.07), (-1.2, -0.07), (0.6, 0.07)
     target, tolerance = (0.48, 0.04), (0.03, 0.04)
 
     def drawn(self) -> Tensor:
@@ -112,20 +125,16 @@ class MountainCarGoal(StateGoal):
         speed = torch.where((place <= -1.2) & (speed < 0), 0.0, speed)
         return torch.stack([place, speed], -1)
 
-    def seen(self, state: Tensor) -> Tensor:
-        """The state itself."""
-        return state.clone()
-
 
 class PendulumGoal(StateGoal):
     """N pendulums with too little torque to rise at once. Observes [cos θ, sin θ, θ'], θ = 0 upright.
 
-    The goal is upright within about 10° (sin θ within ±.17), at an angular velocity within ±1 rad/s. Pendulums start at
-    any angle, at a velocity in [-1, 1].
+    Goals are the angle from hanging down, in [-π, π], and the angular velocity. The task's is upright within 10°, at a
+    velocity within ±1 rad/s. Pendulums start at any angle, at a velocity in [-1, 1].
     """
 
-    low, high = (-1.0, -1.0, -8.0), (1.0, 1.0, 8.0)
-    target, tolerance = (1.0, 0.0, 0.0), (0.17, 0.17, 1.0)
+    observed, low, high = (1.0, 1.0, 8.0), (-math.pi, -8.0), (math.pi, 8.0)
+    target, tolerance = (math.pi, 0.0), (math.radians(10), 1.0)
 
     def drawn(self) -> Tensor:
         """Any angle, and a velocity in [-1, 1]."""
@@ -142,6 +151,16 @@ class PendulumGoal(StateGoal):
         """[cos θ, sin θ, θ']."""
         angle, speed = state.unbind(-1)
         return torch.stack([angle.cos(), angle.sin(), speed], -1)
+
+    def achieved(self, state: Tensor) -> Tensor:
+        """[angle from hanging down, θ']."""
+        angle, speed = state.unbind(-1)
+        return torch.stack([torch.atan2(-angle.sin(), -angle.cos()), speed], -1)
+
+    def apart(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """The difference of two goals, that of the angles in [-π, π]."""
+        angle, speed = (achieved - desired).unbind(-1)
+        return torch.stack([torch.atan2(angle.sin(), angle.cos()), speed], -1)
 
 
 class MountainCarGoalEnv(SingleGoalEnv):
