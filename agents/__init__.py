@@ -9,6 +9,7 @@ from hrl.agents.base import AgentConfig, HierarchyConfig
 from hrl.agents.diayn import DIAYNConfig
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
+from hrl.agents.hac import HACConfig
 from hrl.agents.hippo import HiPPOConfig
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
@@ -25,6 +26,7 @@ from hrl.types import UserError
 AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "hrac": HRACConfig,
+    "hac": HACConfig,
     "skills": SkillsConfig,
     "hippo": HiPPOConfig,
     "diayn": DIAYNConfig,

@@ -24,6 +24,8 @@ _register("Track-v0", "tasks.track:Track", 100)
 _register("Taxi-v0", "tasks.taxi:Taxi", 300)
 _register("FourRooms-v0", "tasks.grids:FourRooms", 500)
 _register("KeyDoor-v0", "tasks.grids:KeyDoor", 200)
+_register("MountainCarGoal-v0", "tasks.classic:MountainCarGoal", 400)
+_register("PendulumGoal-v0", "tasks.classic:PendulumGoal", 200)
 # HIRO's ant tasks: 500 steps of .1 s. Ids with Eval have the published evaluation's goal.
 _register("AntMaze-v0", "ants.maze:AntMaze", 500)
 _register("AntMazeEval-v0", "ants.maze:AntMaze", 500, goal=(0.0, 16.0))

@@ -38,17 +38,20 @@ def test_a_random_period_has_every_length_between_its_bounds_and_a_constant_one_
     assert Period.of((2, 3)) * Period.of(4) == Period(8, 12) and str(Period(8, 12)) == "8 to 12"
 
 
-def test_a_command_is_due_when_its_own_time_is_over():
+def test_a_command_lasts_as_many_decisions_as_were_drawn_for_it():
     held = ActiveCommand.nothing(3, 1, 0, CPU)
     always, target = torch.ones(3, dtype=torch.bool), torch.ones(3, 1)
     assert held.due.tolist() == [True] * 3
     held = held.renewed(always, target, torch.tensor([1, 2, 3]))
-    for due in ([True, False, False], [True, True, False], [True, True, True]):
-        held = held.ticked(always)
-        assert held.due.tolist() == due
+    for last in ([True, False, False], [True, True, False], [True, True, True]):
+        assert held.last.tolist() == last and not held.due.any()
+        held = held.ticked(always, always)
+    waiting = held.ticked(always, ~always)  # the level below goes on with its decision
+    assert waiting.decisions.tolist() == [3, 3, 3] and waiting.elapsed.tolist() == [4, 4, 4]
     some = torch.tensor([True, False, False])
+    assert held.dropped(some).due.tolist() == [True, False, False]
     again = held.renewed(some, 2 * target, torch.tensor([5, 5, 5]))
-    assert again.lasts.tolist() == [5, 2, 3] and again.elapsed.tolist() == [0, 3, 3]
+    assert again.lasts.tolist() == [5, 2, 3] and again.elapsed.tolist() == again.decisions.tolist() == [0, 3, 3]
     assert again.target.flatten().tolist() == [2, 1, 1]
 
 
@@ -83,14 +86,14 @@ def test_evaluation_takes_the_mean_period_and_leaves_the_random_state():
     state, ages = None, []
     for _ in range(9):
         _, state = policy.predict(np.zeros((1, 2), np.float32), state)
-        target, elapsed, lasts, _ = state
+        target, elapsed, _, lasts, _ = state
         assert target.shape == (1, 6) and lasts.tolist() == [4]
         ages.append(int(elapsed[0]))
-    assert ages == [1, 2, 3, 4, 1, 2, 3, 4, 1]
+    assert ages == [0, 1, 2, 3, 0, 1, 2, 3, 0]
     assert torch.equal(agent.generator.get_state(), before)
     found = set()
     for _ in range(40):
-        found |= {int(policy.predict(np.zeros((1, 2), np.float32), deterministic=False)[1][2][0])}
+        found |= {int(policy.predict(np.zeros((1, 2), np.float32), deterministic=False)[1][3][0])}
     assert found == {2, 3, 4, 5, 6}
 
 

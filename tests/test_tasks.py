@@ -12,13 +12,14 @@ from gymnasium_robotics.envs.maze import maps
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from hrl.envs import EnvConfig, make_env
+from hrl.envs.tasks.classic import MountainCarGoal, PendulumGoal
 from hrl.envs.tasks.grids import FourRooms, KeyDoor
 from hrl.envs.tasks.layouts import walls
 from hrl.envs.tasks.point_maze import Map, PointMaze, moved
 
 gym.register_envs(gymnasium_robotics)
 IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0",
-       "hrl/Navigation-v0", "hrl/Taxi-v0"]  # fmt: skip
+       "hrl/Navigation-v0", "hrl/Taxi-v0", "hrl/MountainCarGoal-v0", "hrl/PendulumGoal-v0"]  # fmt: skip
 
 
 def test_layouts_are_those_of_gymnasium_robotics():
@@ -112,6 +113,40 @@ def test_single_and_batched_forms_step_alike(env_id):
             assert r == pytest.approx(float(reward[i]), abs=1e-6) and end == bool(terminated[i])
         if bool(terminated.any()):
             break
+
+
+@pytest.mark.parametrize(("task", "theirs", "torque"), [
+    (MountainCarGoal, "MountainCarContinuous-v0", 1), (PendulumGoal, "Pendulum-v1", 2),
+])  # fmt: skip
+def test_a_goal_tasks_step_is_gymnasiums(task, theirs, torque):
+    real, rng = gym.make(theirs).unwrapped, np.random.default_rng(0)
+    real.reset(seed=0)
+    states = rng.uniform([-1.2, -0.07], [0.6, 0.07], (300, 2)) if torque == 1 else rng.uniform(-8, 8, (300, 2))
+    actions, after = rng.uniform(-1, 1, 300), []
+    for state, action in zip(states, actions, strict=True):
+        real.state = state.copy()
+        real.step(np.array([torque * action]))
+        after.append(real.state)
+    ours = task(300).moved(torch.tensor(states), torch.tensor(actions))
+    assert torque == 2 or (ours[:, 0] <= -1.2).any()  # also at the wall
+    assert np.abs(ours.numpy() - np.array(after)).max() < 1e-6
+
+
+def test_a_goal_tasks_goal_is_a_state_within_its_tolerance_and_ends_the_episode():
+    car, pendulum = MountainCarGoal(3), PendulumGoal(4)
+    at = torch.tensor([[0.451, 0.001], [0.449, 0.01], [0.5, 0.081]])
+    reward, ended = car.task_reward(at, car.goal)
+    assert reward.tolist() == [0, -1, -1] and ended.tolist() == [True, False, False]
+    angle, speed = torch.tensor([0.17, -0.17, 0.18, 0.0, torch.pi]), torch.tensor([0.9, -0.9, 0.0, -1.1, 0.0])
+    at = pendulum.achieved(torch.stack([angle, speed], -1))  # angles from below, a turn minus 3.14 and so on
+    assert at[[0, 1, 4], 0].tolist() == pytest.approx([0.17 - np.pi, np.pi - 0.17, 0.0], abs=1e-6)
+    assert pendulum.task_reward(at, pendulum.goal)[0].tolist() == [0, 0, -1, -1, -1]
+    car.reset(seed=0)
+    assert car.state[:, 0].min() >= -0.6 and car.state[:, 0].max() <= -0.4 and not car.state[:, 1].any()
+    car.state[1] = torch.tensor([0.44, 0.03])
+    _, reward, terminated, _, info = car.step(torch.zeros(3, 1))
+    assert reward.tolist() == [-1, 0, -1] and terminated.tolist() == [False, True, False]
+    assert info["success"].tolist() == [False, True, False] and car.state[1, 0] <= -0.4
 
 
 def test_an_episode_that_ends_is_begun_anew_and_its_true_last_observation_stays():

@@ -48,6 +48,10 @@ class Period:
         if self.greatest < self.least:
             raise UserError(f"{option} must be one number, or two in rising order, not {self.least} {self.greatest}.")
 
+    def over(self, below: "Period") -> "Period":
+        """The inverse of `*`: this period in decisions of a level with the period `below`."""
+        return Period(self.least // below.least, self.greatest // below.greatest)
+
     def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         """[N] durations of new decisions, int64; without a generator, the mean. A constant period draws nothing."""
         if generator is None or self.least == self.greatest:
@@ -63,20 +67,19 @@ class ActiveCommand:
     """[N, G] the command, as issued."""
     elapsed: Tensor
     """[N] environment steps since it was issued, int64; FRESH where no command is active."""
+    decisions: Tensor
+    """[N] decisions of the level below that ended since then, int64."""
     lasts: Tensor
-    """[N] environment steps for which it may be active, int64."""
+    """[N] decisions of the level below for which it may be active, int64."""
     carried: Tensor
     """[N, S] the state that the policy of the level below carries from step to step under this command."""
 
     @classmethod
     def nothing(cls, num_envs: int, dim: int, carried: int, device: torch.device) -> "ActiveCommand":
         """No active command: every environment is due for a decision. `dim` and `carried` are widths."""
-        return cls(
-            torch.zeros(num_envs, dim, device=device),
-            torch.full((num_envs,), FRESH, device=device),
-            torch.zeros(num_envs, dtype=torch.int64, device=device),
-            torch.zeros(num_envs, carried, device=device),
-        )
+        elapsed = torch.full((num_envs,), FRESH, device=device)
+        none, target = torch.zeros_like(elapsed), torch.zeros(num_envs, dim, device=device)
+        return cls(target, elapsed, none, none.clone(), torch.zeros(num_envs, carried, device=device))
 
     def assign(self, other: "ActiveCommand") -> None:
         """Copy another's tensors into these, in place."""
@@ -86,23 +89,28 @@ class ActiveCommand:
     @property
     def due(self) -> Tensor:
         """Mask [N] of environments that need a new decision."""
-        return self.elapsed >= self.lasts
+        return self.elapsed >= FRESH
 
     @property
-    def last_step(self) -> Tensor:
-        """Mask [N] of environments where the next step is the command's last one."""
-        return self.elapsed + 1 >= self.lasts
+    def last(self) -> Tensor:
+        """Mask [N] of environments where the next decision of the level below is the last one under the command."""
+        return self.decisions + 1 >= self.lasts
 
-    def renewed(self, due: Tensor, target: Tensor, lasts: Tensor | int) -> "ActiveCommand":
+    def renewed(self, due: Tensor, target: Tensor, lasts: Tensor) -> "ActiveCommand":
         """A copy with new targets [N, G] that last so long [N], of age 0, where `due` [N]."""
-        new = torch.where(due.unsqueeze(-1), target, self.target)
         return replace(
-            self, target=new, elapsed=self.elapsed.masked_fill(due, 0), lasts=torch.where(due, lasts, self.lasts)
+            self,
+            target=torch.where(due.unsqueeze(-1), target, self.target),
+            elapsed=self.elapsed.masked_fill(due, 0),
+            decisions=self.decisions.masked_fill(due, 0),
+            lasts=torch.where(due, lasts, self.lasts),
         )
 
-    def ticked(self, active: Tensor) -> "ActiveCommand":
-        """A copy one environment step later. An environment that only reset has no active command."""
-        return replace(self, elapsed=torch.where(active, self.elapsed + 1, FRESH))
+    def ticked(self, active: Tensor, decided: Tensor) -> "ActiveCommand":
+        """A copy one environment step later, in which a decision of the level below ended where `decided` [N]. An
+        environment that only reset has no active command."""
+        elapsed = torch.where(active, self.elapsed + 1, FRESH)
+        return replace(self, elapsed=elapsed, decisions=self.decisions + decided)
 
     def dropped(self, where: Tensor) -> "ActiveCommand":
         """A copy without an active command where [N] the segment ended."""

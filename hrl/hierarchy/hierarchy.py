@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -57,6 +58,8 @@ class Hierarchy:
         """The commands that upper levels issue to those below, lowest first."""
         if [level.issues for level in self.levels] != [None, *self.commands]:
             raise ValueError("Each level must issue the command that the level below it obeys.")
+        self.horizons = [above.period.over(below.period) for below, above in pairwise(self.levels)]
+        """Decisions of the level below within one command of each upper level, lowest first."""
         self.num_envs, self.device = setting.num_envs, setting.device
         self.steps = 0
         self.processes = setting.processes
@@ -96,7 +99,7 @@ class Hierarchy:
                 action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
                 issued, lasts = command.issue(state, level.within(action)), command.duration(action)
                 if lasts is None:
-                    lasts = level.period.draw(above, None if how == "greedy" else self.generator)
+                    lasts = self.horizons[i - 1].draw(above, None if how == "greedy" else self.generator)
                 renewed[i - 1] = memory[i - 1].renewed(above, issued, lasts)
             if how == "exploring" and level.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
@@ -164,7 +167,7 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _observe(self, outcome: Transition) -> None:
-        ended = self._ended(self.memory, outcome, self.generator)
+        ended = self._ended(self.memory, outcome.state, outcome.active, outcome.done, self.generator)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
             if level.normaliser is not None:
@@ -172,7 +175,7 @@ class Hierarchy:
             if "reward" in level.memory.fields:
                 paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 level.segment.pay(paid, level.config.gamma, outcome.active)
-            if not extrinsic:
+            if not extrinsic and not level.requires_host:
                 reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:
@@ -180,40 +183,43 @@ class Hierarchy:
             elif not none_true(ended[i]):
                 self._measure(i, outcome, ended[i])
                 self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i])
-        for held, following in zip(self.memory, self._ticked(self.memory, outcome, ended), strict=True):
+        for held, following in zip(self.memory, self._ticked(self.memory, ended), strict=True):
             held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
         """The memory after a step: clocks advance, and commands whose segment ended are dropped. An end that is random
         is the more likely answer."""
         outcome = Transition.of(step)
-        return self._ticked(memory, outcome, self._ended(memory, outcome, None))
+        return self._ticked(memory, self._ended(memory, outcome.state, outcome.active, outcome.done, None))
 
-    def _ticked(self, memory: Memory, outcome: Transition, ended: list[Tensor]) -> Memory:
-        return [held.ticked(outcome.active).dropped(end) for held, end in zip(memory, ended[1:], strict=True)]
-
-    def _ended(self, memory: Memory, outcome: Transition, generator: torch.Generator | None) -> list[Tensor]:
-        """Masks [N] of environments where each level's segment ends with this step: its period is over, or the command,
-        the episode or the segment of the level above ends. The generator draws ends that are random."""
-        ended: list[Tensor] = []
-        above = outcome.done & outcome.active
-        for i in range(len(self.levels) - 1, 0, -1):
-            held, below = memory[i - 1], self.levels[i - 1]
-            above = above | (outcome.active & held.last_step)
-            if below.ends_early:
-                above = above | (outcome.active & below.ended(outcome.state, held.target, generator))
-            ended.insert(0, above)
-        return [outcome.active, *ended]
-
-    def drop_ended(self, memory: Memory, state: Tensor, how: ActionMode) -> Memory:
-        """The memory without commands that end early in this state [N, D]."""
+    def after_state(self, memory: Memory, state: Tensor, how: ActionMode) -> Memory:
+        """The memory after a step to this state [N, D] of the same episode."""
+        always = torch.ones(len(state), dtype=torch.bool, device=self.device)
         generator = None if how == "greedy" else self.generator
+        return self._ticked(memory, self._ended(memory, state, always, ~always, generator))
+
+    def _ticked(self, memory: Memory, ended: list[Tensor]) -> Memory:
+        active, below = ended[0], zip(memory, ended[:-1], ended[1:], strict=True)
+        return [held.ticked(active, decided).dropped(end) for held, decided, end in below]
+
+    def _ended(
+        self, memory: Memory, state: Tensor, active: Tensor, done: Tensor, generator: torch.Generator | None
+    ) -> list[Tensor]:
+        """Masks [N] of environments where each level's segment ends with a step to this state [N, D]: the level below
+        has used up its decisions, or the command, the episode or the segment of the level above ends. The generator
+        draws ends that are random."""
+        over, below = [], active
+        for held, level in zip(memory, self.levels, strict=False):
+            below = below & held.last
+            if level.ends_early:
+                below = below | (active & level.ended(state, held.target, generator))
+            over.append(below)
         ended: list[Tensor] = []
-        above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
-        for held, level in zip(memory[::-1], self.levels[-2::-1], strict=True):
-            above = above | level.ended(state, held.target, generator) if level.ends_early else above
+        above = done & active
+        for mask in over[::-1]:
+            above = above | mask
             ended.insert(0, above)
-        return [held.dropped(end) for held, end in zip(memory, ended, strict=True)]
+        return [active, *ended]
 
     def _measure(self, i: int, outcome: Transition, ended: Tensor) -> None:
         """Log how well the level below obeyed the commands of level i that ended."""

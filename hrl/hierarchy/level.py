@@ -265,7 +265,7 @@ class Level:
     @property
     def requires_host(self) -> bool:
         """Whether sampling calls the host: true if the task's reward is the environment's own code, not on tensors."""
-        return any(getattr(relabel, "requires_host", False) for relabel in self.relabels)
+        return any(getattr(part, "requires_host", False) for part in (self.command, *self.relabels))
 
     def transitions(self, size: int, generator: torch.Generator) -> Transitions:
         """Relabelled transitions, drawn from the memory."""

@@ -73,17 +73,14 @@ class HierarchyPolicy:
         single = self._env.is_single(observation)
         raw = self._env.as_batch(observation) if single else observation
         obs = self._env.observe(raw, None if action_masks is None else self._masks(action_masks, single))
-        memory = self.start(len(obs.state)) if state is None else self._unpack(state)
+        how: ActionMode = "greedy" if deterministic else "noisy"
+        memory = self.start(len(obs.state)) if state is None else self._unpack(state, obs.state, how)
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
             memory = [held.dropped(begun) for held in memory]
-        how: ActionMode = "greedy" if deterministic else "noisy"
-        memory = self.agent.drop_ended(memory, obs.state, how)
         d = self.agent.decide(obs, memory, how)
-        always = torch.ones(len(obs.state), dtype=torch.bool, device=self.agent.device)
-        memory = [held.ticked(always) for held in d.memory]
         actions = self._env.to_action(d.actions[0].cpu().numpy())
-        return actions[0] if single else actions, self._pack(memory)
+        return actions[0] if single else actions, self._pack(d.memory)
 
     def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
         """[N, K] available actions. Raises ValueError if the actions are not numbered, or another number of them."""
@@ -102,7 +99,9 @@ class HierarchyPolicy:
     def _pack(self, memory: Memory) -> PredictState:
         return tuple(x.cpu().numpy() for held in memory for x in vars(held).values())
 
-    def _unpack(self, state: PredictState) -> Memory:
-        tensors = [torch.as_tensor(x, device=self.agent.device) for x in state]
+    def _unpack(self, packed: PredictState, state: Tensor, how: ActionMode) -> Memory:
+        """The memory one step later, in this state [N, D]."""
+        tensors = [torch.as_tensor(x, device=self.agent.device) for x in packed]
         width = len(fields(ActiveCommand))
-        return [ActiveCommand(*tensors[i : i + width]) for i in range(0, len(tensors), width)]
+        memory = [ActiveCommand(*tensors[i : i + width]) for i in range(0, len(tensors), width)]
+        return self.agent.after_state(memory, state, how)

@@ -50,7 +50,7 @@ class IssuedCommand(Command, Protocol):
         """The target [..., G] with the task's current goal, if the command passes it on to the level below."""
 
     def duration(self, action: Tensor) -> Tensor | None:
-        """Environment steps [...] for which a decision [..., A] may last, int64; None for the level's period."""
+        """Decisions [...] of the level below for which a decision [..., A] may last, int64; None for the period."""
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
         """Whether [...] the command ends in this state."""

@@ -32,10 +32,11 @@ class GoalConfig:
     high if they are given; else it measures displacements, and takes the observation space's bounds for positions."""
     relative: bool = True
     """A subgoal is a displacement from the state of the decision (HIRO), not a position."""
-    distance: Literal["l2", "linf"] = "l2"
-    """Distance between two goals."""
+    distance: Literal["l2", "linf", "scaled"] = "l2"
+    """Distance between two goals: Euclidean, or the greatest difference of an entry, in its own unit (linf) or in
+    half-ranges of the bounds (scaled)."""
     threshold: float | None = None
-    """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal."""
+    """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal, or .1 if scaled."""
     info: tuple[str, ...] = ()
     """Entries of info that the task's compute_reward reads; hindsight stores them with every step."""
     cells: int = 0
@@ -53,9 +54,8 @@ class GoalConfig:
         pairs = list(zip(self.low, self.high, strict=True))
         bounds = ", ".join(f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}" for low, high in pairs)
         kind = "displacements" if self.relative else "places"
-        return (
-            f"{of}; subgoals are {kind} within {bounds}; a subgoal counts as reached within {self.threshold or 0:.3g}."
-        )
+        near = f"{self.threshold or 0:.3g}{' half-ranges' if self.distance == 'scaled' else ''}"
+        return f"{of}; subgoals are {kind} within {bounds}; a subgoal counts as reached within {near}."
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
@@ -86,8 +86,9 @@ class GoalSpace:
         self.low, self.high = low, high
         self.centre, self.half = (high + low) / 2, (high - low) / 2
         self.relative, self.periods = relative, periods
-        self.threshold = float(0.1 * self.half.norm()) if threshold is None else threshold
-        self.order = {"l2": 2.0, "linf": math.inf}[distance]
+        self.kind, self.order = distance, 2.0 if distance == "l2" else math.inf
+        tenth = 0.1 if distance == "scaled" else float(0.1 * self.half.norm())
+        self.threshold = tenth if threshold is None else threshold
         self.frequencies = torch.tensor([2 * math.pi / p for p in periods], device=low.device)
 
     def declare(self, config: GoalConfig) -> GoalConfig:
@@ -100,13 +101,12 @@ class GoalSpace:
         """The same space with wider bounds, for displacements over a longer time. Absolute goals keep their bounds."""
         if not self.relative:
             return self
-        named = {2.0: "l2", math.inf: "linf"}[self.order]
         low, high = self.centre - factor * self.half, self.centre + factor * self.half
-        return GoalSpace(self.project, low, high, True, self.threshold, named, self.periods)
+        return GoalSpace(self.project, low, high, True, self.threshold, self.kind, self.periods)
 
     def same(self, other: "GoalSpace") -> bool:
         """Whether goals mean the same in another space: equal bounds, threshold, distance and features."""
-        alike = self.relative == other.relative and self.threshold == other.threshold and self.order == other.order
+        alike = self.relative == other.relative and self.threshold == other.threshold and self.kind == other.kind
         bounds = torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
         return alike and bounds and torch.equal(self.frequencies, other.frequencies)
 
@@ -130,7 +130,8 @@ class GoalSpace:
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance [...] of goals a and b."""
-        return torch.linalg.vector_norm(a - b, ord=self.order, dim=-1)
+        apart = (a - b) / self.half if self.kind == "scaled" else a - b
+        return torch.linalg.vector_norm(apart, ord=self.order, dim=-1)
 
     def features(self, goal: Tensor) -> Tensor:
         """Sines and cosines [..., 2 G P] of goals at the declared P periods."""

@@ -42,7 +42,8 @@ class HindsightGoals:
     """Replaces a share of the targets by goals reached later, or (`random`) by arbitrary subgoals. Intrinsic rewards
     are computed afterwards, from the new targets."""
 
-    command: Subgoal
+    command: Subgoal | Task
+    """The command that the level obeys. A task has no arbitrary goals (`random`)."""
     replay: Replay
     share: float
     strategy: Strategy = "future"
@@ -55,6 +56,7 @@ class HindsightGoals:
 
     def _goal(self, t: Transitions, generator: torch.Generator) -> Tensor:
         if self.strategy == "random":
+            assert isinstance(self.command, Subgoal)
             raw = torch.rand(t.target.shape, generator=generator, device=t.target.device) * 2 - 1
             return self.command.issue(t.state, raw)
         return self.command.project(later_states(self.replay, t.rows, self.strategy, self.horizon, generator))
