@@ -114,17 +114,13 @@ class DIAYNConfig(HierarchyConfig):
 
     def relabels(self, task: Task, decisions: Replay, steps: Replay, setting: Setting) -> list[Relabel]:
         """Hindsight on the task's goals, if it has any."""
-        if not self.high.hindsight:
+        share, c = self.high.hindsight, self.high
+        if not share:
             return []
         task.require_goals("high.hindsight")
-        spec, c = setting.spec, self.high
-        longest = Period.of(c.period).greatest
-        span = min(longest, spec.max_episode_steps or longest)  # no segment is longer
-        return [
-            HindsightTask(
-                task, decisions, steps, c.hindsight, c.gamma, span, c.hindsight_strategy, "info" in steps.fields
-            )
-        ]
+        longest, info = Period.of(c.period).greatest, "info" in steps.fields
+        span = min(longest, setting.spec.max_episode_steps or longest)  # no segment is longer
+        return [HindsightTask(task, decisions, steps, share, c.gamma, span, c.hindsight_strategy, info)]
 
     def resolved(self, setting: Setting) -> Self:
         """A copy with the discriminator's space, the phases and the share of hindsight resolved."""

@@ -13,7 +13,7 @@ bias (lemma 2); at the end of a period it bootstraps from V(s', z') of the next 
 whole episode. Both levels clip the ratio of their own decisions (algorithm 2), after the same rollouts.
 
 In evaluation, a latent lasts the mean period. `--preset published` has the paper's settings. Unlike there, minibatches
-are small, and rollouts are short; the sub-policies begin with different actions (policy_gain), without which no latent
+are small, and rollouts are short; the sub-policies begin with different actions (skill_gain), without which no latent
 means anything at first.
 """
 
@@ -52,14 +52,13 @@ class SubPolicy(Skill):
 class HiPPOConfig(LevelConfig, HierarchyConfig):
     """HiPPO: one PPO over a manager and the sub-policies that it chooses for random periods (Li 2019).
 
-    All options hold for both levels.
+    All options hold for both levels. n_steps and batch_size are in environment steps; the manager has fewer decisions
+    by the mean period, and as many gradient steps.
     """
 
     essential: ClassVar[tuple[str, ...]] = ("latents", "period", "learning_rate", "n_steps", "gamma")
     learner: Choice = field(
-        default_factory=lambda: PPOConfig(
-            learning_rate=3e-3, clip_range=0.1, n_steps=250, batch_size=256, policy_gain=1.0
-        )
+        default_factory=lambda: PPOConfig(learning_rate=3e-3, clip_range=0.1, n_steps=250, batch_size=256)
     )
     gamma: float = 0.999
     """Discount per environment step (published: .999)."""
@@ -68,6 +67,9 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
     period: Periods = (5, 15)
     """Environment steps under one latent: the bounds of a random period (published: 5 15), or one number. Evaluation
     takes the mean."""
+    skill_gain: float = 1.0
+    """Gain of the sub-policies' last layer at the start, in place of policy_gain. The greater it is, the more they
+    differ before they have learned, and the further random latents lead."""
     hidden_from_skills: tuple[int, ...] = ()
     """State entries that are hidden from the sub-policies, in addition to masked_entries."""
     reward_scale: float = 1.0
@@ -89,14 +91,16 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
         spec, period = setting.spec, Period.of(self.period)
         task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, setting.device)
         latent = SubPolicy(self.latents, task)
-        low = replace(self, masked_entries=(*self.masked_entries, *self.hidden_from_skills))
-        high = replace(self, learner=replace(self.ppo, n_steps=self.ppo.n_steps // period.mean))  # in decisions
+        masked = (*self.masked_entries, *self.hidden_from_skills)
+        low = replace(self, masked_entries=masked, learner=replace(self.ppo, policy_gain=self.skill_gain))
+        decisions = {name: max(getattr(self.ppo, name) // period.mean, 1) for name in ("n_steps", "batch_size")}
+        high = replace(self, learner=replace(self.ppo, **decisions))  # as many gradient steps as below
         steps = make_memory(low, latent, spec.actions, setting, bottom=True)
-        decisions = make_memory(high, task, latent.space, setting, period, ("first",))
+        chosen = make_memory(high, task, latent.space, setting, period, ("first",))
         return Hierarchy(
             [
                 Level("low", low, latent, spec.actions, steps, setting),
-                Level("high", high, task, latent.space, decisions, setting, period, issues=latent),
+                Level("high", high, task, latent.space, chosen, setting, period, issues=latent),
             ],
             setting,
         )
@@ -120,4 +124,6 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
             raise UserError(f"HiPPO is a PPO over both levels: --learner must be ppo, not {self.learner.kind}.")
         if self.latents < 2:
             raise UserError(f"--latents must be at least 2, not {self.latents}.")
+        if not self.skill_gain >= 0:
+            raise UserError(f"--skill-gain must not be negative, but is {self.skill_gain}.")
         Period.of(self.period).check("--period", "environment step")

@@ -167,7 +167,7 @@ def test_a_rollout_has_the_same_steps_at_both_levels():
 def test_sub_policies_differ_from_the_first_step_on():
     agent, _ = hippo()
     assert 0.1 < float(agent.levels[0].decide(torch.zeros(6, 2), torch.eye(6)).std()) < 1
-    same, _ = hippo(policy_gain=0.01)
+    same, _ = hippo(skill_gain=0.01)
     assert float(same.levels[0].decide(torch.zeros(6, 2), torch.eye(6)).std()) < 0.02
 
 
