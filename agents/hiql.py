@@ -38,6 +38,8 @@ from hrl.types import Observation, Spec, Step, UserError
 
 MOST_WEIGHT = 100.0
 """Greatest weight exp(α A) of a transition in a policy's loss."""
+FARTHEST = 1e-6
+"""Least γ^d of a distance d; values below what it costs have the distance of this one."""
 
 
 @dataclass
@@ -143,11 +145,12 @@ def awr_weight(advantage: Tensor, alpha: float) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """B transitions with their goals: states [B, D], actions [B, A] and goals [B, G]."""
+    """B transitions with their goals, as networks see them: states [B, S] and goals [B, E] with their features."""
 
     state: Tensor
     next_state: Tensor
     action: Tensor
+    """[B, A]"""
     value_goal: Tensor
     reached: Tensor
     """[B] 1 where the value's goal is the current state, else 0."""
@@ -156,6 +159,8 @@ class Batch(NamedTuple):
     high_goal: Tensor
     high_state: Tensor
     """The state k steps ahead, or the one at the high policy's goal if that is nearer."""
+    high_subgoal: Tensor
+    """The goal that this state achieves."""
 
 
 # -- networks --------------------------------------------------------------------------------------------------
@@ -176,10 +181,14 @@ class Value(nn.Module):
         """φ(s, g) [..., R]"""
         return on_sphere(self.rep(torch.cat([state, goal], -1)))
 
+    def of_rep(self, state: Tensor, rep: Tensor) -> Tensor:
+        """Both values [2, B] of represented goals."""
+        x = torch.cat([state, rep], -1)
+        return self.heads(x.expand(2, *x.shape))
+
     def forward(self, state: Tensor, goal: Tensor) -> Tensor:
         """Both values [2, B]."""
-        x = torch.cat([state, self.represent(state, goal)], -1)
-        return self.heads(x.expand(2, *x.shape))
+        return self.of_rep(state, self.represent(state, goal))
 
 
 def on_sphere(x: Tensor) -> Tensor:
@@ -229,64 +238,58 @@ class HIQL(OfflineLearner):
         rows = draw_transitions(data, c.batch_size, generator)
         value_goal = value_goals(data, rows, self.shares, c.gamma, generator)
         high_goal = trajectory_goals(data, rows, generator)
-        goal = lambda at: data.state[at][:, self.achieved]  # noqa: E731
+        ahead = steps_ahead(rows, c.subgoal_steps, high_goal)
+        state = lambda at: self.encode(data.state[at])  # noqa: E731
+        goal = lambda at: self.encode_goal(data.state[at][:, self.achieved])  # noqa: E731
         return Batch(
-            state=data.state[rows],
-            next_state=data.state[rows + 1],
+            state=state(rows),
+            next_state=state(rows + 1),
             action=data.action[rows],
             value_goal=goal(value_goal),
             reached=(value_goal == rows).float(),
             subgoal=goal(steps_ahead(rows, c.subgoal_steps, data.final[rows])),
             high_goal=goal(high_goal),
-            high_state=data.state[steps_ahead(rows, c.subgoal_steps, high_goal)],
+            high_state=state(ahead),
+            high_subgoal=goal(ahead),
         )
 
     def value_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Σ_i ℓ(r + γ V'_i(s', g) - V_i(s, g)) with r = -1 and no bootstrap but at reached goals, where r = 0.
+        """Σ_i ℓ(r + γ V'_i(s', g) - V_i(s, g)) with r = -1; where the goal is reached, r = 0 and nothing follows.
 
         The side of ℓ is decided by the advantage r + γ min_i V'_i(s', g) - mean_i V'_i(s, g) (published code).
         """
-        c = self.config
-        state, following, goal = (
-            self.encode(batch.state),
-            self.encode(batch.next_state),
-            self.encode_goal(batch.value_goal),
-        )
+        c, goal = self.config, batch.value_goal
         with torch.no_grad():
-            ahead = self.target(following, goal)
+            ahead = self.target(batch.next_state, goal)
             reward, discount = batch.reached - 1, c.gamma * (1 - batch.reached)
-            advantage = reward + discount * ahead.amin(0) - self.target(state, goal).mean(0)
+            advantage = reward + discount * ahead.amin(0) - self.target(batch.state, goal).mean(0)
             target = reward + discount * ahead
-        value = self.value(state, goal)
+        value = self.value(batch.state, goal)
         loss = expectile_loss(advantage, target - value, c.expectile).mean(-1).sum()
         return loss, {"loss": loss.detach(), "v_mean": value.detach().mean(), "advantage": advantage.mean()}
 
     def low_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """-E exp(α (V(s', w) - V(s, w))) log π_l(a | s, φ(s, w))"""
-        state, following, goal = (
-            self.encode(batch.state),
-            self.encode(batch.next_state),
-            self.encode_goal(batch.subgoal),
-        )
         with torch.no_grad():
-            advantage = (self.value(following, goal) - self.value(state, goal)).mean(0)
+            rep = self.value.represent(batch.state, batch.subgoal)
+            now, following = self.value.of_rep(batch.state, rep), self.value(batch.next_state, batch.subgoal)
+            advantage = (following - now).mean(0)
             weight = awr_weight(advantage, self.config.low_alpha)
-            rep = self.value.represent(state, goal)
-        log_prob = self.distribution.log_prob(self.low(torch.cat([state, rep], -1)), batch.action, None)
+        log_prob = self.distribution.log_prob(self.low(torch.cat([batch.state, rep], -1)), batch.action, None)
         loss = -(weight * log_prob).mean()
         return loss, {"loss": loss.detach(), "advantage": advantage.mean(), "weight": weight.mean()}
 
     def high_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """-E exp(α (V(s_{t+k}, g) - V(s, g))) log π_h(φ(s, s_{t+k}) | s, g), with π_h normal of unit variance."""
-        state, ahead, goal = self.encode(batch.state), self.encode(batch.high_state), self.encode_goal(batch.high_goal)
+        """E exp(α (V(s_{t+k}, g) - V(s, g))) |φ(s, s_{t+k}) - μ_h(s, g)|² / 2: π_h is normal, of unit variance."""
+        goal = batch.high_goal
         with torch.no_grad():
-            advantage = (self.value(ahead, goal) - self.value(state, goal)).mean(0)
+            advantage = (self.value(batch.high_state, goal) - self.value(batch.state, goal)).mean(0)
             weight = awr_weight(advantage, self.config.high_alpha)
-            rep = self.value.represent(state, self.encode_goal(batch.high_state[:, self.achieved]))
-        error = rep - self.high(torch.cat([state, goal], -1))
-        loss = (weight * 0.5 * error.square().sum(-1)).mean()
-        metrics = {"loss": loss.detach(), "advantage": advantage.mean(), "weight": weight.mean()}
-        return loss, metrics | {"error": error.detach().square().sum(-1).mean()}
+            rep = self.value.represent(batch.state, batch.high_subgoal)
+        error = (rep - self.high(torch.cat([batch.state, goal], -1))).square().sum(-1)
+        loss = 0.5 * (weight * error).mean()
+        metrics = {"advantage": advantage.mean(), "weight": weight.mean(), "error": error.detach().mean()}
+        return loss, {"loss": loss.detach(), **metrics}
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -315,7 +318,7 @@ class HIQL(OfflineLearner):
         shape, gamma = state.shape[:-1], self.config.gamma
         flat = self.encode(state).flatten(0, -2), self.encode_goal(goal).flatten(0, -2)
         value = self.value(*flat).mean(0).reshape(shape).clamp_max(0.0)
-        left = (1 + (1 - gamma) * value).clamp_min(gamma**MOST_STEPS)
+        left = (1 + (1 - gamma) * value).clamp_min(FARTHEST)
         return left.log() / math.log(gamma)
 
     # -- checkpoint --------------------------------------------------------------------------------------------
@@ -332,10 +335,6 @@ class HIQL(OfflineLearner):
             "low_optimiser": self.low_optimiser,
             "high_optimiser": self.high_optimiser,
         }
-
-
-MOST_STEPS = 2000
-"""Greatest distance in environment steps; values that are lower still cannot be told apart."""
 
 
 class HIQLPolicy:
