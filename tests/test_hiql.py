@@ -233,7 +233,7 @@ def test_what_is_no_dataset_is_refused(tmp_path):
 
 
 def test_the_replay_of_a_run_holds_its_transitions(finished):
-    algorithm, env_config, run, agent = train.stored(train.RunFolder.existing(finished), Trust(True))
+    algorithm, _, run, _ = train.stored(train.RunFolder.existing(finished), Trust(True))
     env = make_env(EnvConfig(LINE_ENV))
     data = read_dataset(
         str(finished), env, partial(train.earlier_agent, RunConfig(threads=1), train.ALONE, Trust(True)), CPU

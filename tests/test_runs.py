@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hrl_scripts import evaluate, train
 from runs import ROOT, run_of, trained
@@ -20,8 +22,18 @@ from hrl.run.checkpoint import Checkpoints
 def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
     env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "modac": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0"}
     env |= dict.fromkeys(("sb3-dqn", "dqn", "discrete-sac"), "CartPole-v1")
+    env |= {"hiql": "tasks:GoalLine-v0"}
     line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
+    if algorithm == "hiql":
+        line += ["--dataset", str(short_dataset(tmp_path))]
     assert train.main([algorithm, *line, "--log-dir", str(tmp_path)]) == 0
+
+
+def short_dataset(folder: Path) -> Path:
+    """A file with one trajectory of GoalLine, for algorithms that learn from a dataset."""
+    x = np.arange(5)[:, None] / 10
+    np.savez(folder / "short.npz", observations=np.hstack([x, 5 * x]), actions=np.ones((5, 1)), terminals=x[:, 0] > 0.3)
+    return folder / "short.npz"
 
 
 # -- what a run leaves behind ------------------------------------------------------------------------------
