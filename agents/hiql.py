@@ -14,7 +14,6 @@ representation of a subgoal at every step, and the low policy acts towards it.
 
 import math
 import signal
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -346,7 +345,7 @@ class HIQLPolicy:
     def start(self, num_envs: int) -> None:
         """None: the policies have no memory."""
 
-    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, Sequence[Tensor]]:
+    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
         """The most likely actions [N, A]. Subgoals are representations, so they have no place in a picture."""
         return self.learner.act(obs.state, obs.goal, obs.mask), None, []
 
