@@ -35,10 +35,10 @@ def learner(**options: Any) -> HIQL:
 
 
 def batch(**values: Any) -> Batch:
-    """Two transitions from x = 0 to x = .5 and from 0 to -.5, with the subgoal, high goal and high state given."""
+    """Two transitions from x = 0, to x = .5 and to x = -.25, with these changes."""
     state = torch.zeros(2, 2)
     fields = {
-        "state": state, "next_state": torch.tensor([[0.1, 0.5], [0.1, -0.5]]),
+        "state": state, "next_state": torch.tensor([[0.1, 0.5], [0.1, -0.25]]),
         "action": torch.tensor([[1.0], [-1.0]]), "value_goal": torch.ones(2, 1), "reached": torch.zeros(2),
         "subgoal": torch.ones(2, 1), "high_goal": torch.ones(2, 1), "high_state": state,
         "high_subgoal": torch.ones(2, 1),
@@ -91,8 +91,8 @@ def test_both_advantages_and_policy_losses_by_hand():
         for x in policy.parameters():
             x.data.zero_()
     loss, metrics = agent.low_loss(batch())
-    # V(s') - V(s) = 1 and -1; log N(±1; 0, 1) = -1/2 - log(2π) / 2.
-    assert float(metrics["weight"]) == pytest.approx((math.exp(2) + math.exp(-2)) / 2, rel=1e-5)
+    # V(s') - V(s) = 1 and -.5; log N(±1; 0, 1) = -1/2 - log(2π) / 2.
+    assert float(metrics["weight"]) == pytest.approx((math.exp(2) + math.exp(-1)) / 2, rel=1e-5)
     cost = 0.5 + 0.5 * math.log(2 * math.pi)
     assert float(loss) == pytest.approx(float(metrics["weight"]) * cost, rel=1e-5)
     loss, metrics = agent.high_loss(batch(high_state=torch.tensor([[1.0, 0.75], [1.0, 0.25]])))
