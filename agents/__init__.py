@@ -11,6 +11,7 @@ from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hac import HACConfig
 from hrl.agents.hippo import HiPPOConfig
+from hrl.agents.hiql import HIQLConfig
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
 from hrl.agents.lirpg import LIRPGConfig
@@ -30,6 +31,7 @@ AGENTS: dict[str, Any] = {
     "skills": SkillsConfig,
     "hippo": HiPPOConfig,
     "diayn": DIAYNConfig,
+    "hiql": HIQLConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import adaptation  # noqa: E402
 import cases  # noqa: E402
 import continual  # noqa: E402
+import offline  # noqa: E402
 import options  # noqa: E402
 import pairs  # noqa: E402
 import race  # noqa: E402
@@ -27,6 +28,7 @@ LINES = {
     *(f"lirpg --env hrl/Track-v0 {words}" for words in reward.CASES.values()),
     *(f"modac --env hrl/Taxi-v0 {words}" for _, words in options.CASES.values()),
     *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
+    *(f"{offline.LINE} {words} --dataset FILE.npz" for words in offline.CASES.values()),
     race.OURS.format("UMaze", 1000),
     race.PEER.format("UMaze", 1000, 1000),
     f"hiro --env {continual.ENV} {' '.join(continual.following(ROOT, 'ewc', 1.0))}",

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hrl_scripts import evaluate, train
 from runs import ROOT, run_of, trained
@@ -16,13 +18,27 @@ from hrl.agents import AGENTS
 from hrl.run.checkpoint import Checkpoints
 
 
+def still(observation):
+    """A skill for Pendulum-v1 that does nothing."""
+    return np.zeros((len(observation), 1), np.float32)
+
+
 @pytest.mark.parametrize("algorithm", AGENTS)
 def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
     env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "modac": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0"}
     env |= dict.fromkeys(("sb3-dqn", "dqn", "discrete-sac", "option-critic"), "CartPole-v1")
-    env |= {"hac": "hrl/PendulumGoal-v0"}
+    env |= {"hac": "hrl/PendulumGoal-v0", "hiql": "tasks:GoalLine-v0"}
     line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
+    needs = {"hiql": ["--dataset", str(short_dataset(tmp_path))], "skills": ["--skill", "test_runs:still"]}
+    line += needs.get(algorithm, [])
     assert train.main([algorithm, *line, "--log-dir", str(tmp_path)]) == 0
+
+
+def short_dataset(folder: Path) -> Path:
+    """A file with one trajectory of GoalLine, for algorithms that learn from a dataset."""
+    x = np.arange(5)[:, None] / 10
+    np.savez(folder / "short.npz", observations=np.hstack([x, 5 * x]), actions=np.ones((5, 1)), terminals=x[:, 0] > 0.3)
+    return folder / "short.npz"
 
 
 # -- what a run leaves behind ------------------------------------------------------------------------------

@@ -15,13 +15,16 @@ def mlp(
     tasks: int = 1,
     smooth: bool = False,
     layer_norm: bool = False,
+    activation: type[nn.Module] | None = None,
 ) -> nn.Sequential:
-    """Linear layers with ReLU between them, or tanh if `smooth`. With several tasks, the first has biases for each."""
+    """Linear layers with ReLU between them, tanh if `smooth`, or another `activation`. With several tasks, the first
+    has biases for each."""
+    chosen = activation or (nn.Tanh if smooth else None)
     layers: list[nn.Module] = []
     for a, b in pairwise((input_dim, *hidden)):
         layers.append(TaskLinear(tasks, a, b) if tasks > 1 and not layers else nn.Linear(a, b))
         layers += normalised(b, layer_norm)
-        layers.append(nn.Tanh() if smooth else nn.ReLU(inplace=True))
+        layers.append(nn.ReLU(inplace=True) if chosen is None else chosen())
     sizes = (input_dim, *hidden)[-1], output_dim
     return nn.Sequential(*layers, TaskLinear(tasks, *sizes) if tasks > 1 and not layers else nn.Linear(*sizes))
 
@@ -79,11 +82,12 @@ class EnsembleValue(nn.Module):
         return (x * self.weight[: len(x)]).sum(-1) + self.bias[: len(x)]
 
 
-def twin_layers(sizes: Sequence[int], layer_norm: bool) -> list[nn.Module]:
-    """The hidden layers of two networks side by side, of these sizes from the input on."""
+def twin_layers(sizes: Sequence[int], layer_norm: bool, activation: type[nn.Module] | None = None) -> list[nn.Module]:
+    """The hidden layers of two networks side by side, of these sizes from the input on, with ReLU by default."""
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
-        layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nn.ReLU(inplace=True)]
+        nonlinear = nn.ReLU(inplace=True) if activation is None else activation()
+        layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nonlinear]
     return layers
 
 

@@ -26,13 +26,15 @@ def warn(sentence: str) -> None:
 class Display:
     """Shows steps, rate, remaining time, latest return and success."""
 
-    def __init__(self, total: int, steps: int, live: bool) -> None:
+    def __init__(self, total: int, steps: int, live: bool, counts: str = "environment steps") -> None:
+        """`counts` is the unit of steps; only units other than environment steps are named in full."""
         self.total = total
+        self._unit = "steps" if counts == "environment steps" else counts
         self._printed = -float("inf")
         self._progress: Progress | None = None
         if live and sys.stdout.isatty():
             self._progress = Progress(
-                TextColumn("{task.completed:,.0f} / {task.total:,.0f} steps"),
+                TextColumn(f"{{task.completed:,.0f}} / {{task.total:,.0f}} {self._unit}"),
                 BarColumn(),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
@@ -67,7 +69,7 @@ class Display:
         elif time.monotonic() - self._printed >= 10 or steps >= self.total:
             self._printed = time.monotonic()
             left = max(self.total - steps, 0) / max(rate, 1e-9)
-            print_line(f"{steps:>10,} / {self.total:,} steps, {text}, {left:,.0f} s left")
+            print_line(f"{steps:>10,} / {self.total:,} {self._unit}, {text}, {left:,.0f} s left")
 
     def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
         """Print the result of an evaluation."""

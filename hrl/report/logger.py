@@ -37,6 +37,10 @@ class Logger:
         with self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._names).writerow({STEPS: steps, **scalars})
 
+    def note(self, name: str, text: str) -> None:
+        """Write a sentence to TensorBoard's text tab."""
+        self._tensorboard.add_text(name, text)
+
     def picture(self, name: str, steps: int, image: np.ndarray) -> None:
         """Write an image [H, W, 3] uint8."""
         self._tensorboard.add_image(name, image, steps, dataformats="HWC")

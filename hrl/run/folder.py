@@ -31,12 +31,13 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 @dataclass
 class RunConfig:
-    """Options of a run: duration, evaluation, logging and checkpoints. Frequencies count environment steps."""
+    """Options of a run: duration, evaluation, logging and checkpoints. Where an algorithm learns offline, from a
+    dataset, every number of environment steps here is a number of gradient steps, except for `eval_max_steps`."""
 
     seed: int = 0
     """Random seed."""
     total_steps: int = 100_000
-    """Environment steps to train, of all environments together."""
+    """Environment steps to train, of all environments together; gradient steps for an offline algorithm."""
     eval_freq: int = 10_000
     """Environment steps between evaluations; 0 for none."""
     eval_episodes: int = 50

@@ -35,7 +35,10 @@ class Every:
 class Reporter:
     """Logger, display, recent episodes and evaluations of one run, starting at `steps` environment steps."""
 
-    def __init__(self, session: Session, steps: int = 0, time_limit: int | None = None) -> None:
+    def __init__(
+        self, session: Session, steps: int = 0, time_limit: int | None = None, counts: str = "environment steps"
+    ) -> None:
+        """`counts` is the unit of steps, for the terminal and TensorBoard."""
         run = session.run
         self.session = session
         self._set_clocks(run, steps)
@@ -50,7 +53,9 @@ class Reporter:
         self.elapsed = 0.0
         self.given_up = False
         self.logger = Logger(session.folder.path, steps if session.resume else None)
-        self.display = Display(run.total_steps, steps, run.progress)
+        if session.resume is None:
+            self.logger.note("time/total_timesteps", f"The horizontal axis of every scalar counts {counts}.")
+        self.display = Display(run.total_steps, steps, run.progress, counts)
         if session.hyperparameters and not session.resume:
             judged = ("eval/success_rate", "eval/success_rate_final", "eval/mean_reward")
             self.logger.hyperparameters(session.hyperparameters(), dict.fromkeys(judged, 0.0))
@@ -149,7 +154,9 @@ class Reporter:
 class Bystander(Reporter):
     """The reporter of all processes but the first: it has the same schedule, but writes and prints nothing."""
 
-    def __init__(self, session: Session, steps: int = 0, time_limit: int | None = None) -> None:
+    def __init__(
+        self, session: Session, steps: int = 0, time_limit: int | None = None, counts: str = "environment steps"
+    ) -> None:
         run = session.run
         self._set_clocks(run, steps)
         self.given_up = self.tells_success = False

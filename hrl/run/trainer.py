@@ -1,12 +1,13 @@
 """The trainer: one training loop for all algorithms, with logging, evaluation, checkpoints and stopping by environment
-steps. A trainee defines one round: a step of every environment, a batch of episodes, or a rollout.
+steps, or by gradient steps for offline algorithms. A trainee defines one round: a step of every environment, a batch of
+episodes, a rollout, or a gradient step.
 """
 
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +31,8 @@ class Trainee(ABC):
     """Whether the episodes of a round begin together and all end within it."""
     policy: Policy
     """The current policy, for evaluations."""
+    counts: ClassVar[str] = "environment steps"
+    """The unit of `steps` and of all settings that count steps."""
 
     def __init__(self, env: BatchedEnv, session: Session) -> None:
         self.env, self.session = env, session
@@ -59,7 +62,7 @@ class Trainee(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Environment steps so far, of all processes together."""
+        """Environment steps so far, of all processes together; gradient steps of an offline algorithm."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -114,7 +117,7 @@ class Trainer:
             session.begin(lines, config)
         kind = Reporter if self.processes.first else Bystander
         with session.fitting():
-            self.reporter = kind(session, self.saved_at or 0, trainee.time_limit)
+            self.reporter = kind(session, self.saved_at or 0, trainee.time_limit, trainee.counts)
 
     def run(self) -> signal.Signals | None:
         """Train to the end or until a request to stop, and save the last state. Returns the signal that stopped it."""

@@ -1,0 +1,73 @@
+"""The datasets of mazes that benchmarks/datasets.py collects: ways by hand, and what each kind promises."""
+
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from runs import ROOT
+
+handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import datasets  # noqa: E402
+
+from hrl.envs.tasks.point_maze import REACH, PointMaze  # noqa: E402
+
+for number, handler in handlers.items():
+    signal.signal(number, handler)
+
+
+def paths(kind: datasets.Kind, layout: str, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Positions [N, T + 1, 2] of trajectories, and the arrays of the dataset."""
+    data = datasets.collect(kind, layout, count * datasets.LENGTHS[kind])
+    return data["qpos"].reshape(count, -1, 2), data
+
+
+def test_the_expert_follows_the_shortest_way():
+    """UMaze's cells are 0 1 2 in the upper corridor, 3 between, and 4 5 6 in the lower one."""
+    expert = datasets.Expert(PointMaze(1, layout="UMaze"))
+    way = [0]
+    while way[-1] != 4:
+        way.append(int(expert.following[way[-1], 4]))
+    assert way == [0, 1, 2, 3, 6, 5, 4] and int(expert.distance[0, 4]) == 6
+    assert expert.cell(expert.maze.cells).tolist() == list(range(7))
+
+
+def test_the_rows_are_those_of_ogbench():
+    _, data = paths("stitch", "UMaze", 3)
+    assert data["observations"].shape == (3 * 201, 4) and data["actions"].shape == (3 * 201, 2)
+    assert np.flatnonzero(data["terminals"]).tolist() == [200, 401, 602]
+    assert np.array_equal(data["observations"], np.hstack([data["qpos"], data["qvel"]]))
+    assert np.abs(data["actions"]).max() <= 1 and not data["actions"][data["terminals"]].any()
+    maze = PointMaze(3, layout="UMaze")
+    first = np.arange(3) * 201
+    maze.state.copy_(torch.as_tensor(data["observations"][first]))
+    maze.advance(torch.as_tensor(data["actions"][first]))
+    np.testing.assert_allclose(maze.state.numpy(), data["observations"][first + 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["Medium", "Large"])
+def test_short_trajectories_stay_near_their_start(layout):
+    places, _ = paths("stitch", layout, 50)
+    expert = datasets.Expert(PointMaze(1, layout=layout))
+    start, end = (expert.cell(torch.as_tensor(places[:, i])) for i in (0, -1))
+    apart = expert.distance[start, end]
+    assert float(apart.max()) <= datasets.NEAR + 1 and float(apart.mean()) > 1  # noise may carry it a cell further
+
+
+def test_long_trajectories_reach_goal_after_goal(monkeypatch):
+    maze = PointMaze(20, layout="Medium")
+    maze.reset(seed=0)
+    expert, goals = datasets.Expert(maze), 0
+    for _ in range(1000):
+        goals += int(((maze.state[:, :2] - expert.goal).norm(dim=-1) <= REACH).sum())
+        maze.advance(expert.go(onward=True))
+    assert goals >= 20 * 3  # a way is at most some 400 steps long
+
+
+def test_exploring_trajectories_hold_a_direction():
+    data = datasets.collect("explore", "Open", 4 * 500, noise=0.0)
+    action = data["actions"].reshape(4, 501, 2)[:, :500].reshape(4, 50, 10, 2)
+    assert np.array_equal(action, np.broadcast_to(action[:, :, :1], action.shape))
+    assert len(np.unique(action[..., 0, 0])) == 200

@@ -1,0 +1,354 @@
+"""HIQL: its losses, its goals and its datasets by hand, and runs from a dataset that resume exactly."""
+
+import math
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU
+from hrl_scripts import evaluate, train
+from runs import LINE, await_checkpoint, run_of, same_state, start, trained
+
+from hrl.agents.hiql import HIQL, Batch, HIQLConfig, awr_weight, expectile_loss
+from hrl.envs import EnvConfig, make_env
+from hrl.memory.dataset import Dataset, read_dataset
+from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, trajectory_goals, value_goals
+from hrl.run.checkpoint import Checkpoints
+from hrl.run.folder import RunConfig
+from hrl.run.trust import Trust
+from hrl.types import UserError
+
+LINE_ENV = "tasks:GoalLine-v0"
+
+
+def learner(**options: Any) -> HIQL:
+    """An untrained learner for GoalLine, whose states are [t / 10, x], and goals x."""
+    torch.manual_seed(0)
+    env = make_env(EnvConfig(LINE_ENV))
+    return HIQL(HIQLConfig(**{"hidden": (8,), "batch_size": 32, "gamma": 0.9, **options}), env.spec, CPU)
+
+
+def batch(**values: Any) -> Batch:
+    """Two transitions from x = 0, to x = .5 and to x = -.25, with these changes."""
+    state = torch.zeros(2, 2)
+    fields = {
+        "state": state, "next_state": torch.tensor([[0.1, 0.5], [0.1, -0.25]]),
+        "action": torch.tensor([[1.0], [-1.0]]), "value_goal": torch.ones(2, 1), "reached": torch.zeros(2),
+        "subgoal": torch.ones(2, 1), "high_goal": torch.ones(2, 1), "high_state": state,
+        "high_subgoal": torch.ones(2, 1),
+    }  # fmt: skip
+    return Batch(**{**fields, **values})
+
+
+@torch.no_grad()
+def constant(net: Any, first: float, second: float) -> None:
+    """Make both values of a value network constant."""
+    net.heads[-1].weight.zero_()
+    net.heads[-1].bias.copy_(torch.tensor([[first], [second]]))
+
+
+@torch.no_grad()
+def linear(net: Any, first: float, second: float) -> None:
+    """Make the values of a network without hidden layers first · x and second · x."""
+    constant(net, 0.0, 0.0)
+    net.heads[-1].weight[:, 0, 1] = torch.tensor([first, second])
+
+
+# -- losses ----------------------------------------------------------------------------------------------------
+
+
+def test_the_expectile_loss_and_the_weights_by_hand():
+    found = expectile_loss(torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([2.0, 2.0, 3.0]), 0.7)
+    assert found.tolist() == pytest.approx([0.3 * 4, 0.7 * 4, 0.7 * 9])
+    assert awr_weight(torch.tensor([-1.0, 0.0, 0.5, 10.0]), 2.0).tolist() == pytest.approx(
+        [math.exp(-2), 1, math.e, 100]
+    )
+
+
+def test_the_value_is_regressed_on_minus_one_a_step_until_the_goal():
+    agent = learner()
+    constant(agent.target, -3.0, -5.0)
+    constant(agent.value, -2.0, -4.5)
+    loss, metrics = agent.value_loss(batch(reached=torch.tensor([0.0, 1.0])))
+    # On the way, A = -1 + .9 (-5) + (3 + 5) / 2 = -1.5, and the targets are -1 + .9 (-3) = -3.7 and -5.5.
+    way = 0.3 * (1.7**2 + 1.0**2)
+    # At the goal, A = 0 + 4, and the targets are 0.
+    goal = 0.7 * (2.0**2 + 4.5**2)
+    assert float(loss) == pytest.approx((way + goal) / 2, rel=1e-5)
+    assert float(metrics["advantage"]) == pytest.approx((4 - 1.5) / 2, rel=1e-5)
+
+
+def test_both_advantages_and_policy_losses_by_hand():
+    agent = learner(hidden=(), low_alpha=2.0, high_alpha=1.0, rep_dim=3)
+    linear(agent.value, 1.0, 3.0)  # V = 2 x
+    for policy in (agent.low, agent.high):
+        for x in policy.parameters():
+            x.data.zero_()
+    loss, metrics = agent.low_loss(batch())
+    # V(s') - V(s) = 1 and -.5; log N(±1; 0, 1) = -1/2 - log(2π) / 2.
+    assert float(metrics["weight"]) == pytest.approx((math.exp(2) + math.exp(-1)) / 2, rel=1e-5)
+    cost = 0.5 + 0.5 * math.log(2 * math.pi)
+    assert float(loss) == pytest.approx(float(metrics["weight"]) * cost, rel=1e-5)
+    loss, metrics = agent.high_loss(batch(high_state=torch.tensor([[1.0, 0.75], [1.0, 0.25]])))
+    # V(s_{t+k}) - V(s) = 1.5 and .5; φ has the length √3, and the policy's mean is 0.
+    assert float(metrics["advantage"]) == pytest.approx(1.0)
+    assert float(loss) == pytest.approx((math.exp(1.5) + math.exp(0.5)) / 2 * 0.5 * 3, rel=1e-5)
+
+
+def test_only_the_values_loss_trains_the_representation():
+    agent = learner()
+    for name in ("low_loss", "high_loss"):
+        loss, _ = getattr(agent, name)(batch())
+        gradients = torch.autograd.grad(loss, list(agent.value.parameters()), allow_unused=True)
+        assert all(x is None for x in gradients)
+    loss, _ = agent.value_loss(batch())
+    assert all(bool(x.abs().sum() > 0) for x in torch.autograd.grad(loss, list(agent.value.rep.parameters())))
+
+
+def test_the_value_is_a_distance_in_steps():
+    agent = learner()
+    constant(agent.value, -(1 + 0.9 + 0.81), -(1 + 0.9 + 0.81))
+    at = torch.zeros(4, 3, 2)
+    assert agent.distance(at, torch.zeros(4, 3, 1)).flatten().tolist() == pytest.approx([3.0] * 12, rel=1e-4)
+    constant(agent.value, -11.0, -11.0)  # below what any number of steps costs
+    assert bool(agent.distance(at, torch.zeros(4, 3, 1)).isfinite().all())
+
+
+# -- goals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two() -> Dataset:
+    """Two trajectories, of rows 0 to 4 and 5 to 9."""
+    ends = [i in (4, 9) for i in range(10)]
+    return Dataset.of(np.arange(20).reshape(10, 2), np.zeros((10, 1)), ends, CPU)
+
+
+def shares(goals: torch.Tensor) -> list[float]:
+    """The share of every row among goals."""
+    return (torch.bincount(goals, minlength=10) / len(goals)).tolist()
+
+
+def test_the_rows_of_two_trajectories(two):
+    assert two.final.tolist() == [4] * 5 + [9] * 5 and two.trajectories == 2
+    assert two.transitions.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    drawn = shares(draw_transitions(two, 40_000, torch.Generator().manual_seed(0)))
+    assert drawn == pytest.approx([0.125, 0.125, 0.125, 0.125, 0, 0.125, 0.125, 0.125, 0.125, 0], abs=0.01)
+
+
+def test_the_shares_of_the_values_goals(two):
+    rows = torch.full((100_000,), 6)
+    found = shares(value_goals(two, rows, GoalShares(0.2, 0.3), 0.6, torch.Generator().manual_seed(0)))
+    expected = [0.03] * 10  # .3 anywhere
+    expected[6] += 0.2  # the current state
+    for row, chance in ((7, 0.4), (8, 0.4 * 0.6), (9, 0.6**2)):  # n = 1, 2, and 3 or more
+        expected[row] += 0.5 * chance
+    assert found == pytest.approx(expected, abs=0.005)
+
+
+def test_goals_of_the_trajectory_never_leave_it(two):
+    generator = torch.Generator().manual_seed(0)
+    rows = draw_transitions(two, 20_000, generator)
+    for goals in (value_goals(two, rows, GoalShares(0, 0), 0.99, generator), trajectory_goals(two, rows, generator)):
+        assert bool((goals > rows).all()) and bool((goals <= two.final[rows]).all())
+    found = shares(trajectory_goals(two, torch.full((40_000,), 1), generator))
+    assert found == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0, 0, 0], abs=0.01)
+    ahead = steps_ahead(torch.tensor([0, 2, 8]), 3, torch.tensor([4, 4, 9]))
+    assert ahead.tolist() == [3, 4, 9]
+
+
+def test_a_batch_belongs_together():
+    agent = learner(subgoal_steps=2)
+    x = torch.arange(10.0)  # t / 10 counts rows, x is three times as much
+    rows = torch.stack([x, 3 * x], -1)
+    data = Dataset.of(rows, torch.zeros(10, 1), [i in (4, 9) for i in range(10)], CPU)
+    b = agent.sample(data, torch.Generator().manual_seed(0))
+    row = b.state[:, 0]
+    final = torch.where(row < 5, 4.0, 9.0)
+    assert torch.equal(b.next_state[:, 0], row + 1)
+    assert torch.equal(b.subgoal[:, 0], 3 * torch.minimum(row + 2, final))
+    assert torch.equal(b.high_state[:, 1], torch.minimum(3 * (row + 2), b.high_goal[:, 0]))
+    assert torch.equal(b.high_subgoal[:, 0], b.high_state[:, 1])
+    assert torch.equal(b.reached, (b.value_goal[:, 0] == 3 * row).float())
+
+
+# -- datasets --------------------------------------------------------------------------------------------------
+
+
+def no_run(path: Path) -> None:
+    raise AssertionError(path)
+
+
+read_line = partial(read_dataset, earlier=no_run, device=CPU)
+
+
+def write(file: Path, **changes: Any) -> str:
+    """A file of two trajectories of Ledger, whose actions are in [-2, 4]."""
+    arrays = {
+        "observations": np.arange(10, dtype=np.float64).reshape(5, 2), "actions": [[-2.0], [1.0], [0.0], [4.0], [9.0]],
+        "terminals": [0, 0, 1, 0, 1], "qpos": np.zeros((5, 2)),
+    }  # fmt: skip
+    np.savez(file, **{name: x for name, x in {**arrays, **changes}.items() if x is not None})
+    return str(file)
+
+
+def test_a_file_in_ogbenchs_layout(tmp_path):
+    env = make_env(EnvConfig("Ledger-v0"))
+    data = read_line(write(tmp_path / "data.npz"), env)
+    assert data.state.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert data.transitions.tolist() == [0, 1, 3] and data.final.tolist() == [2, 2, 2, 4, 4]
+    assert data.action[data.transitions].flatten().tolist() == [-1, 0, 1]
+    again = read_line(write(tmp_path / "more.npz", actions=[[-2.0], [1.5], [0.0], [4.0], [9.0]]), env)
+    assert again.fingerprint() != data.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"terminals": None}, "must have the arrays observations, actions and terminals"),
+        ({"observations": np.zeros((5, 3))}, "observations of 3 and actions of 1 entries, but Ledger-v0 has 2 and 1"),
+        ({"terminals": [1, 1]}, "one observation, one action and one terminal per row"),
+        ({"terminals": [1] * 5}, "has no transition"),
+        ({"observations": np.full((5, 2), np.nan)}, "NaN or infinite"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        read_line(write(tmp_path / "data.npz", **changes), make_env(EnvConfig("Ledger-v0")))
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    env = make_env(EnvConfig("Ledger-v0"))
+    (tmp_path / "text.npz").write_text("text")
+    with pytest.raises(UserError, match="cannot be read as an npz file"):
+        read_line(str(tmp_path / "text.npz"), env)
+    with pytest.raises(UserError, match=r"give a run folder.*a file FILE.npz.*or minari:ID"):
+        read_line(str(tmp_path), env)
+
+
+def test_the_replay_of_a_run_holds_its_transitions(finished):
+    algorithm, _, run, _ = train.stored(train.RunFolder.existing(finished), Trust(True))
+    env = make_env(EnvConfig(LINE_ENV))
+    data = read_dataset(
+        str(finished), env, partial(train.earlier_agent, RunConfig(threads=1), train.ALONE, Trust(True)), CPU
+    )
+    assert algorithm == "hiro" and len(data.transitions) == run.total_steps and data.trajectories > 50
+    rows = data.transitions
+    before, after, action = data.state[rows], data.state[rows + 1], data.action[rows, 0]
+    torch.testing.assert_close(after[:, 0], before[:, 0] + 0.1)
+    torch.testing.assert_close(after[:, 1], before[:, 1] + 0.5 * action, atol=1e-5, rtol=0)
+
+
+def test_a_dataset_of_minari(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    from minari.data_collector import EpisodeBuffer
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = make_env(EnvConfig(LINE_ENV))
+    x = np.array([[0.0], [0.5], [0.25]])
+    seen = {"observation": np.hstack([[[0.0], [0.1], [0.2]], x]), "achieved_goal": x, "desired_goal": np.ones((3, 1))}
+    flags = [False, False]
+    episode = EpisodeBuffer(
+        observations=seen, actions=np.array([[1.0], [-0.5]], np.float32), rewards=[0.0, 0.0], terminations=flags,
+        truncations=[False, True],
+    )  # fmt: skip
+    minari.create_dataset_from_buffers(
+        "line/two-v0", [episode, episode], observation_space=env.env.single_observation_space,
+        action_space=env.env.single_action_space,
+    )  # fmt: skip
+    data = read_line("minari:line/two-v0", env)
+    assert data.state[:, 1].tolist() == [0, 0.5, 0.25] * 2 and data.transitions.tolist() == [0, 1, 3, 4]
+    assert data.action[data.transitions].flatten().tolist() == [1, -0.5, 1, -0.5]
+
+
+def test_without_minari_there_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(UserError, match="needs the package minari: pip install"):
+        read_line("minari:D4RL/door/human-v2", make_env(EnvConfig("Ledger-v0")))
+
+
+# -- runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random walks on GoalLine, whose steps are twice as long on average in one direction of each trajectory."""
+    rng = np.random.default_rng(0)
+    action = np.clip(rng.uniform(-1, 1, (60, 21, 1)) + rng.choice([-0.4, 0.4], (60, 1, 1)), -1, 1)
+    x = np.cumsum(np.concatenate([rng.uniform(-1, 1, (60, 1, 1)), 0.5 * action[:, :-1]], 1), 1)
+    time_ = np.broadcast_to(np.arange(21)[:, None] / 10, x.shape)
+    terminals = np.broadcast_to(np.arange(21) == 20, (60, 21))
+    file = tmp_path_factory.mktemp("walks") / "walks.npz"
+    np.savez(
+        file, observations=np.concatenate([time_, x], -1).reshape(-1, 2), actions=action.reshape(-1, 1),
+        terminals=terminals.reshape(-1),
+    )  # fmt: skip
+    return file
+
+
+def test_a_run_learns_to_go_towards_goals(walks, tmp_path):
+    more = ["--hidden", "32", "32", "--batch-size", "128", "--learning-rate", "3e-3", "--tau", "0.05"]
+    more += ["--gamma", "0.9", "--subgoal-steps", "4", "--total-steps", "400", "--eval-freq", "0", "--save-freq", "0"]
+    run = trained(tmp_path, "--dataset", str(walks), *more, algorithm="hiql")
+    policy = train.load_policy(run, "last", trust=True)
+    state, goal = torch.zeros(2, 2), torch.tensor([[2.0], [-2.0]])
+    action = policy.learner.act(state, goal)
+    assert float(action[0]) > 0.2 and float(action[1]) < -0.2
+    near, far = policy.distance(state, torch.tensor([[0.5], [2.0]])).tolist()
+    assert 0 < near < far
+    assert evaluate.main([str(run), "--episodes", "10", "--json", "--trust"]) == 0
+
+
+def test_a_run_that_is_resumed_equals_one_that_went_on(walks, tmp_path):
+    given = ["--dataset", str(walks), "--total-steps"]
+    whole = trained(tmp_path / "whole", *given, "40", "--save-freq", "20", "--eval-freq", "20", algorithm="hiql")
+    part = trained(tmp_path / "part", *given, "20", "--save-freq", "20", "--eval-freq", "20", algorithm="hiql")
+    assert train.main(["--resume", str(part), "--total-steps", "40", "--progress", "False", "--trust"]) == 0
+    assert same_state(part, whole)
+    assert Checkpoints(whole / "checkpoints").last().numbers["steps"] == 40
+    changed = dict(np.load(walks))
+    changed["observations"] = changed["observations"] + 1.0
+    content = walks.read_bytes()
+    try:
+        np.savez(walks, **changed)
+        assert train.main(["--resume", str(part), "--total-steps", "60", "--progress", "False", "--trust"]) == 2
+    finally:
+        walks.write_bytes(content)
+
+
+def test_a_request_to_stop_is_obeyed_and_saved(walks, tmp_path):
+    given = ["--dataset", str(walks), "--total-steps", "1000000", "--eval-freq", "0", "--save-freq", "20"]
+    process = start("hiql", *LINE, *given, "--log-dir", str(tmp_path))
+    await_checkpoint(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 4 and process.returncode == 143 and "saved" in out and "Traceback" not in err
+    assert Checkpoints(run_of(tmp_path) / "checkpoints").steps >= 20
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "HIQL learns from a dataset: give --dataset"),
+        (["--env", "Pendulum-v1", "--dataset", "x.npz"], "HIQL needs an environment with observation, achieved_goal"),
+        (["--dataset", "x.npz"], "x.npz cannot be read as an npz file"),
+        (["--dataset", "x.npz", "--expectile", "1"], "--expectile must lie between 0 and 1, not at 1.0"),
+        (["--dataset", "x.npz", "--current-goals", "0.8"], "shares that add up to at most 1"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_sentence(tmp_path, capsys, words, sentence):
+    assert train.main(["hiql", *LINE, *words, "--log-dir", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_steps_are_named_as_gradient_steps(walks, tmp_path, capsys):
+    trained(tmp_path, "--dataset", str(walks), "--total-steps", "10", "--eval-freq", "0", algorithm="hiql")
+    assert "10 / 10 gradient steps" in capsys.readouterr().out
