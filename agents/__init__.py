@@ -10,6 +10,7 @@ from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
+from hrl.agents.landmarks import LandmarksConfig
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.modac import MODACConfig
@@ -20,6 +21,7 @@ from hrl.types import UserError
 AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "hrac": HRACConfig,
+    "landmarks": LandmarksConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -155,7 +155,7 @@ class FromRollout:
         level, t = self.level, read_transitions(self.memory, flat, self.level.command.extrinsic)
         batch = level.batch(t)
         log_prob, value = (self.memory.get(flat, name).squeeze(-1) for name in ("log_prob", "value"))
-        next_value = self.learner.values(batch.next_inputs)
+        next_value = self.learner.value(batch.next_inputs)
         follows = torch.zeros(shape, dtype=torch.bool, device=there.device)
         under = (t.next_target.view(*shape, -1)[:-1] == t.target.view(*shape, -1)[1:]).all(-1)
         follows[:-1] = there[:-1] & there[1:] & under

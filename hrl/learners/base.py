@@ -220,6 +220,8 @@ class Learner(nn.Module, ABC):
     """Number of updates after which the update pattern repeats, such as TD3's `policy_delay`."""
     formulas: tuple[str, ...] = ()
     """Names of pure methods, which may be compiled."""
+    entropy_bonus = False
+    """Whether values include a bonus for the policy's entropy."""
     remembers: tuple[str, ...] = ()
     """Names of numbers stored with each decision for learning, such as PPO's log-probability and value."""
 
@@ -240,6 +242,10 @@ class Learner(nn.Module, ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The actions of `act`, and the numbers [...] by name that the learner `remembers`."""
         return self.act(inputs, generator, mask), {}
+
+    @abstractmethod
+    def value(self, inputs: Tensor) -> Tensor:
+        """Value [B] of inputs [B, I] under the policy's mode, by the lesser of twin critics."""
 
     @abstractmethod
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:

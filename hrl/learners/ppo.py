@@ -134,7 +134,7 @@ class PPO(Learner):
         return action, notes
 
     @torch.no_grad()
-    def values(self, inputs: Tensor) -> Tensor:
+    def value(self, inputs: Tensor) -> Tensor:
         """V(s) [B]."""
         return self.critic(self.encoder(inputs)).squeeze(-1)
 
