@@ -18,9 +18,9 @@ from hrl.types import Spec, UserError
 
 ENOUGH = 0.8
 """Least share of hops that should succeed."""
-EXPLORED = 20_000
+EXPLORED = 200_000
 """Default of environment steps in another environment."""
-EXPLORERS = 25
+EXPLORERS = 200
 """Environments that explore at once."""
 
 
@@ -47,7 +47,7 @@ def plan_for(
     agent, env = config.restored(session), session.make_env(1, None)
     if which == "best":
         agent.load_networks(session.checkpoint("best").tensors)
-    landmarks = landmarks_of(agent, env.spec, options)
+    landmarks = landmarks_of(agent, env.spec, options, elsewhere)
     generator = torch.Generator(agent.device).manual_seed(session.run.seed)
     part = agent.lowest(options.level + 1)
     replay: Replay = agent.levels[0].memory
@@ -61,13 +61,13 @@ def plan_for(
     return PlannerPolicy(part, landmarks, env), facts
 
 
-def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig) -> Landmarks:
+def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere: bool) -> Landmarks:
     """Landmarks, still to be chosen, for the level of the options. Raises UserError if the agent has no such level."""
     count = len(agent.levels)
     if options.level >= count:
         raise UserError(f"planner.level {options.level} does not exist: the agent has levels 0 to {count - 1}.")
     period = agent.levels[options.level + 1].period if options.level + 1 < count else None
-    return Landmarks(agent.levels[options.level], spec, options, period)
+    return Landmarks(agent.levels[options.level], spec, options, period, elsewhere)
 
 
 def planner_notes(summary: Mapping[str, Any]) -> list[str]:

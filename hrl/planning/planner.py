@@ -1,9 +1,9 @@
 """A planner as a policy: it steers a trained level from landmark to landmark, without further training.
 
 The level that obeys the planner gets the next landmark on the shortest path to the task's goal, in the place of a
-subgoal or of the task's goal. A hop ends when its landmark is reached, or when it takes `patience` times as long as
-it should. The hop then counts as failed, and its landmark costs more for the rest of the episode. (Search on the replay
-buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253.)
+subgoal or of the task's goal. A hop ends when its landmark is reached, or when it takes `patience` times as long as it
+should. The hop then counts as failed, and the landmarks within reach of its end cost more for the rest of the episode.
+(Search on the replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253.)
 """
 
 from dataclasses import dataclass, fields, replace
@@ -135,8 +135,9 @@ class PlannerPolicy(HierarchyPolicy):
         near = self.distance.apart(self.distance.place(state), plan.target) <= self.landmarks.reach
         reached = active & near & (plan.node < len(self.landmarks.state))
         late = active & ~reached & (plan.elapsed >= plan.budget)
-        cost = torch.where(late, FAILED * self.landmarks.max_hop, 0.0).unsqueeze(-1)
-        extra = plan.extra.scatter_add(-1, plan.node.unsqueeze(-1), cost)
+        within = self.distance.apart(plan.target.unsqueeze(1), self.landmarks.place) <= self.landmarks.reach
+        within = torch.cat([within, (plan.node == len(self.landmarks.state)).unsqueeze(-1)], -1)
+        extra = plan.extra + torch.where(within & late.unsqueeze(-1), FAILED * self.landmarks.max_hop, 0.0)
         return replace(plan, extra=extra, elapsed=plan.elapsed.masked_fill(reached | late, FRESH)), reached, late
 
     def _dropped(self, memory: Plan, where: Tensor) -> Plan:
