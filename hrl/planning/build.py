@@ -58,7 +58,7 @@ def plan_for(
     landmarks.refresh(replay, generator)
     seconds = time.perf_counter() - started
     facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": float(explored), "planning_seconds": seconds}
-    return PlannerPolicy(part, landmarks, env), facts
+    return PlannerPolicy(part, landmarks, options.patience, env), facts
 
 
 def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere: bool) -> Landmarks:

@@ -23,6 +23,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from hrl.hierarchy.commands import Subgoal, Task
+from hrl.hierarchy.commands.goals import GoalSpace
 from hrl.hierarchy.level import Level
 from hrl.memory.ring import Replay
 from hrl.report.evaluation import success_radius
@@ -63,7 +64,9 @@ class Distance:
                 f"A planner needs a level that obeys goals, but the level {level.name!r} obeys "
                 f"{'a task without goals' if isinstance(command, Task) else type(command).__name__.lower()}."
             )
-        self.level, self.command, self.device = level, command, level.gamma.device
+        self.level, self.device = level, level.gamma.device
+        self.command: Subgoal | Task = command
+        self.goals: GoalSpace = command.goals
         self.ends = self._ends(spec)
         if kind == "value" and self.ends is None:
             raise UserError(
@@ -106,7 +109,7 @@ class Distance:
 
     def _threshold(self, spec: Spec) -> float:
         if isinstance(self.command, Subgoal):
-            return self.command.goals.threshold
+            return self.goals.threshold
         return success_radius(spec, torch.zeros(spec.goal_dim, device=self.device)) or 0.0
 
     def place(self, state: Tensor) -> Tensor:
@@ -115,7 +118,7 @@ class Distance:
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance [...] of two places [..., G] in goal space."""
-        return self.command.goals.distance(a, b)
+        return self.goals.distance(a, b)
 
     @torch.no_grad()
     def value(self, state: Tensor, place: Tensor) -> Tensor:

@@ -70,10 +70,10 @@ class Landmarks:
         blind = bool(set(spec.achieved) & set(level.config.masked_entries))
         self.confirmed = elsewhere or blind if config.confirmed is None else config.confirmed
         self.max_hop = config.max_hop or self._longest(level, period)
-        size, dim = config.landmarks, self.distance.command.dim
+        size, dim = config.landmarks, self.distance.goals.dim
         self.neighbours = min(config.neighbours, size)
         self.achieved = torch.tensor(spec.achieved, device=self.device)
-        project = self.distance.command.goals.project
+        project = self.distance.goals.project
         self.same_space = isinstance(project, Select) and tuple(project.indices.tolist()) == tuple(spec.achieved)
         self.state = torch.zeros(size, spec.state_dim, device=self.device)
         self.place = torch.zeros(size, dim, device=self.device)
@@ -157,7 +157,7 @@ class Landmarks:
     def _apart(self, count: int) -> Tensor:
         """Distances [count, count] of landmarks in goal space, infinite on the diagonal."""
         place = self.place[:count]
-        return self.distance.command.goals.distances(place, place).fill_diagonal_(torch.inf)
+        return self.distance.goals.distances(place, place).fill_diagonal_(torch.inf)
 
     def _measure_speed(self, start: Tensor, end: Tensor, apart: Tensor) -> None:
         if self.distance.exact and self.distance.threshold:
@@ -211,7 +211,7 @@ class Landmarks:
     def _near(self, place: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The distances [..., count] in goal space from places [..., G] to the nearest landmarks, infinite for rows
         that are no landmarks, and their numbers."""
-        apart = self.distance.command.goals.distances(place, self.place)
+        apart = self.distance.goals.distances(place, self.place)
         apart = torch.where(self.there, apart, torch.inf)
         near, node = apart.topk(count, largest=False) if count > 1 else apart.min(-1, keepdim=True)
         return near, node

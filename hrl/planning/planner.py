@@ -55,15 +55,18 @@ class Plan:
 class PlannerPolicy(HierarchyPolicy):
     """Acts deterministically. It has no state: all memory is passed in and out."""
 
-    def __init__(self, agent: Hierarchy, landmarks: Landmarks, env: BatchedEnv | None = None) -> None:
-        """`agent`: the level that obeys the planner, and those below it."""
+    def __init__(
+        self, agent: Hierarchy, landmarks: Landmarks, patience: float = 2.0, env: BatchedEnv | None = None
+    ) -> None:
+        """`agent`: the level that obeys the planner, and those below it. A hop is given up after `patience` times the
+        steps that it should take."""
         super().__init__(agent, env)
         self.landmarks, self.distance = landmarks, landmarks.distance
-        self.patience = landmarks.config.patience
+        self.patience = patience
 
     def start(self, num_envs: int) -> Any:
         """No plan, and no active commands."""
-        device, size, dim = self.agent.device, len(self.landmarks.state), self.distance.command.dim
+        device, size, dim = self.agent.device, len(self.landmarks.state), self.distance.goals.dim
         zeros = lambda *shape: torch.zeros(num_envs, *shape, device=device)  # noqa: E731
         return Plan(
             below=self.agent.initial_state(num_envs), goal=zeros(dim), to_goal=zeros(size),
