@@ -19,6 +19,8 @@ from hrl.api.sessions import FAULTS, Parts, make_session
 from hrl.api.trust import Trust, allow_own_modules
 from hrl.envs import EnvConfig
 from hrl.envs.make import KEY_VALUES
+from hrl.planning.build import plan_for, planner_notes
+from hrl.planning.config import PlannerConfig
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
 from hrl.report.groups import Run, grouped
@@ -55,6 +57,10 @@ class Options:
     """Evaluate on another environment id with the same observations, goals and actions."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
     """Keyword arguments of the environment, in addition to those of training."""
+    planner: Literal["none", "graph"] = "none"
+    """graph: shortest paths over a graph of visited states set the goals of the run's lowest level, without further
+    training. Needs a task with goals, and a level that obeys goals."""
+    planning: Annotated[PlannerConfig, tyro.conf.arg(name="planner")] = field(default_factory=PlannerConfig)
     task: int | None = None
     """Select an earlier task, from 0, of a run that continues earlier ones (--….init-from, --….tasks)."""
     trust: bool = False
@@ -125,6 +131,8 @@ class Loaded:
     settings: dict[str, Any]
     session: Session
     policy: Any
+    facts: dict[str, Any]
+    """Numbers that describe the planner's graph; empty without a planner."""
 
     @classmethod
     def read(cls, path: Path, options: Options, stop: StopRequest) -> "Loaded":
@@ -136,12 +144,17 @@ class Loaded:
         algorithm, env, config, agent = Parts.stored(folder, trust)
         if folder.edited:
             warn(f"{path / 'config.json'} was changed since the run began.")
-        trained_on = env.env
+        trained = trained_on, _ = env.env, env.env_kwargs
         env = replace(env, env=options.env or env.env, env_kwargs={**env.env_kwargs, **options.env_kwargs})
         config.eval_env = None
         config.eval_max_steps = options.max_steps or config.eval_max_steps
         session = make_session(Parts(algorithm, env, config, agent), folder, stop=stop, trust=trust)
-        policy = agent.load(session, options.checkpoint)
+        facts: dict[str, float] = {}
+        if options.planner == "graph":
+            elsewhere = (env.env, env.env_kwargs) != trained
+            policy, facts = plan_for(agent, session, options.checkpoint, options.planning, elsewhere)
+        else:
+            policy = agent.load(session, options.checkpoint)
         if options.task is not None:
             if not hasattr(policy, "recall"):
                 raise UserError(
@@ -150,7 +163,7 @@ class Loaded:
                 )
             policy.recall(options.task)
         settings = folder.read_config()["config"]
-        return cls(path, algorithm, trained_on, env, config, settings, session, policy)
+        return cls(path, algorithm, trained_on, env, config, settings, session, policy, facts)
 
     def summary(self, result: Evaluation, options: Options) -> dict[str, Any]:
         """The results of an evaluation as one JSON object."""
@@ -158,7 +171,7 @@ class Loaded:
             "run": str(self.path), "algorithm": self.algorithm, "env": self.env.env, "trained_on": self.trained_on,
             "seed": self.config.seed, "env_kwargs": self.env.env_kwargs, "task": options.task,
             "checkpoint": options.checkpoint, "steps": self.session.checkpoint(options.checkpoint).steps,
-            **result.summary(),
+            **({"planner": options.planner, **self.facts} if self.facts else {}), **result.summary(),
         }  # fmt: skip
 
 
@@ -248,7 +261,7 @@ def show_one(summary: dict[str, Any], result: Evaluation) -> None:
         interval = "" if half is None else f"{mean - half:.3f} to {mean + half:.3f}"
         table.add_row(f"return after {k} step{'s' * (k != 1)} of adaptation", f"{mean:.3f}", interval)
     Console().print(table)
-    for note in notes(summary, result):
+    for note in [*(planner_notes(summary) if "planner" in summary else []), *notes(summary, result)]:
         print(note)
 
 

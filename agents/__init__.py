@@ -14,6 +14,7 @@ from hrl.agents.hippo import HiPPOConfig
 from hrl.agents.hiql import HIQLConfig
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
+from hrl.agents.landmarks import LandmarksConfig
 from hrl.agents.lirpg import LIRPGConfig
 from hrl.agents.maml import MAMLConfig
 from hrl.agents.modac import MODACConfig
@@ -32,6 +33,7 @@ AGENTS: dict[str, Any] = {
     "hippo": HiPPOConfig,
     "diayn": DIAYNConfig,
     "hiql": HIQLConfig,
+    "landmarks": LandmarksConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -12,7 +12,7 @@ the noise, which is equal at both levels. The authors' code also hides the ant's
 when reached, less pessimistic critics, and a random warmup of the high level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, TypeVar, cast
 
@@ -164,7 +164,7 @@ class HIROConfig(HierarchyConfig):
                 relabels = self.relabels(number, subgoal, task, memories, levels, spec) + relabels
                 models, constraint = self.constraint(subgoal, memories[0], setting)
             command = task if name == "high" else subgoals[number]
-            level = Level(
+            level = self.make_level(number, levels, spec)(
                 name, config, command, actions[number], memories[number], setting, periods[number],
                 self.learning_starts, memories[0] if number else None, getattr(config, "testing", 0.0), relabels,
                 self.tuned(name), models, constraint, subgoal,
@@ -227,6 +227,10 @@ class HIROConfig(HierarchyConfig):
                 )
             )  # fmt: skip
         return memories
+
+    def make_level(self, number: int, below: Sequence[Level], spec: Spec) -> Callable[..., Level]:
+        """The constructor of a level, called with the arguments of `Level`, over the finished levels `below`."""
+        return Level
 
     def constraint(self, subgoal: Subgoal, walked: Replay, setting: Setting) -> tuple[list[Model], Constraint | None]:
         """The models of a level that sets subgoals, and their constraint on its actor; none here."""

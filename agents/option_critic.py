@@ -84,10 +84,10 @@ class OptionCritic(OnPolicyLearner):
         self.distribution = Categoricals(sizes)
         actions = self.distribution.parameters_needed
         width = build.inputs - self.options
-        self.value, self.action_value, self.policy, self.termination = (
+        self.option_value, self.action_value, self.policy, self.termination = (
             self.network(width, self.options * outputs) for outputs in (1, actions, actions, 1)
         )
-        critics = [*self.value.parameters(), *self.action_value.parameters()]
+        critics = [*self.option_value.parameters(), *self.action_value.parameters()]
         self.critic_optimiser = FlatSGD(critics, config.learning_rate)
         self.policy_optimiser = FlatSGD(self.policy.parameters(), config.intra_learning_rate)
         self.termination_optimiser = FlatSGD(self.termination.parameters(), config.termination_learning_rate)
@@ -111,7 +111,7 @@ class OptionCritic(OnPolicyLearner):
 
     def values(self, state: Tensor) -> Tensor:
         """Q_Ω(s, ·) [..., K]."""
-        return self.value.each(state).squeeze(-1)
+        return self.option_value.each(state).squeeze(-1)
 
     # -- the update ------------------------------------------------------------------------------------------
 
@@ -144,13 +144,13 @@ class OptionCritic(OnPolicyLearner):
     def critic_loss(self, batch: Batch) -> Tensor:
         """½ E[(Q_Ω(s, ω) - y)² + (Q_U(s, ω, a) - y)²]"""
         y = self.target(batch)
-        value, action_value = self.value(batch.inputs).squeeze(-1), self._of_action(batch)
+        value, action_value = self.option_value(batch.inputs).squeeze(-1), self._of_action(batch)
         return 0.5 * ((value - y).square() + (action_value - y).square()).mean()
 
     def policy_loss(self, batch: Batch) -> Tensor:
         """-τ E[log π(a|s, ω) (Q_U(s, ω, a) - Q_Ω(s, ω))]"""
         with torch.no_grad():
-            advantage = self._of_action(batch) - self.value(batch.inputs).squeeze(-1)
+            advantage = self._of_action(batch) - self.option_value(batch.inputs).squeeze(-1)
         tau = self.config.temperature
         log_prob = self.distribution.log_prob(self.policy(batch.inputs) / tau, batch.action, batch.mask)
         return -tau * (log_prob * advantage).mean()

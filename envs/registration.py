@@ -15,8 +15,8 @@ def _register(name: str, task: str, steps: int, **kwargs: Any) -> None:
     )
 
 
-# Episodes have the same lengths as in gymnasium-robotics.
-for layout, steps in (("UMaze", 300), ("Open", 300), ("Medium", 600), ("Large", 800)):
+# Episodes have the same lengths as in gymnasium-robotics, and in the giant maze as in OGBench.
+for layout, steps in (("UMaze", 300), ("Open", 300), ("Medium", 600), ("Large", 800), ("Giant", 1000)):
     _register(f"PointMaze_{layout}-v0", "tasks.point_maze:PointMaze", steps, layout=layout)
     _register(f"PointMaze_{layout}Dense-v0", "tasks.point_maze:PointMaze", steps, layout=layout, reward_type="dense")
 _register("Navigation-v0", "tasks.navigation:Navigation", 100)

@@ -15,6 +15,7 @@ import continual  # noqa: E402
 import offline  # noqa: E402
 import options  # noqa: E402
 import pairs  # noqa: E402
+import planning  # noqa: E402
 import race  # noqa: E402
 import reward  # noqa: E402
 import tuning  # noqa: E402
@@ -29,6 +30,7 @@ LINES = {
     *(f"modac --env hrl/Taxi-v0 {words}" for _, words in options.CASES.values()),
     *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
     *(f"{offline.LINE} {words} --dataset FILE.npz" for words in offline.CASES.values()),
+    *(case.train for case in planning.CASES.values()),
     race.OURS.format("UMaze", 1000),
     race.PEER.format("UMaze", 1000, 1000),
     f"hiro --env {continual.ENV} {' '.join(continual.following(ROOT, 'ewc', 1.0))}",

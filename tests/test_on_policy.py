@@ -104,7 +104,7 @@ def test_what_was_known_when_it_was_decided_is_remembered():
         rollout = level.learning.rollout(agent.generator)
         again = level.learner.distribution.log_prob(level.learner.actor(rollout.inputs), rollout.action, None)
         torch.testing.assert_close(rollout.log_prob, again)
-        torch.testing.assert_close(rollout.value, level.learner.values(rollout.inputs))
+        torch.testing.assert_close(rollout.value, level.learner.value(rollout.inputs))
         assert float(rollout.action.abs().max()) > 1  # as drawn, not as clipped for the environment
 
 

@@ -67,7 +67,7 @@ def test_the_active_options_outputs_count():
 @pytest.mark.parametrize("option", [0, 1])
 def test_the_target_bootstraps_from_the_option_that_acted_and_from_the_best_one(option):
     made = learner()
-    value = [float(x) for x in table(made.value)[NEXT, :, 0]]
+    value = [float(x) for x in table(made.option_value)[NEXT, :, 0]]
     beta = sigmoid(float(table(made.termination)[NEXT, option, 0]))
     arrived = (1 - beta) * value[option] + beta * max(value)
     assert float(made.target(transition(option))) == pytest.approx(2 + 0.9 * arrived, abs=1e-5)
@@ -76,12 +76,12 @@ def test_the_target_bootstraps_from_the_option_that_acted_and_from_the_best_one(
 
 def test_both_critics_move_towards_the_target():
     made, y = learner(), float(learner().target(transition()))
-    value, action_value = table(made.value), table(made.action_value)
+    value, action_value = table(made.option_value), table(made.action_value)
     made.step(transition())
     expected, of_action = value.clone(), action_value.clone()
     expected[S, 1, 0] += 0.5 * (y - value[S, 1, 0])
     of_action[S, 1, 0] += 0.5 * (y - action_value[S, 1, 0])
-    torch.testing.assert_close(table(made.value), expected)
+    torch.testing.assert_close(table(made.option_value), expected)
     torch.testing.assert_close(table(made.action_value), of_action)
 
 
@@ -89,7 +89,7 @@ def test_a_policy_moves_by_the_advantage_of_the_updated_critics():
     made = learner()
     before, chances = table(made.policy), (table(made.policy)[S, 1] / 0.5).softmax(-1)
     made.step(transition())
-    advantage = table(made.action_value)[S, 1, 0] - table(made.value)[S, 1, 0]
+    advantage = table(made.action_value)[S, 1, 0] - table(made.option_value)[S, 1, 0]
     before[S, 1] += 0.2 * advantage * (torch.tensor([1.0, 0.0]) - chances)  # the temperature cancels
     torch.testing.assert_close(table(made.policy), before)
 
@@ -100,7 +100,7 @@ def test_the_termination_moves_where_the_option_may_end_and_nowhere_else(cost):
     before = table(made.termination)
     beta = sigmoid(float(before[NEXT, 0, 0]))
     made.step(transition(option=0))
-    value = table(made.value)[NEXT, :, 0]
+    value = table(made.option_value)[NEXT, :, 0]
     advantage = float(value[0] - value.max())
     assert advantage < 0
     before[NEXT, 0, 0] -= 0.3 * beta * (1 - beta) * (advantage + cost)

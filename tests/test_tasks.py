@@ -30,6 +30,18 @@ def test_layouts_are_those_of_gymnasium_robotics():
         assert ours.max_episode_steps == real.max_episode_steps
 
 
+def test_the_giant_maze_is_connected_and_has_ogbenchs_size():
+    free = ~walls("Giant")
+    assert free.shape == (12, 16) and free.sum() == 86 and gym.spec("hrl/PointMaze_Giant-v0").max_episode_steps == 1000
+    assert not free[[0, -1]].any() and not free[:, [0, -1]].any()
+    reached = torch.zeros_like(free)
+    reached[1, 1] = True
+    for _ in range(86):
+        moved = [reached.roll(shift, axis) for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1))]
+        reached = (reached | moved[0] | moved[1] | moved[2] | moved[3]) & free
+    assert torch.equal(reached, free)
+
+
 def test_a_maze_turns_to_the_left():
     turned = PointMaze(turned=1).walls
     assert ["".join("#" if cell else "." for cell in row) for row in turned.tolist()] == [

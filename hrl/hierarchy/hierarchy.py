@@ -7,6 +7,7 @@ command to the level below. `act`, `observe` and `learn` are the whole training 
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, cast
@@ -68,6 +69,13 @@ class Hierarchy:
         self.memory: Memory = self.initial_state(self.num_envs)
         self.act = self._act if self.levels[0].learner.requires_host else setting.execution.function(self._act)
         self._observe_step = setting.execution.function(self._observe)
+
+    def lowest(self, count: int) -> "Hierarchy":
+        """The `count` lowest levels, only to act with `decide`: the highest of them obeys the observation's goal."""
+        part = copy(self)
+        part.levels, part.commands = self.levels[:count], self.commands[: count - 1]
+        part.memory, part.horizons = self.memory[: count - 1], self.horizons[: count - 1]
+        return part
 
     # -- acting ----------------------------------------------------------------------------------------------
 

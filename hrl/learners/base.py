@@ -230,6 +230,8 @@ class Learner(nn.Module, ABC):
     """Number of updates after which the update pattern repeats, such as TD3's `policy_delay`."""
     formulas: tuple[str, ...] = ()
     """Names of pure methods, which may be compiled."""
+    entropy_bonus = False
+    """Whether values include a bonus for the policy's entropy."""
     remembers: tuple[str, ...] = ()
     """Names of numbers stored with each decision for learning, such as PPO's log-probability and value."""
     recurrent = False
@@ -260,6 +262,10 @@ class Learner(nn.Module, ABC):
     def act_on(self, inputs: Tensor, carried: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """The actions [N, A] of a recurrent learner, and its next state [N, S], from the carried state [N, S]. `start`
         [N] masks environments where a new command begins, whose carried state is not valid."""
+        raise NotImplementedError
+
+    def value(self, inputs: Tensor) -> Tensor:
+        """Value [B] of inputs [B, I] under the policy's mode, by the lesser of twin critics."""
         raise NotImplementedError
 
     @abstractmethod

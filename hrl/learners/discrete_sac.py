@@ -45,6 +45,7 @@ class DiscreteSAC(Learner):
     """Categorical actor, twin critics of all choices with slow copies, temperature α."""
 
     formulas = ("target", "critic_loss", "actor_loss")
+    entropy_bonus = True
 
     def __init__(self, build: Build, config: DiscreteSACConfig) -> None:
         super().__init__(build._replace(value_range=None))  # with an entropy bonus, values have no known bound
@@ -69,6 +70,13 @@ class DiscreteSAC(Learner):
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
             logits = logits - (-(uniform + 1e-20).log() + 1e-20).log()
         return self.choices.action(logits.argmax(-1))
+
+    @torch.no_grad()
+    def value(self, inputs: Tensor) -> Tensor:
+        """min_i Q_i(s, a) [B] of the most likely choice a."""
+        features = self.critic.features(inputs)
+        likely = self.actor(features).argmax(-1, keepdim=True)
+        return self.critic.of_features(features).amin(0).gather(-1, likely).squeeze(-1)
 
     def log_probs(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """log π(·|s) [..., K]; a large negative number where a choice is not available."""

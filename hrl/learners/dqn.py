@@ -110,6 +110,11 @@ class DQN(Learner):
         """argmax_a Q(s, a) over the available choices."""
         return self.choices.action(available(self.critic(inputs), mask).argmax(-1))
 
+    @torch.no_grad()
+    def value(self, inputs: Tensor) -> Tensor:
+        """max_a Q(s, a) [B]."""
+        return self.critic(inputs).amax(-1)
+
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:
         """Take one step towards the target, then update the target network."""
         loss, error, q = self.loss(batch, self.target(batch))

@@ -142,13 +142,13 @@ class PPO(OnPolicyLearner):
         return action, notes
 
     @torch.no_grad()
-    def values(self, inputs: Tensor) -> Tensor:
+    def value(self, inputs: Tensor) -> Tensor:
         """V(s) [B]."""
         return self.critic(self.encoder(inputs)).squeeze(-1)
 
     def next_values(self, batch: Batch) -> Tensor:
         """V(s') [B], from which a decision's target bootstraps."""
-        return self.values(batch.next_inputs)
+        return self.value(batch.next_inputs)
 
     def rollout(self, decisions: Decisions) -> Rollout:
         """The decisions with their advantages."""

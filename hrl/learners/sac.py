@@ -55,6 +55,7 @@ class SAC(Learner):
     """Stochastic tanh-Gaussian actor, twin critics with target networks, temperature α."""
 
     formulas = ("target", "critic_loss", "actor_loss")
+    entropy_bonus = True
 
     def __init__(self, build: Build, config: SACConfig) -> None:
         # With an entropy bonus, values have no known bound.
@@ -84,6 +85,11 @@ class SAC(Learner):
     def mode(self, inputs: Tensor) -> Tensor:
         """tanh(μ(s)), differentiable."""
         return self.actor(self.critic.features(inputs)).chunk(2, -1)[0].tanh()
+
+    @torch.no_grad()
+    def value(self, inputs: Tensor) -> Tensor:
+        """min_i Q_i(s, tanh(μ(s))) [B]."""
+        return self.critic(inputs, self.mode(inputs)).amin(0)
 
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, A] of N(μ(s), σ(s)), before the tanh."""

@@ -77,6 +77,12 @@ class TD3(Learner):
         """π(s), differentiable."""
         return self.actor(self.critic.features(inputs)).tanh()
 
+    @torch.no_grad()
+    def value(self, inputs: Tensor) -> Tensor:
+        """min_i Q_i(s, π(s)) [B]."""
+        features = self.critic.features(inputs)
+        return self.critic.of_features(features, self.actor(features).tanh()).amin(0)
+
     def gaussian(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, A] of N(π(s), 1)."""
         mean = self.mode(inputs)

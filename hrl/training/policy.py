@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH, ActiveCommand
-from hrl.hierarchy.hierarchy import ActionMode, Hierarchy, Memory
+from hrl.hierarchy.hierarchy import ActionMode, Hierarchy
 from hrl.hierarchy.warm_start import recall
 from hrl.types import BatchedEnv, Observation, Step
 
@@ -27,13 +27,16 @@ class HierarchyPolicy:
         """Select one of the learned tasks. Raises UserError for an unknown task."""
         recall(self.agent, task)
 
-    def start(self, num_envs: int) -> Memory:
+    def start(self, num_envs: int) -> Any:
         """The initial memory: every level is due for a decision."""
         return self.agent.initial_state(num_envs)
 
-    def decide(self, obs: Observation, memory: Memory) -> tuple[Tensor, Memory, list[Tensor]]:
+    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
         """Actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
-        d = self.agent.decide(obs, memory, "greedy")
+        return self._decide(obs, memory, "greedy")
+
+    def _decide(self, obs: Observation, memory: Any, how: ActionMode) -> tuple[Tensor, Any, list[Tensor]]:
+        d = self.agent.decide(obs, memory, how)
         pairs = zip(self.agent.commands, d.targets, strict=False)
         places = [place for command, target in pairs if (place := command.place(target)) is not None]
         return d.actions[0], d.memory, places
@@ -44,7 +47,7 @@ class HierarchyPolicy:
         goals = getattr(command, "goals", None)
         return goals.project(state) if goals is not None else None
 
-    def after(self, memory: Memory, step: Step) -> tuple[Memory, dict[str, Tensor]]:
+    def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:
         """The memory after a step, and metrics of the subgoals that ended with it."""
         following = self.agent.after(memory, step)
         rates = {}
@@ -74,13 +77,21 @@ class HierarchyPolicy:
         raw = self._env.as_batch(observation) if single else observation
         obs = self._env.observe(raw, None if action_masks is None else self._masks(action_masks, single))
         how: ActionMode = "greedy" if deterministic else "noisy"
-        memory = self.start(len(obs.state)) if state is None else self._unpack(state, obs.state, how)
+        memory = self._following(self._unpack(state), obs.state, how) if state else self.start(len(obs.state))
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.agent.device)
-            memory = [held.dropped(begun) for held in memory]
-        d = self.agent.decide(obs, memory, how)
-        actions = self._env.to_action(d.actions[0].cpu().numpy())
-        return actions[0] if single else actions, self._pack(d.memory)
+            memory = self._dropped(memory, begun)
+        chosen, memory, _ = self._decide(obs, memory, how)
+        actions = self._env.to_action(chosen.cpu().numpy())
+        return actions[0] if single else actions, self._pack(memory)
+
+    def _dropped(self, memory: Any, where: Tensor) -> Any:
+        """The memory at an episode's start where [N]."""
+        return [held.dropped(where) for held in memory]
+
+    def _following(self, memory: Any, state: Tensor, how: ActionMode) -> Any:
+        """The memory one step later, in states [N, D] of the same episodes."""
+        return self.agent.after_state(memory, state, how)
 
     def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
         """[N, K] available actions. Raises ValueError if the actions are not numbered, or another number of them."""
@@ -96,12 +107,10 @@ class HierarchyPolicy:
             )
         return torch.as_tensor(given, device=self.agent.device)
 
-    def _pack(self, memory: Memory) -> PredictState:
+    def _pack(self, memory: Any) -> PredictState:
         return tuple(x.cpu().numpy() for held in memory for x in vars(held).values())
 
-    def _unpack(self, packed: PredictState, state: Tensor, how: ActionMode) -> Memory:
-        """The memory one step later, in this state [N, D]."""
+    def _unpack(self, packed: PredictState) -> Any:
         tensors = [torch.as_tensor(x, device=self.agent.device) for x in packed]
         width = len(fields(ActiveCommand))
-        memory = [ActiveCommand(*tensors[i : i + width]) for i in range(0, len(tensors), width)]
-        return self.agent.after_state(memory, state, how)
+        return [ActiveCommand(*tensors[i : i + width]) for i in range(0, len(tensors), width)]

@@ -133,6 +133,12 @@ class GoalSpace:
         apart = (a - b) / self.half if self.kind == "scaled" else a - b
         return torch.linalg.vector_norm(apart, ord=self.order, dim=-1)
 
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances [..., M, L] of goals a [..., M, G] from goals b [L, G]."""
+        flat = a.reshape(-1, a.shape[-1])
+        apart = torch.cdist(flat, b, p=self.order, compute_mode="donot_use_mm_for_euclid_dist")
+        return apart.view(*a.shape[:-1], len(b))
+
     def features(self, goal: Tensor) -> Tensor:
         """Sines and cosines [..., 2 G P] of goals at the declared P periods."""
         return sinusoids(goal, self.frequencies)

@@ -1,0 +1,112 @@
+"""The graph planner: success with and without it, on the run's own maze and on a larger one.
+
+    python benchmarks/planning.py --jobs 2
+
+Each run uses the commands that a user would type: HIRO is trained on PointMaze_Large-v3, and evaluated there as it is
+and with `--planner graph`. For the giant maze, HIRO is trained on the large one with a low level that does not see its
+position (`--low.egocentric True`), since positions there mean other walls; landmarks are states of an exploration of
+the giant maze, without learning. Runs stay in runs/planning. Results are kept in results/planning.json and not
+repeated.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+from running import RESULTS, ROOT, command, completed, mean, processor
+
+from hrl.run.folder import RunFolder
+
+GIANT = "hrl/PointMaze_Giant-v0"
+BLIND = "hiro --env hrl/PointMaze_Large-v0 --low.egocentric True --total-steps 120000"
+FACTS = ("landmarks", "edges", "largest_component", "edge_steps", "hop_steps", "hop_success_rate",
+         "disconnected_goals", "planning_seconds", "explored")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: how the run is trained, and how it is evaluated."""
+
+    name: str
+    run: str
+    """The folder of the run below runs/planning."""
+    train: str
+    evaluate: str
+    bar: str = ""
+    seeds: int = 3
+
+
+HIRO = "hiro --env PointMaze_Large-v3"
+CASES = {
+    "large-without": Case("PointMaze_Large-v3, HIRO as trained", "large", HIRO, ""),
+    "large": Case("PointMaze_Large-v3, graph planner", "large", HIRO, "--planner graph", "≥ .98"),
+    "giant-without": Case("the giant maze, HIRO from the large one", "giant", BLIND, f"--env {GIANT}"),
+    "giant": Case("the giant maze, graph planner", "giant", BLIND, f"--env {GIANT} --planner graph", "≥ .95"),
+}
+
+
+@dataclass
+class Options:
+    """Run missing runs, and print the table."""
+
+    cases: tuple[str, ...] = tuple(CASES)
+    """Rows of the table."""
+    seeds: int = 0
+    """Seeds per row; 0 for the table's number."""
+    jobs: int = 1
+    """Parallel runs, each with one thread."""
+
+
+def main() -> None:
+    """Run missing runs, then print the table."""
+    options = tyro.cli(Options)
+    wanted = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
+    for case, seed in dict.fromkeys((CASES[case].run, seed) for case, seed in wanted):
+        trained(next(c for c in CASES.values() if c.run == case), seed)
+    results = completed(RESULTS / "planning.json", wanted, lambda case, seed: measure(CASES[case], seed), options.jobs)
+    print(
+        "| | success: mean [95 %] | each seed | steps an episode | hops that succeed | disconnected | planning | bar |"
+    )
+    print("|---" * 8 + "|")
+    for case in options.cases:
+        rows = [results[f"{case} {seed}"] for seed in range(options.seeds or CASES[case].seeds)]
+        success = [r["success_rate_any"] for r in rows]
+        cells = [mean(success, rate=True), " ".join(f"{x:.2f}" for x in success)]
+        cells.append(f"{sum(r['mean_ep_length'] for r in rows) / len(rows):.0f}")
+        planned = "hop_success_rate" in rows[0]
+        for name, form in (
+            ("hop_success_rate", "{:.2f}"),
+            ("disconnected_goals", "{:.2f}"),
+            ("planning_seconds", "{:.0f} s"),
+        ):
+            cells.append(" ".join(form.format(r[name]) for r in rows) if planned else "")
+        print(f"| {CASES[case].name} | {' | '.join(cells)} | {CASES[case].bar} |")
+
+
+def trained(case: Case, seed: int) -> RunFolder:
+    """The run of a case, trained if it is not there yet."""
+    folder = ROOT / "runs" / "planning" / case.run / str(seed)
+    run = RunFolder.begun(folder)
+    if run is None:
+        words = [*case.train.split(), "--seed", str(seed), "--threads", "1", "--eval-freq", "0", "--save-freq", "0"]
+        command("train.py", *words, "--log-dir", str(folder))
+        run = RunFolder.begun(folder)
+    assert run is not None
+    return run
+
+
+def measure(case: Case, seed: int) -> dict[str, Any]:
+    """100 episodes of a case's evaluation."""
+    run = trained(case, seed)
+    summary = json.loads(command("evaluate.py", str(run.path), *case.evaluate.split(), "--json").splitlines()[-1])
+    keep = ("steps", "episodes", "success_rate_any", "mean_reward", "mean_ep_length", *FACTS)
+    return {
+        "train": case.train, "evaluate": case.evaluate, **{k: summary[k] for k in keep if k in summary},
+        "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The options of graphs of landmarks, and of the planner that follows one."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hrl.types import UserError
+
+LEAST = 4
+"""Least number of landmarks and neighbours."""
+
+
+@dataclass
+class GraphConfig:
+    """A graph of landmarks."""
+
+    landmarks: int = 500
+    """Greatest number of landmarks."""
+    candidates: int = 20_000
+    """Number of visited states among which landmarks are chosen."""
+    neighbours: int = 32
+    """Number of nearest landmarks, in goal space, to which a landmark may have an edge."""
+    max_hop: float | None = None
+    """Greatest length of an edge in environment steps, until its landmark counts as reached. Default: the effective
+    horizon 1 / (1 - γ) of the level's value, or the period of the level above, if that is shorter."""
+    distance: Literal["auto", "value", "calibrated"] = "auto"
+    """Source of the steps between two states. value: the level's value, solved for the steps (sparse rewards without an
+    entropy bonus). calibrated: a monotone fit of the steps that visited states were apart to the level's value. auto:
+    value where that is possible."""
+    confirmed: bool | None = None
+    """Keep only edges that visited states confirm: an episode went from beside the one landmark to beside the other.
+    Default: on where the level's value cannot know about obstacles, because it does not see its position or was trained
+    in another environment."""
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, if a value is invalid."""
+        for name in ("landmarks", "candidates", "neighbours"):
+            if getattr(self, name) < LEAST:
+                raise UserError(f"{prefix}{name} must be at least {LEAST}, not {getattr(self, name)}.")
+        if self.max_hop is not None and not self.max_hop > 0:
+            raise UserError(f"{prefix}max_hop must be positive, not {self.max_hop}.")
+
+
+@dataclass
+class PlannerConfig(GraphConfig):
+    """A planner that follows the graph."""
+
+    patience: float = 2.0
+    """A hop is given up after so many times the steps that it should take."""
+    level: int = 0
+    """The level that obeys the planner, counted from the lowest. The levels above it do not act."""
+    explore: int | None = None
+    """Environment steps of exploration, with random subgoals, in the environment of the evaluation; their states become
+    landmarks instead of those in the run's replay. Default: 0 in the run's own environment, 200,000 in another one."""
+
+    def check(self, prefix: str) -> None:
+        """Raise UserError, naming the option, if a value is invalid."""
+        super().check(prefix)
+        if not self.patience >= 1:
+            raise UserError(f"{prefix}patience must be at least 1, not {self.patience}.")
+        for name in ("level", "explore"):
+            if (getattr(self, name) or 0) < 0:
+                raise UserError(f"{prefix}{name} must not be negative, but is {getattr(self, name)}.")

@@ -1,0 +1,236 @@
+"""A graph of landmarks for one goal-conditioned level, and the next landmark on the shortest path to a goal.
+
+Landmarks are visited states, spread by farthest-point sampling over goal space. An edge leads from a landmark to one of
+its nearest neighbours if the level's value says that the hop takes at most `max_hop` environment steps and, with
+`confirmed`, if an episode once went from beside the one to beside the other in about as many steps.
+
+From other states and to goals, a hop may skip landmarks. It must take at most `max_hop` steps by the level's value, and
+the shortest path between the landmarks around its ends must not be much longer than the hop: otherwise it cuts through
+an obstacle. The path is the median over the three nearest landmarks, since a single one may lie behind a wall.
+
+The sizes of all tensors are fixed, so that a graph can be saved, replaced in place, and used by captured functions.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hrl.hierarchy.commands.goals import Select
+from hrl.hierarchy.level import Level
+from hrl.memory.ring import Replay, Rows
+from hrl.planning.config import GraphConfig
+from hrl.planning.distance import Distance
+from hrl.planning.graph import components, farthest_points, shortest_paths
+from hrl.types import Spec, UserError
+
+FAR = 1e4
+"""Steps added to the first and the last hop of a path where they are not allowed. They are then taken only if there are
+no others."""
+DETOUR, ROOM = 2.0, 0.75
+"""Greatest ratio of the shortest path to a hop that skips landmarks, and longest hops that the regions add to it."""
+WINDOWS, PART = 15_000, 500
+"""Pieces of episodes that confirm edges, and how many of them are read at once."""
+SLACK = 2.0
+"""Longest hops within which an episode confirms an edge. The steps of an edge end where its landmark counts as reached,
+those of an episode beside it."""
+BESIDE = 0.35
+"""Greatest distance of a state beside a landmark, relative to the median distance between neighbours."""
+REGION = 3
+"""Number of landmarks around a place."""
+
+
+class Route(NamedTuple):
+    """The next hop of N environments on the way to their goals."""
+
+    node: Tensor
+    """[N] the landmark to go to, int64; the greatest number of landmarks for the goal itself."""
+    place: Tensor
+    """[N, G] its position."""
+    steps: Tensor
+    """[N] environment steps of the hop."""
+    connected: Tensor
+    """[N] whether a path of edges leads to the goal."""
+
+
+class Landmarks:
+    """Landmarks for a level, and shortest paths between them."""
+
+    def __init__(
+        self, level: Level, spec: Spec, config: GraphConfig, period: int | None, elsewhere: bool = False
+    ) -> None:
+        """`period` is that of the level above, if there is one. `elsewhere` tells that the level was not trained where
+        it plans. Raises UserError if the level or the task has no
+        goals."""
+        if not spec.goal_dim:
+            raise UserError(f"A planner needs a goal to plan to, but {spec.env_id} has no desired goal.")
+        self.distance = Distance(level, spec, config.distance)
+        self.config, self.device = config, self.distance.device
+        blind = bool(set(spec.achieved) & set(level.config.masked_entries))
+        self.confirmed = elsewhere or blind if config.confirmed is None else config.confirmed
+        self.max_hop = config.max_hop or self._longest(level, period)
+        size, dim = config.landmarks, self.distance.goals.dim
+        self.neighbours = min(config.neighbours, size)
+        self.achieved = torch.tensor(spec.achieved, device=self.device)
+        project = self.distance.goals.project
+        self.same_space = isinstance(project, Select) and tuple(project.indices.tolist()) == tuple(spec.achieved)
+        self.state = torch.zeros(size, spec.state_dim, device=self.device)
+        self.place = torch.zeros(size, dim, device=self.device)
+        self.there = torch.zeros(size, dtype=torch.bool, device=self.device)
+        """[L] which of the rows are landmarks."""
+        self.between = torch.full((size, size), torch.inf, device=self.device)
+        """[L, L] steps of the shortest path from one landmark to another."""
+        self.reach = torch.tensor(self.distance.threshold, device=self.device)
+        """Distance in goal space within which a landmark counts as reached. Where the level tells none, it is the
+        median distance between neighbours."""
+        self.facts: dict[str, float] = {}
+        """Numbers that describe the graph: landmarks, edges, components, mean steps of an edge."""
+
+    def _longest(self, level: Level, period: int | None) -> float:
+        horizon = self.distance.unit / (1 - min(self.distance.discount, 0.999))
+        return min(horizon, period or horizon)
+
+    # -- the graph -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def refresh(self, replay: Replay, generator: torch.Generator) -> None:
+        """Choose landmarks among the states of a replay, and plan between them. Waits for the device."""
+        self.distance.fit(replay, self.max_hop, generator)
+        states = replay.get(replay.draw(self.config.candidates, generator), "state")
+        chosen = farthest_points(self.distance.place(states), len(self.state))
+        count = len(chosen)
+        self.there.copy_(torch.arange(len(self.state), device=self.device) < count)
+        self.state[:count] = states[chosen]
+        self.place.copy_(self.distance.place(self.state))
+        start, end = self._pairs(count)
+        apart = self.distance.apart(self.place[start], self.place[end])
+        self._measure_speed(start, end, apart)
+        near, steps = self.distance(self.state[start], self.place[end])
+        short = near <= self.max_hop
+        if self.confirmed:
+            short &= self._confirmed(replay, generator)[start, end]
+        start, end, steps = start[short], end[short], steps[short].clamp_min(1e-3)
+        # Landmarks that cannot be reached, or not be left, would cut off the goals and states in their regions.
+        linked = start.bincount(minlength=count).bool() & end.bincount(minlength=count).bool()
+        self.there[:count] &= linked | ~linked.any()
+        self.between.fill_(torch.inf)
+        self.between[:count, :count] = shortest_paths(start, end, steps, count)
+        kept = self.there[:count]
+        sizes = components(start, end, count)[kept].bincount()
+        self.facts = {
+            "landmarks": float(kept.sum()), "edges": float(len(start)), "components": float((sizes > 0).sum()),
+            "largest_component": float(sizes.max() / kept.sum()),
+            "edge_steps": float(steps.mean()) if len(steps) else 0.0,
+        }  # fmt: skip
+
+    def _pairs(self, count: int) -> tuple[Tensor, Tensor]:
+        """Indices [E] of landmarks and their nearest neighbours, in both directions."""
+        apart = self._apart(count)
+        near = apart.topk(min(self.neighbours, count - 1), largest=False).indices
+        start = torch.arange(count, device=self.device).unsqueeze(-1).expand_as(near)
+        if not self.distance.threshold:
+            self.reach.copy_(apart.amin(-1).median())
+        linked = torch.zeros(count, count, dtype=torch.bool, device=self.device)
+        linked[start, near] = True
+        start, end = (linked | linked.T).nonzero().unbind(-1)
+        return start, end
+
+    def _confirmed(self, replay: Replay, generator: torch.Generator) -> Tensor:
+        """[L, L] whether an episode went from beside one landmark to beside another, in either direction, within SLACK
+        longest hops."""
+        count, span = int(self.there.sum()), int(SLACK * self.max_hop)
+        apart = self._apart(count)
+        beside = BESIDE * float(apart.amin(-1).median())
+        rows, ahead = replay.draw(WINDOWS, generator), torch.arange(span + 1, device=self.device)
+        size = len(self.state)
+        seen = torch.zeros(size + 1, size + 1, dtype=torch.bool, device=self.device)  # the last one for nowhere
+        for env, row in zip(rows.env.split(PART), rows.row.split(PART), strict=True):
+            start = Rows(env.unsqueeze(-1), row.unsqueeze(-1))
+            at = start.later(torch.minimum(ahead, (replay.end(Rows(env, row)) - row).unsqueeze(-1)))
+            near, node = self._near(self.distance.place(replay.get(at, "state")), 1)  # [PART, span + 1, 1]
+            node = torch.where(near <= beside, node, size).squeeze(-1)
+            for k in ahead[1:].tolist():
+                seen[node[:, :-k], node[:, k:]] = True
+        return (seen | seen.T)[:size, :size]
+
+    def _apart(self, count: int) -> Tensor:
+        """Distances [count, count] of landmarks in goal space, infinite on the diagonal."""
+        place = self.place[:count]
+        return self.distance.goals.distances(place, place).fill_diagonal_(torch.inf)
+
+    def _measure_speed(self, start: Tensor, end: Tensor, apart: Tensor) -> None:
+        if self.distance.exact and self.distance.threshold:
+            value = self.distance.value(self.state[start], self.place[end])
+            self.distance.measure_speed(value, apart, self.max_hop)
+
+    # -- the way ---------------------------------------------------------------------------------------------
+
+    def goal_place(self, goal: Tensor) -> Tensor:
+        """The task's goals [N, G] in the level's goal space: themselves, or the place of the landmark that achieves
+        the nearest goal."""
+        if self.same_space:
+            return goal
+        apart = torch.cdist(goal, self.state[:, self.achieved])
+        return self.place[torch.where(self.there, apart, torch.inf).argmin(-1)]
+
+    def to_goal(self, place: Tensor) -> Tensor:
+        """Steps [N, L] of the shortest path from each landmark to places [N, G]."""
+        apart, node = self._near(place, self.neighbours)
+        _, region = self._near(place, REGION)
+        path = self.between[node.unsqueeze(-1), region.unsqueeze(-2)].median(-1).values
+        steps = self._steps(self.state[node], place.unsqueeze(1).expand(-1, self.neighbours, -1), path)
+        steps = torch.where(apart.isfinite(), steps, torch.inf)
+        return (self.between[:, node] + steps).amin(-1).T
+
+    def route(self, state: Tensor, place: Tensor, to_goal: Tensor, extra: Tensor | None = None) -> Route:
+        """The next hop from states [N, D] on the shortest path to places [N, G], given `to_goal` [N, L]. Landmarks
+        that are reached already are no hop. `extra` [N, L + 1] is added to the steps to each landmark and to the
+        goal."""
+        here, size = self.distance.place(state), len(self.state)
+        apart, node = self._near(here, self.neighbours)
+        _, region = self._near(here, REGION)
+        path = self.between[region.unsqueeze(-1), node.unsqueeze(-2)].median(-2).values
+        steps = self._steps(state.unsqueeze(1), self.place[node], path)
+        steps = torch.where((apart <= self.reach) | apart.isinf(), torch.inf, steps)
+        _, around = self._near(place, REGION)
+        path = self.between[region.unsqueeze(-1), around.unsqueeze(-2)].flatten(1).median(-1).values
+        direct = self._steps(state, place, path)
+        direct = torch.where(direct >= FAR, direct + 2 * FAR, direct)  # the last choice
+        node = torch.cat([node, torch.full_like(node[:, :1], size)], -1)  # the goal itself
+        steps = torch.cat([steps, direct.unsqueeze(-1)], -1)
+        total = steps + torch.cat([to_goal.gather(-1, node[:, :-1]), torch.zeros_like(direct).unsqueeze(-1)], -1)
+        total = total if extra is None else total + extra.gather(-1, node)
+        # Without any path, the level goes straight to the goal.
+        best = torch.where(total.isfinite().any(-1), total.argmin(-1), node.shape[-1] - 1).unsqueeze(-1)
+        chosen = node.gather(-1, best).squeeze(-1)
+        places = torch.where((chosen == size).unsqueeze(-1), place, self.place[chosen.clamp_max(size - 1)])
+        steps, total = steps.gather(-1, best).squeeze(-1), total.gather(-1, best).squeeze(-1)
+        return Route(chosen, places, steps % FAR, total < FAR)
+
+    def _near(self, place: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The distances [..., count] in goal space from places [..., G] to the nearest landmarks, infinite for rows
+        that are no landmarks, and their numbers."""
+        apart = self.distance.goals.distances(place, self.place)
+        apart = torch.where(self.there, apart, torch.inf)
+        near, node = apart.topk(count, largest=False) if count > 1 else apart.min(-1, keepdim=True)
+        return near, node
+
+    def _steps(self, state: Tensor, place: Tensor, path: Tensor) -> Tensor:
+        """Steps [...] of hops from states to places, between whose regions the shortest path takes `path` [...] steps.
+        FAR is added where the hop is not allowed."""
+        near, steps = self.distance(state, place)
+        allowed = (near <= self.max_hop) & (path <= DETOUR * steps + ROOM * self.max_hop)
+        return torch.where(allowed, steps, steps + FAR)
+
+    # -- checkpoint ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The landmarks, the paths between them, and the fitted steps."""
+        own = {name: getattr(self, name) for name in ("state", "place", "there", "between", "reach")}
+        return own | {name: getattr(self.distance, name) for name in ("slowness", "curve")}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of `state_dict`. Raises RuntimeError if the sizes differ."""
+        for name, mine in self.state_dict().items():
+            mine.copy_(state[name])
