@@ -15,13 +15,16 @@ from conftest import CPU
 from hrl_scripts import evaluate, train
 from runs import LINE, await_checkpoint, run_of, same_state, start, trained
 
+import hrl
 from hrl.agents.hiql import HIQL, Batch, HIQLConfig, awr_weight, expectile_loss
+from hrl.api.sessions import earlier_agent
+from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env
+from hrl.execution.processes import ALONE
 from hrl.memory.dataset import Dataset, read_dataset
 from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, trajectory_goals, value_goals
 from hrl.run.checkpoint import Checkpoints
 from hrl.run.folder import RunConfig
-from hrl.run.trust import Trust
 from hrl.types import UserError
 
 LINE_ENV = "tasks:GoalLine-v0"
@@ -233,12 +236,10 @@ def test_what_is_no_dataset_is_refused(tmp_path):
 
 
 def test_the_replay_of_a_run_holds_its_transitions(finished):
-    algorithm, _, run, _ = train.stored(train.RunFolder.existing(finished), Trust(True))
+    parts = hrl.load(finished, trust=True).parts
     env = make_env(EnvConfig(LINE_ENV))
-    data = read_dataset(
-        str(finished), env, partial(train.earlier_agent, RunConfig(threads=1), train.ALONE, Trust(True)), CPU
-    )
-    assert algorithm == "hiro" and len(data.transitions) == run.total_steps and data.trajectories > 50
+    data = read_dataset(str(finished), env, partial(earlier_agent, RunConfig(threads=1), ALONE, Trust(True)), CPU)
+    assert parts.algorithm == "hiro" and len(data.transitions) == parts.run.total_steps and data.trajectories > 50
     rows = data.transitions
     before, after, action = data.state[rows], data.state[rows + 1], data.action[rows, 0]
     torch.testing.assert_close(after[:, 0], before[:, 0] + 0.1)
@@ -297,7 +298,7 @@ def test_a_run_learns_to_go_towards_goals(walks, tmp_path):
     more = ["--hidden", "32", "32", "--batch-size", "128", "--learning-rate", "3e-3", "--tau", "0.05"]
     more += ["--gamma", "0.9", "--subgoal-steps", "4", "--total-steps", "400", "--eval-freq", "0", "--save-freq", "0"]
     run = trained(tmp_path, "--dataset", str(walks), *more, algorithm="hiql")
-    policy = train.load_policy(run, "last", trust=True)
+    policy = hrl.load(run, trust=True).policy("last")
     state, goal = torch.zeros(2, 2), torch.tensor([[2.0], [-2.0]])
     action = policy.learner.act(state, goal)
     assert float(action[0]) > 0.2 and float(action[1]) < -0.2

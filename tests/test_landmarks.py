@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 import torch
 from conftest import CPU, made, setting, small_hiro
 from hrl_scripts import evaluate, train
-from hrl_scripts.train import load_policy
 from runs import LINE, run_of, same_state, trained
 
+import hrl
 from hrl.agents.hiro import HIROConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.spec import Observation
@@ -190,7 +191,7 @@ def test_a_hop_ends_when_it_arrives_or_is_late_and_a_late_one_costs():
     assert plan.node.tolist() == [number[1], 12] and shown.flatten().tolist() == pytest.approx([1, 0.5])
     assert plan.budget.tolist() == pytest.approx([2, 2])  # twice a step, the least
     for _ in range(2):
-        plan = policy._ticked(plan)
+        plan = replace(plan, elapsed=plan.elapsed + 1)
     late, reached, failed = policy._settled(plan, obs.state)
     assert failed.tolist() == [True, True] and not reached.any() and bool((late.elapsed >= FRESH).all())
     assert late.extra[0, number[1]] == FAILED * 2 and late.extra[0].sum() == FAILED * 2
@@ -245,7 +246,7 @@ def test_other_levels_and_rewards_are_planned_for_too(algorithm, words, options,
 
 
 def test_prediction_plans_as_an_evaluation_does(maze):
-    agent = load_policy(maze, "last").agent
+    agent = hrl.load(maze).policy("last").agent
     env = make_env(EnvConfig("hrl/PointMaze_UMaze-v0", num_envs=2))
     landmarks = landmarks_of(agent, env.spec, PlannerConfig(landmarks=20, max_hop=5.0, explore=0), False)
     ring = Replay({"state": 4}, ("state",), (), 2000, 2, CPU)
@@ -285,7 +286,7 @@ def test_a_planner_in_training_resumes_bit_for_bit_and_decides_by_its_landmarks(
     assert same_state(whole, part)
     tensors = Checkpoints(whole / "checkpoints").last().tensors
     assert int(tensors["high.planning.rounds"]) == 3 and tensors["high.landmarks.there"].sum() > 10
-    level = load_policy(whole, "last").agent.levels[1]
+    level = hrl.load(whole).policy("last").agent.levels[1]
     state, goal = level.landmarks.state[:4], level.landmarks.state[5:9, 1:]
     route = level.landmarks.route(state, goal, level.landmarks.to_goal(goal))
     assert bool(route.connected.any())
