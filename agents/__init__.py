@@ -8,6 +8,7 @@ from typing import Any
 from hrl.agents.base import AgentConfig, HierarchyConfig
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
+from hrl.agents.hdqn import HDQNConfig
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
 from hrl.agents.lirpg import LIRPGConfig
@@ -20,6 +21,7 @@ from hrl.types import UserError
 AGENTS: dict[str, Any] = {
     "hiro": HIROConfig,
     "hrac": HRACConfig,
+    "hdqn": HDQNConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

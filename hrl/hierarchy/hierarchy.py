@@ -201,7 +201,7 @@ class Hierarchy:
         """Log how well the level below obeyed the commands of level i that ended."""
         measured = self.commands[i - 1].measure(outcome.state, self.memory[i - 1].target)
         for name, values in measured.items():
-            self.levels[i - 1].metrics.add_where(name, values, ended)
+            self.levels[i - 1].metrics.add_where(name, values, ended & ~values.isnan())
 
     def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
         """Write level i's open segment. Where it ended [N] it becomes a transition of `length` [N] environment

@@ -14,7 +14,7 @@ from typing import Any
 
 from hrl.types import UserError
 
-IMPORTED = ("projection",)
+IMPORTED = ("projection", "subgoals")
 """Options of algorithms that name `module:function`."""
 
 
