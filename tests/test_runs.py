@@ -19,7 +19,7 @@ from hrl.run.checkpoint import Checkpoints
 @pytest.mark.parametrize("algorithm", AGENTS)
 def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
     env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "modac": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0"}
-    env |= dict.fromkeys(("sb3-dqn", "dqn", "discrete-sac"), "CartPole-v1")
+    env |= {"hdqn": "hrl/KeyDoor-v0"} | dict.fromkeys(("sb3-dqn", "dqn", "discrete-sac"), "CartPole-v1")
     line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
     assert train.main([algorithm, *line, "--log-dir", str(tmp_path)]) == 0
 
