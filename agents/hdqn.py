@@ -125,7 +125,10 @@ class HDQNConfig(HierarchyConfig):
         self.low.check("low.")
         self.high.check("high.")
         if (self.subgoals is None) == (not self.points):
-            raise UserError("h-DQN needs declared subgoals: give either --subgoals module:NAME, or --points.")
+            raise UserError(
+                "h-DQN needs declared subgoals: give either --subgoals module:NAME, or --points (and --preset none, if "
+                "the preset has subgoals)."
+            )
         if self.high.period < 1:
             raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
         if not self.low.reward_scale > 0:

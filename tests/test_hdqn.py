@@ -1,5 +1,7 @@
 """h-DQN: declared subgoals, their rewards and ends, and the discount of a choice that lasted k steps."""
 
+import json
+
 import pytest
 import torch
 from conftest import CPU, everything, roll, setting
@@ -14,6 +16,7 @@ from hrl.hierarchy.commands import DeclaredSubgoals
 from hrl.hierarchy.commands.declared import load_predicates
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.relabelling.hindsight import HindsightChoices
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import UserError
 
 PLACES = (3, 5)
@@ -91,6 +94,21 @@ def test_rates_count_only_the_commands_they_are_about():
         reached = t.next_state[:, 1] == PLACES[number]
         assert metrics[f"low/reach_rate_{name}"] == pytest.approx(float(reached[mine].float().mean()))
         assert metrics[f"low/share_{name}"] == pytest.approx(float(mine.float().mean()))
+
+
+def test_evaluations_count_each_subgoal_only_where_it_was_chosen():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=4))
+    policy = HierarchyPolicy(on_the_ledger(), env)
+    memory, obs = policy.start(4), env.reset(0)
+    total = dict.fromkeys(("subgoal_reach_rate", "reach_rate_3", "reach_rate_5"), torch.zeros(2))
+    for _ in range(40):
+        action, memory, _ = policy.decide(obs, memory)
+        step = env.step(action)
+        memory, rates = policy.after(memory, step)
+        total = {name: x + rates[name].sum(-1) for name, x in total.items()}
+        obs = step.obs
+    whole, *each = total.values()
+    assert whole[1] > 10 and torch.equal(each[0] + each[1], whole)  # sums of successes, and numbers of subgoals
 
 
 # -- transitions of both levels ----------------------------------------------------------------------------------
@@ -175,6 +193,33 @@ def test_the_key_is_taken_then_the_door_is_open_then_the_goal_is_reached():
     assert seen == [nothing, key, key, key, door, [True, True, True]]
 
 
+def test_subgoals_of_minigrid_are_told_from_numbers_and_from_the_image():
+    door_key = pytest.importorskip("examples.door_key")
+    forms = []
+    for name, predicates in (("DoorKey", door_key.SUBGOALS), ("DoorKeyImage", door_key.IN_THE_IMAGE)):
+        env = make_env(EnvConfig(f"examples.door_key:{name}-8x8-v0"))
+        task = env.env.envs[0].unwrapped  # type: ignore[attr-defined]
+        state, seen = env.reset(3).state, []
+        (key,) = [item for item in task.grid.grid if item is not None and item.type == "key"]
+        (door,) = [item for item in task.grid.grid if item is not None and item.type == "door"]
+        row = door.cur_pos[1]
+        for place, action in (
+            ((key.cur_pos[0], key.cur_pos[1]), 3),
+            ((door.cur_pos[0], row), 5),
+            ((door.cur_pos[0], row), 2),
+            ((6, 6), 2),
+        ):  # in front of each, facing right: pick up, toggle, walk into the door, and onto the goal
+            seen.append([bool(predicate(state)) for predicate in predicates.values()])
+            task.agent_pos, task.agent_dir = (place[0] - 1, place[1]), 0
+            state = env.step(torch.tensor([[float(action)]])).final.state
+        forms.append([*seen, [bool(predicate(state)) for predicate in predicates.values()]])
+    assert (
+        forms[0]
+        == forms[1]
+        == [[False] * 3, [True, False, False], [True, True, False], [True, True, False], [True] * 3]
+    )
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({}, "give either --subgoals module:NAME, or --points"),
     ({"subgoals": "test_hdqn:BOTH", "points": (1.0,)}, "give either"),
@@ -204,7 +249,10 @@ def test_a_resumed_run_equals_one_that_was_not_stopped_and_can_be_evaluated(tmp_
     for steps in ("300", "600"):
         assert train.main([*line, "--log-dir", str(tmp_path / steps), "--total-steps", steps]) == 0
     part, whole = run_of(tmp_path / "300"), run_of(tmp_path / "600")
-    assert train.main(["--resume", str(part), "--total-steps", "600", "--progress", "False", "--trust"]) == 0
+    assert train.main(["--resume", str(part), "--total-steps", "600", "--progress", "False"]) == 0
     assert same_state(part, whole)
     capsys.readouterr()
-    assert evaluate.main([str(whole), "--episodes", "2", "--trust"]) == 0
+    assert evaluate.main([str(whole), "--episodes", "2", "--json"]) == 0  # needs no --trust: the subgoals are ours
+    rates = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all(0 <= rate <= 1 for name, rate in rates.items() if name.startswith(("reach_rate", "share")))
+    assert sum(rates[f"share_{name}"] for name in KEY_DOOR_SUBGOALS) == pytest.approx(1.0)

@@ -6,4 +6,6 @@ from hrl.hierarchy.commands.declared import DeclaredSubgoals
 from hrl.hierarchy.commands.subgoal import GridSubgoal, Subgoal
 from hrl.hierarchy.commands.task import Task
 
-__all__ = ["Command", "DeclaredSubgoals", "Direction", "GridSubgoal", "IssuedCommand", "Latent", "Skill", "Subgoal", "Task"]
+__all__ = [
+    "Command", "DeclaredSubgoals", "Direction", "GridSubgoal", "IssuedCommand", "Latent", "Skill", "Subgoal", "Task",
+]  # fmt: skip

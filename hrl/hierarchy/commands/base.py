@@ -53,8 +53,8 @@ class IssuedCommand(Command, Protocol):
         """Choices [..., K] that can be taken in this state; None for all."""
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Metrics [...] by name of how well the level obeyed a command that ended in this state. NaN where a metric does
-        not apply."""
+        """Metrics [...] by name of how well the level obeyed a command that ended in this state. NaN where a metric
+        does not apply."""
 
     def same(self, other: object) -> bool:
         """Whether decisions and targets mean the same under another command."""

@@ -65,7 +65,7 @@ def load_predicates(path: str, spec: Spec, device: torch.device) -> tuple[tuple[
     form = "it must name a dictionary of predicates (states [..., D] to bool [...]), or a function to bool [..., K]"
     try:
         declared: Any = getattr(importlib.import_module(module), name)
-        reached = _joined(declared, spec.env_id) if isinstance(declared, Mapping) else declared
+        reached = _joined(declared) if isinstance(declared, Mapping) else declared
         result = reached(torch.zeros(2, spec.state_dim, device=device))
     except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise UserError(f"--subgoals {path} cannot be used ({type(error).__name__}: {error}); {form}.") from error
@@ -75,7 +75,7 @@ def load_predicates(path: str, spec: Spec, device: torch.device) -> tuple[tuple[
     return names, reached
 
 
-def _joined(predicates: Mapping[str, Callable[[Tensor], Tensor]], env_id: str) -> Reached:
+def _joined(predicates: Mapping[str, Callable[[Tensor], Tensor]]) -> Reached:
     functions = list(predicates.values())
     return lambda state: torch.stack([function(state) for function in functions], -1)
 
