@@ -43,7 +43,7 @@ OWN: dict[str, tuple[str, Any, str]] = {
     ),
 }
 """Options of the command line itself, with their values, default and text."""
-NAMING = ("--env", "--eval-env", "--goal.projection", "--skill")
+NAMING = ("--env", "--eval-env", "--goal.projection", "--subgoals", "--skill")
 """Options that name modules or model files."""
 
 

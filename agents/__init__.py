@@ -10,6 +10,7 @@ from hrl.agents.diayn import DIAYNConfig
 from hrl.agents.famp import FAMPConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hac import HACConfig
+from hrl.agents.hdqn import HDQNConfig
 from hrl.agents.hippo import HiPPOConfig
 from hrl.agents.hiql import HIQLConfig
 from hrl.agents.hiro import HIROConfig
@@ -34,6 +35,7 @@ AGENTS: dict[str, Any] = {
     "diayn": DIAYNConfig,
     "hiql": HIQLConfig,
     "landmarks": LandmarksConfig,
+    "hdqn": HDQNConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
     "lirpg": LIRPGConfig,

@@ -27,7 +27,12 @@ def still(observation):
 def test_every_algorithm_has_a_debug_preset_that_runs_in_seconds(tmp_path, algorithm):
     env = {"maml": "hrl/Navigation-v0", "famp": "hrl/Taxi-v0", "modac": "hrl/Taxi-v0", "lirpg": "hrl/Track-v0"}
     env |= dict.fromkeys(("sb3-dqn", "dqn", "discrete-sac", "option-critic"), "CartPole-v1")
-    env |= {"hac": "hrl/PendulumGoal-v0", "hiql": "tasks:GoalLine-v0", "landmarks": "hrl/PointMaze_UMaze-v0"}
+    env |= {
+        "hdqn": "hrl/KeyDoor-v0",
+        "hac": "hrl/PendulumGoal-v0",
+        "hiql": "tasks:GoalLine-v0",
+        "landmarks": "hrl/PointMaze_UMaze-v0",
+    }
     line = ["--env", env.get(algorithm, "Pendulum-v1"), "--preset", "debug", "--threads", "1", "--progress", "False"]
     needs = {"hiql": ["--dataset", str(short_dataset(tmp_path))], "skills": ["--skill", "test_runs:still"]}
     line += needs.get(algorithm, [])

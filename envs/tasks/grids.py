@@ -1,5 +1,7 @@
 """Batched grid worlds with discrete actions: four rooms (Sutton et al. 1999), and a door that needs a key."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -200,6 +202,14 @@ class KeyDoorEnv(SingleEnv):
     """A single key-door environment with numpy values."""
 
     task = KeyDoor
+
+
+KEY_DOOR_SUBGOALS: dict[str, Callable[[Tensor], Tensor]] = {
+    "key": lambda state: state[..., 8] > 0.5,
+    "door": lambda state: state[..., 9] > 0.5,
+    "goal": lambda state: (state[..., :2] == state[..., 6:8]).all(-1),
+}
+"""Predicates, states [..., 10] -> bool [...]: the key is taken, the door is open, the agent is at the goal."""
 
 
 _CELLS = (~walls("FourRooms")).nonzero().float()

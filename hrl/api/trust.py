@@ -14,8 +14,10 @@ from typing import Any
 
 from hrl.types import UserError
 
-IMPORTED = ("projection", "skill")
+IMPORTED = ("projection", "skill", "subgoals")
 """Options of algorithms that name `module:function`, or a model file that runs code when it is loaded."""
+OWN = "hrl.envs.tasks."
+"""Modules of this package that declare subgoals and projections; importing them needs no trust."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def named_modules(algorithm: str, config: Mapping[str, Any]) -> Iterator[tuple[s
     env, run = config["env"], config["run"]
     named = [("algorithm", algorithm), ("env", env.get("env")), ("env of evaluations", run.get("eval_env"))]
     for option, name in [*named, *_imported(config["agent"])]:
-        if isinstance(name, str) and ":" in name:
+        if isinstance(name, str) and ":" in name and not name.startswith(OWN):
             yield option, name.rpartition(":")[0]
 
 

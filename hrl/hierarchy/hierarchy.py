@@ -233,7 +233,7 @@ class Hierarchy:
         """Log how well the level below obeyed the commands of level i that ended."""
         held, below = self.memory[i - 1], self.levels[i - 1]
         for name, values in self.commands[i - 1].measure(outcome.state, held.target).items():
-            below.metrics.add_where(name, values, ended)
+            below.metrics.add_where(name, values, ended & ~values.isnan())
         lasted = held.elapsed + 1
         for name, values in self.commands[i - 1].shares(held.target).items():
             below.metrics.add_where(name, values, ended, lasted)

@@ -54,7 +54,8 @@ class HierarchyPolicy:
         if memory:
             ended = ((following[0].elapsed >= FRESH) & (memory[0].elapsed < FRESH) & step.active).float()
             measured = self.agent.commands[0].measure(step.final.state, memory[0].target)
-            rates = {name: torch.stack([values, ended]) for name, values in measured.items()}
+            counted = {name: ended * ~values.isnan() for name, values in measured.items()}
+            rates = {name: torch.stack([measured[name].nan_to_num(), here]) for name, here in counted.items()}
         return following, rates
 
     @torch.no_grad()

@@ -2,7 +2,10 @@
 
 from hrl.hierarchy.commands.base import Command, IssuedCommand
 from hrl.hierarchy.commands.choices import Direction, Latent, Skill
+from hrl.hierarchy.commands.declared import DeclaredSubgoals
 from hrl.hierarchy.commands.subgoal import GridSubgoal, Subgoal
 from hrl.hierarchy.commands.task import Task
 
-__all__ = ["Command", "Direction", "GridSubgoal", "IssuedCommand", "Latent", "Skill", "Subgoal", "Task"]
+__all__ = [
+    "Command", "DeclaredSubgoals", "Direction", "GridSubgoal", "IssuedCommand", "Latent", "Skill", "Subgoal", "Task",
+]  # fmt: skip

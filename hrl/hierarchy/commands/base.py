@@ -59,7 +59,8 @@ class IssuedCommand(Command, Protocol):
         """Choices [..., K] that can be taken in this state; None for all."""
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Metrics [...] by name of how well the level obeyed a command that ended in this state."""
+        """Metrics [...] by name of how well the level obeyed a command that ended in this state. NaN where a metric
+        does not apply."""
 
     def shares(self, target: Tensor) -> dict[str, Tensor]:
         """Metrics [...] by name of a command, whose means are over environment steps instead of commands."""

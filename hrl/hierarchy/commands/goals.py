@@ -45,6 +45,11 @@ class GoalConfig:
     periods: tuple[float, ...] = ()
     """Sine and cosine features of positions in goal space, with these periods, for every network."""
 
+    @property
+    def order(self) -> float:
+        """The distance's order of the vector norm: 2 or infinity."""
+        return 2.0 if self.distance == "l2" else math.inf
+
     def describe(self, spec: Spec) -> str:
         """A sentence that describes the goal space, once its bounds are resolved."""
         entries = f"{'entry' if len(self.indices) == 1 else 'entries'} {', '.join(map(str, self.indices))}"
@@ -187,7 +192,7 @@ def build_goal_space(
     config.check()
     if not (config.indices or config.projection or config.low or config.high or spec.achieved):
         config = _moving(config, spec, period, measure, device)
-    project = _projection(config, spec, device)
+    project = build_projection(config, spec, device)
     dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]
     bounds = _given(config, dim, device)
     if bounds is None and (config.bounds == "space" or not config.relative):
@@ -224,7 +229,8 @@ def _moving(
     return replace(config, indices=tuple(indices))
 
 
-def _projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
+def build_projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The declared map from states [..., D] to goals [..., G]. Raises UserError if it does not fit the environment."""
     if config.projection is not None:
         return load_projection(config.projection, spec, device)
     indices = config.indices or spec.achieved or tuple(range(spec.state_dim))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hrl.hierarchy.commands import Subgoal, Task
+from hrl.hierarchy.commands import DeclaredSubgoals, Subgoal, Task
 from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions
 
@@ -60,6 +60,30 @@ class HindsightGoals:
             raw = torch.rand(t.target.shape, generator=generator, device=t.target.device) * 2 - 1
             return self.command.issue(t.state, raw)
         return self.command.project(later_states(self.replay, t.rows, self.strategy, self.horizon, generator))
+
+
+@dataclass
+class HindsightChoices:
+    """Replaces a share of the declared subgoals by others that were not reached when the decision was taken: by one
+    that was reached later (`future`, `final`), if there is one, or by any (`random`: all-goals updating, Kaelbling
+    1993)."""
+
+    command: DeclaredSubgoals
+    replay: Replay
+    share: float
+    strategy: Strategy = "random"
+    horizon: int | None = None
+
+    def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
+        eligible = ~self.command.reached(t.state)
+        if self.strategy != "random":
+            later = later_states(self.replay, t.rows, self.strategy, self.horizon, generator)
+            eligible = eligible & self.command.reached(later)
+        drawn = torch.rand(eligible.shape, generator=generator, device=eligible.device)
+        goal = self.command.issue(t.state, torch.where(eligible, drawn, -1.0).argmax(-1, keepdim=True))
+        mask = chosen(len(goal), self.share, generator, goal.device) & eligible.any(-1)
+        mask = mask.unsqueeze(-1)
+        return t.changed(target=torch.where(mask, goal, t.target), next_target=torch.where(mask, goal, t.next_target))
 
 
 @dataclass
