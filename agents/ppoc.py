@@ -63,7 +63,7 @@ class OptionPPO(PPO):
         super().__init__(build, config)
         self.config: OptionPPOConfig = config
         layers = super().network(build.inputs - self.options, self.options)
-        self.termination = OptionNet(layers, self.options)
+        self.termination = OptionNet(layers, self.options, 1)
         orthogonal(self.termination, 0.01)
         chance = torch.tensor(config.termination_init)
         nn.init.constant_(self.termination[-1].bias, float(chance.logit()))  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ class OptionPPO(PPO):
     def network(self, width: int, outputs: int, tasks: int = 1) -> OptionNet:
         """Layers that options share, with common outputs and each option's deviation from them."""
         layers = super().network(width - self.options, (self.options + 1) * outputs, tasks)
-        return OptionNet(layers, self.options, common=True)
+        return OptionNet(layers, self.options, outputs, common=True)
 
     @torch.no_grad()
     def ends(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -59,7 +59,7 @@ def sigmoid(x: float) -> float:
 @pytest.mark.parametrize("common", [False, True])
 def test_the_active_options_outputs_count(common):
     layer, state = torch.nn.Linear(3, 8 + 2 * common), torch.randn(5, 3)
-    net = OptionNet(torch.nn.Sequential(layer), 4, common)
+    net = OptionNet(torch.nn.Sequential(layer), 4, 2, common)
     each = net.each(state)
     out = layer(state)
     torch.testing.assert_close(each[:, 1], out[:, 2:4] + (out[:, 8:] if common else 0.0))
