@@ -85,7 +85,7 @@ class OptionCritic(OnPolicyLearner):
         actions = self.distribution.parameters_needed
         width = build.inputs - self.options
         self.option_value, self.action_value, self.policy, self.termination = (
-            self.network(width, self.options * outputs) for outputs in (1, actions, actions, 1)
+            self.network(width, outputs) for outputs in (1, actions, actions, 1)
         )
         critics = [*self.option_value.parameters(), *self.action_value.parameters()]
         self.critic_optimiser = FlatSGD(critics, config.learning_rate)
@@ -93,11 +93,13 @@ class OptionCritic(OnPolicyLearner):
         self.termination_optimiser = FlatSGD(self.termination.parameters(), config.termination_learning_rate)
 
     def network(self, width: int, outputs: int) -> OptionNet:
-        """A table of zeros without hidden layers, else a multilayer perceptron; [..., width] -> [..., outputs]."""
-        table = nn.Linear(width, outputs, bias=False)
+        """A table of zeros without hidden layers, else a multilayer perceptron, with outputs for each option."""
+        hidden, total = self.config.hidden, self.options * outputs
+        if hidden:
+            return OptionNet(mlp(width, hidden, total, smooth=True), self.options, outputs)
+        table = nn.Linear(width, total, bias=False)
         nn.init.zeros_(table.weight)
-        hidden = self.config.hidden
-        return OptionNet(mlp(width, hidden, outputs, smooth=True) if hidden else nn.Sequential(table), self.options)
+        return OptionNet(nn.Sequential(table), self.options, outputs)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:

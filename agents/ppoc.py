@@ -33,8 +33,9 @@ from hrl.networks.options import OptionNet, draw_end, split_option
 class OptionPPOConfig(PPOConfig):
     """The options of PPO, and of the terminations."""
 
-    termination_learning_rate: float = 3e-4
-    """Step size of Adam for the terminations."""
+    termination_learning_rate: float = 3e-6
+    """Step size of Adam for the terminations. Adam's steps do not shrink with the advantage: with a rate near that of
+    the policies, options soon last whole episodes, or end at once, before their values are known."""
     deliberation_cost: float = 0.01
     """ξ, the advantage that other options must have before an option ends; in standard deviations of the options'
     advantages, if these are normalised. Above 0, options last longer."""
@@ -61,7 +62,8 @@ class OptionPPO(PPO):
         self.options, self.over_options = build.command, build.reads
         super().__init__(build, config)
         self.config: OptionPPOConfig = config
-        self.termination = self.network(build.inputs, 1)
+        layers = super().network(build.inputs - self.options, self.options)
+        self.termination = OptionNet(layers, self.options, 1)
         orthogonal(self.termination, 0.01)
         chance = torch.tensor(config.termination_init)
         nn.init.constant_(self.termination[-1].bias, float(chance.logit()))  # type: ignore[arg-type]
@@ -70,8 +72,9 @@ class OptionPPO(PPO):
         )
 
     def network(self, width: int, outputs: int, tasks: int = 1) -> OptionNet:
-        """Layers that options share, with outputs of their own."""
-        return OptionNet(super().network(width - self.options, self.options * outputs, tasks), self.options)
+        """Layers that options share, with common outputs and each option's deviation from them."""
+        layers = super().network(width - self.options, (self.options + 1) * outputs, tasks)
+        return OptionNet(layers, self.options, outputs, common=True)
 
     @torch.no_grad()
     def ends(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:

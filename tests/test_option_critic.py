@@ -56,9 +56,13 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def test_the_active_options_outputs_count():
-    net, state = OptionNet(torch.nn.Sequential(torch.nn.Linear(3, 8)), 4), torch.randn(5, 3)
+@pytest.mark.parametrize("common", [False, True])
+def test_the_active_options_outputs_count(common):
+    layer, state = torch.nn.Linear(3, 8 + 2 * common), torch.randn(5, 3)
+    net = OptionNet(torch.nn.Sequential(layer), 4, 2, common)
     each = net.each(state)
+    out = layer(state)
+    torch.testing.assert_close(each[:, 1], out[:, 2:4] + (out[:, 8:] if common else 0.0))
     assert each.shape == (5, 4, 2)
     for k in range(4):
         torch.testing.assert_close(net(torch.cat([state, torch.eye(4)[k].expand(5, 4)], -1)), each[:, k])

@@ -11,14 +11,20 @@ class OptionNet(nn.Sequential):
     this form, in levels (hrl/hierarchy) and in policies over options (hrl/policies/options.py).
     """
 
-    def __init__(self, layers: nn.Sequential, options: int) -> None:
-        """`layers` map states [..., D] to [..., K * O]."""
+    def __init__(self, layers: nn.Sequential, options: int, outputs: int, common: bool = False) -> None:
+        """`layers` map states [..., D] to [..., K * O]; with `common` outputs, to which those of each option are added,
+        to [..., (K + 1) * O]. Options that seldom act then keep up with the others."""
         super().__init__(*layers)
-        self.options = options
+        self.options, self.outputs, self.common = options, outputs, common
 
     def each(self, state: Tensor) -> Tensor:
         """The outputs [..., K, O] of all options at states [..., D]."""
-        return super().forward(state).unflatten(-1, (self.options, -1))
+        if not self.common:
+            return super().forward(state).unflatten(-1, (self.options, self.outputs))
+        own, common = (
+            super().forward(state).unflatten(-1, (self.options + 1, self.outputs)).split((self.options, 1), -2)
+        )
+        return own + common
 
     def forward(self, inputs: Tensor) -> Tensor:
         state, option = split_option(inputs, self.options)

@@ -36,7 +36,7 @@ class Options(nn.Module):
         self.high = nn.Linear(state_dim, options + actions * primitives, bias=False)
         nn.init.zeros_(self.high.weight)
         act, end = (xavier(mlp(state_dim, hidden, outputs)) for outputs in (options * actions, options))
-        self.low = nn.ModuleDict({"act": OptionNet(act, options), "end": OptionNet(end, options)})
+        self.low = nn.ModuleDict({"act": OptionNet(act, options, actions), "end": OptionNet(end, options, 1)})
 
     def shape(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the options [..., K], of each option's actions [..., K, A], and of its termination [..., K]."""
