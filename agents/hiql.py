@@ -74,12 +74,15 @@ class HIQLConfig:
     """Share of the value's goals that are the current state (published: .2)."""
     random_goals: float = 0.3
     """Share of the value's goals that are random states; the others lie ahead in the trajectory (published: .3)."""
+    value_scale: float = 1.0
+    """Factor of the value networks' outputs: a greater one lets values reach their size, at most 1 / (1 - γ), within
+    fewer gradient steps (published: 1)."""
     goal_periods: tuple[float, ...] = ()
     """Sine and cosine features of positions and goals with these periods, for every network (published: none)."""
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
-        for name in ("learning_rate", "batch_size", "subgoal_steps", "rep_dim", "tau"):
+        for name in ("learning_rate", "batch_size", "subgoal_steps", "rep_dim", "tau", "value_scale"):
             self._require(name, getattr(self, name) > 0, "must be positive, not")
         for name in ("low_alpha", "high_alpha"):
             self._require(name, getattr(self, name) >= 0, "must not be negative, but is")
@@ -173,7 +176,7 @@ class Value(nn.Module):
         super().__init__()
         hidden, norm = config.hidden, config.layer_norm
         self.rep = mlp(state_dim + goal_dim, hidden, config.rep_dim, layer_norm=norm, activation=nn.GELU)
-        sizes = (state_dim + config.rep_dim, *hidden)
+        self.scale, sizes = config.value_scale, (state_dim + config.rep_dim, *hidden)
         self.heads = nn.Sequential(*twin_layers(sizes, norm, nn.GELU), EnsembleValue(2, sizes[-1]))
 
     def represent(self, state: Tensor, goal: Tensor) -> Tensor:
@@ -183,7 +186,7 @@ class Value(nn.Module):
     def of_rep(self, state: Tensor, rep: Tensor) -> Tensor:
         """Both values [2, B] of represented goals."""
         x = torch.cat([state, rep], -1)
-        return self.heads(x.expand(2, *x.shape))
+        return self.scale * self.heads(x.expand(2, *x.shape))
 
     def forward(self, state: Tensor, goal: Tensor) -> Tensor:
         """Both values [2, B]."""

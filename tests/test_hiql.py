@@ -87,6 +87,12 @@ def test_the_value_is_regressed_on_minus_one_a_step_until_the_goal():
     assert float(metrics["advantage"]) == pytest.approx((4 - 1.5) / 2, rel=1e-5)
 
 
+def test_the_scale_of_values_multiplies_them():
+    one, ten = learner(), learner(value_scale=10.0)
+    state, goal = torch.ones(3, 2), torch.ones(3, 1)
+    assert torch.equal(ten.value(state, goal), 10 * one.value(state, goal))
+
+
 def test_both_advantages_and_policy_losses_by_hand():
     agent = learner(hidden=(), low_alpha=2.0, high_alpha=1.0, rep_dim=3)
     linear(agent.value, 1.0, 3.0)  # V = 2 x
