@@ -7,6 +7,7 @@ from typing import Any
 
 from hrl.agents.base import AgentConfig, HierarchyConfig
 from hrl.agents.famp import FAMPConfig
+from hrl.agents.feudal import FeudalConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hiro import HIROConfig
 from hrl.agents.hrac import HRACConfig
@@ -22,6 +23,7 @@ AGENTS: dict[str, Any] = {
     "hrac": HRACConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
+    "feudal": FeudalConfig,
     "lirpg": LIRPGConfig,
     "modac": MODACConfig,
     "td3": FlatTD3,
