@@ -40,19 +40,20 @@ class FeudalConfig(RoundsConfig):
 
     horizon: int = 10
     """Steps over which a direction counts (c; published: 10)."""
-    latent_dim: int = 64
+    latent_dim: int = 16
     """Dimensions of the manager's latent space and directions (d; published: 256)."""
     embedding_dim: int = 16
     """Dimensions of the worker's embedding of directions and actions (k; published: 16)."""
     units: int = 64
     """Units of the worker's LSTM (published: 256)."""
-    hidden: tuple[int, ...] = (64,)
-    """Units of the hidden layers that both levels share, after an image encoder if there are images (published: 256)."""
-    intrinsic_weight: float = 0.5
-    """Weight of the reward for following directions relative to the task's (α; published: up to 1)."""
-    random_goals: float = 0.05
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers that both levels share, after the encoder of images, if any (published: 256)."""
+    intrinsic_weight: float = 0.02
+    """Weight of the reward for following directions, of at most 1 per step, relative to the task's (α; published: up to
+    1, with task rewards of Atari games clipped to 1)."""
+    random_goals: float = 0.1
     """Probability per step of a random direction."""
-    n_steps: int = 100
+    n_steps: int = 64
     """Steps per environment in a segment, through which gradients flow (published: 400)."""
     n_epochs: int = 4
     """Passes over a segment; 1 is A2C, as published but for asynchrony."""
@@ -194,9 +195,9 @@ class Feudal(SegmentLearner):
         active = e.active.float()
         mean = lambda x: float((x * active).sum() / active.sum().clamp_min(1.0))  # noqa: E731
         metrics = {
-            "train/low/intrinsic_reward": mean(intrinsic), "train/low/value_mean": mean(now.worker_value),
-            "train/high/value_mean": mean(now.manager_value),
-            "train/high/transition_length": mean(torch.linalg.vector_norm(way, dim=-1)),
+            "low/intrinsic_reward": mean(intrinsic), "low/value_mean": mean(now.worker_value),
+            "high/value_mean": mean(now.manager_value),
+            "high/transition_length": mean(torch.linalg.vector_norm(way, dim=-1)),
         }  # fmt: skip
         targets = Targets(
             now.log_prob, worker, worker + now.worker_value, cosine_similarity(way, now.own, dim=-1), way, manager,
@@ -215,9 +216,9 @@ class Feudal(SegmentLearner):
         manager_error = weighted_mean((now.manager_value - t.manager_return).square(), t.active)
         loss = worker + manager + c.vf_coef * (worker_error + manager_error) - c.ent_coef * now.entropy
         parts = {
-            "train/low/policy_loss": worker, "train/low/value_loss": worker_error, "train/low/entropy": now.entropy,
-            "train/high/policy_loss": manager, "train/high/value_loss": manager_error,
-            "train/high/cosine": weighted_mean(cosine, t.known),
+            "low/policy_loss": worker, "low/value_loss": worker_error, "low/entropy": now.entropy,
+            "high/policy_loss": manager, "high/value_loss": manager_error,
+            "high/cosine": weighted_mean(cosine, t.known),
         }  # fmt: skip
         return loss, {name: x.detach() for name, x in parts.items()}
 
@@ -238,6 +239,7 @@ class Feudal(SegmentLearner):
     def momenta(self) -> dict[str, Tensor]:
         """The optimiser's moments."""
         return {f"optimiser.{name}": x for name, x in self.optimiser.state_dict().items()}
+
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     """The mean [] of values [T, N] with these weights [T, N]; 0 if all weights are 0."""

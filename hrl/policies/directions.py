@@ -1,5 +1,6 @@
 """A manager that sets directions in a learned latent space, and a worker that acts along them: FeUdal's two levels."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -42,8 +43,8 @@ class Segment(NamedTuple):
 
     def at(self, envs: Tensor) -> "Segment":
         """The segment of some environments, by number [K]."""
-        way = (x[:, envs] for x in self[:4])
-        return Segment(*way, tree_map(lambda x: x[envs], self.memory))
+        *way, memory = self
+        return Segment._make((*(x[:, envs] for x in way), tree_map(lambda x: x[envs], memory)))
 
 
 class Replayed(NamedTuple):
@@ -73,7 +74,7 @@ class Following(NamedTuple):
 
 
 class Directions(nn.Module):
-    """A manager emits a unit goal g_t at every step; the worker acts along the goals of the last c steps (FeUdal, 2017):
+    """A manager emits a unit goal g_t at every step; the worker acts along the goals of the last c steps (FeUdal):
 
         z = percept(x)    s = relu(W_s z)    g = ĝ / |ĝ| with ĝ = dilated LSTM(s)
         w = φ Σ_{i=t-c..t} g_i    U = W_u LSTM(z)    policy with parameters U w
@@ -119,6 +120,18 @@ class Directions(nn.Module):
                 "value": mlp(units + embedding_dim, (units,), 1, smooth=True),
             }
         )
+        self._initialise(dense)
+
+    def _initialise(self, dense: list[nn.Module]) -> None:
+        """Orthogonal weights and no biases, so that latent states differ from the first step on, and |w| ≤ 1."""
+        for layer in nn.ModuleList([*dense, self.high["space"], self._core("high"), self._core("low")]).modules():
+            for name, parameter in layer.named_parameters(recurse=False):
+                if parameter.dim() == 2:
+                    nn.init.orthogonal_(parameter, math.sqrt(2) if isinstance(layer, nn.Linear) else 1.0)
+                elif "bias" in name:
+                    nn.init.zeros_(parameter)
+        embed: Any = self.low["embed"]
+        nn.init.orthogonal_(embed.weight, 1 / (self.horizon + 1))
 
     def start(self, episodes: int, device: torch.device) -> Memory:
         """The memory at the beginning of episodes: zeros."""
@@ -190,13 +203,12 @@ class Directions(nn.Module):
         return getattr(self, level)["core"]
 
 
-def intrinsic_reward(
-    latent: Tensor, goal: Tensor, arrived: Tensor, begins: Tensor, memory: Memory
-) -> Tensor:
+def intrinsic_reward(latent: Tensor, goal: Tensor, arrived: Tensor, begins: Tensor, memory: Memory) -> Tensor:
     """r_t = 1/c Σ_{i=1..c} cos(s_{t+1} - s_{t+1-i}, g_{t+1-i}) [T, N] for each step's next latent state, `arrived`
     [T, N, D]; `latent` and `goal` [T, N, D] are those at each step. Steps before the episode's beginning count as 0."""
     horizon = memory.goals.shape[1]
-    latents, goals = (torch.cat([past.transpose(0, 1), x]) for past, x in ((memory.latents, latent), (memory.goals, goal)))
+    latents = torch.cat([memory.latents.transpose(0, 1), latent])
+    goals = torch.cat([memory.goals.transpose(0, 1), goal])
     age, steps = ages(begins, horizon), len(latent)
     total = torch.zeros_like(arrived[..., 0])
     for i in range(horizon):
@@ -218,4 +230,3 @@ def transitions(latent: Tensor, arrived: Tensor, done: Tensor, horizon: int) -> 
     known = last < steps
     there = last.clamp_max(steps - 1).unsqueeze(-1).expand_as(latent)
     return arrived.gather(0, there) - latent, known
-

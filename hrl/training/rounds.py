@@ -31,8 +31,9 @@ class RoundLearner(ABC):
 
     @abstractmethod
     def round(self, env: Any, progress: float) -> Finished | list[Finished]:
-        """Collect experience and learn from it; `progress` in [0, 1] is the share of the run so far. Returns the round's
-        episodes; if they do not begin together, those that ended with each step of all environments."""
+        """Collect experience and learn from it; `progress` in [0, 1] is the share of the run so far.
+
+        Returns the round's episodes, or, if they do not begin together, those that ended with each step."""
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:

@@ -48,6 +48,9 @@ class SegmentLearner(RoundLearner):
     together = False
     device: torch.device
     policy: Any
+    memory: Any
+    begins: Tensor
+    counter: EpisodeCounter
 
     def __init__(self) -> None:
         self.obs: Observation | None = None
@@ -87,7 +90,7 @@ class SegmentLearner(RoundLearner):
             self.steps += step.taken
             self.obs, self.begins = step.obs, done | ~step.active
             self.memory = tree_map(lambda new, old: _where(self.begins, new, old), fresh, memory)
-        return Experience(*(torch.stack(x) for x in zip(*way, strict=True)), before), ended
+        return Experience._make((*(torch.stack(x) for x in zip(*way, strict=True)), before)), ended
 
     def _begin(self, env: Any) -> None:
         """Begin an episode in every environment."""
