@@ -58,7 +58,7 @@ class FeudalConfig(RoundsConfig):
     n_epochs: int = 4
     """Passes over a segment; 1 is A2C, as published but for asynchrony."""
     num_minibatches: int = 4
-    """Gradient steps per pass, each on all steps of a part of the environments."""
+    """Gradient steps per pass, each on all steps of a part of the environments; at most one per environment."""
     learning_rate: float = 1e-3
     """Step size of Adam (published: RMSProp)."""
     gamma: float = 0.99
@@ -103,11 +103,6 @@ class FeudalConfig(RoundsConfig):
 
     def learner(self, spec: Spec, session: Session) -> "Feudal":
         """Build the learner."""
-        if session.num_envs < self.num_minibatches:
-            raise UserError(
-                f"--num-minibatches {self.num_minibatches} divides the environments, so it needs --num-envs "
-                f"{self.num_minibatches} or more, not {session.num_envs}."
-            )
         torch.manual_seed(session.run.seed)
         inputs = spec.state_dim + spec.goal_dim
         encoder = PixelEncoder(inputs, spec.state_dim, spec.images) if spec.images else None
@@ -166,10 +161,10 @@ class Feudal(SegmentLearner):
     def learn(self, experience: Experience, progress: float) -> dict[str, float]:
         """Make `n_epochs` passes over a segment, with advantages and targets from before them."""
         segment, targets, metrics = self.targets(experience)
-        noted = []
+        noted, count = [], segment.begins.shape[1]
         for _ in range(self.config.n_epochs):
-            order = torch.randperm(segment.begins.shape[1], generator=self.generator, device=self.device)
-            for envs in order.tensor_split(self.config.num_minibatches):
+            order = torch.randperm(count, generator=self.generator, device=self.device)
+            for envs in order.tensor_split(min(self.config.num_minibatches, count)):
                 loss, parts = self.loss(segment.at(envs), targets.at(envs))
                 self.optimiser.minimise(loss)
                 noted.append(parts)

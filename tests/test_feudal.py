@@ -234,7 +234,18 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 
 
 def test_it_learns_from_images(tmp_path):
-    line = ["feudal", "--env", "tasks:Picture-v0", "--env-kwargs", "kind=dict", *LINE[2:], "--total-steps", "160"]
+    line = [
+        "feudal",
+        "--env",
+        "tasks:Picture-v0",
+        "--env-kwargs",
+        "kind=dict",
+        *LINE[2:],
+        "--total-steps",
+        "160",
+        "--num-envs",
+        "1",
+    ]  # fewer than minibatches
     assert train.main([*line, "--log-dir", str(tmp_path)]) == 0
 
 
@@ -243,7 +254,6 @@ def test_it_learns_from_images(tmp_path):
     (["--intrinsic-weight", "-1"], "--intrinsic-weight must not be negative"),
     (["--random-goals", "2"], "--random-goals must lie between 0 and 1"),
     (["--n-steps", "10", "--horizon", "10"], "--n-steps must be above --horizon"),
-    (["--num-envs", "2", "--num-minibatches", "4"], "it needs --num-envs 4 or more, not 2"),
     (["--hidden", "0"], "--hidden must be positive layer sizes"),
 ])  # fmt: skip
 def test_a_bad_option_gives_one_sentence(arguments, sentence, tmp_path, capsys):
