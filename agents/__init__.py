@@ -8,6 +8,7 @@ from typing import Any
 from hrl.agents.base import AgentConfig, HierarchyConfig
 from hrl.agents.diayn import DIAYNConfig
 from hrl.agents.famp import FAMPConfig
+from hrl.agents.feudal import FeudalConfig
 from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
 from hrl.agents.hac import HACConfig
 from hrl.agents.hdqn import HDQNConfig
@@ -38,6 +39,7 @@ AGENTS: dict[str, Any] = {
     "hdqn": HDQNConfig,
     "maml": MAMLConfig,
     "famp": FAMPConfig,
+    "feudal": FeudalConfig,
     "lirpg": LIRPGConfig,
     "modac": MODACConfig,
     "option-critic": OptionCriticConfig,

@@ -122,8 +122,8 @@ class RoundsConfig(ABC):
 
     @property
     @abstractmethod
-    def num_envs_required(self) -> tuple[int, str]:
-        """The number of environments in a round, and the options that define it."""
+    def num_envs_required(self) -> tuple[int, str] | None:
+        """The number of environments in a round, and the options that define it. None for any number."""
 
     @abstractmethod
     def check(self) -> None:
@@ -140,7 +140,7 @@ class RoundsConfig(ABC):
     def train(self, session: Session) -> signal.Signals | None:
         """Train in rounds to the run's end. Returns the signal that stopped it earlier, if any."""
         self.check()
-        count, names = self.num_envs_required
+        count, names = self.num_envs_required or (session.num_envs, "--num-envs")
         if session.num_envs not in (1, count):
             raise UserError(
                 f"This algorithm steps {count} environments ({names}): set these options instead of --num-envs."

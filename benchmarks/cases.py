@@ -111,9 +111,18 @@ LEVELS = (
 )
 PIXELS = "--num-envs 16 --n-steps 128 --batch-size 256 --n-epochs 4 --eval-freq 0 --save-freq 0"
 KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97 --total-steps 100000"
+FLAT_PPO = (
+    "ppo --num-envs 32 --n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003 --eval-freq 0 --save-freq 0"
+)
+HIDDEN = "the state of key and door is not observed"
+HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"
 CASES += [
     Case("choices", "HIRO, our preset", "hrl/KeyDoor-v0", "hiro --eval-freq 0 --save-freq 0", 3),
     Case("choices", "our DQN", "hrl/KeyDoor-v0", f"{KEYDOOR} --eval-freq 0 --save-freq 0", 3),
+    Case("feudal", "FeUdal", "hrl/KeyDoor-v0", "feudal --total-steps 100000", 3),
+    Case("feudal", "our PPO", "hrl/KeyDoor-v0", f"{FLAT_PPO} --total-steps 100000", 3),
+    Case("feudal", "FeUdal", "hrl/KeyDoor-v0", f"feudal {HIDDEN_KEY}", 3, variant=HIDDEN),
+    Case("feudal", "our PPO", "hrl/KeyDoor-v0", f"{FLAT_PPO} {HIDDEN_KEY}", 3, variant=HIDDEN),
     Case("levels", "HIRO, three levels", LARGE, LEVELS, 3),
     Case("levels", "HAC, three levels", LARGE, "hac --eval-freq 0 --save-freq 0", 3),
     Case("pixels", "our PPO, from images", DOOR,

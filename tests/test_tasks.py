@@ -246,3 +246,5 @@ def test_the_door_opens_only_for_the_key():
     reward, ended, _ = grid.advance(right)
     assert reward.item() == 1.0 and ended.item()
     assert grid.observe()[0].tolist() == pytest.approx([0.2, 0.8, 0.4, 0.2, 0.2, 0.6, 0.2, 0.8, 1, 1])
+    grid = KeyDoor(1, size=6, observe_status=False)
+    assert grid.reset(seed=0)[0].shape == (1, 8) and grid.single_observation_space.shape == (8,)

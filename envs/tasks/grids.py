@@ -126,6 +126,9 @@ class KeyDoor(TensorEnv):
     the door is open. Stepping on the key takes it; walking against the door with the key opens it. The goal gives a
     reward of 1 and ends the episode. Each episode draws new positions. With probability `slip`, a move goes in one of
     the other three directions.
+
+    Without `observe_status`, the observation ends with the goal's place: an agent has to remember whether it holds the
+    key.
     """
 
     def __init__(
@@ -136,12 +139,13 @@ class KeyDoor(TensorEnv):
         render_mode: str | None = None,
         size: int = 8,
         slip: float = 0.0,
+        observe_status: bool = True,
     ) -> None:
         if size < 6:
             raise ValueError(f"KeyDoor needs a size of at least 6 cells, not {size}")
-        seen = spaces.Box(0.0, 1.0, (10,), np.float32)
+        seen = spaces.Box(0.0, 1.0, (10 if observe_status else 8,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
-        self.size, self.slip = size, slip
+        self.size, self.slip, self.observe_status = size, slip, observe_status
         self.places = torch.zeros(4, num_envs, 2, dtype=torch.int64, device=self.device)
         self.agent, self.key, self.door, self.goal = self.places
         self.held = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
@@ -183,8 +187,10 @@ class KeyDoor(TensorEnv):
         return reached.float(), reached, reached
 
     def observe(self) -> Tensor:
-        """Observations [N, 10]."""
+        """Observations [N, 10], or [N, 8] without the status."""
         places = self.places.transpose(0, 1).flatten(1) / (self.size - 1)
+        if not self.observe_status:
+            return places.float()
         return torch.cat([places, torch.stack([self.held, self.opened], -1)], -1).float()
 
     def picture(self, index: int) -> np.ndarray:

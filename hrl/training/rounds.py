@@ -1,4 +1,4 @@
-"""Training of algorithms that learn in rounds of whole, parallel episodes (MAML, FAMP, LIRPG, MODAC)."""
+"""Training of algorithms that learn in rounds: of whole, parallel episodes, or of segments (see segments.py)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,10 @@ from hrl.types import BatchedEnv, UserError
 
 
 class RoundLearner(ABC):
-    """The base of learners that learn in rounds of whole episodes."""
+    """The base of learners that learn in rounds."""
 
+    together: ClassVar[bool] = True
+    """Whether each round collects whole episodes that begin together."""
     counted: ClassVar[tuple[str, ...]] = ("steps",)
     """Attributes with host numbers that later rounds depend on."""
 
@@ -28,8 +30,10 @@ class RoundLearner(ABC):
     generator: torch.Generator
 
     @abstractmethod
-    def round(self, env: Any, progress: float) -> Finished:
-        """Collect episodes and learn from them; `progress` in [0, 1] is the share of the run so far."""
+    def round(self, env: Any, progress: float) -> Finished | list[Finished]:
+        """Collect experience and learn from it; `progress` in [0, 1] is the share of the run so far.
+
+        Returns the round's episodes, or, if they do not begin together, those that ended with each step."""
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:
@@ -68,14 +72,12 @@ class RoundLearner(ABC):
 
 
 class RoundsTrainee(Trainee):
-    """Trains a learner in rounds. Every round begins new episodes, so a checkpoint between two rounds is exact. A round
-    that is interrupted or fails is undone."""
-
-    together = True
+    """Trains a learner in rounds. No episode continues after a checkpoint, so a checkpoint between two rounds is exact.
+    A round that is interrupted or fails is undone."""
 
     def __init__(self, learner: RoundLearner, policy: Policy, env: BatchedEnv, session: Session) -> None:
         super().__init__(env, session)
-        self.learner, self.policy = learner, policy
+        self.learner, self.policy, self.together = learner, policy, learner.together
 
     @property
     def learned(self) -> RoundLearner:
@@ -89,11 +91,11 @@ class RoundsTrainee(Trainee):
 
     @property
     def time_limit(self) -> int | None:
-        """None: no episode continues after its round."""
-        return None
+        """The environment's limit; None if no episode continues after its round."""
+        return None if self.together else super().time_limit
 
     def begin(self) -> None:
-        """Do nothing: each round begins its own episodes."""
+        """Do nothing: the learner begins its own episodes."""
 
     def round(self, total_steps: int) -> Sequence[Finished]:
         """Run one round. Restores the learner's state if it is interrupted or fails."""
@@ -101,10 +103,11 @@ class RoundsTrainee(Trainee):
         before = {name: x.clone() for name, x in learner.state_dict().items()}
         try:
             with self.session.stop.interruptible():
-                return [learner.round(self.env, learner.steps / total_steps)]
+                ended = learner.round(self.env, learner.steps / total_steps)
         except BaseException:
             learner.load_state_dict(before)
             raise
+        return ended if isinstance(ended, list) else [ended]
 
     def metrics(self) -> dict[str, float]:
         """Metrics of the last round."""
