@@ -64,6 +64,7 @@ CASES = [
         5,
     ),
     Case("processes", "HIRO, 1 process of 64", BATCHED, f"{SHORT} --num-envs 64", 3),
+    Case("landmarks", "landmarks, our preset", BATCHED, f"{SHORT.replace('hiro', 'landmarks')} --num-envs 64", 3),
     Case("processes", "HIRO, 2 processes of 32", BATCHED, f"{SHORT} --num-envs 32", 3, processes=2),
 ]
 
