@@ -125,8 +125,9 @@ def usage() -> str:
     """The text of `--help` without an algorithm."""
     lines = ["usage: train.py ALGORITHM --env ID [options]      (train.py ALGORITHM --help lists them)"]
     lines += ["       train.py --resume RUN [--total-steps N]", "", "algorithms:"]
-    lines += [f"  {name:10} {(config.__doc__ or '').splitlines()[0]}" for name, config in AGENTS.items()]
-    return "\n".join([*lines, "  module:factory  one of your own (a dataclass such as hrl.agents.HierarchyConfig)"])
+    width = max(map(len, AGENTS))
+    lines += [f"  {name:{width}}  {AGENTS.summary(name)}" for name in AGENTS]
+    return "\n".join([*lines, "  module:factory: one of your own (a dataclass such as hrl.agents.HierarchyConfig)"])
 
 
 # -- a new run -----------------------------------------------------------------------------------------------

@@ -1,59 +1,83 @@
 """Algorithms, one file each. A new algorithm needs one new file here and one new entry below."""
 
+import ast
 import difflib
 import importlib
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hrl.agents.base import AgentConfig, HierarchyConfig
-from hrl.agents.diayn import DIAYNConfig
-from hrl.agents.famp import FAMPConfig
-from hrl.agents.feudal import FeudalConfig
-from hrl.agents.flat import FlatDiscreteSAC, FlatDQN, FlatPPO, FlatSAC, FlatTD3
-from hrl.agents.hac import HACConfig
-from hrl.agents.hdqn import HDQNConfig
-from hrl.agents.hippo import HiPPOConfig
-from hrl.agents.hiql import HIQLConfig
-from hrl.agents.hiro import HIROConfig
-from hrl.agents.hrac import HRACConfig
-from hrl.agents.landmarks import LandmarksConfig
-from hrl.agents.lirpg import LIRPGConfig
-from hrl.agents.maml import MAMLConfig
-from hrl.agents.modac import MODACConfig
-from hrl.agents.option_critic import OptionCriticConfig
-from hrl.agents.ppoc import PPOCConfig
-from hrl.agents.sb3 import SB3DQN, SB3PPO, SB3SAC, SB3TD3
-from hrl.agents.skills import SkillsConfig
-from hrl.hierarchy.setting import Setting
-from hrl.types import UserError
+from hrl.errors import UserError
 
-AGENTS: dict[str, Any] = {
-    "hiro": HIROConfig,
-    "hrac": HRACConfig,
-    "hac": HACConfig,
-    "skills": SkillsConfig,
-    "hippo": HiPPOConfig,
-    "diayn": DIAYNConfig,
-    "hiql": HIQLConfig,
-    "landmarks": LandmarksConfig,
-    "hdqn": HDQNConfig,
-    "maml": MAMLConfig,
-    "famp": FAMPConfig,
-    "feudal": FeudalConfig,
-    "lirpg": LIRPGConfig,
-    "modac": MODACConfig,
-    "option-critic": OptionCriticConfig,
-    "ppoc": PPOCConfig,
-    "td3": FlatTD3,
-    "sac": FlatSAC,
-    "dqn": FlatDQN,
-    "discrete-sac": FlatDiscreteSAC,
-    "ppo": FlatPPO,
-    "sb3-td3": SB3TD3,
-    "sb3-sac": SB3SAC,
-    "sb3-ppo": SB3PPO,
-    "sb3-dqn": SB3DQN,
-}
+if TYPE_CHECKING:
+    from hrl.agents.base import AgentConfig, HierarchyConfig
+    from hrl.agents.hiro import HIROConfig
+    from hrl.hierarchy.setting import Setting
+
+
+class Registry(Mapping[str, Any]):
+    """The configuration class of each algorithm by name. Its module is imported when the class is first used."""
+
+    def __init__(self, places: dict[str, str]) -> None:
+        """`places` maps names to `module:class`, with modules of this package."""
+        self._places = places
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self._places[name].partition(":")
+        return getattr(importlib.import_module(f"hrl.agents.{module}"), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def summary(self, name: str) -> str:
+        """The first sentence of the class's docstring, read from the source, without an import."""
+        module, _, attribute = self._places[name].partition(":")
+        source = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
+        classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
+        return " ".join((ast.get_docstring(classes[attribute]) or "").split("\n\n")[0].split())
+
+
+AGENTS = Registry({
+    "hiro": "hiro:HIROConfig",
+    "hrac": "hrac:HRACConfig",
+    "hac": "hac:HACConfig",
+    "hiql": "hiql:HIQLConfig",
+    "landmarks": "landmarks:LandmarksConfig",
+    "skills": "skills:SkillsConfig",
+    "hdqn": "hdqn:HDQNConfig",
+    "option-critic": "option_critic:OptionCriticConfig",
+    "ppoc": "ppoc:PPOCConfig",
+    "hippo": "hippo:HiPPOConfig",
+    "diayn": "diayn:DIAYNConfig",
+    "feudal": "feudal:FeudalConfig",
+    "maml": "maml:MAMLConfig",
+    "famp": "famp:FAMPConfig",
+    "lirpg": "lirpg:LIRPGConfig",
+    "modac": "modac:MODACConfig",
+    "td3": "flat:FlatTD3",
+    "sac": "flat:FlatSAC",
+    "dqn": "flat:FlatDQN",
+    "discrete-sac": "flat:FlatDiscreteSAC",
+    "ppo": "flat:FlatPPO",
+    "sb3-td3": "sb3:SB3TD3",
+    "sb3-sac": "sb3:SB3SAC",
+    "sb3-ppo": "sb3:SB3PPO",
+    "sb3-dqn": "sb3:SB3DQN",
+})  # fmt: skip
+NAMES = {"AgentConfig": "base", "HierarchyConfig": "base", "HIROConfig": "hiro"}
+"""Names that this package offers, with their modules, which are imported when the name is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in NAMES:
+        return getattr(importlib.import_module(f"hrl.agents.{NAMES[name]}"), name)
+    if name == "Setting":
+        return importlib.import_module("hrl.hierarchy.setting").Setting
+    raise AttributeError(f"module 'hrl.agents' has no attribute {name!r}")
 
 
 def find_agent(name: str) -> Any:

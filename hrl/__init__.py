@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from hrl.api.callbacks import from_sb3
     from hrl.api.runs import Run, load
     from hrl.api.training import train
+    from hrl.errors import UserError
     from hrl.report.evaluation import Evaluation
     from hrl.run.callbacks import Callback, Progress
-    from hrl.types import UserError
 
 WHERE = {
     "Callback": "hrl.run.callbacks",
     "Evaluation": "hrl.report.evaluation",
     "Progress": "hrl.run.callbacks",
     "Run": "hrl.api.runs",
-    "UserError": "hrl.types",
+    "UserError": "hrl.errors",
     "from_sb3": "hrl.api.callbacks",
     "load": "hrl.api.runs",
     "train": "hrl.api.training",

@@ -6,13 +6,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
+from hrl.errors import UserError as UserError
+
 TaskReward = Callable[..., tuple[Tensor, Tensor]]
 """(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...]). If the
 environment's `Spec.info` names entries of info, they are a third argument [..., K]."""
-
-
-class UserError(Exception):
-    """An error that the user can fix. Command lines print its one sentence and exit with code 2."""
 
 
 class Observation(Protocol):

@@ -76,8 +76,8 @@ def _agent(algorithm: str | Any) -> tuple[str, Any]:
     """(name, configuration) of an algorithm's name or configuration object."""
     if isinstance(algorithm, str):
         return algorithm, find_agent(algorithm)
-    for name, kind in AGENTS.items():
-        if type(algorithm) is kind:
-            return name, algorithm
     kind = type(algorithm)
+    name = next((name for name in AGENTS if AGENTS[name] is kind), None)
+    if name is not None:
+        return name, algorithm
     return f"{kind.__module__}:{kind.__qualname__}", algorithm
