@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 import tyro
-from hrl_scripts import evaluate
 from running import RESULTS, command, completed, mean, processor
 from torch import Tensor
 
 from hrl.agents.parts.discriminator import DiscriminatedSkill
+from hrl.cli import evaluation
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.run.folder import RunFolder
 from hrl.spaces import random_actions
@@ -86,7 +86,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
 
 def recognition(run: Path) -> dict[str, float]:
     """Shares of skills that the discriminator of a run recognises on fresh rollouts."""
-    loaded = evaluate.Loaded.read(run, evaluate.Options((run,)), StopRequest())
+    loaded = evaluation.Loaded.read(run, evaluation.Options((run,)), StopRequest())
     agent = loaded.policy.agent
     shares = [rollout(agent, loaded.session.make_env(NUM_ENVS, None), sampled) for sampled in (False, True)]
     return {

@@ -4,8 +4,9 @@ import signal
 import sys
 
 import pytest
-from hrl_scripts import train
 from runs import ROOT
+
+from hrl.cli import training
 
 handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -42,5 +43,5 @@ LINES = {
 @pytest.mark.parametrize("line", sorted(LINES))
 def test_a_benchmarks_command_is_understood(line):
     algorithm, *words = line.split()
-    agent = train.resolved(algorithm, words)[0].agent
+    agent = training.resolved(algorithm, words)[0].agent
     getattr(agent, "check", lambda *_: None)(*([""] if algorithm in ("td3", "sac", "dqn", "ppo") else []))

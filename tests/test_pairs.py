@@ -6,6 +6,8 @@ import pytest
 from hrl_scripts import train
 from runs import ROOT, run_of, same_state
 
+from hrl.cli import training
+
 HIGH = {"td3": (), "sac": (), "ppo": (), "dqn": ("--goal.cells", "3"), "discrete-sac": ("--goal.cells", "3")}
 REPLAY = ("train-freq", "8", "batch-size", "16")
 OPTIONS = {
@@ -98,7 +100,7 @@ def test_the_example_of_three_levels_learns(capsys):
 
 def test_a_presets_relabelling_goes_with_a_learner_that_has_no_replay(tmp_path, capsys):
     words = ["hiro", "--env", "PointMaze_UMaze-v3", "--low.learner", "ppo", "--high.learner", "ppo"]
-    agent = train.resolved("hiro", words[1:])[0].agent
+    agent = training.resolved("hiro", words[1:])[0].agent
     assert agent.high.hindsight is None and agent.high.hindsight_actions is None and agent.low.hindsight is None
     assert agent.high.period == 20  # all else is the preset's
     assert train.main([*words, "--high.hindsight-actions", "0.5", "--log-dir", str(tmp_path)]) == 2

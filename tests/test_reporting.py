@@ -11,6 +11,7 @@ from hrl_scripts import evaluate, train
 from runs import trained
 from scipy import stats
 
+from hrl.cli import training
 from hrl.envs import EnvConfig, make_env
 from hrl.report.episodes import Episode, EpisodeCounter, Finished, Recent
 from hrl.report.evaluation import Evaluation, Path, success_radius
@@ -267,10 +268,10 @@ def test_resolved_choices_are_printed(tmp_path, capsys):
 
 
 def test_the_papers_settings_are_a_preset():
-    agent = train.resolved("hiro", ["--env", "PointMaze_Large-v3", "--preset", "published"])[0].agent
+    agent = training.resolved("hiro", ["--env", "PointMaze_Large-v3", "--preset", "published"])[0].agent
     assert agent.high.correction and agent.low.reward == "distance" and agent.low.learner.hidden == (300, 300)
     assert agent.high.learner.action_l2 == 0 and not agent.goal.low  # nothing of what was tuned on the maze
-    _, env, _, hrac = train.resolved("hrac", ["--env", "PointMaze_Large-v3", "--preset", "published"])[0]
+    _, env, _, hrac = training.resolved("hrac", ["--env", "PointMaze_Large-v3", "--preset", "published"])[0]
     assert hrac.low.learner.batch_size == 128 and hrac.low.gamma == 0.95 and hrac.high.correction
     assert env.env_kwargs == {"continuing_task": False}  # the task is the same
 

@@ -1,0 +1,31 @@
+"""Runs a command line: requests to stop, and errors as one sentence."""
+
+import sys
+from collections.abc import Callable
+
+from hrl.api.sessions import FAULTS
+from hrl.stopping import Interrupted, StopRequest
+
+
+def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothing to save") -> int:
+    """Run a command line, and print a UserError's sentence instead of its traceback. `left` is the message about the
+    state after a request to stop, for commands that print none."""
+    stop = StopRequest()
+    try:
+        with stop:
+            return command(stop)
+    except Interrupted:
+        assert stop.signal is not None
+        print(f"Stopped by {stop.signal.name}; {left}.", file=sys.stderr)
+        return 128 + stop.signal
+    except FAULTS as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+    except OSError as error:  # a disk that is full, removed or not writable
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was saved since the last checkpoint.", file=sys.stderr)
+        return 130
