@@ -2,7 +2,7 @@
 
     python benchmarks/episodes.py --seeds 10
 
-Each run is evaluated every 2,000 environment steps, in 20 greedy episodes. The task is solved at the first evaluation
+Each run is evaluated every 4,000 environment steps, in 20 greedy episodes. The task is solved at the first evaluation
 with a success rate of at least .9, and a run counts if at most 200 training episodes, of all environments together, had
 ended by then. A run is stopped when the task is solved.
 """
@@ -62,7 +62,7 @@ def measure(row: str, seed: int) -> dict[str, Any]:
     agent, env = ROWS[row]
     with tempfile.TemporaryDirectory() as folder:
         words = [agent, "--env", env, "--seed", str(seed), "--threads", "1", "--total-steps", str(LIMIT)]
-        words += ["--eval-freq", "2000", "--eval-episodes", "20", "--log-freq", "500", "--save-freq", "0"]
+        words += ["--eval-freq", "4000", "--eval-episodes", "20", "--log-freq", "1000", "--save-freq", "0"]
         line = [sys.executable, str(ROOT / "train.py"), *words, "--progress", "False", "--log-dir", folder]
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         running.add(process)

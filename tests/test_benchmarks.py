@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import adaptation  # noqa: E402
 import cases  # noqa: E402
 import continual  # noqa: E402
+import episodes  # noqa: E402
 import offline  # noqa: E402
 import options  # noqa: E402
 import pairs  # noqa: E402
@@ -27,6 +28,7 @@ for number, handler in handlers.items():  # the benchmarks pass a stop on to the
 LINES = {
     *(f"{case.arguments} --env {case.env}" for case in cases.CASES),
     *(case.arguments for case in adaptation.CASES.values()),
+    *(f"{agent} --env {env}" for agent, env in episodes.ROWS.values()),
     *(f"lirpg --env hrl/Track-v0 {words}" for words in reward.CASES.values()),
     *(f"modac --env hrl/Taxi-v0 {words}" for _, words in options.CASES.values()),
     *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
