@@ -132,8 +132,8 @@ CASES += [
          f"ppo {PIXELS.replace('128', '64')} --learning-rate 3e-4 --frame-stack 2 --total-steps 50000", 3),
 ]  # fmt: skip
 
-# Larger than the default and with half the steps, so that a random walk succeeds in 2 % of the episodes.
-SUBGOALS = "--env-kwargs size=12 max_episode_steps=100 --total-steps 80000 --eval-freq 0 --save-freq 0"
+# Larger than the default and with fewer steps, so that a random walk succeeds in .6 % of the episodes.
+SUBGOALS = "--env-kwargs size=14 max_episode_steps=80 --total-steps 80000 --eval-freq 0 --save-freq 0"
 AS_BELOW = (
     "--num-envs 32 --hidden 128 128 --batch-size 256 --train-freq 4 --learning-rate 1e-3 --tau 0.02 "
     "--random-actions 0.05 0.5"
@@ -141,9 +141,9 @@ AS_BELOW = (
 """The flat DQN has the settings of h-DQN's low level."""
 MINIGRID = "--total-steps 200000 --eval-freq 0 --save-freq 0"
 CASES += [
-    Case("hdqn", "h-DQN, our preset", "hrl/KeyDoor-v0", f"hdqn {SUBGOALS}", 3, variant="12 x 12 cells, 100 steps"),
+    Case("hdqn", "h-DQN, our preset", "hrl/KeyDoor-v0", f"hdqn {SUBGOALS}", 3, variant="14 x 14 cells, 80 steps"),
     Case("hdqn", "our DQN", "hrl/KeyDoor-v0", f"dqn {AS_BELOW} --gamma 0.97 {SUBGOALS}", 3,
-         variant="12 x 12 cells, 100 steps"),
+         variant="14 x 14 cells, 80 steps"),
     Case("hdqn", "h-DQN, our preset", "examples.door_key:DoorKey-8x8-v0",
          f"hdqn --subgoals examples.door_key:SUBGOALS {MINIGRID}", 3),
     Case("hdqn", "our DQN", "examples.door_key:DoorKey-8x8-v0",
