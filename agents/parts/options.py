@@ -59,6 +59,13 @@ class OptionsConfig(HierarchyConfig):
                 "use an environment whose observation is a vector that includes the goal."
             )
 
+    def describe(self, spec: Spec) -> list[str]:
+        """A line that describes both levels."""
+        return [
+            f"Low level: {self.options} options that learn by {self.low.learner.kind}; one of them acts until it ends. "
+            f"High level: {self.high.learner.kind} over options."
+        ]
+
     def build_with(self, setting: Setting, low_reads: Any = None, high_reads: Any = None) -> Hierarchy:
         """Build both levels. `low_reads` and `high_reads` are functions (other level's learner, state [..., D]) ->
         [..., K] that a level's learner reads."""

@@ -146,7 +146,7 @@ class FromRollout:
     def update(self, count: int, progress: float, generator: torch.Generator) -> None:
         """Learn from the decisions since the last update. `count` is 1."""
         self.learner.set_learning_rate(self.level.timescale.factor(progress, count))
-        if not self.memory.has_unread:
+        if not least_of_processes(int(self.memory.has_unread)):
             return
         rollout = self.rollout(generator)
         self.memory.finish()
