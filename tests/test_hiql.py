@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from conftest import CPU
 from hrl_scripts import evaluate, train
 from runs import LINE, await_checkpoint, run_of, same_state, start, trained
+from tasks import GoalLine
 
 import hrl
 from hrl.agents.hiql import HIQL, Batch, HIQLConfig, awr_weight, expectile_loss
@@ -328,6 +330,34 @@ def test_a_run_that_is_resumed_equals_one_that_went_on(walks, tmp_path):
         assert train.main(["--resume", str(part), "--total-steps", "60", "--progress", "False", "--trust"]) == 2
     finally:
         walks.write_bytes(content)
+
+
+class Numbered(GoalLine):
+    """GoalLine with the actions left, stay and right, numbered from 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Discrete(3, start=1)  # type: ignore[assignment]
+
+    def step(self, action: Any) -> Any:
+        return super().step(np.array([float(action) - 2]))
+
+
+gym.register("NumberedLine-v0", Numbered, max_episode_steps=12)
+
+
+def test_the_low_policy_chooses_among_numbered_actions(tmp_path):
+    env = make_env(EnvConfig("NumberedLine-v0"))
+    actions = np.array([1, 3, 2, 3, 1, 1])
+    np.savez(tmp_path / "a.npz", observations=np.zeros((6, 2)), actions=actions, terminals=np.arange(6) == 5)
+    data = read_line(str(tmp_path / "a.npz"), env)
+    assert data.action.flatten().tolist() == [0, 2, 1, 2, 0, 0]
+    agent = HIQL(HIQLConfig(hidden=(8,), batch_size=16), env.spec, CPU)
+    assert all(bool(x.isfinite()) for x in agent.update(data, torch.Generator().manual_seed(0)).values())
+    obs = env.reset(0)
+    chosen = agent.act(obs.state, obs.goal)
+    assert chosen.shape == (1, 1) and chosen.item() in (0, 1, 2)
+    assert abs(float(env.step(chosen).obs.state[0, 1] - obs.state[0, 1])) == pytest.approx(abs(chosen.item() - 1) / 2)
 
 
 def test_a_request_to_stop_is_obeyed_and_saved(walks, tmp_path):

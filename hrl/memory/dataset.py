@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hrl.memory.ring import Replay, Rows
+from hrl.spaces import action_width
 from hrl.types import BatchedEnv, Spec, UserError
 
 MINARI = "minari:"
@@ -95,7 +96,7 @@ def _require_fit(source: str, rows: TrajectoryRows, spec: Spec) -> None:
             f"--dataset {source} must have one observation, one action and one terminal per row, but has shapes "
             f"{state.shape}, {action.shape} and {terminal.shape}."
         )
-    width = 1 if not spec.continuous and action.shape[1] == 1 else spec.action_dim
+    width = action_width(spec.actions)
     if (state.shape[1], action.shape[1]) != (spec.state_dim, width):
         raise UserError(
             f"--dataset {source} has observations of {state.shape[1]} and actions of {action.shape[1]} entries, but "
