@@ -20,7 +20,9 @@ means anything at first.
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, cast
 
+import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from hrl.agents.base import HierarchyConfig
 from hrl.hierarchy.clock import Period, Periods
@@ -36,11 +38,25 @@ from hrl.types import Spec, UserError
 
 
 class SubPolicy(Skill):
-    """The command to act under one of K latents, one-hot. The level below learns from the same reward as the task's."""
+    """The command to act under one of K latents. The level below sees the latent, one-hot, and the task's goal, and
+    learns from the task's reward, as the manager does."""
 
     def __init__(self, count: int, task: Task) -> None:
         super().__init__(count)
-        self.task = task
+        self.count, self.task = count, task
+        self.dim, self.input_dim = count + task.dim, count + task.input_dim
+
+    def issue(self, state: Tensor, action: Tensor) -> Tensor:
+        """The latent as a one-hot vector [..., K]."""
+        return one_hot(action.squeeze(-1).long(), self.count).to(state.dtype)
+
+    def carry(self, target: Tensor, above: Tensor) -> Tensor:
+        """The latent and the task's goal [..., K + G]."""
+        return torch.cat([target, above], -1)
+
+    def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
+        """The latent, and the goal as the manager sees it."""
+        return torch.cat([target[..., : self.count], self.task.encode(state, target[..., self.count :], shown)], -1)
 
     def scale_reward(self, reward: Tensor) -> Tensor:
         """The reward that the task's command gives to the manager."""

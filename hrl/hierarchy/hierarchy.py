@@ -91,7 +91,8 @@ class Hierarchy:
                 mask = command.available(state)
                 action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
                 lasts = level.period.draw(above, None if how == "greedy" else self.generator)
-                renewed[i - 1] = memory[i - 1].renewed(above, command.issue(state, level.within(action)), lasts)
+                target = command.carry(command.issue(state, level.within(action)), targets[0])
+                renewed[i - 1] = memory[i - 1].renewed(above, target, lasts)
             if how == "exploring" and level.testing:
                 greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
             for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, renewed[i - 1].target)):

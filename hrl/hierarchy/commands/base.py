@@ -46,6 +46,9 @@ class IssuedCommand(Command, Protocol):
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
         """The target [..., G] of a decision [..., A] taken in this state."""
 
+    def carry(self, target: Tensor, above: Tensor) -> Tensor:
+        """The target [..., G] of a decision, with what it passes on of the command [..., H] that the decision obeys."""
+
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
         """Whether [...] the command ends in this state."""
 

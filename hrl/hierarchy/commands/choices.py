@@ -37,6 +37,10 @@ class Latent:
         """The decision itself."""
         return action
 
+    def carry(self, target: Tensor, above: Tensor) -> Tensor:
+        """The target alone."""
+        return target
+
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
         """The vector itself."""
         return target

@@ -46,6 +46,10 @@ class Subgoal:
         goal = self.goals.scale(action)
         return goal + self.goals.project(state) if self.goals.relative else goal
 
+    def carry(self, target: Tensor, above: Tensor) -> Tensor:
+        """The subgoal alone."""
+        return target
+
     def place(self, target: Tensor) -> Tensor | None:
         """The target itself."""
         return target
