@@ -20,6 +20,7 @@ means anything at first.
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, cast
 
+import torch
 from torch import Tensor
 
 from hrl.agents.base import HierarchyConfig
@@ -36,12 +37,16 @@ from hrl.types import Spec, UserError
 
 
 class SubPolicy(Skill):
-    """The command to act under one of K latents, one-hot. The level below sees the task's goal too, and learns from the
-    same reward as the task's."""
+    """The command to act under one of K latents. The level below sees the latent, one-hot, and the task's goal, and
+    learns from the task's reward, as the manager does."""
 
     def __init__(self, count: int, task: Task) -> None:
         super().__init__(count, goal_dim=task.dim)
-        self.task = task
+        self.task, self.input_dim = task, count + task.input_dim
+
+    def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
+        """The latent, and the goal as the manager sees it."""
+        return torch.cat([target[..., : self.own], self.task.encode(state, target[..., self.own :], shown)], -1)
 
     def scale_reward(self, reward: Tensor) -> Tensor:
         """The reward that the task's command gives to the manager."""

@@ -151,6 +151,18 @@ CASES += [
 ]  # fmt: skip
 
 
+# Options of HiPPO's preset for the task, for the same PPO without a manager.
+CAR = (
+    "ppo --num-envs 32 --n-steps 1000 --batch-size 1000 --n-epochs 10 --learning-rate 3e-3 --gamma 0.999 "
+    "--normalize-observations True --hidden 64 64 --total-steps 128000 --eval-freq 0 --save-freq 0"
+)
+CASES += [
+    Case("hippo", "HiPPO, our preset", "MountainCarContinuous-v0", "hippo --eval-freq 0 --save-freq 0", 3),
+    Case("hippo", "our PPO", "MountainCarContinuous-v0", CAR, 3),
+    Case("hippo", "our PPO, as different at first", "MountainCarContinuous-v0", f"{CAR} --policy-gain 5", 3),
+]
+
+
 def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
     """Cases of other agents by name, on the same task with one seed and without published results."""
     return [

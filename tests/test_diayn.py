@@ -172,20 +172,21 @@ def test_the_controller_begins_when_the_skills_are_finished(high):
 
 def test_random_decisions_of_the_first_phase_are_not_learned_from():
     """PPO learns from decisions of its own policy alone, also from none that was still open."""
-    agent, env = diayn(num_envs=1, high="ppo", skill_steps=40)
-    memory = agent.levels[1].memory
-    obs = env.reset(0)
-    for number in range(60):
+    agent, env = diayn(num_envs=1, period=5, high="ppo", skill_steps=42)
+    high, obs, open_ = agent.levels[1], env.reset(0), None
+    for _ in range(60):
         action = agent.act(obs)
+        if open_ is None and not high.waits_at(agent.steps):
+            open_ = int(high.segment.first)  # a random decision that is still open
         agent.learn(400)
         agent.observe(step := env.step(action))
         obs = step.obs
-        if number == 45:
-            rows, there = memory.unread()
+        rows, there = high.memory.unread()
+        if open_ is not None and there.any():
             t = everything(agent, 1)
-            first = int(rows.row[there].min())
-            assert int(t.steps.row[t.rows.row == first]) > 40
-    assert int(memory.unread()[1].sum()) > 3
+            assert int(t.steps.row[t.rows.row == rows.row[there].min()]) > open_
+            return
+    raise AssertionError("it never learned")
 
 
 def test_what_it_recognises_is_kept_with_the_networks():

@@ -171,9 +171,23 @@ def test_sub_policies_differ_from_the_first_step_on():
     assert float(same.levels[0].decide(torch.zeros(6, 2), torch.eye(6)).std()) < 0.02
 
 
+def test_the_sub_policy_sees_the_goal_that_the_manager_obeys():
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=3))
+    agent = HiPPOConfig.of(**{**QUIET, "n_steps": 40}).make(setting(env))
+    obs = env.reset(0)
+    agent.act(obs)
+    latent, target = agent.commands[0], agent.levels[0].segment.target
+    assert latent.dim == 6 + 1 and torch.equal(target[:, 6:], obs.goal)
+    assert torch.equal(target[:, :6], torch.eye(6)[agent.levels[1].segment.action.flatten().long()])
+    achieved = obs.state[:, env.spec.achieved]
+    expected = torch.cat([target[:, :6], obs.goal - achieved, obs.goal], -1)  # as the task's command shows it
+    torch.testing.assert_close(latent.encode(obs.state, target, obs.state), expected)
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
+        ("--skill-gain -1", "--skill-gain must not be negative"),
         ("--period 15 5", "--period must be one number, or two in rising order, not 15 5"),
         ("--period 0 5", "--period must be at least 1 environment step, not 0"),
         ("--latents 1", "--latents must be at least 2"),
