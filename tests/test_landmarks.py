@@ -140,6 +140,9 @@ def test_edges_are_hops_that_the_value_calls_near():
     assert (
         landmarks_of(agent, make_env(EnvConfig("GoalLine-v0")).spec, PlannerConfig(), False).max_hop == 2
     )  # 1 / (1-γ)
+    _, narrow = on_a_line(max_hop=0.9)  # half a unit takes .4 steps, a whole one takes one
+    refreshed(narrow, visited([0.0, 0.5, 1.0, 1.5, 1.5]))
+    assert narrow.facts["edges"] == 6
 
 
 def test_the_next_landmark_begins_the_shortest_path():
@@ -154,8 +157,10 @@ def test_the_next_landmark_begins_the_shortest_path():
     assert float(route.steps) == pytest.approx(steps(0.8))
     near = landmarks.route(torch.tensor([[0.0, 2.5]]), goal, to_goal)
     assert near.node.item() == 12 and float(near.place) == pytest.approx(3.2)  # the goal itself
-    there = landmarks.route(torch.tensor([[0.0, 0.95]]), goal, to_goal)
-    assert there.node.item() == number[2]  # 1 is reached within .1
+    avoid = torch.zeros(1, 13)
+    avoid[0, number[2]] = 1.0
+    there = landmarks.route(torch.tensor([[0.0, 0.95]]), goal, to_goal, avoid)
+    assert there.node.item() == number[2]  # although it costs more: 1 is reached, within .1
     avoid = torch.zeros(1, 13)
     avoid[0, number[1]] = 5.0
     assert landmarks.route(state, goal, to_goal, avoid).node.item() == number[0]
@@ -169,6 +174,11 @@ def test_a_goal_without_a_path_is_told_and_headed_for():
     route = landmarks.route(torch.tensor([[0.0, 0.2], [0.0, 0.2]]), goal, landmarks.to_goal(goal))
     assert route.connected.tolist() == [False, True]
     assert route.node[0].item() == 12 and float(route.place[0]) == pytest.approx(8.2)
+    # Across a gap that the value calls too long, but not endless, the path goes on to its edge.
+    number = refreshed(landmarks, visited([0.0, 1.0, 2.0, 2.0], [3.85, 4.85, 5.85, 5.85]))
+    goal = torch.tensor([[3.8]])
+    route = landmarks.route(torch.tensor([[0.0, 0.2]]), goal, landmarks.to_goal(goal))
+    assert not bool(route.connected) and route.node.item() == number[1]
 
 
 def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirmed():
