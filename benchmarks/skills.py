@@ -1,125 +1,162 @@
-"""DIAYN's two measurements: whether its skills are told apart on fresh rollouts, and the success of its controller.
+"""Four skills that exist already, two of ours and two of stable-baselines3's, under a controller on a maze.
 
-    python benchmarks/skills.py --seeds 3 --jobs 1
+    python benchmarks/skills.py --jobs 1
 
-Each run uses the command that a user would type. Afterwards, uniformly drawn skills are followed in new episodes, with
-the low level's most likely actions and with sampled ones, as in training. A skill counts as recognised if the run's
-discriminator finds it the most likely one in the state where its period ends. "At every step" is the same for all
-states on the way, where a displacement is often still small.
+Each skill moves in one direction and was trained without the maze (examples/directions.py). The controller learns with
+three seeds, and the flat agent with the same number of steps. The overhead compares the steps of the agent with those
+of a loop written by hand over the same policies and environments, side by side. Finished parts are kept in
+results/skills.json.
 """
 
 import csv
 import json
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
-from running import RESULTS, command, completed, mean, processor
-from torch import Tensor
+from running import RESULTS, ROOT, command, completed, mean, processor
 
-from hrl.agents.parts.discriminator import DiscriminatedSkill
-from hrl.cli import evaluation
-from hrl.hierarchy.hierarchy import Hierarchy
-from hrl.run.folder import RunFolder
-from hrl.spaces import random_actions
-from hrl.stopping import StopRequest
-from hrl.types import BatchedEnv
+sys.path.insert(0, str(ROOT))
 
-CASES = {"PointMaze_Medium-v3": "diayn --env PointMaze_Medium-v3 --eval-freq 0 --save-freq 0"}
-NUM_ENVS, STEPS, EPISODES = 32, 600, 100
+from stable_baselines3 import PPO, SAC
+
+import hrl
+from examples.directions import Direction
+from hrl.agents.skills import Controller, SkillsConfig
+from hrl.api.sessions import trained_policy
+from hrl.api.trust import Trust
+from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy.setting import Setting
+
+ENV, STEPS, EPISODES = "PointMaze_Large-v3", 200_000, 100
+OURS = "--env examples.directions:Direction-v0 --num-envs 8 --gamma 0.9 --eval-freq 0 --save-freq 0 --threads 1"
+SKILLS = {
+    "east": f"ppo {OURS} --env-kwargs angle=0 --total-steps 20000 --n-steps 64 --batch-size 64 --learning-rate 1e-3",
+    "north": f"sac {OURS} --env-kwargs angle=90 --total-steps 8000 --train-freq 4",
+}
+"""Skills of ours."""
+CASES = {
+    "controller over four skills": f"skills --total-steps {STEPS} --eval-freq 0 --save-freq 0",
+    "flat TD3 + HER": f"td3 --total-steps {STEPS} --eval-freq 0 --save-freq 0",
+}
+NUM_ENVS, ROUNDS, LOOP = 32, 5, 300
 
 
 @dataclass
 class Options:
-    """Run missing runs, and print the table."""
+    """Run missing parts, and print the table."""
 
     seeds: int = 3
     """Seeds per row."""
     jobs: int = 1
     """Parallel runs, each with one thread."""
+    skills: Path = ROOT / "runs" / "skills"
+    """Folder of the skills, which are trained once."""
 
 
 def main() -> None:
-    """Run missing runs, then print the table."""
+    """Train the skills, run missing parts, and print the table."""
     options = tyro.cli(Options)
     torch.set_num_threads(1)
-    wanted = [(case, seed) for seed in range(options.seeds) for case in CASES]
-    results = completed(RESULTS / "skills.json", wanted, measure, options.jobs)
-    columns = {
-        "controller: success": "success", "skills recognised at their end": "recognised",
-        "sampled actions": "recognised_sampled", "at every step": "recognised_every_step",
-    }  # fmt: skip
-    print(f"| task | {' | '.join(columns)} | steps | seconds |\n|---|{'---|' * (len(columns) + 2)}")
+    skills = trained_skills(options.skills)
+    file = RESULTS / "skills.json"
+    wanted: list[tuple[Any, int]] = [(case, seed) for case in CASES for seed in range(options.seeds)]
+    results = completed(file, wanted, lambda case, seed: measure(case, seed, skills), options.jobs)
+    results = completed(file, [("overhead", 0)], lambda case, seed: overhead(skills), 1)
+    print("| agent | steps | success [95 %] | each seed | seconds of training |\n|---|---|---|---|---|")
     for case in CASES:
         rows = [results[f"{case} {seed}"] for seed in range(options.seeds)]
-        cells = []
-        for key in columns.values():
-            values = [row[key] for row in rows]
-            cells.append(f"{mean(values, rate=True)} ({' '.join(f'{x:.2f}' for x in values)})")
-        seconds = max(row["seconds"] for row in rows)
-        print(f"| {case} | {' | '.join(cells)} | {rows[0]['steps']:,} | {seconds:.0f} |")
+        success, seconds = [row["success"] for row in rows], [row["seconds"] for row in rows]
+        each = " ".join(f"{x:.2f}" for x in success)
+        print(f"| {case} | {STEPS:,} | {mean(success, rate=True)} | {each} | {max(seconds):.0f} at most |")
+    ratio = results["overhead 0"]["ratio"]
+    print(f"Steps take {mean(ratio)} times as long as in a loop by hand, {NUM_ENVS} environments.")
 
 
-def measure(case: str, seed: int) -> dict[str, Any]:
-    """One run with the user's own commands, and what its skills and its controller do in new episodes."""
+def trained_skills(folder: Path) -> list[str]:
+    """The skills as values of --skill; missing ones are trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = []
+    for name, words in SKILLS.items():
+        if not list((folder / name).rglob("config.json")):
+            command("train.py", *words.split(), "--log-dir", str(folder / name))
+        (config,) = (folder / name).rglob("config.json")
+        sources.append(f"{config.parent},name={name}")
+    for name, angle, kind in (("west", 180.0, PPO), ("south", 270.0, SAC)):
+        model = folder / f"{name}.zip"
+        if not model.exists():
+            more: dict[str, Any] = {"n_steps": 512} if kind is PPO else {"train_freq": 4}
+            made = kind("MlpPolicy", Direction(angle), learning_rate=1e-3, gamma=0.9, seed=0, device="cpu", **more)
+            made.learn(20_000 if kind is PPO else 8_000).save(model)
+        sources.append(f"sb3:{model}:{kind.__name__},name={name}")
+    return [f"{source},observe=2-3" for source in sources]
+
+
+def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
+    """One run with the user's own commands: its success, and the seconds of training."""
+    given = [word for skill in skills for word in ("--skill", skill)] if case.startswith("controller") else []
     with tempfile.TemporaryDirectory() as folder:
-        words = [*CASES[case].split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
-        command("train.py", *words)
-        run = RunFolder.begun(Path(folder))
-        assert run is not None
-        summary = json.loads(
-            command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json").splitlines()[-1]
-        )
-        with (run.path / "progress.csv").open(newline="") as progress:
+        words = [*CASES[case].split(), "--env", ENV, "--seed", str(seed), "--threads", "1", "--trust"]
+        command("train.py", *words, *given, "--log-dir", folder)
+        (config,) = Path(folder).rglob("config.json")
+        judged = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
+        with (config.parent / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-        told_apart = recognition(run.path)
-    host = {"machine": processor(), "threads": 1, "date": time.strftime("%Y-%m-%d")}
-    return {
-        "arguments": CASES[case], "success": summary["success_rate_any"], "steps": summary["steps"],
-        "seconds": seconds, **told_apart, **host,
-    }  # fmt: skip
+    success = json.loads(judged.splitlines()[-1])["success_rate_any"]
+    return {"arguments": CASES[case], "success": success, "seconds": seconds, **host()}
 
 
-def recognition(run: Path) -> dict[str, float]:
-    """Shares of skills that the discriminator of a run recognises on fresh rollouts."""
-    loaded = evaluation.Loaded.read(run, evaluation.Options((run,)), StopRequest())
-    agent = loaded.policy.agent
-    shares = [rollout(agent, loaded.session.make_env(NUM_ENVS, None), sampled) for sampled in (False, True)]
-    return {
-        "recognised": shares[0][0], "recognised_sampled": shares[1][0], "recognised_every_step": shares[0][1],
-    }  # fmt: skip
-
-
-@torch.no_grad()
-def rollout(agent: Hierarchy, env: BatchedEnv, sampled: bool) -> tuple[float, float]:
-    """Follow uniformly drawn skills for the mean period each. Returns the share that is recognised in the last state of
-    a whole period, and over all states."""
-    low, skill, period = agent.levels[0], agent.commands[0], agent.levels[1].period.mean
-    assert isinstance(skill, DiscriminatedSkill)
-    generator = torch.Generator().manual_seed(0)
-    obs = env.reset(0)
-    age = torch.full((NUM_ENVS,), period)
-    target = torch.zeros(NUM_ENVS, skill.dim)
-    found: list[Tensor] = []
-    ends: list[Tensor] = []
-    for _ in range(STEPS):
-        fresh = skill.issue(obs.state, random_actions(skill.space, NUM_ENVS, generator, torch.device("cpu")))
-        target = torch.where((age >= period).unsqueeze(-1), fresh, target)
-        age = torch.where(age >= period, 0, age)
-        act = low.sample(obs.state, target, generator) if sampled else low.decide(obs.state, target)
-        step = env.step(act)
-        age += 1
-        found.append(skill.measure(step.final.state, target)["skill_recognised"])
-        ends.append(age >= period)
-        age = torch.where(step.terminated | step.truncated, period, age)
-        obs = step.obs
+def overhead(skills: list[str]) -> dict[str, Any]:
+    """Seconds of the agent's steps over those of a loop by hand, measured alternately."""
+    env = make_env(EnvConfig(ENV, {"continuing_task": False}, num_envs=NUM_ENVS))
+    load: Callable[[Path], Any] = lambda path: trained_policy(path, "best", Trust(True))  # noqa: E731
+    setting = Setting(env.spec, NUM_ENVS, torch.device("cpu"), 0, lambda: env, 0, env=env, load_policy=load)
+    torch.manual_seed(0)
+    agent = SkillsConfig(tuple(skills), Controller(period=15)).make(setting)
+    policies = [policy.policy for policy in agent.levels[0].learner.policies]
+    env.reset(0)
+    ratios = [agents_loop(agent, env) / loop_by_hand(policies, env.env) for _ in range(ROUNDS)]
     env.close()
-    recognised, last = torch.stack(found), torch.stack(ends)
-    return float(recognised[last].mean()), float(recognised.mean())
+    return {"ratio": ratios, **host()}
+
+
+def agents_loop(agent: Any, env: Any) -> float:
+    """Seconds of acting, stepping and observing."""
+    obs, started = env.reset(0), time.perf_counter()
+    for _ in range(LOOP):
+        step = env.step(agent.act(obs))
+        agent.observe(step)
+        obs = step.obs
+    return time.perf_counter() - started
+
+
+def loop_by_hand(policies: list[Any], env: Any) -> float:
+    """Seconds of the same with a new random skill every 15 steps in each environment."""
+    rng = np.random.default_rng(0)
+    obs, _ = env.reset(seed=0)
+    skill, actions = rng.integers(len(policies), size=NUM_ENVS), np.zeros((NUM_ENVS, 2), np.float32)
+    started = time.perf_counter()
+    for t in range(LOOP):
+        if t % 15 == 0:
+            skill = rng.integers(len(policies), size=NUM_ENVS)
+        for number, policy in enumerate(policies):
+            mine = skill == number
+            if mine.any():
+                actions[mine] = policy.predict(obs["observation"][mine, 2:], deterministic=True)[0]
+        obs, *_ = env.step(actions)
+    return time.perf_counter() - started
+
+
+def host() -> dict[str, Any]:
+    """The machine and the date."""
+    return {"machine": processor(), "threads": 1, "date": time.strftime("%Y-%m-%d"), "version": hrl.__version__}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""DIAYN's two measurements: whether its skills are told apart on fresh rollouts, and the success of its controller.
+
+    python benchmarks/diayn.py --seeds 3 --jobs 1
+
+Each run uses the command that a user would type. Afterwards, uniformly drawn skills are followed in new episodes, with
+the low level's most likely actions and with sampled ones, as in training. A skill counts as recognised if the run's
+discriminator finds it the most likely one in the state where its period ends. "At every step" is the same for all
+states on the way, where a displacement is often still small.
+"""
+
+import csv
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from running import RESULTS, command, completed, mean, processor
+from torch import Tensor
+
+from hrl.agents.parts.discriminator import DiscriminatedSkill
+from hrl.cli import evaluation
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.run.folder import RunFolder
+from hrl.spaces import random_actions
+from hrl.stopping import StopRequest
+from hrl.types import BatchedEnv
+
+CASES = {"PointMaze_Medium-v3": "diayn --env PointMaze_Medium-v3 --eval-freq 0 --save-freq 0"}
+NUM_ENVS, STEPS, EPISODES = 32, 600, 100
+
+
+@dataclass
+class Options:
+    """Run missing runs, and print the table."""
+
+    seeds: int = 3
+    """Seeds per row."""
+    jobs: int = 1
+    """Parallel runs, each with one thread."""
+
+
+def main() -> None:
+    """Run missing runs, then print the table."""
+    options = tyro.cli(Options)
+    torch.set_num_threads(1)
+    wanted = [(case, seed) for seed in range(options.seeds) for case in CASES]
+    results = completed(RESULTS / "diayn.json", wanted, measure, options.jobs)
+    columns = {
+        "controller: success": "success", "skills recognised at their end": "recognised",
+        "sampled actions": "recognised_sampled", "at every step": "recognised_every_step",
+    }  # fmt: skip
+    print(f"| task | {' | '.join(columns)} | steps | seconds |\n|---|{'---|' * (len(columns) + 2)}")
+    for case in CASES:
+        rows = [results[f"{case} {seed}"] for seed in range(options.seeds)]
+        cells = []
+        for key in columns.values():
+            values = [row[key] for row in rows]
+            cells.append(f"{mean(values, rate=True)} ({' '.join(f'{x:.2f}' for x in values)})")
+        seconds = max(row["seconds"] for row in rows)
+        print(f"| {case} | {' | '.join(cells)} | {rows[0]['steps']:,} | {seconds:.0f} |")
+
+
+def measure(case: str, seed: int) -> dict[str, Any]:
+    """One run with the user's own commands, and what its skills and its controller do in new episodes."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*CASES[case].split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
+        command("train.py", *words)
+        run = RunFolder.begun(Path(folder))
+        assert run is not None
+        summary = json.loads(
+            command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json").splitlines()[-1]
+        )
+        with (run.path / "progress.csv").open(newline="") as progress:
+            seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
+        told_apart = recognition(run.path)
+    host = {"machine": processor(), "threads": 1, "date": time.strftime("%Y-%m-%d")}
+    return {
+        "arguments": CASES[case], "success": summary["success_rate_any"], "steps": summary["steps"],
+        "seconds": seconds, **told_apart, **host,
+    }  # fmt: skip
+
+
+def recognition(run: Path) -> dict[str, float]:
+    """Shares of skills that the discriminator of a run recognises on fresh rollouts."""
+    loaded = evaluation.Loaded.read(run, evaluation.Options((run,)), StopRequest())
+    agent = loaded.policy.agent
+    shares = [rollout(agent, loaded.session.make_env(NUM_ENVS, None), sampled) for sampled in (False, True)]
+    return {
+        "recognised": shares[0][0], "recognised_sampled": shares[1][0], "recognised_every_step": shares[0][1],
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def rollout(agent: Hierarchy, env: BatchedEnv, sampled: bool) -> tuple[float, float]:
+    """Follow uniformly drawn skills for the mean period each. Returns the share that is recognised in the last state of
+    a whole period, and over all states."""
+    low, skill, period = agent.levels[0], agent.commands[0], agent.levels[1].period.mean
+    assert isinstance(skill, DiscriminatedSkill)
+    generator = torch.Generator().manual_seed(0)
+    obs = env.reset(0)
+    age = torch.full((NUM_ENVS,), period)
+    target = torch.zeros(NUM_ENVS, skill.dim)
+    found: list[Tensor] = []
+    ends: list[Tensor] = []
+    for _ in range(STEPS):
+        fresh = skill.issue(obs.state, random_actions(skill.space, NUM_ENVS, generator, torch.device("cpu")))
+        target = torch.where((age >= period).unsqueeze(-1), fresh, target)
+        age = torch.where(age >= period, 0, age)
+        act = low.sample(obs.state, target, generator) if sampled else low.decide(obs.state, target)
+        step = env.step(act)
+        age += 1
+        found.append(skill.measure(step.final.state, target)["skill_recognised"])
+        ends.append(age >= period)
+        age = torch.where(step.terminated | step.truncated, period, age)
+        obs = step.obs
+    env.close()
+    recognised, last = torch.stack(found), torch.stack(ends)
+    return float(recognised[last].mean()), float(recognised.mean())
+
+
+if __name__ == "__main__":
+    main()
