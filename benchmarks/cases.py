@@ -163,6 +163,23 @@ CASES += [
 ]
 
 
+# Every way to build a hierarchy on the same small tasks, with the same number of steps. The presets' own options hold.
+GRID, FIELD = "hrl/KeyDoor-v0", "hrl/PointMaze_UMaze-v0"
+SMALL = "--num-envs 32 --total-steps 60000 --eval-freq 6000 --eval-episodes 50 --save-freq 0"
+ROLLOUTS = "--n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003"
+OPTION_ROLLOUTS = " ".join(f"--{level}.{x}" for level in ("low", "high") for x in ROLLOUTS.split(" --"))
+CASES += [
+    *(Case("family", agent, GRID, f"{agent} {SMALL}", 3) for agent in ("hiro", "hdqn", "feudal")),
+    Case("family", "ppoc", GRID, f"ppoc {SMALL} {OPTION_ROLLOUTS.replace('.--', '.')}", 3),
+    Case("family", "hippo", GRID, f"hippo {SMALL} {ROLLOUTS}", 3),
+    Case("family", "dqn", GRID, f"dqn {SMALL.replace('--num-envs 32', AS_BELOW)} --gamma 0.97", 3),
+    Case("family", "ppo", GRID, f"ppo {SMALL} {ROLLOUTS}", 3),
+    *(Case("family", agent, FIELD, f"{agent} {SMALL}", 3) for agent in ("hiro", "hrac", "hac", "landmarks")),
+    Case("family", "diayn", FIELD, f"diayn {SMALL} --skill-steps 20000", 3),
+    *(Case("family", agent, FIELD, f"{agent} {SMALL}", 3) for agent in ("td3", "sac")),
+]
+
+
 def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
     """Cases of other agents by name, on the same task with one seed and without published results."""
     return [

@@ -1,6 +1,7 @@
 """The learning tables: trains and evaluates every case with every seed, and prints the results.
 
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
+    python -m benchmarks.learning --suite family             # every way to build a hierarchy, compared on two small tasks
 
 Each run uses the command that a user would type. Finished runs are kept in results/learning.json and not repeated, so
 that the benchmark can be stopped and continued; --again repeats them, for example after a change of a preset. Long runs
@@ -12,6 +13,7 @@ success at the final step of 50 episodes.
 import csv
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,16 +21,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
+
+sys.path.insert(0, str(Path(__file__).parent))  # also as `python -m benchmarks.learning`
+
 from cases import CASES, Case
 from running import RESULTS, ROOT, command, mean, processor, side_by_side
 
 from hrl.report.logger import STEPS, read_columns
 from hrl.report.pictures import save_curves
-from hrl.report.statistics import Curve
+from hrl.report.statistics import Curve, bootstrap_interval, interquartile_mean
 from hrl.run.folder import RunFolder
 
 EPISODES, LONG_EPISODES = 100, 50
@@ -40,6 +45,8 @@ class Options:
 
     cases: tuple[str, ...] = ("hiro", "sb3", "flat", "published", "pendulum", "processes")
     """Groups of rows to run."""
+    suite: Literal["family"] | None = None
+    """family: the group of that name instead, with interquartile means, bootstrap intervals and curves."""
     only: tuple[str, ...] = ()
     """Environments of those groups; all if none is given."""
     jobs: int = 2
@@ -55,7 +62,8 @@ def main() -> None:
     options = tyro.cli(Options)
     file = RESULTS / "learning.json"
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
-    chosen = [c for c in CASES if c.group in options.cases and (not options.only or c.env in options.only)]
+    groups = options.cases if options.suite is None else (options.suite,)
+    chosen = [c for c in CASES if c.group in groups and (not options.only or c.env in options.only)]
     wanted = [(c, s) for c in chosen for s in range(options.seeds or c.seeds)]
     if options.again:
         results = [r for r in results if not any(_matches(r, c, s) for c, s in wanted)]
@@ -69,6 +77,10 @@ def main() -> None:
         success = f"success {result['success_rate_any']:.2f}, " if "success_rate_any" in result else ""
         print(f"{case.name:22} {case.env:20} seed {seed}: {success}return {result['mean_reward']:.2f}, "
               f"{result['train_seconds']:.0f} s", flush=True)  # fmt: skip
+    if options.suite:
+        print(suite_table(options.suite, results))
+        save_curves(suite_curves(options.suite, results), RESULTS / f"{options.suite}.png", "success of evaluations")
+        return
     print(table(results))
     print(long_table(results))
     if curves := long_curves(results):
@@ -93,6 +105,7 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
         summary = json.loads(command("evaluate.py", str(run), *where, *judge).splitlines()[-1])
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
+        curve = {"curve": curve_of(run)} if case.group == "family" else {}
         if case.long:
             kept(case, seed).parent.mkdir(exist_ok=True)
             shutil.copy(run / "progress.csv", kept(case, seed))
@@ -100,8 +113,17 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
     return {
         "name": case.name, "env": case.env, "arguments": case.arguments, "seed": seed,
-        **{k: summary[k] for k in keep if k in summary}, "train_seconds": seconds, "whole_seconds": whole, **host,
+        **{k: summary[k] for k in keep if k in summary}, "train_seconds": seconds, "whole_seconds": whole,
+        **curve, **host,
     }  # fmt: skip
+
+
+def curve_of(run: Path) -> list[list[float]]:
+    """Steps and success of the evaluations during training."""
+    columns = read_columns(run / "progress.csv")
+    success = columns.get("eval/success_rate", np.empty(0))
+    there = ~np.isnan(success)
+    return [columns[STEPS][there].tolist(), success[there].tolist()]
 
 
 @contextmanager
@@ -151,7 +173,7 @@ def table(results: list[dict[str, Any]]) -> str:
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in CASES:
-        rows = [] if case.long else rows_of(case, results)
+        rows = [] if case.long or case.group == "family" else rows_of(case, results)
         if rows:
             success = [r["success_rate_any"] for r in rows if "success_rate_any" in r]  # some tasks report none
             seconds = sorted(r["train_seconds"] for r in rows)
@@ -161,6 +183,30 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"{seconds[len(seconds) // 2]:.0f} ({seconds[-1]:.0f}) | {max(r['date'] for r in rows)} |"
             )
     return "\n".join(lines)
+
+
+def suite_table(group: str, results: list[dict[str, Any]]) -> str:
+    """A Markdown table of one group: interquartile means with bootstrap intervals, best first."""
+    lines = ["| task | agent | success: interquartile mean [95 %] | each seed | seconds |", "|---" * 5 + "|"]
+    cases = [(case, rows) for case in CASES if case.group == group and (rows := rows_of(case, results))]
+    scored = [(case, rows, [r["success_rate_any"] for r in rows]) for case, rows in cases]
+    for case, rows, success in sorted(scored, key=lambda x: (x[0].env, -float(interquartile_mean(x[2])))):
+        low, high = bootstrap_interval(success)
+        each = " ".join(f"{s:.2f}" for s in success)
+        seconds = fmean(r["train_seconds"] for r in rows)
+        middle = f"{float(interquartile_mean(success)):.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"| {case.env} | {case.name} | {middle} | {each} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def suite_curves(group: str, results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve]]]:
+    """The evaluations during training of one group's runs, by task and agent."""
+    curves: dict[str, dict[str, list[Curve]]] = {}
+    for case in (case for case in CASES if case.group == group):
+        for row in rows_of(case, results):
+            steps, success = (np.array(x) for x in row["curve"])
+            curves.setdefault(case.env, {}).setdefault(case.name, []).append(Curve(steps, success))
+    return curves
 
 
 def long_table(results: list[dict[str, Any]]) -> str:
