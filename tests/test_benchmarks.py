@@ -16,6 +16,7 @@ import options  # noqa: E402
 import pairs  # noqa: E402
 import race  # noqa: E402
 import reward  # noqa: E402
+import skills  # noqa: E402
 import tuning  # noqa: E402
 
 for number, handler in handlers.items():  # the benchmarks pass a stop on to their runs
@@ -27,6 +28,7 @@ LINES = {
     *(f"lirpg --env hrl/Track-v0 {words}" for words in reward.CASES.values()),
     *(f"modac --env hrl/Taxi-v0 {words}" for _, words in options.CASES.values()),
     *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
+    *skills.CASES.values(),
     race.OURS.format("UMaze", 1000),
     race.PEER.format("UMaze", 1000, 1000),
     f"hiro --env {continual.ENV} {' '.join(continual.following(ROOT, 'ewc', 1.0))}",
