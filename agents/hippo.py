@@ -87,7 +87,7 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
     def resolved(self, setting: Setting) -> Self:
         """A copy whose rollouts last the same number of steps at both levels: `n_steps` is rounded up to a multiple of
         the mean period."""
-        self.check("")
+        self.check()
         mean = Period.of(self.period).mean
         return replace(self, learner=replace(self.ppo, n_steps=-(-self.ppo.n_steps // mean) * mean))
 
@@ -122,7 +122,7 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
             f"learn with PPO every {self.ppo.n_steps} steps of each environment."
         ]
 
-    def check(self, prefix: str) -> None:
+    def check(self, prefix: str = "") -> None:
         """Raise UserError if a value is invalid."""
         super().check(prefix)
         if not self.learner.on_policy:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import adaptation  # noqa: E402
 import cases  # noqa: E402
 import continual  # noqa: E402
+import diayn  # noqa: E402
 import episodes  # noqa: E402
 import offline  # noqa: E402
 import options  # noqa: E402
@@ -35,6 +36,7 @@ LINES = {
     *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
     *(f"{offline.LINE} {words} --dataset FILE.npz" for words in offline.CASES.values()),
     *(case.train for case in planning.CASES.values()),
+    *diayn.CASES.values(),
     race.OURS.format("UMaze", 1000),
     race.PEER.format("UMaze", 1000, 1000),
     f"hiro --env {continual.ENV} {' '.join(continual.following(ROOT, 'ewc', 1.0))}",
