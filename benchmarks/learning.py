@@ -1,7 +1,7 @@
 """The learning tables: trains and evaluates every case with every seed, and prints the results.
 
     python benchmarks/learning.py --cases hiro sb3 --jobs 2
-    python -m benchmarks.learning --suite family             # every way to build a hierarchy, compared on two small tasks
+    python -m benchmarks.learning --suite family     # every way to build a hierarchy, on two small tasks
 
 Each run uses the command that a user would type. Finished runs are kept in results/learning.json and not repeated, so
 that the benchmark can be stopped and continued; --again repeats them, for example after a change of a preset. Long runs
