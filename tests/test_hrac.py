@@ -14,6 +14,7 @@ from test_learners import batch
 
 from hrl.agents.hrac import High, HRACConfig, Low
 from hrl.agents.parts.adjacency import Adjacency, AdjacencyConfig, AdjacencyMatrix, contrastive
+from hrl.cli import training
 from hrl.envs import EnvConfig, make_env
 from hrl.execution.processes import Processes
 from hrl.hierarchy.commands import Subgoal
@@ -312,6 +313,6 @@ def test_what_was_learned_is_kept_where_too_many_cells_were_visited(tmp_path, ca
 
 
 def test_several_processes_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "join_processes", lambda: Processes(0, 2))
+    monkeypatch.setattr(training, "join_processes", lambda: Processes(0, 2))
     assert train.main(["hrac", *LINE, "--log-dir", str(tmp_path)]) == 2
     assert "run it in one" in capsys.readouterr().err

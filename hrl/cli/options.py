@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from hrl.types import UserError
@@ -57,5 +58,5 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
 
 def values_of(arguments: Sequence[str], option: str) -> list[str]:
     """The values of an option that may be given several times."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = pairwise([*arguments, ""])
     return [given.partition("=")[2] or after for given, after in pairs if given.partition("=")[0] == option]

@@ -160,7 +160,7 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
     parts = given._replace(env=env)
     parts.run.check()
     plain = parts.plain()
-    for name, value in _flat({**plain, **plain.pop("agent")}).items():
+    for name, value in _flat(plain.pop("agent") | plain).items():
         if any(isinstance(x, float) and not math.isfinite(x) for x in (value if isinstance(value, list) else [value])):
             raise UserError(f"--{name.replace('_', '-')} must be a finite number, not {value}.")
     return parts, values
