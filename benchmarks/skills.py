@@ -35,7 +35,9 @@ from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.setting import Setting
 
-ENV, STEPS, EPISODES = "PointMaze_Large-v3", 200_000, 100
+# A corridor of two bends, from one end to the other: the goal is 10 cells away, and the reward is there alone.
+MAZE = "[[1,1,1,1,1],[1,r,0,0,1],[1,1,1,0,1],[1,0,0,0,1],[1,0,1,1,1],[1,0,0,g,1],[1,1,1,1,1]]"
+ENV, STEPS, EPISODES = "PointMaze_Large-v3", 60_000, 100
 OURS = "--env examples.directions:Direction-v0 --num-envs 8 --gamma 0.9 --eval-freq 0 --save-freq 0 --threads 1"
 SKILLS = {
     "east": f"ppo {OURS} --env-kwargs angle=0 --total-steps 20000 --n-steps 64 --batch-size 64 --learning-rate 1e-3",
@@ -45,8 +47,9 @@ SKILLS = {
 CASES = {
     "controller over four skills": f"skills --total-steps {STEPS} --eval-freq 0 --save-freq 0",
     "flat TD3 + HER": f"td3 --total-steps {STEPS} --eval-freq 0 --save-freq 0",
+    "flat SAC + HER": f"sac --total-steps {STEPS} --eval-freq 0 --save-freq 0",
 }
-NUM_ENVS, ROUNDS, LOOP = 32, 5, 300
+NUM_ENVS, ROUNDS, LOOP = 16, 5, 300
 
 
 @dataclass
@@ -103,7 +106,18 @@ def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
     """One run with the user's own commands: its success, and the seconds of training."""
     given = [word for skill in skills for word in ("--skill", skill)] if case.startswith("controller") else []
     with tempfile.TemporaryDirectory() as folder:
-        words = [*CASES[case].split(), "--env", ENV, "--seed", str(seed), "--threads", "1", "--trust"]
+        words = [
+            *CASES[case].split(),
+            "--env",
+            ENV,
+            "--env-kwargs",
+            f"maze_map={MAZE}",
+            "--seed",
+            str(seed),
+            "--threads",
+            "1",
+            "--trust",
+        ]
         command("train.py", *words, *given, "--log-dir", folder)
         (config,) = Path(folder).rglob("config.json")
         judged = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
