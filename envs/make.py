@@ -218,6 +218,7 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env = gym.make(config.name, disable_env_checker=True, **config.env_kwargs)
+    _remove_model_file(env)
     if config.recall:
         env = Recall(env, config.recall)
     if config.reward_delay:
@@ -227,6 +228,14 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.
             raise EnvError(f"--frame-stack stacks images, but {config.name} observes {env.observation_space}.")
         env = gym.wrappers.FrameStackObservation(env, config.frame_stack, padding_type="reset")
     return Guard(env, index, info)
+
+
+def _remove_model_file(env: gym.Env[Any, Any]) -> None:
+    """Delete the temporary file from which gymnasium-robotics' mazes have read their model; they leave it behind."""
+    file = getattr(env.unwrapped, "tmp_xml_file_path", None)
+    if isinstance(file, str):
+        with contextlib.suppress(OSError):
+            os.remove(file)
 
 
 def _make_vector(

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -237,3 +238,12 @@ def test_workers_begin_episodes_only_where_one_ended():
 def test_a_negative_number_of_workers_is_refused():
     with pytest.raises(EnvError, match="must not be negative, but is -1"):
         make_env(EnvConfig("GoalLine-v0", num_envs=4, vectorization="async", workers=-1))
+
+
+def test_a_maze_leaves_no_file_in_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
+    assert not list(tmp_path.iterdir())
+    env.reset(0)
+    env.step(torch.zeros(2, 2))
+    env.close()
