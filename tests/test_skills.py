@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -212,6 +213,15 @@ def test_a_run_whose_skills_name_modules_is_not_loaded_without_trust(tmp_path):
     with pytest.raises(UserError, match="add --trust"):
         hrl.load(run_of(tmp_path)).policy()
     hrl.load(run, trust=True).policy()
+
+
+def test_the_task_of_one_direction_pays_for_the_velocity_along_it():
+    env = gym.make("examples.directions:Direction-v0", angle=90.0)
+    assert env.reset(seed=0)[0].shape == (2,)
+    for _ in range(3):
+        velocity, reward, *_ = env.step(np.array([0.3, 1.0], np.float32))
+    assert velocity[1] > 0.1 and reward == pytest.approx(min(velocity[1], 2.0) - abs(velocity[0]))
+    env.close()
 
 
 @pytest.mark.parametrize(
