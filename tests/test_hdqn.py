@@ -1,12 +1,13 @@
 """h-DQN: declared subgoals, their rewards and ends, and the discount of a choice that lasted k steps."""
 
+import importlib
 import json
 
 import pytest
 import torch
 from conftest import CPU, everything, roll, setting
 from hrl_scripts import evaluate, train
-from runs import run_of, same_state
+from runs import ROOT, run_of, same_state
 from tasks import LENGTHS
 
 from hrl.agents.hdqn import HDQNConfig, High, Low
@@ -194,8 +195,10 @@ def test_the_key_is_taken_then_the_door_is_open_then_the_goal_is_reached():
     assert seen == [nothing, key, key, key, door, [True, True, True]]
 
 
-def test_subgoals_of_minigrid_are_told_from_numbers_and_from_the_image():
-    door_key = pytest.importorskip("examples.door_key")
+def test_subgoals_of_minigrid_are_told_from_numbers_and_from_the_image(monkeypatch):
+    pytest.importorskip("minigrid")
+    monkeypatch.syspath_prepend(ROOT)
+    door_key = importlib.import_module("examples.door_key")
     forms = []
     for name, predicates in (("DoorKey", door_key.SUBGOALS), ("DoorKeyImage", door_key.IN_THE_IMAGE)):
         env = make_env(EnvConfig(f"examples.door_key:{name}-8x8-v0"))

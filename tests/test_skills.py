@@ -10,7 +10,7 @@ import torch
 from conftest import everything, roll, setting
 from gymnasium import spaces
 from hrl_scripts import evaluate, train
-from runs import run_of, same_state, trained
+from runs import ROOT, run_of, same_state, trained
 from stable_baselines3 import PPO
 from tasks import LENGTHS, Picture
 
@@ -215,7 +215,8 @@ def test_a_run_whose_skills_name_modules_is_not_loaded_without_trust(tmp_path):
     hrl.load(run, trust=True).policy()
 
 
-def test_the_task_of_one_direction_pays_for_the_velocity_along_it():
+def test_the_task_of_one_direction_pays_for_the_velocity_along_it(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
     env = gym.make("examples.directions:Direction-v0", angle=90.0)
     assert env.reset(seed=0)[0].shape == (2,)
     for _ in range(3):
