@@ -6,7 +6,7 @@ level π(a|s, z) learns with SAC, and its reward is how well a discriminator rec
     r_z(s, a, s') = log q(z|s') - log p(z),   q ← argmax E[log q(z|s')]        (agents/parts/discriminator.py)
 
 The reward of a stored transition is computed when it is sampled, from the current discriminator. SAC's entropy bonus
-keeps skills as random as they can be while they are told apart.
+keeps skills as random as they can be while they stay distinguishable.
 
 Phase two begins after --skill-steps in the same run: the low level stops learning, and a controller over the skills
 learns from the task's reward (section 4.2.2). Until then its decisions are uniformly random, which is p(z).

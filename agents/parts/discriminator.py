@@ -1,4 +1,4 @@
-"""Skills that are told apart by a discriminator (DIAYN: Eysenbach, Gupta, Ibarz, Levine 2018, arXiv:1802.06070).
+"""Skills that a discriminator distinguishes (DIAYN: Eysenbach, Gupta, Ibarz, Levine 2018, arXiv:1802.06070).
 
 A discriminator q(z|s) learns which of K skills led to a state, by minimising -E[log q(z|s')] over the transitions of
 the level that obeys the skills. That level is rewarded for states in which its skill is recognised (eq. 3):
