@@ -1,4 +1,4 @@
-"""DIAYN's two measurements: whether a discriminator distinguishes its skills on fresh rollouts, and the success of its controller.
+"""Whether a discriminator distinguishes DIAYN's skills on fresh rollouts, and the success of its controller.
 
     python benchmarks/diayn.py --seeds 3 --jobs 1
 
