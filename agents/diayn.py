@@ -66,7 +66,7 @@ class High(LevelConfig):
 
 @dataclass
 class DIAYNConfig(HierarchyConfig):
-    """DIAYN: skills that a discriminator tells apart, learned without reward, then a controller over them
+    """DIAYN: skills that a discriminator recognises, learned without reward, then a controller over them
     (Eysenbach 2018)."""
 
     essential: ClassVar[tuple[str, ...]] = ("skills", "skill_steps", "high.period", "goal.indices", "goal.relative")

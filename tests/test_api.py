@@ -3,10 +3,8 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
-from conftest import CPU
 from gymnasium.vector import SyncVectorEnv
-from runs import LINE, same_state, trained
+from runs import same_state, trained
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from tasks import GoalLine, Ledger
@@ -14,6 +12,7 @@ from tasks import GoalLine, Ledger
 import hrl
 from hrl.agents.flat import FlatTD3
 from hrl.agents.hiro import High, HIROConfig, Low
+from hrl.api.training import nested
 from hrl.learners import TD3Config
 
 QUICK = {"preset": "debug", "threads": 1, "progress": False}
@@ -110,6 +109,25 @@ def test_an_algorithm_is_a_name_or_a_configuration(tmp_path):
         run(tmp_path, total_steps="many")
 
 
+def still(observation):
+    return np.ones((len(observation), 1), np.float32)
+
+
+def test_modules_that_a_program_names_itself_need_no_trust(tmp_path):
+    done = run(tmp_path, "skills", env="tasks:Ledger-v0", skill=["test_api:still"])
+    assert done.policy("last").predict(np.zeros((2, 2), np.float32))[0].tolist() == [[1.0], [1.0]]
+    with pytest.raises(hrl.UserError, match="add --trust"):
+        hrl.load(done.path)
+
+
+def test_options_of_groups_are_not_mixed_with_values(tmp_path):
+    low = {"learning_rate": 1e-3}
+    assert nested({"low": low, "low__gamma": 0.9, "seed": 1}) == {"low": {**low, "gamma": 0.9}, "seed": 1}
+    assert low == {"learning_rate": 1e-3}
+    with pytest.raises(hrl.UserError, match="which has no options"):
+        run(tmp_path, seed=3, seed__more=4)
+
+
 class Recording(BaseCallback):
     """Records its calls, and stops at 500 steps."""
 
@@ -140,6 +158,6 @@ def test_everything_public_is_there_and_documented():
     for name in hrl.__all__:
         thing = getattr(hrl, name)
         assert isinstance(thing, str) or thing.__doc__
-    assert hrl.agents.HIROConfig is HIROConfig and torch.device("cpu") == CPU and LINE
+    assert hrl.agents.HIROConfig is HIROConfig
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hrl.nothing

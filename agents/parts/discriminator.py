@@ -55,7 +55,7 @@ class DiscriminatorConfig:
 
 
 class DiscriminatedSkill(Skill, nn.Module):
-    """One of K skills that a discriminator tells apart.
+    """One of K skills that a discriminator recognises.
 
     With an absolute goal space, the discriminator sees the projected state φ(s'). With a relative one, it sees the
     displacement φ(s') - φ(s₀) since the skill began, which the level that obeys sees too. Targets are the skill's

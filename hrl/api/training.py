@@ -9,10 +9,12 @@ from hrl.agents.presets import preset as preset_values
 from hrl.api.environments import EnvLike, env_id
 from hrl.api.runs import Run, run_session
 from hrl.api.sessions import Parts
+from hrl.api.trust import Trust, named_modules
 from hrl.envs import EnvConfig
 from hrl.run.callbacks import Callback, Progress
 from hrl.run.config import updated
 from hrl.run.folder import RunConfig, RunFolder
+from hrl.types import UserError
 
 
 def train(
@@ -43,7 +45,8 @@ def train(
     parts = parts._replace(env=replace(parts.env, env_kwargs=own))
     parts.run.check()
     folder = RunFolder.new(parts.run.log_dir, parts.env.env, name, parts.run.seed)
-    return run_session(parts, folder, callbacks=callbacks)
+    named = frozenset(module for _, module in named_modules(name, parts.plain()))  # the program names them itself
+    return run_session(parts, folder, callbacks=callbacks, trust=Trust(modules=named))
 
 
 def with_values(parts: Parts, values: Mapping[str, Any], source: str, agents_own: bool = True) -> Parts:
@@ -61,14 +64,18 @@ def with_values(parts: Parts, values: Mapping[str, Any], source: str, agents_own
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"low__gamma": x}` as `{"low": {"gamma": x}}`."""
+    """`{"low__gamma": x}` as `{"low": {"gamma": x}}`. Raises UserError if one name is both a value and a group."""
     result: dict[str, Any] = {}
     for name, value in options.items():
         *path, last = name.split("__")
         place = result
         for part in path:
             place = place.setdefault(part, {})
-        place[last] = value
+            if not isinstance(place, dict):
+                raise UserError(
+                    f"The option {name} does not exist: {part} is given as {place!r}, which has no options."
+                )
+        place[last] = dict(value) if isinstance(value, Mapping) else value
     return result
 
 

@@ -34,7 +34,7 @@ CHUNK = 1 << 15
 PAIRS = 20_000
 KNOTS = 64
 SPAN = 4
-"""A calibration covers so many times the longest hop, so that places out of reach are told from near ones."""
+"""A calibration covers this many times the longest hop, to distinguish places out of reach from near ones."""
 
 
 def steps_of_value(value: Tensor, gamma: float, never: float, there: float) -> Tensor:
