@@ -1,4 +1,4 @@
-"""Makes environments from a configuration, with clear errors."""
+"""Makes environments from a configuration."""
 
 import contextlib
 import importlib
@@ -63,29 +63,30 @@ class EnvConfig:
     env: str
     """Gymnasium id, or module:Id if importing the module registers it."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
-    """Keyword arguments of the environment, such as continuing_task=False; values are read as YAML."""
+    """Keyword arguments of the environment, such as continuing_task=False. Values are read as YAML."""
     num_envs: int = 1
     """Number of environments that step together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """sync: in this process. async: in worker processes. auto: the environment's own vector form if it has one, else
+    """sync: in this process. async: in worker processes. auto: the environment's vector form if it has one, otherwise
     sync."""
     workers: int = 0
-    """Worker processes, each with an equal share of the environments; 0 for one per core."""
+    """Number of worker processes, which share the environments equally; 0 uses one per core."""
     worker_timeout: float = 120.0
-    """Seconds that a worker process may take to answer, after which the run saves and ends."""
+    """Maximum seconds to wait for a worker process. After that, the run saves and ends."""
     worker_start: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
     """Start method of worker processes; auto forks, or spawns if this process uses a GPU."""
     action_limit: float = 1.0
-    """Bound of action entries without bounds."""
+    """Bound for action entries of an unbounded Box."""
     action_scale: float = 1.0
-    """Share of the range of actions that is used, around its middle: 0.2 is a fifth of an ant's torques."""
+    """Fraction of the action range that is used, centred on its midpoint: 0.2 is a fifth of an ant's torques."""
     reward_delay: int = 0
-    """Give the sum of rewards only every so many steps and at the episode's end; 0 gives them immediately."""
+    """Number of steps after which the sum of their rewards is given, and also at the end of an episode; 0 gives rewards
+    immediately."""
     frame_stack: int = 0
-    """Number of last images to observe, stacked as channels; for environments that observe only an image."""
+    """Number of most recent images to stack as channels, for environments that observe only an image."""
     recall: tuple[int, ...] = ()
-    """Also observe the agent's positions so many steps ago: a memory for tasks that hide what was done. The positions
-    are appended to the observation; mask them for levels that must not see their position."""
+    """Numbers of steps: append the agent's positions this many steps ago to the observation, as a memory for tasks
+    with hidden state. Mask these entries for levels that must not see their position."""
 
     @property
     def name(self) -> str:
@@ -126,10 +127,10 @@ def make_env(
     region: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     **overrides: Any,
 ) -> Bridge:
-    """Make environments as batched tensors. With `seeds`, every episode uses the next seed. `info` names the entries of
-    info that hindsight needs. `region` is a context for calls of the environment's own reward.
+    """Make environments with batched tensors. With `seeds`, every episode uses the next seed. `info` names the entries
+    of info that hindsight needs. `region` is a context around calls of the environment's `compute_reward`.
 
-    Raises EnvError if the environment can't be made, or if its observations or actions are not supported.
+    Raises EnvError if the environment cannot be made, or if its observations or actions are not supported.
     """
     _check(config)
     config = replace(config, env_kwargs=config.env_kwargs | overrides)
@@ -163,15 +164,16 @@ def _action_map(config: EnvConfig, space: gym.Space[Any]) -> ActionMap:
         return ActionMap(space, config.action_limit, config.action_scale)
     except UnsupportedActions as error:
         raise EnvError(
-            f"{config.name} takes {error}, which no agent here supports; wrap the environment so that it takes a "
-            "Box, Discrete, MultiDiscrete or MultiBinary action."
+            f"{config.name} takes {error}, which no agent supports. Wrap the environment so that it takes Box, "
+            "Discrete, MultiDiscrete or MultiBinary actions."
         ) from error
 
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
-    """One environment with Gymnasium's own wrappers and our guard, for libraries that convert actions themselves.
+    """Make one environment with Gymnasium's wrappers and our guard, for libraries that convert actions themselves.
 
     Its action space is a bounded float32 Box, Discrete from 0, or MultiDiscrete or MultiBinary of one dimension.
+    Raises EnvError if the environment cannot be made or is not supported.
     """
     _check(config)
     with _made(config):
@@ -231,7 +233,7 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.
 
 
 def _remove_model_file(env: gym.Env[Any, Any]) -> None:
-    """Delete the temporary file from which gymnasium-robotics' mazes have read their model; they leave it behind."""
+    """Delete the temporary model file of gymnasium-robotics' mazes, which they do not remove."""
     file = getattr(env.unwrapped, "tmp_xml_file_path", None)
     if isinstance(file, str):
         with contextlib.suppress(OSError):
@@ -250,7 +252,7 @@ def _make_vector(
             if config.recall:
                 env = Recalls(env, config.recall)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
-        env.close()  # other vector environments are replaced by single ones
+        env.close()  # replaced by single environments, which have wrappers for these options
     indices = range(config.num_envs)
     if config.vectorization == "async":
         makers = [partial(_make_in_worker, config, i, info) for i in indices]
@@ -261,7 +263,7 @@ def _make_vector(
 
 
 def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
-    """The keyword arguments, with the training device if the vector form takes one and none is given."""
+    """The keyword arguments, plus the training device if the vector form takes a device and none is given."""
     entry: Any = gym.registry[config.name].vector_entry_point
     form = load_env_creator(entry) if isinstance(entry, str) else entry
     given = config.env_kwargs
@@ -277,8 +279,8 @@ def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[An
         flat_dim(space)
     except UnsupportedSpace as error:
         raise EnvError(
-            f"{config.name} observes {error}. This is not supported: wrap the environment so that it observes "
-            "vectors (gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
+            f"{config.name} observes {error}, which is not supported. Wrap the environment so that it observes vectors "
+            "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
     return space
 
@@ -333,7 +335,7 @@ def _spec(
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
         bounds = flat_bounds(space["achieved_goal"])
         low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
-    # A vector environment may have its task's reward on tensors; else a single environment's own code is called.
+    # A vector environment may compute its task's reward on tensors; otherwise, a single environment's code is called.
     reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info, region)
     return Spec(
         state_dim=len(low),

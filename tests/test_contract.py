@@ -68,9 +68,9 @@ def test_info_that_comes_and_goes_is_no_matter():
         ({"reward": np.zeros(2)}, "returned a reward that is not a single number: array([0., 0.])"),
         ({"reward": "high"}, "returned a reward that is not a single number: 'high'"),
         ({"terminated": np.zeros(2)}, "returned a terminated flag that is not a single number"),
-        ({"obs": np.zeros(4, np.float32)}, "returned an observation of shape (4,), not (3,) as its space says"),
-        ({"obs": np.zeros(1, np.float32)}, "returned an observation of shape (1,), not (3,) as its space says"),
-        ({"info": {"is_success": "yes"}}, "reported a success that is not a truth value: 'yes'"),
+        ({"obs": np.zeros(4, np.float32)}, "returned an observation of shape (4,), but its space has (3,)"),
+        ({"obs": np.zeros(1, np.float32)}, "returned an observation of shape (1,), but its space has (3,)"),
+        ({"info": {"is_success": "yes"}}, "reported a success that is not a boolean: 'yes'"),
         ({"info": None}, "returned an info that is not a dictionary: None"),
     ],
 )

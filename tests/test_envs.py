@@ -124,8 +124,8 @@ def test_the_tasks_reward_is_the_environments_own_and_says_what_ends_an_episode(
     ("kwargs", "words"),
     [
         ({"fault": "raise"}, "Environment 0 of Ledger-v0 raised RuntimeError in step() at its step 4: the simulator"),
-        ({"fault": "nan"}, "Environment 0 of Ledger-v0 gave an observation that is NaN or infinite"),
-        ({"fault": "inf"}, "Environment 0 of Ledger-v0 gave a reward that is NaN or infinite"),
+        ({"fault": "nan"}, "Environment 0 of Ledger-v0 returned an observation that is NaN or infinite"),
+        ({"fault": "inf"}, "Environment 0 of Ledger-v0 returned a reward that is NaN or infinite"),
     ],
 )  # fmt: skip
 def test_faults_name_the_environment_and_the_step(kwargs, words):
