@@ -274,7 +274,7 @@ def test_a_map_of_ones_own():
         ("AntMaze-v0", {"goal": [1, 2, 3, 4]}, r"goal must be a position .* not \[1, 2, 3, 4\]"),
         ("AntMaze-v0", {"scale": -2}, "scale, the width of a maze's cell, must be a positive number, not -2"),
         ("AntMaze-v0", {"scale": "wide"}, "scale, .* must be a positive number, not wide"),
-        ("AntGather-v0", {"apples": 90, "bombs": 20}, "at most 99 apples and bombs together, not 90 and 20"),
+        ("AntGather-v0", {"apples": 90, "bombs": 20}, "apples and bombs together at most 99, not 90 and 20"),
         ("AntGather-v0", {"apples": 0}, "apples must be at least 1, .* not 0 and 8"),
         ("AntGather-v0", {"span": 0}, "span, the angle of view, must be a positive number, not 0"),
         ("AntGather-v0", {"dying_cost": "dear"}, "dying_cost must be a number, not dear"),

@@ -196,7 +196,7 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
         (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "uses another goal space"),
         (
             ["--low.init-from", "{first}", "--low.protect.by", "l2", "--tune", "low.learning_rate"],
-            "ignore what a level protects",
+            "cannot be combined with protection",
         ),
     ],
 )

@@ -138,7 +138,7 @@ class MetaLearner(RoundLearner):
         # The value of DiCE and of ratios to itself is constant, so finite differences do not measure the gradient.
         if self.adaptation.policy.closed_form and not c.correction:
             checked["slope_error"] = slope_error(lambda p: objective(p)[0], self._parameters(), gradient, 1e-2)
-        let_through = self.guard.judge(gradient)
+        let_through = self.guard.clip(gradient)
         if let_through is not None:
             for parameter, g in zip(leaves(self._parameters()), leaves(let_through), strict=True):
                 parameter.grad = g
