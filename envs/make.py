@@ -30,7 +30,7 @@ from hrl.envs.images import image_shape
 from hrl.envs.spec import Spec
 from hrl.envs.wrappers.delay import DelayedReward, DelayedRewards
 from hrl.envs.wrappers.guard import MASK, EnvironmentFault, Guard
-from hrl.envs.wrappers.recall import Recall, Recalls
+from hrl.envs.wrappers.position_history import PositionHistory, PositionHistoryBatch
 from hrl.envs.wrappers.workers import WorkerEnv
 
 
@@ -84,7 +84,7 @@ class EnvConfig:
     immediately."""
     frame_stack: int = 0
     """Number of most recent images to stack as channels, for environments that observe only an image."""
-    recall: tuple[int, ...] = ()
+    position_history: tuple[int, ...] = ()
     """Numbers of steps: append the agent's positions this many steps ago to the observation, as a memory for tasks
     with hidden state. Mask these entries for levels that must not see their position."""
 
@@ -221,8 +221,8 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.
         warnings.simplefilter("ignore")
         env = gym.make(config.name, disable_env_checker=True, **config.env_kwargs)
     _remove_model_file(env)
-    if config.recall:
-        env = Recall(env, config.recall)
+    if config.position_history:
+        env = PositionHistory(env, config.position_history)
     if config.reward_delay:
         env = DelayedReward(env, config.reward_delay)
     if config.frame_stack > 1:
@@ -246,11 +246,11 @@ def _make_vector(
     if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
         kwargs = _on_device(config, device)
         env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
-        if not (config.reward_delay or config.recall or config.frame_stack > 1):
+        if not (config.reward_delay or config.position_history or config.frame_stack > 1):
             return env
         if config.frame_stack <= 1 and env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
-            if config.recall:
-                env = Recalls(env, config.recall)
+            if config.position_history:
+                env = PositionHistoryBatch(env, config.position_history)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
         env.close()  # replaced by single environments, which have wrappers for these options
     indices = range(config.num_envs)
@@ -294,7 +294,7 @@ def _mask_dim(config: EnvConfig, actions: gym.Space[Any]) -> int:
     """Number of choices of the action mask in the first info; 0 if there is none."""
     if not isinstance(actions, spaces.Discrete):
         return 0
-    one = _make_one(replace(config, reward_delay=0, recall=()), 0)
+    one = _make_one(replace(config, reward_delay=0, position_history=()), 0)
     _, info = one.reset(seed=0)
     one.close()
     return int(actions.n) if MASK in info else 0
@@ -329,7 +329,7 @@ def _spec(
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
-    seen = probe(_make_one(replace(config, reward_delay=0, recall=()), 0, info))
+    seen = probe(_make_one(replace(config, reward_delay=0, position_history=()), 0, info))
     achieved = find_achieved(seen.observation, seen.achieved)
     if achieved is None:
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
