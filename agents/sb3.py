@@ -233,9 +233,9 @@ class SB3Trainee(Trainee):
         return self.model.num_timesteps
 
     @property
-    def tells_success(self) -> bool:
+    def reports_success(self) -> bool:
         """Whether the environment has reported success so far."""
-        return self.watch.tells_success
+        return self.watch.reports_success
 
     def begin(self) -> None:
         """Do nothing: the model continues its episodes, since its checkpoints do not end them."""
@@ -286,7 +286,7 @@ class Watch(BaseCallback):
         self.device, self.counter = device, EpisodeCounter(num_envs, device)
         self.ended: list[Finished] = []
         """The ended episodes of each step of this round."""
-        self.tells_success = False
+        self.reports_success = False
         self.total_steps = 0
 
     def _on_training_start(self) -> None:
@@ -300,7 +300,7 @@ class Watch(BaseCallback):
                     f"An observation or reward is NaN or infinite at environment step {self.num_timesteps}."
                 )
         infos: list[dict[str, Any]] = self.locals["infos"]
-        self.tells_success |= any("is_success" in i for i in infos)
+        self.reports_success |= any("is_success" in i for i in infos)
         success = torch.tensor([bool(i.get("is_success", False)) for i in infos], device=self.device)
         done = torch.as_tensor(self.locals["dones"], dtype=torch.bool, device=self.device)
         reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)

@@ -42,7 +42,7 @@ class Bridge:
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
-        self.tells_success = False
+        self.reports_success = False
         self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
 
@@ -282,7 +282,7 @@ class Bridge:
     def _flag(self, info: dict[str, Any]) -> Tensor:
         for key in SUCCESS_KEYS:
             if key in info:
-                self.tells_success = True
+                self.reports_success = True
                 values = info[key]
                 if isinstance(values, np.ndarray) and values.dtype == object:
                     values = np.array([bool(np.all(v)) for v in values])

@@ -147,7 +147,7 @@ class BatchedEnv(Protocol):
 
     def reset(self, seed: int) -> Observation: ...
     @property
-    def tells_success(self) -> bool:
+    def reports_success(self) -> bool:
         """Whether any info so far reported success."""
 
     @property

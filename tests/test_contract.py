@@ -39,7 +39,7 @@ def test_what_can_be_meant_in_one_way_is_taken_so():
     step, _ = stepped({"reward": np.float64(2), "terminated": np.array(True)}, steps=3)
     assert step.reward.tolist() == [2, 2] and step.terminated.all()
     step, env = stepped({"info": {"success": np.bool_(True), "note": "text"}})
-    assert step.success.all() and env.tells_success
+    assert step.success.all() and env.reports_success
 
 
 def test_success_of_several_entries_is_that_of_all_and_that_is_told(capfd):
@@ -58,7 +58,7 @@ def test_info_that_comes_and_goes_is_no_matter():
         Said.says = {"info": info}
         for _ in range(3):
             step = env.step(torch.zeros(2, 1))
-    assert not step.success.any() and env.tells_success
+    assert not step.success.any() and env.reports_success
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

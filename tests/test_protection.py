@@ -111,7 +111,7 @@ def test_packnet_shares_weights_out_and_never_touches_those_of_an_earlier_task()
     learned(learner, 20)
     for task, known in ((1, second), (0, first)):
         learner.choose_task(task)
-        protection.recall(task)
+        protection.select_task(task)
         assert torch.equal(learner.mode(inputs), known)
 
 
@@ -153,7 +153,7 @@ def test_runs_that_begin_with_runs(first, tmp_path, by):
     actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
     assert not torch.equal(*actions)
     for policy in (once, twice):
-        policy.recall(0)
+        policy.select_task(0)
     actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
     assert torch.equal(*actions) == (by == "packnet")
     assert evaluate.main([str(third), "--task", "1", "--episodes", "2", "--json"]) == 0

@@ -139,12 +139,12 @@ class Loaded:
         else:
             policy = agent.load(session, options.checkpoint)
         if options.task is not None:
-            if not hasattr(policy, "recall"):
+            if not hasattr(policy, "select_task"):
                 raise UserError(
                     f"--task selects one of several tasks learned in sequence, but {algorithm} has no levels that "
                     "learn several tasks."
                 )
-            policy.recall(options.task)
+            policy.select_task(options.task)
         settings = folder.read_config()["config"]
         return cls(path, algorithm, trained_on, env, config, settings, session, policy, facts)
 

@@ -46,7 +46,7 @@ def show_one(summary: dict[str, Any], result: Evaluation) -> None:
 def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
     """Notes that explain unusual values in the table."""
     said = []
-    if not result.tells_success and "return_after_0" not in summary:
+    if not result.reports_success and "return_after_0" not in summary:
         said.append("The environment reports no success (info['is_success']), so no success rate is shown.")
     if result.cut:
         said.append(

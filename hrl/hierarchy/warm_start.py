@@ -29,7 +29,7 @@ def warm_start(agent: Hierarchy, earlier: Mapping[Path, Hierarchy]) -> None:
         _succeed(level, earlier[run].levels[number], run, earlier[run].generator)
 
 
-def recall(agent: Hierarchy, task: int) -> None:
+def select_task(agent: Hierarchy, task: int) -> None:
     """Select one of the tasks learned so far at all levels with several tasks. Raises UserError for unknown tasks."""
     levels = [level for level in agent.levels if level.config.tasks > 1 and not level.config.frozen]
     known = max((level.learner.task for level in levels), default=-1)
@@ -43,7 +43,7 @@ def recall(agent: Hierarchy, task: int) -> None:
     for level in levels:
         level.learner.choose_task(min(task, level.learner.task))
         if level.protection is not None:
-            level.protection.recall(task)
+            level.protection.select_task(task)
 
 
 def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:

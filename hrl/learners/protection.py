@@ -98,7 +98,7 @@ class Protection(nn.Module):
     def begin(self, drawn: dict[str, Tensor]) -> None:
         """Prepare the loaded parameters for the next task; `drawn` are new ones by the learner's names."""
 
-    def recall(self, task: int) -> None:
+    def select_task(self, task: int) -> None:
         """Restore the actor's weights of a finished task, for acting only."""
 
 
@@ -220,7 +220,7 @@ class PackNet(Protection):
             cast(Any, self.learner).target_actor.load_state_dict(actor.state_dict())
 
     @torch.no_grad()
-    def recall(self, task: int) -> None:
+    def select_task(self, task: int) -> None:
         """Zero the weights of later tasks."""
         self.optimiser.flat.mul_(self.owner <= task)
 

@@ -67,7 +67,7 @@ class Evaluation:
     paths: list[Path]
     rates: dict[str, float]
     """Additional means, such as the subgoal reach rate."""
-    tells_success: bool = True
+    reports_success: bool = True
     """Whether the environment reports success."""
     cut: int = 0
     """Number of episodes that were truncated at the evaluation's own step limit."""
@@ -84,7 +84,7 @@ class Evaluation:
             "mean_reward": [e.reward for e in self.episodes],
             "mean_ep_length": [float(e.length) for e in self.episodes],
         }
-        if self.tells_success:
+        if self.reports_success:
             values["success_rate_any"] = [float(e.success_any) for e in self.episodes]
             values["success_rate_final"] = [float(e.success_final) for e in self.episodes]
         result: dict[str, Any] = {"episodes": len(self.episodes), "cut_episodes": self.cut}
@@ -169,7 +169,7 @@ class _Evaluating:
         rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
         episodes = [self.finished[i] for i in range(self.episodes)]
         paths = list(self.paths.values())
-        result = Evaluation(episodes, paths, rates, self.env.tells_success, self.cut, self.limit)
+        result = Evaluation(episodes, paths, rates, self.env.reports_success, self.cut, self.limit)
         return replace(result, bounds=goal_bounds(self.env.spec), radius=self._radius(paths)) if paths else result
 
     def _radius(self, paths: Sequence[Path]) -> float | None:

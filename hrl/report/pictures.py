@@ -58,7 +58,7 @@ def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         ax.tick_params(labelsize=7)
-        reached = ", reached" if evaluation.tells_success and episode.success_any else ""
+        reached = ", reached" if evaluation.reports_success and episode.success_any else ""
         ax.set_title(f"{episode.length} steps{reached}", fontsize=8)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     wide = len(labels) if columns > 2 else 2

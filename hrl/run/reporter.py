@@ -43,7 +43,7 @@ class Reporter:
         self.session = session
         self._set_clocks(run, steps)
         self.recent = Recent(session.device, time_limit)
-        self.tells_success = False
+        self.reports_success = False
         """Whether the environment has reported success so far."""
         self._told_of_cuts = False
         self.best = -float("inf"), -float("inf")
@@ -76,7 +76,7 @@ class Reporter:
         now = time.perf_counter()
         rate = (steps - self._at) / max(now - self._since, 1e-9)
         self.elapsed, self._since, self._at = self.elapsed + now - self._since, now, steps
-        scalars = self.recent.scalars(self.tells_success) | {"time/fps": rate, "time/time_elapsed": self.elapsed}
+        scalars = self.recent.scalars(self.reports_success) | {"time/fps": rate, "time/time_elapsed": self.elapsed}
         scalars |= {f"train/{name}": value for name, value in metrics.items()}
         self.last_scalars |= scalars
         self.logger.write(steps, scalars)
@@ -96,8 +96,8 @@ class Reporter:
         paused = time.perf_counter()
         try:
             result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
-            self.tells_success |= result.tells_success
-            result = replace(result, tells_success=self.tells_success)
+            self.reports_success |= result.reports_success
+            result = replace(result, reports_success=self.reports_success)
         except Interrupted:
             self.eval_due.passed -= 1  # repeat the evaluation when the run resumes
             raise
@@ -132,7 +132,7 @@ class Reporter:
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON values."""
         return {
-            "tells_success": self.tells_success,
+            "reports_success": self.reports_success,
             "evaluations": self.eval_due.passed,
             "recent": self.recent.state_dict(),
             "best": self.best,
@@ -143,7 +143,7 @@ class Reporter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the result of `state_dict`."""
         self.recent.load_state_dict(state["recent"])
-        self.tells_success = state["tells_success"]
+        self.reports_success = state["reports_success"]
         self.eval_due.passed = state["evaluations"]
         success, reward = state["best"]
         self.best = float(success), float(reward)
@@ -159,7 +159,7 @@ class Bystander(Reporter):
     ) -> None:
         run = session.run
         self._set_clocks(run, steps)
-        self.given_up = self.tells_success = False
+        self.given_up = self.reports_success = False
         self.recent, self.display = Recent(session.device, time_limit), Display(run.total_steps, steps, live=False)
 
     def log(self, steps: int, metrics: dict[str, float]) -> None:

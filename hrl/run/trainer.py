@@ -55,9 +55,9 @@ class Trainee(ABC):
         return self.env.spec.max_episode_steps
 
     @property
-    def tells_success(self) -> bool:
+    def reports_success(self) -> bool:
         """Whether the environment has reported success so far."""
-        return self.env.tells_success
+        return self.env.reports_success
 
     @property
     @abstractmethod
@@ -173,7 +173,7 @@ class Trainer:
         recent = self.reporter.recent
         for finished in ended:
             (recent.add_together if self.trainee.together else recent.add)(finished)
-        self.reporter.tells_success |= self.trainee.tells_success
+        self.reporter.reports_success |= self.trainee.reports_success
         return True
 
     def _log(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH, ActiveCommand
 from hrl.hierarchy.hierarchy import ActionMode, Hierarchy
-from hrl.hierarchy.warm_start import recall
+from hrl.hierarchy.warm_start import select_task
 from hrl.types import BatchedEnv, Observation, Step
 
 PredictState = tuple[np.ndarray, ...]
@@ -23,9 +23,9 @@ class HierarchyPolicy:
         self.agent = agent
         self._env = env  # converts observations and actions; only `predict` needs it
 
-    def recall(self, task: int) -> None:
+    def select_task(self, task: int) -> None:
         """Select one of the learned tasks. Raises UserError for an unknown task."""
-        recall(self.agent, task)
+        select_task(self.agent, task)
 
     def start(self, num_envs: int) -> Any:
         """The initial memory: every level is due for a decision."""
