@@ -161,7 +161,7 @@ def test_a_rollout_has_the_same_steps_at_both_levels():
     assert isinstance(low.config.learner, PPOConfig) and low.config.learner.n_steps == 50
     config = HiPPOConfig.of(masked_entries=(0,), hidden_from_skills=(1,))
     low, high = config.make(setting(make_env(EnvConfig("Ledger-v0", num_envs=1)))).levels
-    assert low.sight.tolist() == [0, 0] and high.sight.tolist() == [0, 1]
+    assert low.observation_mask.tolist() == [0, 0] and high.observation_mask.tolist() == [0, 1]
 
 
 def test_sub_policies_differ_from_the_first_step_on():

@@ -118,7 +118,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     sweep, (parts, _) = SweepConfig.read(path), resolved(algorithm, arguments)
     folder = parts.run.log_dir / "sweeps" / path.stem
 
-    def train_one(values: dict[str, Any], seed: int, judge: GiveUp) -> bool:
+    def train_one(values: dict[str, Any], seed: int, give_up: GiveUp) -> bool:
         one = with_values(parts, values, str(path))
         run = replace(one.run, seed=parts.run.seed + seed, log_dir=folder / "runs", progress=False)
         where = RunFolder.new(run.log_dir, one.env.env, algorithm, run.seed)
@@ -128,7 +128,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
             contextlib.redirect_stdout(log),
         ):
             session = make_session(one._replace(run=run), where, stop=stop, trust=trust, held=held)
-            session.judge = judge
+            session.give_up = give_up
             return one.agent.train(session) is None
 
     if not parts.run.eval_freq:

@@ -29,7 +29,7 @@ from hrl.state import Stateful
 from hrl.types import UserError
 
 Relabel = Callable[[Transitions, torch.Generator], Transitions]
-Shaping = Callable[[Tensor, Tensor], Tensor]
+RewardTerm = Callable[[Tensor, Tensor], Tensor]
 """(inputs [B, I], action [B, A]) -> addition to the reward [B]."""
 
 
@@ -37,7 +37,7 @@ class Tuner(Stateful, Protocol):
     """Adapts a level's hyperparameters or reward while it learns (see hrl/nested/levels/tuning.py and reward.py)."""
 
     @property
-    def shaping(self) -> Shaping | None:
+    def intrinsic_reward(self) -> RewardTerm | None:
         """The addition to the level's reward; None without one."""
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
@@ -103,12 +103,12 @@ class Level:
         self.memory, self.steps, self.testing, self.issues = memory, steps, testing, issues
         self.relabels, self.models = list(relabels), list(models)
         self.gamma = torch.tensor(config.gamma, device=device)
-        self.sight = self._sight(spec.state_dim, device)
+        self.observation_mask = self._observation_mask(spec.state_dim, device)
         self.normaliser = RunningNorm(spec.state_dim, spec.pixels).to(device) if config.normalize_observations else None
         self.continuous = isinstance(actions, spaces.Box)
         self._add_up_steps()
         self.encoder = self._encoder(setting)
-        self.learner = self._learner(setting, {knob for one in tuned for knob in one.tunes}, constraint, reads)
+        self.learner = self._learner(setting, {name for one in tuned for name in one.tunes}, constraint, reads)
         self.terminating = self.learner if isinstance(self.learner, Terminating) else None
         environments = num_envs * setting.processes.size
         rhythm = self.period if pace is None else Period.of(pace)
@@ -121,7 +121,7 @@ class Level:
         self.exploration = Exploration(config.learner.exploring, num_envs, actions, device, warmup)
         self.metrics = Means(device)
         self.tuners = [make(self) for make in tuned]
-        self.shaping = next((t.shaping for t in self.tuners if t.shaping is not None), None)
+        self.intrinsic_reward = next((t.intrinsic_reward for t in self.tuners if t.intrinsic_reward is not None), None)
         learning = FromRollout if isinstance(memory, RolloutMemory) else FromReplay
         self.learning = learning(self, setting)
 
@@ -160,7 +160,7 @@ class Level:
         protect(learner, c.protect, self.name)
         return learner
 
-    def _sight(self, state_dim: int, device: torch.device) -> Tensor:
+    def _observation_mask(self, state_dim: int, device: torch.device) -> Tensor:
         """[D] 1 for state entries that the networks see, 0 for masked entries."""
         masked = self.config.masked_entries
         outside = [i for i in masked if not 0 <= i < state_dim]
@@ -169,18 +169,18 @@ class Level:
                 f"{self.name}.masked_entries {outside} do not exist: the observation has {state_dim} entries (0 "
                 f"to {state_dim - 1})."
             )
-        sight = torch.ones(state_dim, device=device)
-        sight[list(masked)] = 0.0
-        return sight
+        mask = torch.ones(state_dim, device=device)
+        mask[list(masked)] = 0.0
+        return mask
 
     # -- acting ----------------------------------------------------------------------------------------------
 
     def inputs(self, state: Tensor, target: Tensor) -> Tensor:
         """The networks' inputs [..., I]."""
-        shown = state * self.sight if self.config.masked_entries else state
+        shown = state * self.observation_mask if self.config.masked_entries else state
         encoded = self.command.encode(state, target, shown)
         if self.normaliser is not None:
-            shown = self.normaliser(state) * self.sight
+            shown = self.normaliser(state) * self.observation_mask
         return torch.cat([shown, encoded], -1)
 
     def decide(self, state: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -280,7 +280,11 @@ class Level:
         return transitions
 
     def batch(
-        self, t: Transitions, gamma: Tensor | None = None, outer: bool = False, shaping: Shaping | None = None
+        self,
+        t: Transitions,
+        gamma: Tensor | None = None,
+        outer: bool = False,
+        intrinsic_reward: RewardTerm | None = None,
     ) -> Batch:
         """Convert transitions to the learner's batch. Intrinsic rewards are computed here, from the relabelled target.
 
@@ -291,17 +295,17 @@ class Level:
         task's reward without the learned part, if a reward is learned.
         """
         inputs = self.inputs(t.state, t.target)
-        shaping = shaping if shaping is not None else self.shaping
+        intrinsic_reward = intrinsic_reward if intrinsic_reward is not None else self.intrinsic_reward
         gamma = self.gamma if gamma is None else gamma
-        if self.command.extrinsic or (outer and shaping is not None):
+        if self.command.extrinsic or (outer and intrinsic_reward is not None):
             reward, ended = t.total(gamma), t.terminated
         else:
             reward, ended = self.command.reward(t.state, t.next_state, t.target), self._obeyed(t)
         if t.penalty is not None:
             missed = t.penalty > 0
             reward, ended = torch.where(missed, -t.penalty, reward), ended | missed
-        if shaping is not None and not outer:
-            reward = reward + shaping(inputs, t.action)
+        if intrinsic_reward is not None and not outer:
+            reward = reward + intrinsic_reward(inputs, t.action)
         return Batch(
             inputs=inputs,
             action=t.action,

@@ -64,7 +64,7 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
             f"The {level.name} level of the run in {run} has networks of other sizes: its observations, goals and "
             "actions, and the options --….hidden, --….layer-norm, --….tasks and --….learner, must be the same as here."
         )
-    if not torch.equal(level.sight, earlier.sight):
+    if not torch.equal(level.observation_mask, earlier.observation_mask):
         raise UserError(
             f"The {level.name} level of the run in {run} has other masked entries: the state entries "
             f"{_unseen(earlier)} are hidden from it; set --….masked-entries to the same."
@@ -95,7 +95,7 @@ def _succeed(level: Level, earlier: Level, run: Path, generator: torch.Generator
 
 
 def _unseen(level: Level) -> str:
-    return " ".join(str(i) for i in (level.sight == 0).nonzero().flatten().tolist()) or "(none)"
+    return " ".join(str(i) for i in (level.observation_mask == 0).nonzero().flatten().tolist()) or "(none)"
 
 
 def _sealed(earlier: Level, config: ProtectConfig, run: Path, generator: torch.Generator) -> dict[str, Tensor]:

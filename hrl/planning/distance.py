@@ -85,7 +85,7 @@ class Distance:
     def _ends(self, spec: Spec) -> tuple[float, float] | None:
         """The values of never reaching a place and of having reached it, if the reward is sparse."""
         gamma, command = self.level.config.gamma, self.command
-        if self.level.learner.entropy_bonus or not 0 < gamma < 1 or self.level.shaping is not None:
+        if self.level.learner.entropy_bonus or not 0 < gamma < 1 or self.level.intrinsic_reward is not None:
             return None
         if isinstance(command, Subgoal):
             return (-command.scale / (1 - self.discount), 0.0) if command.kind == "sparse" else None

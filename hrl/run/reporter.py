@@ -57,8 +57,8 @@ class Reporter:
             self.logger.note("time/total_timesteps", f"The horizontal axis of every scalar counts {counts}.")
         self.display = Display(run.total_steps, steps, run.progress, counts)
         if session.hyperparameters and not session.resume:
-            judged = ("eval/success_rate", "eval/success_rate_final", "eval/mean_reward")
-            self.logger.hyperparameters(session.hyperparameters(), dict.fromkeys(judged, 0.0))
+            metrics = ("eval/success_rate", "eval/success_rate_final", "eval/mean_reward")
+            self.logger.hyperparameters(session.hyperparameters(), dict.fromkeys(metrics, 0.0))
         if session.resume:
             self.load_state_dict(session.resume.numbers["reporter"])
         self._since, self._at = time.perf_counter(), steps
@@ -110,7 +110,7 @@ class Reporter:
         if draw is not None and (image := draw(result)) is not None:
             self.logger.picture("eval/trajectories", steps, image)
         self.display.evaluated(steps, scalars)
-        self.given_up = self.session.judge is not None and self.session.judge(steps, scalars)
+        self.given_up = self.session.give_up is not None and self.session.give_up(steps, scalars)
         score = scalars.get("eval/success_rate", 0.0), scalars["eval/mean_reward"]
         better, self.best = score > self.best, max(score, self.best)
         self._since += time.perf_counter() - paused  # the rate excludes evaluations

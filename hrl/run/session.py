@@ -52,7 +52,7 @@ class Session:
     """Called once the agent is built, with lines about the resolved options and the resolved configuration. It creates
     the run folder, writes the configuration into it, and prints the lines."""
     draw: Callable[[Evaluation], Any] | None = None
-    judge: Callable[[int, dict[str, float]], bool] | None = None
+    give_up: Callable[[int, dict[str, float]], bool] | None = None
     """(steps, scalars of an evaluation) -> whether to give up the run."""
     callbacks: Sequence[Callback] = ()
     """Functions of the user's program, called during training."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GiveUp = Callable[[int, dict[str, float]], bool]
 """(environment steps, scalars of an evaluation) -> whether to give up the run."""
 TrainOne = Callable[[dict[str, Any], int, GiveUp], bool]
-"""(values, seed, judge) -> True if the run ended or was given up; False if the user stopped it."""
+"""(values, seed, give_up) -> True if the run ended or was given up; False if the user stopped it."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Sweep:
         reached: list[int] = []
         latest, pruned, first = float("-inf"), False, 0
 
-        def judge(steps: int, scalars: dict[str, float]) -> bool:
+        def give_up(steps: int, scalars: dict[str, float]) -> bool:
             nonlocal latest, pruned
             if self.config.metric not in scalars:
                 raise UserError(f"A sweep's metric must be one of {', '.join(scalars)}, not {self.config.metric!r}.")
@@ -114,7 +114,7 @@ class Sweep:
             return pruned
 
         for seed in range(self.config.seeds):
-            if not self.train(nested(values), seed, judge):
+            if not self.train(nested(values), seed, give_up):
                 return None, False
             finished.append(latest)
             if pruned:

@@ -114,7 +114,7 @@ class HindsightTask:
             goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
         # A decision keeps its goal if the bottom ring has overwritten its steps: their reward can't be recomputed.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
-        paid, reached, by_goal = self.judged(t, goal)
+        paid, reached, by_goal = self.goal_rewards(t, goal)
         reward = (paid * self.gamma ** torch.arange(self.period, device=goal.device)).sum(-1)
         wide = mask.unsqueeze(-1)
         return t.changed(
@@ -125,7 +125,7 @@ class HindsightTask:
             rewards=None if t.rewards is None else torch.where(wide, paid, t.rewards),
         )
 
-    def judged(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def goal_rewards(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rewards r(s_{i+1}, goal) [B, period] of each decision's steps, 0 after the step that reaches `goal`;
         whether [B] a step reaches `goal`; and whether [B] the final state reaches the old goal, so that only the old
         goal ended the episode.

@@ -104,7 +104,7 @@ class LearnedReward:
         self.optimiser = FlatAdam(self.net.parameters(), config.learning_rate)
         self.trial, self.outer_critic = DifferentiableUpdate(level), OuterCritic(level, config.gamma, config.horizon)
         self.skipped = torch.zeros_like(level.gamma)
-        self.shaping = self.reward
+        self.intrinsic_reward = self.reward
         self.learner = cast(Any, level.learner)
 
     @torch.no_grad()
@@ -137,8 +137,8 @@ class LearnedReward:
 
     def _outer(self, params: Params, now: Transitions, following: Transitions, noise: Tensor, steps: int = 1) -> Tensor:
         """The negative task value of the actor after `steps` trial updates with this reward."""
-        shaping = lambda inputs, action: functional_call(self.net, params, (inputs, action))  # noqa: E731
-        _, actor = self.trial.updated(self.level.batch(now, shaping=shaping), noise, {}, {}, steps)
+        intrinsic_reward = lambda inputs, action: functional_call(self.net, params, (inputs, action))  # noqa: E731
+        _, actor = self.trial.updated(self.level.batch(now, intrinsic_reward=intrinsic_reward), noise, {}, {}, steps)
         batch = self.outer_critic.batch(following)
         return -self.outer_critic(batch, self.trial.call("mode", actor, batch.inputs))
 

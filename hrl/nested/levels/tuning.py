@@ -151,7 +151,7 @@ class Tuning:
         rates = cast(Any, level.config.learner)
         self.ratio = (rates.actor_learning_rate or rates.learning_rate) / rates.learning_rate
         self.skipped = torch.zeros_like(level.gamma)
-        self.shaping = None
+        self.intrinsic_reward = None
         self._apply()
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
