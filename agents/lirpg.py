@@ -215,11 +215,18 @@ class Lifetimes(RoundLearner):
 
     def collect(self, env: Any) -> Trajectories:
         """Collect one episode of every environment, up to its end or time limit."""
-        met = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
-        self.steps += int(met.keep.sum())
-        reward = met.reward * met.keep
+        collected = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
+        self.steps += int(collected.keep.sum())
+        reward = collected.reward * collected.keep
         return Trajectories(
-            met.state, met.action, reward, met.keep, met.reward, met.success, met.keep.sum(), met.memory
+            collected.state,
+            collected.action,
+            reward,
+            collected.keep,
+            collected.reward,
+            collected.success,
+            collected.keep.sum(),
+            collected.memory,
         )
 
     # -- checkpoint ------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_a_wrong_observation_in_the_middle_of_a_run_saves_it(vectorization, tmp_
     arguments += ["--vectorization", vectorization, "--goal.low", "-1", "--goal.high", "1", "--log-dir", str(tmp_path)]
     assert train.main(arguments) == 2
     error = capsys.readouterr().err
-    assert "shape (4,), not (3,)" in error and error.count("\n") == 1
+    assert "shape (4,), but its space has (3,)" in error and error.count("\n") == 1
     assert Checkpoints(run_of(tmp_path) / "checkpoints").last().steps == 2 * 99
 
 

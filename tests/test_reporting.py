@@ -100,7 +100,7 @@ def test_environments_that_reset_themselves_are_cut_and_begun_anew():
     bridge = make(1, None)
     agent = small_hiro().make(setting(bridge))
     result = evaluated(HierarchyPolicy(agent), make, 7, num_envs=3, max_steps=11)
-    assert [e.length for e in result.episodes] == [11] * 7 and result.cut == 7 and result.limit == 11
+    assert [e.length for e in result.episodes] == [11] * 7 and result.truncated == 7 and result.limit == 11
 
 
 def test_episodes_have_their_own_seeds_also_where_one_is_cut_as_another_ends():

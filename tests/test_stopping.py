@@ -200,7 +200,7 @@ def test_evaluation_episodes_are_cut_at_the_limit_and_that_is_told(tmp_path, cap
     capsys.readouterr()
     assert evaluate.main([str(run), "--episodes", "3", "--max-steps", "7"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "3 of 3 episodes were cut after 7 steps" in out and "reports no success" in out and "7.000" in out
+    assert "3 of 3 episodes were truncated after 7 steps" in out and "reports no success" in out and "7.000" in out
 
 
 def test_an_environment_that_swallows_the_first_request_is_left_by_the_next():

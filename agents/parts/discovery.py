@@ -247,25 +247,27 @@ class Discovery(RoundLearner):
     ) -> Trajectories:  # fmt: skip
         """Collect one episode of every environment; those of a task are adjacent. Rewards exclude the switching
         cost."""
-        met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
-        return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+        rollout = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.with_advantages(
+            *rollout[:5], self.settings.credit, rollout.final, rollout.truncated, rollout.memory
+        )
 
     def _met(self, env: Any) -> Lived:
-        met = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
-        option, anew = met.memory
+        rollout = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
+        option, anew = rollout.memory
         cost = self.settings.switching_cost * anew
         data = Trajectories.with_advantages(
-            met.state, met.action, met.reward - cost, met.keep, met.success, self.settings.credit, met.final, met.cut,
-            met.memory,
+            rollout.state, rollout.action, rollout.reward - cost, rollout.keep, rollout.success, self.settings.credit,
+            rollout.final, rollout.truncated, rollout.memory,
         )  # fmt: skip
-        self.steps += int(met.keep.sum())
-        later = torch.cat([met.keep[:, 1:], torch.zeros_like(met.keep[:, :1])], 1)
-        last = met.keep - later  # 1 at each episode's last step
-        shifted = torch.cat([met.state[:, 1:], met.state[:, -1:]], 1)
-        following = torch.where(last.unsqueeze(-1) > 0, met.final.unsqueeze(1), shifted)
+        self.steps += int(rollout.keep.sum())
+        later = torch.cat([rollout.keep[:, 1:], torch.zeros_like(rollout.keep[:, :1])], 1)
+        last = rollout.keep - later  # 1 at each episode's last step
+        shifted = torch.cat([rollout.state[:, 1:], rollout.state[:, -1:]], 1)
+        following = torch.where(last.unsqueeze(-1) > 0, rollout.final.unsqueeze(1), shifted)
         stays = later * ~torch.cat([anew[:, 1:], anew[:, -1:]], 1)
-        mine = met.keep * (option < self.settings.options)
-        return Lived(data, following, later + last * met.cut.unsqueeze(1), mine, stays)
+        mine = rollout.keep * (option < self.settings.options)
+        return Lived(data, following, later + last * rollout.truncated.unsqueeze(1), mine, stays)
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 

@@ -159,8 +159,10 @@ class MetaLearner(RoundLearner):
         watch: Watch | None = None,
     ) -> Trajectories:
         """Collect one episode of every environment; those of a task are adjacent."""
-        met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
-        return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+        rollout = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.with_advantages(
+            *rollout[:5], self.settings.credit, rollout.final, rollout.truncated, rollout.memory
+        )
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 

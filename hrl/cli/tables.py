@@ -45,20 +45,20 @@ def show_one(summary: dict[str, Any], result: Evaluation) -> None:
 
 def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
     """Notes that explain unusual values in the table."""
-    said = []
+    lines = []
     if not result.reports_success and "return_after_0" not in summary:
-        said.append("The environment reports no success (info['is_success']), so no success rate is shown.")
-    if result.cut:
-        said.append(
-            f"{result.cut} of {summary['episodes']} episodes were cut after {result.limit:,} steps and count as "
-            "truncated (--max-steps)."
+        lines.append("The environment reports no success (info['is_success']), so no success rate is shown.")
+    if result.truncated:
+        lines.append(
+            f"{result.truncated} of {summary['episodes']} episodes were truncated after {result.limit:,} steps; "
+            "--max-steps sets the limit."
         )
     if summary.get("subgoal_reach_rate", 1.0) < 0.5 and summary.get("success_rate_any", 0.0) > 0.5:
-        said.append(
+        lines.append(
             "Few subgoals are reached, but the task is often solved: a subgoal gives a direction, and the next "
             "one replaces it after a period, whether it was reached or not."
         )
-    return said
+    return lines
 
 
 def show_comparison(groups: dict[tuple[str, str], list[Run]]) -> None:

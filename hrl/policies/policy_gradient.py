@@ -58,15 +58,15 @@ class Trajectories(NamedTuple):
         success: Tensor,
         credit: Credit,
         final: Tensor | None = None,
-        cut: Tensor | None = None,
+        truncated: Tensor | None = None,
         memory: Any = (),
     ) -> "Trajectories":
-        """Compute the advantages of episodes. `final` [..., E, D] are the states after the last steps; `cut` [..., E]
-        masks the episodes that a time limit truncated. Without them, all episodes count as terminated.
+        """Compute the advantages of episodes. `final` [..., E, D] are the states after the last steps; `truncated`
+        [..., E] masks the episodes that a time limit truncated. Without it, all episodes count as terminated.
         """
         reward = reward * keep
         value, tail = baseline(state, discounted(reward, credit.gamma), keep, credit, final)
-        tail = tail * cut if credit.bootstrap and cut is not None else torch.zeros_like(tail)
+        tail = tail * truncated if credit.bootstrap and truncated is not None else torch.zeros_like(tail)
         advantage = advantages(reward, value, tail, keep, credit.gamma, credit.lam)
         steps = keep.sum((-2, -1))
         advantage = normalised(advantage, keep) if credit.normalise else advantage

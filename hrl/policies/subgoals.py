@@ -38,12 +38,12 @@ class Subgoals(nn.Module):
     def act(self, state: Tensor, memory: tuple[Tensor, ...], noise: Tensor | None) -> tuple[Tensor, Any]:
         """Set a new subgoal where the last one's period is over, and act."""
         target, _, elapsed, _ = memory
-        cut = self.subgoal.dim
+        split = self.subgoal.dim
         anew = elapsed >= self.period
-        drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :cut])
+        drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :split])
         issued = self.subgoal.issue(state[..., : self.state_dim], drawn.clamp(-1.0, 1.0))
         target = torch.where(anew.unsqueeze(-1), issued, target)
-        action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., cut:])
+        action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., split:])
         return action, (target, drawn, torch.where(anew, 1, elapsed + 1), anew)
 
     def _shown(self, state: Tensor, target: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class Evaluation:
     """Additional means, such as the subgoal reach rate."""
     reports_success: bool = True
     """Whether the environment reports success."""
-    cut: int = 0
+    truncated: int = 0
     """Number of episodes that were truncated at the evaluation's own step limit."""
     limit: int = DEFAULT_LIMIT
     """The step limit of an episode."""
@@ -87,7 +87,7 @@ class Evaluation:
         if self.reports_success:
             values["success_rate_any"] = [float(e.success_any) for e in self.episodes]
             values["success_rate_final"] = [float(e.success_final) for e in self.episodes]
-        result: dict[str, Any] = {"episodes": len(self.episodes), "cut_episodes": self.cut}
+        result: dict[str, Any] = {"episodes": len(self.episodes), "truncated_episodes": self.truncated}
         for name, x in values.items():
             result[name] = float(np.mean(x))
             result[f"{name}_interval"] = interval(x, proportion=name.startswith("success"))
@@ -156,7 +156,7 @@ class _Evaluating:
     ) -> None:
         self.policy, self.env, self.episodes, self.seed = policy, env, episodes, seed
         self.limit = max_steps or env.spec.max_episode_steps or DEFAULT_LIMIT
-        self.cut = self.begun = 0
+        self.truncated = self.begun = 0
         self.running = np.full(env.num_envs, -1)
         self.finished: dict[int, Episode] = {}
         self.paths = {i: Path() for i in range(min(keep_paths, episodes))}
@@ -169,7 +169,7 @@ class _Evaluating:
         rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
         episodes = [self.finished[i] for i in range(self.episodes)]
         paths = list(self.paths.values())
-        result = Evaluation(episodes, paths, rates, self.env.reports_success, self.cut, self.limit)
+        result = Evaluation(episodes, paths, rates, self.env.reports_success, self.truncated, self.limit)
         return replace(result, bounds=goal_bounds(self.env.spec), radius=self._radius(paths)) if paths else result
 
     def _radius(self, paths: Sequence[Path]) -> float | None:
@@ -216,7 +216,7 @@ class _Evaluating:
             if number in self.paths:
                 _record_place(self.paths[number], self.policy.place(step.final.state), episode.env)
             self.finished[number] = episode
-            self.cut += bool(over[episode.env])
+            self.truncated += bool(over[episode.env])
             self.running[episode.env] = -1
 
     def _sum(self, pairs: dict[str, Tensor]) -> None:

@@ -45,7 +45,7 @@ class Reporter:
         self.recent = Recent(session.device, time_limit)
         self.reports_success = False
         """Whether the environment has reported success so far."""
-        self._told_of_cuts = False
+        self._warned_of_truncation = False
         self.best = -float("inf"), -float("inf")
         self.last_eval: dict[str, float] = {}
         self.last_scalars: dict[str, float] = {}
@@ -104,7 +104,7 @@ class Reporter:
         scalars = result.scalars()
         self.last_eval = {**scalars, "steps": float(steps)}
         self.last_scalars |= scalars
-        self._tell_of_cuts(result)
+        self._warn_of_truncation(result)
         self.logger.write(steps, {**scalars, "eval/time_elapsed": self.elapsed + paused - self._since})
         draw = self.session.draw if self.picture_due(steps) else None
         if draw is not None and (image := draw(result)) is not None:
@@ -116,13 +116,13 @@ class Reporter:
         self._since += time.perf_counter() - paused  # the rate excludes evaluations
         return better
 
-    def _tell_of_cuts(self, result: Evaluation) -> None:
+    def _warn_of_truncation(self, result: Evaluation) -> None:
         """Print once that evaluation episodes are truncated."""
-        if result.cut and not self._told_of_cuts:
-            self._told_of_cuts = True
+        if result.truncated and not self._warned_of_truncation:
+            self._warned_of_truncation = True
             self.display.say(
-                f"note: {result.cut} of {len(result.episodes)} evaluation episodes were cut after {result.limit:,} "
-                "steps and count as truncated; --eval-max-steps sets the limit."
+                f"note: {result.truncated} of {len(result.episodes)} evaluation episodes were truncated after "
+                f"{result.limit:,} steps; --eval-max-steps sets the limit."
             )
 
     def close(self) -> None:
