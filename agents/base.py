@@ -62,7 +62,7 @@ class HierarchyConfig(ABC):
     def train(self, session: Session) -> signal.Signals | None:
         """Build the agent and run the training loop."""
         with session.stop.interruptible():
-            env = session.make_env(None, None)
+            env = session.make_env(None)
             torch.manual_seed(session.run.seed)
             setting = self._setting(env, session, session.run.total_steps)
             config = self.resolved(setting)
@@ -76,7 +76,7 @@ class HierarchyConfig(ABC):
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint. Raises UserError if it does not fit the environment."""
-        env, checkpoint = session.make_env(1, None), session.checkpoint(which)
+        env, checkpoint = session.make_env(1), session.checkpoint(which)
         misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
             agent = self.make(self._setting(env, session, total_steps=0))
@@ -89,7 +89,7 @@ class HierarchyConfig(ABC):
 
     def restored(self, session: Session) -> Hierarchy:
         """The final agent of the session's run, including its memories."""
-        env, checkpoint = session.make_env(None, None), session.checkpoint("last")
+        env, checkpoint = session.make_env(None), session.checkpoint("last")
         agent = self.make(self._setting(env, session, session.run.total_steps))
         env.close()
         try:
@@ -105,7 +105,7 @@ class HierarchyConfig(ABC):
         return {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
 
     def _setting(self, env: BatchedEnv, session: Session, total_steps: int) -> Setting:
-        measure = lambda: session.make_env(8, None)  # noqa: E731
+        measure = lambda: session.make_env(8)  # noqa: E731
         execution = Execution() if total_steps == 0 else pick_execution(session.run.execution, session.device)
         return Setting(
             env.spec, env.num_envs, session.device, session.run.seed, measure, total_steps, execution,
@@ -151,7 +151,7 @@ class RoundsConfig(ABC):
                 "per round."
             )
         with session.stop.interruptible():
-            env = session.make_env(count, None)
+            env = session.make_env(count)
             if self.family:
                 require_task_family(env)
             learner = self.learner(env.spec, session)
@@ -161,7 +161,7 @@ class RoundsConfig(ABC):
     def load(self, session: Session, which: Which) -> Policy:
         """The policy of a checkpoint."""
         self.check()
-        env = session.make_env(1, None)
+        env = session.make_env(1)
         if self.family:
             require_task_family(env)
         learner = self.learner(env.spec, session)

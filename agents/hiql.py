@@ -109,7 +109,7 @@ class HIQLConfig:
         if session.processes.size > 1:
             raise UserError("HIQL trains in one process: start it without torchrun.")
         with session.stop.interruptible():
-            env = session.make_env(1, None)
+            env = session.make_env(1)
             learner = self.learner(env.spec, session)
             data = read_dataset(self.dataset, env, session.earlier, session.device)
         size = f"Dataset: {len(data.transitions):,} transitions of {data.trajectories:,} trajectories."
@@ -118,7 +118,7 @@ class HIQLConfig:
 
     def load(self, session: Session, which: Which) -> "HIQLPolicy":
         """The policies of a checkpoint. The dataset is not read."""
-        env = session.make_env(1, None)
+        env = session.make_env(1)
         learner = self.learner(env.spec, session)
         env.close()
         learner.load_networks(session.checkpoint(which).tensors)

@@ -96,7 +96,7 @@ class SB3Config:
         if session.processes.size > 1:
             raise UserError("stable-baselines3's algorithms train in one process; start them without torchrun.")
         with session.stop.interruptible():
-            model, bridge = self.make(session), session.make_env(1, None)
+            model, bridge = self.make(session), session.make_env(1)
         return Trainer(SB3Trainee(model, bridge, session), session, unseen(bridge.spec)).run()
 
     def load(self, session: Session, which: Which) -> "SB3Policy":
@@ -106,7 +106,7 @@ class SB3Config:
             model.policy.load_state_dict(session.checkpoint(which).tensors)
         except RuntimeError as error:
             raise UserError(f"The checkpoint in {session.folder.path} does not fit its configuration.") from error
-        return SB3Policy(model, session.make_env(1, None))
+        return SB3Policy(model, session.make_env(1))
 
 
 @dataclass

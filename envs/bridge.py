@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import gymnasium as gym
@@ -16,12 +17,14 @@ from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
 from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
+from hrl.envs.wrappers.pause import pausables
 
 
 class Bridge:
     """N environments that step together. Actions are in [-1, 1]; all values are tensors on `device`.
 
-    `seeds` provides the seed of each episode if the environments do not reset themselves (AutoresetMode.DISABLED).
+    If they are `seeded`, every episode uses the seed after the last one's. This needs environments that do not reset
+    themselves (AutoresetMode.DISABLED).
     """
 
     def __init__(
@@ -29,16 +32,19 @@ class Bridge:
         env: gym.vector.VectorEnv[Any, Any, Any],
         spec: Spec,
         device: torch.device,
-        seeds: Iterator[int] | None = None,
+        seeded: bool = False,
         actions: ActionMap | None = None,
     ) -> None:
-        self.env, self.spec, self.device, self.seeds = env, spec, device, seeds
+        self.env, self.spec, self.device, self.seeded = env, spec, device, seeded
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.resets_within_step = self.mode != AutoresetMode.NEXT_STEP
         self.goal_env = is_goal_space(env.single_observation_space)
         self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
+        self._seeds: Iterator[int] = count()
+        self._pausables = pausables(env)
+        self._paused = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
@@ -52,9 +58,10 @@ class Bridge:
         return self.mode == AutoresetMode.DISABLED
 
     def reset(self, seed: int) -> Observation:
-        """Start an episode in every environment. Environment i uses the seed `seed` + i, or the next of `seeds`."""
-        seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
-        raw, info = self._answer(lambda: self.env.reset(seed=seeds))
+        """Start an episode in every environment. Environment i uses the seed `seed` + i."""
+        self._seeds = count(seed + self.num_envs)
+        self._paused = torch.zeros_like(self._paused)
+        raw, info = self._answer(lambda: self.env.reset(seed=seed))
         self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
         obs = self.observe(raw, self._mask(info))
@@ -82,7 +89,7 @@ class Bridge:
         obs = self.observe(raw, self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
         terminated, truncated = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
-        active = ~self._resetting
+        active = ~(self._resetting | self._paused)
         done = (terminated | truncated) & active
         final, following = obs, obs
         if self.mode == AutoresetMode.SAME_STEP:
@@ -91,19 +98,27 @@ class Bridge:
             self._resetting = done
         elif bool(done.any()):
             following = self._restart(done)
-        count = self.num_envs if self.resets_within_step else int(active.sum())
-        self.steps += count
+        taken = self.num_envs if self.resets_within_step else int(active.sum())
+        self.steps += taken
         self._check(final, rewards)
         if following is not final:
             self._check(following)
         success, kept = self._success(info, done), self._hindsight_info(info)
         terminated, truncated = terminated & active, truncated & active
-        return Step(following, final, rewards, terminated, truncated, active, success, count, kept)
+        return Step(following, final, rewards, terminated, truncated, active, success, taken, kept)
 
     def truncate(self, step: Step, where: Tensor) -> Step:
         """The step with the episodes at the mask `where` [N] truncated; new ones start there if `restarts`."""
         obs = self._merge(step.obs, self._restart(where), where) if self.restarts else step.obs
         return step._replace(obs=obs, truncated=step.truncated | where)
+
+    def pause(self, where: np.ndarray) -> None:
+        """Do not step the environments in `where` [N] bool until the next reset. Only evaluations' environments in this
+        process can pause; others step on."""
+        for env, paused in zip(self._pausables, where, strict=False):
+            env.paused = bool(paused)
+        if self._pausables:
+            self._paused = torch.as_tensor(where, device=self.device)
 
     def verify(self) -> None:
         """Raise EnvironmentFault for invalid values that `step` does not check, because it never waits for a GPU."""
@@ -244,7 +259,7 @@ class Bridge:
 
     def _restart(self, done: Tensor) -> Observation:
         mask = done.cpu().numpy()
-        seeds: Any = [next(self.seeds) if self.seeds and d else None for d in mask]
+        seeds: Any = [next(self._seeds) if self.seeded and d else None for d in mask]
         raw, info = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
         return self.observe(raw, self._mask(info))
 

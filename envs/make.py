@@ -30,6 +30,7 @@ from hrl.envs.images import image_shape
 from hrl.envs.spec import Spec
 from hrl.envs.wrappers.delay import DelayedReward, DelayedRewards
 from hrl.envs.wrappers.guard import MASK, EnvironmentFault, Guard
+from hrl.envs.wrappers.pause import Pausable
 from hrl.envs.wrappers.position_history import PositionHistory, PositionHistoryBatch
 from hrl.envs.wrappers.workers import WorkerEnv
 
@@ -121,26 +122,26 @@ def _check(config: EnvConfig) -> None:
 def make_env(
     config: EnvConfig,
     device: torch.device | str = "cpu",
-    seeds: Iterator[int] | None = None,
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
     info: tuple[str, ...] = (),
     region: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    evaluation: bool = False,
     **overrides: Any,
 ) -> Bridge:
-    """Make environments with batched tensors. With `seeds`, every episode uses the next seed. `info` names the entries
-    of info that hindsight needs. `region` is a context around calls of the environment's `compute_reward`.
+    """Make environments with batched tensors, with a seed for each episode if they are for an `evaluation`. `info` names
+    the entries of info that hindsight needs. `region` is a context around calls of the environment's `compute_reward`.
 
     Raises EnvError if the environment cannot be made, or if its observations or actions are not supported.
     """
     _check(config)
     config = replace(config, env_kwargs=config.env_kwargs | overrides)
-    mode = AutoresetMode.DISABLED if seeds is not None else autoreset
+    mode = AutoresetMode.DISABLED if evaluation else autoreset
     with _made(config):
         env = _make_vector(config, mode, torch.device(device), info)
         actions = _action_map(config, env.single_action_space)
         spec = _spec(config, env, actions, info, region)
-    own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
-    return Bridge(env, spec, torch.device(device), None if own_mode else seeds, actions)
+    seeded = evaluation and env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
+    return Bridge(env, spec, torch.device(device), seeded, actions)
 
 
 @contextlib.contextmanager
@@ -215,7 +216,7 @@ def _make_in_worker(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -
     return _make_one(config, index, info)
 
 
-def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
+def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = (), pausable: bool = False) -> gym.Env[Any, Any]:
     register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -229,7 +230,7 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.
         if image_shape(env.observation_space) is None:
             raise EnvError(f"--frame-stack stacks images, but {config.name} observes {env.observation_space}.")
         env = gym.wrappers.FrameStackObservation(env, config.frame_stack, padding_type="reset")
-    return Guard(env, index, info)
+    return Guard(Pausable(env) if pausable else env, index, info)
 
 
 def _remove_model_file(env: gym.Env[Any, Any]) -> None:
@@ -240,10 +241,17 @@ def _remove_model_file(env: gym.Env[Any, Any]) -> None:
             os.remove(file)
 
 
+def is_batched(config: EnvConfig) -> bool:
+    """Whether the environments are one batch, the environment's own vector form, in which more of them cost little.
+    Raises EnvError if the id is unknown."""
+    find_id(config.env)
+    return gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto"
+
+
 def _make_vector(
     config: EnvConfig, mode: AutoresetMode, device: torch.device, info: tuple[str, ...]
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
-    if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
+    if is_batched(config):
         kwargs = _on_device(config, device)
         env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
         if not (config.reward_delay or config.position_history or config.frame_stack > 1):
@@ -258,7 +266,7 @@ def _make_vector(
         makers = [partial(_make_in_worker, config, i, info) for i in indices]
         start = None if config.worker_start == "auto" else config.worker_start
         return WorkerEnv(makers, config.workers, mode, config.worker_timeout, start)
-    makers = [partial(_make_one, config, i, info) for i in indices]
+    makers = [partial(_make_one, config, i, info, mode == AutoresetMode.DISABLED) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
 
 

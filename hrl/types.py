@@ -157,6 +157,9 @@ class BatchedEnv(Protocol):
     def truncate(self, step: Any, where: Tensor) -> Any:
         """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
 
+    def pause(self, where: np.ndarray) -> None:
+        """Do not step the environments in `where` [N] bool until the next reset, if this is possible."""
+
     def send(self, actions: Tensor) -> None:
         """Send every environment its action; environments in other processes begin to step."""
 

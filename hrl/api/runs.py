@@ -1,7 +1,7 @@
 """A run as an object: its policy, evaluations and curves."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ class Run:
             )
         parts = parts._replace(run=replace(parts.run, eval_env=None))
         session = make_session(parts, self.folder, trust=self.trust)
-        return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
+        with closing(session):
+            return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
 
     def scalars(self) -> dict[str, np.ndarray]:
         """Every logged scalar by tag, one value per logged row; NaN where a row has none."""

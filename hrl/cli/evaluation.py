@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -163,7 +164,8 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
     loaded = Loaded.read(path, options, stop)
     if options.plot:
         require_plane(loaded, options.plot_dims)
-    result = loaded.session.evaluate(loaded.policy, options.episodes or 100, keep_paths=12 if options.plot else 0)
+    with closing(loaded.session):
+        result = loaded.session.evaluate(loaded.policy, options.episodes or 100, keep_paths=12 if options.plot else 0)
     summary = loaded.summary(result, options)
     if options.json:
         print(json.dumps(summary))
@@ -183,7 +185,7 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
 
 def require_plane(loaded: Loaded, chosen: Dims | None) -> None:
     """Raise UserError before the evaluation if trajectories cannot be drawn in two dimensions."""
-    env = loaded.session.make_env(1, iter([0]))
+    env = loaded.session.make_evaluation(1)
     place = loaded.policy.place(torch.zeros(1, env.spec.state_dim, device=loaded.session.device))
     mapped = bool(env.outlines(0))
     env.close()
@@ -207,7 +209,8 @@ def compare(options: Options, stop: StopRequest) -> None:
     for i, path in enumerate(options.runs):
         try:
             loaded = Loaded.read(path, options, stop)
-            result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
+            with closing(loaded.session):
+                result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
         except FAULTS as error:
             warn(f"{path} is left out: {error}")
             continue

@@ -44,7 +44,7 @@ def plan_for(
     if not isinstance(config, Restorable):
         raise UserError("--planner needs a run with levels of this toolkit, whose checkpoint holds replays.")
     started = time.perf_counter()
-    agent, env = config.restored(session), session.make_env(1, None)
+    agent, env = config.restored(session), session.make_env(1)
     if which == "best":
         agent.load_networks(session.checkpoint("best").tensors)
     landmarks = landmarks_of(agent, env.spec, options, elsewhere)
@@ -54,7 +54,7 @@ def plan_for(
     explored = (EXPLORED if elsewhere else 0) if options.explore is None else options.explore
     if explored:
         hold = max(round(landmarks.max_hop), 1)
-        replay = explore(part, session.make_env(EXPLORERS, None), explored, hold, generator)
+        replay = explore(part, session.make_env(EXPLORERS), explored, hold, generator)
     landmarks.refresh(replay, generator)
     seconds = time.perf_counter() - started
     facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": float(explored), "planning_seconds": seconds}

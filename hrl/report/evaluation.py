@@ -1,8 +1,8 @@
 """Evaluation of a deterministic policy in separate environments with fixed episode seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +17,15 @@ from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
 EVALUATION_SEED = 10_000_000
 """First episode seed, above all training seeds."""
 
-MakeEvaluationEnv = Callable[[int, Iterator[int]], BatchedEnv]
-"""(number of environments, episode seeds) -> environments."""
-
+Environments = Callable[[int], AbstractContextManager[BatchedEnv]]
+"""(number of environments) -> a context with environments to evaluate in."""
 
 Watch = Callable[[BatchedEnv, Tensor | None, np.ndarray], None]
 """Called with the environments, the active subgoals [N, G], if any, and the episode number of each environment
 ([N] int64, -1 for none)."""
+
+EVALUATION_ENVS = 25
+"""Most environments that an evaluation steps together, unless they are a batch."""
 
 DEFAULT_LIMIT = 1000
 """Limit of an evaluation episode in environment steps, if neither the user nor the environment sets one."""
@@ -106,6 +108,21 @@ class Evaluation:
         return scalars | {f"eval/{name}": value for name, value in self.rates.items()}
 
 
+@contextmanager
+def opened(env: BatchedEnv) -> Iterator[BatchedEnv]:
+    """A context that closes the environments at its end."""
+    try:
+        yield env
+    finally:
+        close_environments(env)
+
+
+def close_environments(env: BatchedEnv) -> None:
+    """Close the environments of an evaluation. Prints a warning if they cannot be closed."""
+    if reason := close_within(env.close):
+        warn(f"an evaluation's environments could not be closed: {reason}")
+
+
 def interval(values: list[float], proportion: bool) -> tuple[float, float] | None:
     """95 % interval of the mean: Wilson's score for proportions, else normal. None for a single value."""
     n, mean, z = len(values), float(np.mean(values)), 1.959964
@@ -122,11 +139,11 @@ def interval(values: list[float], proportion: bool) -> tuple[float, float] | Non
 @torch.no_grad()
 def evaluate(
     policy: Policy,
-    make: MakeEvaluationEnv,
+    environments: Environments,
     episodes: int,
     seed: int = EVALUATION_SEED,
     keep_paths: int = 0,
-    num_envs: int = 25,
+    num_envs: int = EVALUATION_ENVS,
     watch: Watch | None = None,
     max_steps: int | None = None,
 ) -> Evaluation:
@@ -139,17 +156,13 @@ def evaluate(
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
-        return own(make, episodes, seed, watch)
-    env = make(min(episodes, num_envs), count(seed))
-    try:
+        return own(environments, episodes, seed, watch)
+    with environments(min(episodes, num_envs)) as env:
         return _Evaluating(policy, env, episodes, seed, keep_paths, max_steps).run(watch)
-    finally:
-        if reason := close_within(env.close):
-            warn(f"an evaluation's environments could not be closed: {reason}")
 
 
 class _Evaluating:
-    """One evaluation in progress. Environments without an episode to run continue, but are not counted."""
+    """One evaluation in progress. Environments without an episode to run pause, or continue without being counted."""
 
     def __init__(
         self, policy: Policy, env: BatchedEnv, episodes: int, seed: int, keep_paths: int, max_steps: int | None
@@ -200,6 +213,8 @@ class _Evaluating:
             self._begin((ended.done & ~over).cpu().numpy() & (self.running < 0))
             if env.restarts:  # others remain in their old episode
                 self._begin(over.cpu().numpy() & (self.running < 0))
+            if self.begun == self.episodes:
+                env.pause(self.running < 0)
             obs = step.obs
 
     def _begin(self, where: np.ndarray) -> None:

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -45,9 +45,12 @@ def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None
     columns = min(4, len(paths))
     rows = -(-len(paths) // columns)
     aspect = (high[1] - low[1]) / (high[0] - low[0])
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3 * columns, 3 * rows * min(max(aspect, 0.4), 2.5) + 0.8), squeeze=False,
-        layout="constrained", sharex=True, sharey=True,
+    width, height = 3 * columns, 3 * rows * min(max(aspect, 0.4), 2.5) + 0.8
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=True, sharey=True)
+    # Fixed margins in inches: a constrained layout would take as long as the drawing.
+    figure.subplots_adjust(
+        left=0.35 / width, right=1 - 0.1 / width, bottom=(0.3 if len(paths) else 0) / height + 0.35 / height,
+        top=1 - (0.7 if title else 0.3) / height, wspace=0.06, hspace=0.12,
     )  # fmt: skip
     for ax in axes.flat:
         ax.set_axis_off()
@@ -105,9 +108,11 @@ def _draw_scene(ax: plt.Axes, path: Path) -> None:
         "block": {"facecolor": "tab:red", "alpha": 0.35, "edgecolor": "none"},
     }
     first = {"facecolor": "none", "edgecolor": "tab:red", "linestyle": "--", "linewidth": 0.8}
-    shown = [(r, first) for r in path.scene[0] if r.kind == "block"] + [(r, styles[r.kind]) for r in path.scene[-1]]
-    for r, style in shown:
-        ax.add_patch(Rectangle((r.x, r.y), r.width, r.height, zorder=0, **style))
+    groups = [([r for r in path.scene[0] if r.kind == "block"], first)]
+    groups += [([r for r in path.scene[-1] if r.kind == kind], style) for kind, style in styles.items()]
+    for outlines, style in groups:
+        patches = [Rectangle((r.x, r.y), r.width, r.height) for r in outlines]
+        ax.add_collection(PatchCollection(patches, match_original=False, zorder=0, **style))
 
 
 def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
@@ -131,8 +136,8 @@ def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
 
 def _draw_subgoals(ax: plt.Axes, places: np.ndarray, subgoals: np.ndarray, colour: str, name: str) -> None:
     fresh = np.r_[True, (np.diff(subgoals, axis=0) != 0).any(1)]
-    for a, b in zip(places[: len(subgoals)][fresh], subgoals[fresh], strict=True):
-        ax.plot(*np.stack([a, b]).T, color=colour, lw=0.6, alpha=0.6, zorder=1)
+    lines = np.stack([places[: len(subgoals)][fresh], subgoals[fresh]], 1)
+    ax.add_collection(LineCollection(list(lines), color=colour, lw=0.6, alpha=0.6, zorder=1))
     ax.plot(*subgoals[fresh].T, "x", color=colour, ms=4, label=name, zorder=3)
 
 

@@ -14,8 +14,8 @@ from hrl.run.folder import RunConfig
 from hrl.run.session import Session
 from hrl.stopping import Interrupted
 
-PICTURES = 100
-"""Greatest number of pictures of a run, to limit its size."""
+PICTURES, PATHS = 100, 6
+"""Greatest number of pictures of a run, to limit its size, and the number of episodes in each."""
 
 
 class Every:
@@ -50,7 +50,8 @@ class Reporter:
         self.last_eval: dict[str, float] = {}
         self.last_scalars: dict[str, float] = {}
         """The last value of every logged scalar."""
-        self.elapsed = 0.0
+        self.elapsed = self.evaluating = 0.0
+        """Seconds of training, without evaluations, and seconds of evaluations and their pictures."""
         self.given_up = False
         self.logger = Logger(session.folder.path, steps if session.resume else None)
         if session.resume is None:
@@ -76,7 +77,9 @@ class Reporter:
         now = time.perf_counter()
         rate = (steps - self._at) / max(now - self._since, 1e-9)
         self.elapsed, self._since, self._at = self.elapsed + now - self._since, now, steps
-        scalars = self.recent.scalars(self.reports_success) | {"time/fps": rate, "time/time_elapsed": self.elapsed}
+        share = self.evaluating / max(self.elapsed + self.evaluating, 1e-9)
+        times = {"time/fps": rate, "time/time_elapsed": self.elapsed, "time/evaluation_share": share}
+        scalars = self.recent.scalars(self.reports_success) | times
         scalars |= {f"train/{name}": value for name, value in metrics.items()}
         self.last_scalars |= scalars
         self.logger.write(steps, scalars)
@@ -95,7 +98,7 @@ class Reporter:
             torch.cuda.synchronize()  # queued work counts as training time
         paused = time.perf_counter()
         try:
-            result = self.session.evaluate(policy, keep_paths=12 if self.session.draw else 0)
+            result = self.session.evaluate(policy, keep_paths=PATHS if self.session.draw else 0)
             self.reports_success |= result.reports_success
             result = replace(result, reports_success=self.reports_success)
         except Interrupted:
@@ -113,7 +116,8 @@ class Reporter:
         self.given_up = self.session.give_up is not None and self.session.give_up(steps, scalars)
         score = scalars.get("eval/success_rate", 0.0), scalars["eval/mean_reward"]
         better, self.best = score > self.best, max(score, self.best)
-        self._since += time.perf_counter() - paused  # the rate excludes evaluations
+        seconds = time.perf_counter() - paused
+        self.evaluating, self._since = self.evaluating + seconds, self._since + seconds  # the rate excludes evaluations
         return better
 
     def _warn_of_truncation(self, result: Evaluation) -> None:
@@ -138,6 +142,7 @@ class Reporter:
             "best": self.best,
             "last_eval": self.last_eval,
             "elapsed": self.elapsed,
+            "evaluating": self.evaluating,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -148,7 +153,7 @@ class Reporter:
         success, reward = state["best"]
         self.best = float(success), float(reward)
         self.last_eval = {name: float(value) for name, value in state["last_eval"].items()}
-        self.elapsed = float(state["elapsed"])
+        self.elapsed, self.evaluating = float(state["elapsed"]), float(state["evaluating"])
 
 
 class Bystander(Reporter):

@@ -16,11 +16,12 @@ from hrl.report.evaluation import Evaluation, Policy, evaluate
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.kept import KeptEnvironments
 from hrl.stopping import StopRequest
 from hrl.types import BatchedEnv, UserError
 
 Which = Literal["best", "last"]
-MakeEnv = Callable[[int | None, Iterator[int] | None], BatchedEnv]
+MakeEnv = Callable[[int | None], BatchedEnv]
 
 
 @dataclass
@@ -33,11 +34,15 @@ class Session:
     num_envs: int
     """Number of training environments in each process."""
     make_env: MakeEnv
-    """(number, or None for `num_envs`; episode seeds for evaluation) -> environments."""
+    """(number, or None for `num_envs`) -> training environments."""
+    make_evaluation: Callable[[int], BatchedEnv]
+    """(number) -> environments to evaluate in, whose episodes have fixed seeds."""
+    most_evaluation_envs: int
+    """Greatest number of environments that an evaluation steps together."""
     make_single: Callable[..., gym.Env[Any, Any]]
     """(index) -> one plain Gymnasium environment."""
-    make_rendering: MakeEnv
-    """As `make_env`, for environments that render."""
+    make_rendering: Callable[[], BatchedEnv]
+    """() -> one environment of evaluations, which renders."""
     earlier: Callable[[Path], Hierarchy]
     """The final agent of an earlier run."""
     load_policy: Callable[[Path], Any]
@@ -61,11 +66,21 @@ class Session:
 
     _read: dict[Which, Checkpoint] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._environments = KeptEnvironments(self.make_evaluation)
+
     def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
         """Evaluate a policy in separate environments. Raises Interrupted on a request to stop."""
         count = self.run.eval_episodes if episodes is None else episodes
         with self.stop.interruptible():
-            return evaluate(policy, self.make_env, count, keep_paths=keep_paths, max_steps=self.run.eval_max_steps)
+            return evaluate(
+                policy, self._environments, count, keep_paths=keep_paths, num_envs=self.most_evaluation_envs,
+                max_steps=self.run.eval_max_steps,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the environments of evaluations."""
+        self._environments.close()
 
     @contextmanager
     def fitting(self) -> Iterator[None]:

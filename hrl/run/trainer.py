@@ -126,6 +126,7 @@ class Trainer:
                 self._train()
         finally:
             self.reporter.close()
+            self.session.close()
             if reason := close_within(self.trainee.close):
                 self.reporter.display.say(f"warning: {self.trainee.name} could not be closed: {reason}")
         return self.stop.signal
