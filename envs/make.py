@@ -128,8 +128,8 @@ def make_env(
     evaluation: bool = False,
     **overrides: Any,
 ) -> Bridge:
-    """Make environments with batched tensors, with a seed for each episode if they are for an `evaluation`. `info` names
-    the entries of info that hindsight needs. `region` is a context around calls of the environment's `compute_reward`.
+    """Make environments with batched tensors. For an `evaluation`, every episode has its own seed. `info` names the
+    entries of info that hindsight needs. `region` is a context around calls of the environment's `compute_reward`.
 
     Raises EnvError if the environment cannot be made, or if its observations or actions are not supported.
     """
