@@ -13,7 +13,9 @@ from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.learning import FromRollout
 from hrl.learners import PPO, Build, PPOConfig
 from hrl.memory.rollout import RolloutMemory, advantages
+from hrl.networks.layers import mlp
 from hrl.networks.normaliser import RewardScale, RunningNorm
+from hrl.networks.tanh import TanhMLP
 from hrl.spaces import unit_box
 from hrl.types import UserError
 from hrl.variants import flat
@@ -128,7 +130,29 @@ def test_ppos_loss_by_hand():
     entropy = torch.distributions.Normal(mean, std.expand_as(mean)).entropy().sum(-1)
     by_hand = -surrogate.mean() + 0.5 * (clipped - returns).square().mean() - 0.1 * entropy.mean()
     torch.testing.assert_close(loss, by_hand)
-    assert float(metrics["clip_fraction"]) == pytest.approx(0.8)
+    parameters = list(learner.parameters())
+    gradients = (torch.autograd.grad(x, parameters, retain_graph=True) for x in (loss, by_hand))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    summary = learner.summary([metrics])
+    assert float(summary["clip_fraction"]) == pytest.approx(0.8)
+    assert float(summary["kl"]) == pytest.approx(float((ratio - 1 - (log_prob - old)).mean().detach()), abs=1e-6)
+    assert float(summary["value_mean"]) == pytest.approx(float(clipped.mean().detach()), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 0])
+def test_perceptrons_with_tanh_equal_those_that_autograd_differentiates(count):
+    torch.manual_seed(0)
+    plain = mlp(4, (6, 5), 2, smooth=True)
+    ours, given = TanhMLP(*plain), [torch.randn(2, count, 4, requires_grad=True) for _ in range(2)]
+    given[1].data.copy_(given[0].data * 3)
+    for x in given:
+        found, expected = ours(x), plain(x)
+        torch.testing.assert_close(found, expected)
+        wanted, slopes = [x, *plain.parameters()], torch.randn(2, count, 2)
+        mine, theirs = (torch.autograd.grad((y * slopes).sum(), wanted) for y in (found, expected))
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_a_divergence_that_is_too_large_ends_the_passes():

@@ -6,10 +6,11 @@ discounted by γ to the power of each decision's duration (hrl/memory/rollout.py
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Metrics
@@ -17,13 +18,14 @@ from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, m
 from hrl.memory.rollout import advantages
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import mlp, width_of
+from hrl.networks.tanh import TanhMLP
 
 
 @dataclass
 class PPOConfig(OnPolicyConfig):
     """PPO's options."""
 
-    remembers: ClassVar[tuple[str, ...]] = ("log_prob", "value")
+    remembers: ClassVar[tuple[str, ...]] = ("log_prob",)
     kind: Kind = "ppo"
     learning_rate: float = 3e-4
     """Step size of Adam."""
@@ -78,7 +80,7 @@ class Rollout(NamedTuple):
     log_prob: Tensor
     """[B] log π_old(a|s), at the decision."""
     value: Tensor
-    """[B] V(s), at the decision."""
+    """[B] V(s), before the update."""
     advantage: Tensor
     """[B]"""
     returns: Tensor
@@ -123,7 +125,8 @@ class PPO(OnPolicyLearner):
     def network(self, width: int, outputs: int, tasks: int = 1) -> nn.Sequential:
         """The layers from features [..., width] to outputs."""
         c = self.config
-        return mlp(width, c.hidden, outputs, tasks, smooth=True, layer_norm=c.layer_norm)
+        layers = mlp(width, c.hidden, outputs, tasks, smooth=True, layer_norm=c.layer_norm)
+        return layers if tasks > 1 or c.layer_norm else TanhMLP(*layers)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
@@ -134,12 +137,10 @@ class PPO(OnPolicyLearner):
     def act_and_note(
         self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The actions of `act`, with log π(a|s) and V(s)."""
-        features = self.encoder(inputs)
-        head = self.actor(features)
-        action = self.distribution.sample(head, generator, mask)
-        notes = {"log_prob": self.distribution.log_prob(head, action, mask), "value": self.critic(features).squeeze(-1)}
-        return action, notes
+        """The actions of `act`, with log π(a|s)."""
+        head = self.actor(self.encoder(inputs))
+        action, log_prob = self.distribution.sample_and_log_prob(head, generator, mask)
+        return action, {"log_prob": log_prob}
 
     @torch.no_grad()
     def value(self, inputs: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ class PPO(OnPolicyLearner):
     def rollout(self, decisions: Decisions) -> Rollout:
         """The decisions with their advantages."""
         batch, follows = decisions.batch, decisions.follows
-        log_prob, value = decisions.noted["log_prob"], decisions.noted["value"]
+        log_prob, value = decisions.noted["log_prob"], self.value(batch.inputs)
         columns = (batch.reward, batch.discount, value, self.next_values(batch))
         reward, discount, now, following = (x.view(follows.shape) for x in columns)
         advantage = advantages(reward, discount, now, following, follows, self.config.gae_lambda).flatten()
@@ -170,9 +171,9 @@ class PPO(OnPolicyLearner):
             order = torch.randperm(count, generator=generator, device=rollout.action.device)
             for batch in rollout.at(order).split(size):
                 noted.append(self.step(batch, ent_coef))
-                if c.target_kl is not None and float(noted[-1]["kl"]) > 1.5 * c.target_kl:
-                    return mean_metrics(noted)
-        return mean_metrics(noted)
+                if c.target_kl is not None and float(divergence(noted[-1]["log_ratio"])) > 1.5 * c.target_kl:
+                    return self.summary(noted)
+        return self.summary(noted)
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
         """Take one gradient step on a minibatch."""
@@ -180,7 +181,10 @@ class PPO(OnPolicyLearner):
         return metrics | {"grad_norm": self.policy_optimiser.minimise(loss)}
 
     def loss(self, batch: Rollout, ent_coef: float) -> tuple[Tensor, Metrics]:
-        """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)"""
+        """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)
+
+        Metrics of the whole minibatch are tensors: log ρ and V(s) [B], from which `summary` computes the others.
+        """
         c = self.config
         features = self.encoder(batch.inputs)
         head = self.actor(features)
@@ -189,22 +193,67 @@ class PPO(OnPolicyLearner):
             deviation, mean = torch.std_mean(advantage)
             advantage = (advantage - mean) / (deviation + 1e-8)
         log_prob, entropy = self.distribution.log_prob_and_entropy(head, batch.action, batch.mask)
-        log_ratio = log_prob - batch.log_prob
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
-        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
         value = self.critic(features).squeeze(-1)
         if c.clip_range_vf is not None:
             value = batch.value + (value - batch.value).clamp(-c.clip_range_vf, c.clip_range_vf)
-        value_loss = nn.functional.mse_loss(value, batch.returns)
-        with torch.no_grad():  # Schulman's low-variance estimate of the divergence
-            outside = (ratio - 1).abs() > c.clip_range
-            kl, clip_fraction, value_mean = torch.stack([ratio - 1 - log_ratio, outside, value]).mean(-1)
-        metrics = {
-            "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(),
-            "kl": kl, "clip_fraction": clip_fraction, "value_mean": value_mean,
-        }  # fmt: skip
-        return policy_loss + c.vf_coef * value_loss - ent_coef * entropy, metrics
+        weights = (c.clip_range, c.vf_coef, ent_coef)
+        loss, policy_loss, value_loss, log_ratio = _Loss.apply(
+            log_prob, value, entropy, batch.log_prob, advantage, batch.returns, *weights
+        )
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.detach()}
+        return loss, metrics | {"log_ratio": log_ratio, "value": value.detach()}
+
+    def summary(self, noted: list[Metrics]) -> Metrics:
+        """The metrics of gradient steps, averaged over all of their decisions: those of the loss, the divergence of π
+        from π_old (Schulman's low-variance estimate), the share of clipped ratios, and the mean value."""
+        together = {name: torch.cat([metrics.pop(name) for metrics in noted]) for name in ("log_ratio", "value")}
+        log_ratio = together["log_ratio"]
+        outside = (log_ratio.exp() - 1).abs() > self.config.clip_range
+        more = {"kl": divergence(log_ratio), "clip_fraction": outside.float().mean()}
+        return mean_metrics(noted) | more | {"value_mean": together["value"].mean()}
+
+
+class _Loss(torch.autograd.Function):
+    """PPO's loss as a function of log π(a|s), V(s) and H, with its gradient written out; autograd's takes twice as long
+    for so many small operations. Of the results, only the loss is differentiable.
+
+    The minimum is computed as min(ρ Â, Â + ε |Â|), which is equal. Its slope in log π is ρ Â where that is the lesser.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        log_prob: Tensor,
+        value: Tensor,
+        entropy: Tensor,
+        old_log_prob: Tensor,
+        advantage: Tensor,
+        returns: Tensor,
+        clip_range: float,
+        vf_coef: float,
+        ent_coef: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        log_ratio, error = log_prob - old_log_prob, value - returns
+        gain, greatest = log_ratio.exp() * advantage, torch.add(advantage, advantage.abs(), alpha=clip_range)
+        policy_loss, value_loss = -torch.minimum(gain, greatest).mean(), error.square().mean()
+        count = len(log_prob)
+        ctx.save_for_backward(gain.where(gain < greatest, 0.0).mul_(-1 / count), error.mul_(2 * vf_coef / count))
+        ctx.ent_coef = ent_coef
+        ctx.mark_non_differentiable(policy_loss, value_loss, log_ratio)
+        loss = torch.add(policy_loss, value_loss, alpha=vf_coef).sub_(entropy, alpha=ent_coef)
+        return loss, policy_loss, value_loss, log_ratio
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        by_log_prob, by_value = ctx.saved_tensors
+        by_loss = gradients[0]
+        return by_loss * by_log_prob, by_loss * by_value, by_loss * -ctx.ent_coef, *(None,) * 6
+
+
+def divergence(log_ratio: Tensor) -> Tensor:
+    """E[ρ - 1 - log ρ], Schulman's low-variance estimate of KL(π_old, π)."""
+    return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
 def orthogonal(net: nn.Sequential, gain: float) -> None:

@@ -27,17 +27,27 @@ class DiagonalGaussian(nn.Module):
         if generator is None:
             return mean
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + self.log_std.exp() * noise
+        return torch.addcmul(mean, self.log_std.exp(), noise)
 
     def log_prob(self, mean: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """Σ_a log N(a; μ, σ) [...]"""
-        z = (action - mean) * (-self.log_std).exp()
-        return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+        return self.log_prob_and_entropy(mean, action, mask)[0]
 
     def log_prob_and_entropy(self, mean: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`log_prob` [...], and the entropy [] Σ_a (log σ + (1 + log 2π) / 2), which is equal for all states."""
-        entropy = (self.log_std + 0.5 * (1 + math.log(2 * math.pi))).sum()
-        return self.log_prob(mean, action, mask), entropy
+        """`log_prob` [...], and the entropy [] Σ_a (log σ + (1 + log 2π) / 2), which is equal for all states.
+
+        log N(a; μ, σ) = ½ - H - ½ ((a - μ) / σ)², for every entry, where H is its entropy.
+        """
+        entropy = self.log_std.sum() + 0.5 * self.width * (1 + math.log(2 * math.pi))
+        squares = ((action - mean) / self.log_std.exp()).square().sum(-1)
+        return torch.add(0.5 * self.width - entropy, squares, alpha=-0.5), entropy
+
+    def sample_and_log_prob(
+        self, mean: Tensor, generator: torch.Generator | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`sample` [..., A], and its log-probability [...]."""
+        action = self.sample(mean, generator, mask)
+        return action, self.log_prob(mean, action, mask)
 
 
 class Categoricals(nn.Module):
@@ -62,11 +72,15 @@ class Categoricals(nn.Module):
 
     def sample(self, logits: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
         """Choices [..., E], the most likely ones without a generator."""
+        return _drawn(self.log_probs(logits, mask), generator)
+
+    def sample_and_log_prob(
+        self, logits: Tensor, generator: torch.Generator | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`sample` [..., E], and its log-probability [...]."""
         log_probs = self.log_probs(logits, mask)
-        if generator is not None:  # the argmax of logits plus Gumbel noise is a sample
-            uniform = torch.rand(log_probs.shape, generator=generator, device=log_probs.device)
-            log_probs = log_probs - (-(uniform.clamp_min(1e-20)).log()).clamp_min(1e-20).log()
-        return log_probs.argmax(-1).float()
+        action = _drawn(log_probs, generator)
+        return action, _chosen(log_probs, action)
 
     def log_prob(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """Log-probability [...] of the choices taken, summed over entries."""
@@ -77,6 +91,14 @@ class Categoricals(nn.Module):
         log_probs = self.log_probs(logits, mask)
         entropy = -(log_probs.exp() * log_probs).sum((-2, -1)).mean()
         return _chosen(log_probs, action), entropy
+
+
+def _drawn(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Choices [..., E] for log π [..., E, K], the most likely ones without a generator."""
+    if generator is not None:  # the argmax of logits plus Gumbel noise is a sample
+        uniform = torch.rand(log_probs.shape, generator=generator, device=log_probs.device)
+        log_probs = log_probs - uniform.clamp_min_(1e-20).log_().neg_().clamp_min_(1e-20).log_()
+    return log_probs.argmax(-1).float()
 
 
 def _chosen(log_probs: Tensor, action: Tensor) -> Tensor:
