@@ -51,7 +51,7 @@ class LandmarksConfig(hiro.HIROConfig):
         """The highest level plans for the level below it."""
         if number < self.levels - 1:
             return super().make_level(number, below, spec)
-        landmarks = Landmarks(below[-1], spec, self.graph, self.periods()[number].greatest)
+        landmarks = Landmarks.of_level(below[-1], spec, self.graph, self.periods()[number].greatest)
         return partial(PlannedLevel, landmarks=landmarks, every=self.graph.every)
 
     def describe(self, spec: Spec) -> list[str]:

@@ -30,6 +30,7 @@ from hrl.planning.graph import components, farthest_points, shortest_paths
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.planner import FAILED, PlannerPolicy
 from hrl.run.checkpoint import Checkpoints
+from hrl.training.policy import HierarchyPolicy
 
 LAST = 1 / 9
 MAZE = ["--env", "hrl/PointMaze_UMaze-v0"]
@@ -195,7 +196,7 @@ def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirm
 def test_a_hop_ends_when_it_arrives_or_is_late_and_a_late_one_costs():
     agent, landmarks = on_a_line(max_hop=2.0)
     number = refreshed(landmarks, visited([0.0, 1.0, 2.0, 3.0, 3.0]))
-    policy = PlannerPolicy(agent.lowest(1), landmarks)
+    policy = PlannerPolicy(HierarchyPolicy(agent.lowest(1)), landmarks)
     obs = Observation(torch.tensor([[0.0, 0.2], [0.0, 0.2]]), torch.tensor([[3.2], [0.5]]))
     _, plan, (shown,) = policy.decide(obs, policy.start(2))
     assert plan.node.tolist() == [number[1], 12] and shown.flatten().tolist() == pytest.approx([1, 0.5])
@@ -235,7 +236,7 @@ def test_a_planner_over_a_run_acts_twice_alike_and_says_how_its_hops_went(maze, 
     assert one["planner"] == "graph" and one["landmarks"] == 20 and one["max_hop"] == 5 and one["explored"] == 0
     assert {"hop_success_rate", "disconnected_goals", "edges"} <= one.keys() and (tmp_path / "paths.png").exists()
     first, second, *_ = planner_notes(one)
-    assert "20 landmarks from the run's replay" in first and "Disconnected goals: " in second
+    assert "20 landmarks from the run's data" in first and "Disconnected goals: " in second
 
 
 def test_a_planner_explores_where_the_run_was_not_trained(maze, capsys):
@@ -266,7 +267,7 @@ def test_prediction_plans_as_an_evaluation_does(maze):
         ring.write({"state": obs.state}, {"state": step.final.state}, {}, ~off, off, off)
         obs = step.obs
     landmarks.refresh(ring, torch.Generator().manual_seed(0))
-    policy = PlannerPolicy(agent.lowest(1), landmarks, env=env)
+    policy = PlannerPolicy(HierarchyPolicy(agent.lowest(1)), landmarks, env=env)
     obs, memory, state = env.reset(1), policy.start(2), None
     nodes = set()
     for t in range(40):

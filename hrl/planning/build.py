@@ -12,8 +12,10 @@ from hrl.memory.ring import Replay
 from hrl.planning.config import PlannerConfig
 from hrl.planning.exploring import explore
 from hrl.planning.landmarks import Landmarks
+from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
 from hrl.run.session import Session, Which
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import Spec, UserError
 
 ENOUGH = 0.8
@@ -36,13 +38,19 @@ def plan_for(
     config: Any, session: Session, which: Which, options: PlannerConfig, elsewhere: bool
 ) -> tuple[PlannerPolicy, dict[str, float]]:
     """A planner over the levels of a run, and numbers that describe its graph. Landmarks are states of the run's
-    replay, or of an exploration of the session's environment; `elsewhere` tells that this is not the run's own one.
+    replay or dataset, or of an exploration of the session's environment; `elsewhere` tells that this is not the run's
+    own one.
 
     Raises UserError if the run has no level that obeys goals, or if the task has no goals.
     """
     options.check("planner.")
+    if isinstance(config, Offline):
+        return plan_offline(config, session, which, options)
     if not isinstance(config, Restorable):
-        raise UserError("--planner needs a run with levels of this toolkit, whose checkpoint holds replays.")
+        raise UserError(
+            "--planner needs a run with levels of this toolkit, whose checkpoint holds replays, or a run that learned "
+            "to reach goals from a dataset."
+        )
     started = time.perf_counter()
     agent, env = config.restored(session), session.make_env(1)
     if which == "best":
@@ -58,7 +66,7 @@ def plan_for(
     landmarks.refresh(replay, generator)
     seconds = time.perf_counter() - started
     facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": float(explored), "planning_seconds": seconds}
-    return PlannerPolicy(part, landmarks, options.patience, env), facts
+    return PlannerPolicy(HierarchyPolicy(part), landmarks, options.patience, env), facts
 
 
 def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere: bool) -> Landmarks:
@@ -67,13 +75,13 @@ def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere
     if options.level >= count:
         raise UserError(f"planner.level {options.level} does not exist: the agent has levels 0 to {count - 1}.")
     period = agent.levels[options.level + 1].period.greatest if options.level + 1 < count else None
-    return Landmarks(agent.levels[options.level], spec, options, period, elsewhere)
+    return Landmarks.of_level(agent.levels[options.level], spec, options, period, elsewhere)
 
 
 def planner_notes(summary: Mapping[str, Any]) -> list[str]:
     """Sentences that tell whether the planner could work, from the numbers of its graph and of its evaluation."""
     s = {"hop_steps": math.nan, "hop_success_rate": math.nan, "disconnected_goals": math.nan} | dict(summary)
-    source = f"{s['explored']:,.0f} steps of exploration here" if s["explored"] else "the run's replay"
+    source = f"{s['explored']:,.0f} steps of exploration here" if s["explored"] else "the run's data"
     lines = [
         f"Planner: {s['landmarks']:,.0f} landmarks from {source}, {s['edges']:,.0f} edges of up to {s['max_hop']:.3g} "
         f"steps, {s['largest_component']:.0%} of the landmarks in one component; planned in "

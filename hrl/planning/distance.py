@@ -15,7 +15,7 @@ median speed of the hops between landmarks.
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from hrl.hierarchy.commands import Subgoal, Task
 from hrl.hierarchy.commands.goals import GoalSpace
 from hrl.hierarchy.level import Level
-from hrl.memory.ring import Replay
+from hrl.memory.ring import Rows
 from hrl.report.evaluation import success_radius
 from hrl.types import Spec, UserError
 
@@ -35,6 +35,19 @@ PAIRS = 20_000
 KNOTS = 64
 SPAN = 4
 """A calibration covers this many times the longest hop, to distinguish places out of reach from near ones."""
+
+
+class Visited(Protocol):
+    """The interface of visited states: a replay, or a dataset."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Rows:
+        """Uniformly drawn rows [B]."""
+
+    def get(self, rows: Rows, name: str) -> Tensor:
+        """A field of rows [..., width], such as "state"."""
+
+    def end(self, rows: Rows) -> Tensor:
+        """The last row [B] of the episode of each row [B]."""
 
 
 def steps_of_value(value: Tensor, gamma: float, never: float, there: float) -> Tensor:
@@ -51,6 +64,36 @@ def fitted_steps(value: np.ndarray, steps: np.ndarray, knots: int = KNOTS) -> tu
     at = np.unique(np.linspace(0, len(value) - 1, knots).round().astype(int))
     values, first = np.unique(value[order][at], return_index=True)
     return values, fit[at][first]
+
+
+class StepDistance(Protocol):
+    """The interface of steps between states and places, for graphs of landmarks."""
+
+    goals: GoalSpace
+    """The space of places."""
+    device: torch.device
+    threshold: float
+    """Distance in goal space within which a place counts as reached; 0 if it is unknown."""
+
+    def place(self, state: Tensor) -> Tensor:
+        """The places [..., G] of states [..., D]."""
+
+    def apart(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance [...] of two places [..., G] in goal space."""
+
+    def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Environment steps [...] from states [..., D] until places [..., G] count as reached, infinite for never; and
+        the steps [...] until the places themselves."""
+
+    def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
+        """Calibrate the steps with visited states, if that is necessary."""
+
+    def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
+        """Measure the speed, if that is necessary, over hops from states [E, D] to places [E, G] that are `apart` [E]
+        in goal space, of up to `longest` steps."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fitted tensors by name."""
 
 
 class Distance:
@@ -144,7 +187,7 @@ class Distance:
         assert self.ends is not None
         return self.unit * steps_of_value(value, self.discount, *self.ends)
 
-    def fit(self, replay: Replay, longest: float, generator: torch.Generator) -> None:
+    def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
         """Calibrate the steps, if the value alone does not give them, with pairs of states from a replay."""
         if self.exact:
             return
@@ -158,14 +201,18 @@ class Distance:
         for mine, given in zip(self.curve, knots, strict=True):
             mine.copy_(torch.as_tensor(np.pad(given, (0, KNOTS - len(given)), mode="edge"), dtype=torch.float32))
 
-    def measure_speed(self, value: Tensor, apart: Tensor, longest: float) -> None:
-        """Set the speed to the median over hops between landmarks, of values [E] and distances [E] in goal space."""
+    def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
+        """Set the speed to the median over hops from states [E, D] to places [E, G], `apart` [E] in goal space."""
         if not self.exact or not self.threshold:
             return
-        steps = self.to_threshold(value)
+        steps = self.to_threshold(self.value(state, place))
         used = (apart > self.threshold) & (steps >= 1) & (steps <= longest)
         if bool(used.any()):
             self.slowness.copy_((steps[used] / (apart[used] - self.threshold)).median())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The speed and the calibration."""
+        return {"slowness": self.slowness, "curve": self.curve}
 
 
 def interpolated(value: Tensor, values: Tensor, steps: Tensor) -> Tensor:

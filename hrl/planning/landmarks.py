@@ -1,4 +1,4 @@
-"""A graph of landmarks for one goal-conditioned level, and the next landmark on the shortest path to a goal.
+"""A graph of landmarks for one goal-conditioned level or policy, and the next landmark on the shortest path to a goal.
 
 Landmarks are visited states, spread by farthest-point sampling over goal space. An edge leads from a landmark to one of
 its nearest neighbours if the level's value says that the hop takes at most `max_hop` environment steps and, with
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from hrl.hierarchy.commands.goals import Select
 from hrl.hierarchy.level import Level
-from hrl.memory.ring import Replay, Rows
+from hrl.memory.ring import Rows
 from hrl.planning.config import GraphConfig
-from hrl.planning.distance import Distance
+from hrl.planning.distance import Distance, StepDistance, Visited
 from hrl.planning.graph import components, farthest_points, shortest_paths
 from hrl.types import Spec, UserError
 
@@ -55,21 +55,15 @@ class Route(NamedTuple):
 
 
 class Landmarks:
-    """Landmarks for a level, and shortest paths between them."""
+    """Landmarks, and shortest paths between them."""
 
     def __init__(
-        self, level: Level, spec: Spec, config: GraphConfig, period: int | None, elsewhere: bool = False
+        self, distance: StepDistance, spec: Spec, config: GraphConfig, longest: float, confirmed: bool = False
     ) -> None:
-        """`period` is that of the level above, if there is one. `elsewhere` tells that the level was not trained where
-        it plans. Raises UserError if the level or the task has no
-        goals."""
-        if not spec.goal_dim:
-            raise UserError(f"A planner needs a goal to plan to, but {spec.env_id} has no desired goal.")
-        self.distance = Distance(level, spec, config.distance)
-        self.config, self.device = config, self.distance.device
-        blind = bool(set(spec.achieved) & set(level.config.masked_entries))
-        self.confirmed = elsewhere or blind if config.confirmed is None else config.confirmed
-        self.max_hop = config.max_hop or self._longest(level, period)
+        """`longest` is the default of the longest hop, and `confirmed` that of keeping only confirmed edges."""
+        self.distance, self.config, self.device = distance, config, distance.device
+        self.confirmed = confirmed if config.confirmed is None else config.confirmed
+        self.max_hop = config.max_hop or longest
         size, dim = config.landmarks, self.distance.goals.dim
         self.neighbours = min(config.neighbours, size)
         self.achieved = torch.tensor(spec.achieved, device=self.device)
@@ -87,14 +81,23 @@ class Landmarks:
         self.facts: dict[str, float] = {}
         """Numbers that describe the graph: landmarks, edges, components, mean steps of an edge."""
 
-    def _longest(self, level: Level, period: int | None) -> float:
-        horizon = self.distance.unit / (1 - min(self.distance.discount, 0.999))
-        return min(horizon, period or horizon)
+    @classmethod
+    def of_level(
+        cls, level: Level, spec: Spec, config: GraphConfig, period: int | None, elsewhere: bool = False
+    ) -> "Landmarks":
+        """Landmarks for a level. `period` is that of the level above, if there is one. `elsewhere` tells that the level
+        was not trained where it plans. Raises UserError if the level or the task has no goals."""
+        if not spec.goal_dim:
+            raise UserError(f"A planner needs a goal to plan to, but {spec.env_id} has no desired goal.")
+        distance = Distance(level, spec, config.distance)
+        horizon = distance.unit / (1 - min(distance.discount, 0.999))
+        blind = bool(set(spec.achieved) & set(level.config.masked_entries))
+        return cls(distance, spec, config, min(horizon, period or horizon), elsewhere or blind)
 
     # -- the graph -------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def refresh(self, replay: Replay, generator: torch.Generator) -> None:
+    def refresh(self, replay: Visited, generator: torch.Generator) -> None:
         """Choose landmarks among the states of a replay, and plan between them. Waits for the device."""
         self.distance.fit(replay, self.max_hop, generator)
         states = replay.get(replay.draw(self.config.candidates, generator), "state")
@@ -105,7 +108,7 @@ class Landmarks:
         self.place.copy_(self.distance.place(self.state))
         start, end = self._pairs(count)
         apart = self.distance.apart(self.place[start], self.place[end])
-        self._measure_speed(start, end, apart)
+        self.distance.measure_speed(self.state[start], self.place[end], apart, self.max_hop)
         near, steps = self.distance(self.state[start], self.place[end])
         short = near <= self.max_hop
         if self.confirmed:
@@ -136,7 +139,7 @@ class Landmarks:
         start, end = (linked | linked.T).nonzero().unbind(-1)
         return start, end
 
-    def _confirmed(self, replay: Replay, generator: torch.Generator) -> Tensor:
+    def _confirmed(self, replay: Visited, generator: torch.Generator) -> Tensor:
         """[L, L] whether an episode went from beside one landmark to beside another, in either direction, within SLACK
         longest hops."""
         count, span = int(self.there.sum()), int(SLACK * self.max_hop)
@@ -158,11 +161,6 @@ class Landmarks:
         """Distances [count, count] of landmarks in goal space, infinite on the diagonal."""
         place = self.place[:count]
         return self.distance.goals.distances(place, place).fill_diagonal_(torch.inf)
-
-    def _measure_speed(self, start: Tensor, end: Tensor, apart: Tensor) -> None:
-        if self.distance.exact and self.distance.threshold:
-            value = self.distance.value(self.state[start], self.place[end])
-            self.distance.measure_speed(value, apart, self.max_hop)
 
     # -- the way ---------------------------------------------------------------------------------------------
 
@@ -228,7 +226,7 @@ class Landmarks:
     def state_dict(self) -> dict[str, Tensor]:
         """The landmarks, the paths between them, and the fitted steps."""
         own = {name: getattr(self, name) for name in ("state", "place", "there", "between", "reach")}
-        return own | {name: getattr(self.distance, name) for name in ("slowness", "curve")}
+        return own | self.distance.tensors()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the result of `state_dict`. Raises RuntimeError if the sizes differ."""
