@@ -237,11 +237,15 @@ class Replay:
         """Whether [B] a row is the final observation of an ended episode."""
         return rows.row == self.end(rows)
 
+    def over(self, rows: Rows) -> Tensor:
+        """Whether [B] the episode ended with this transition."""
+        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
+        return (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
+
     def terminated(self, rows: Rows) -> Tensor:
         """Whether [B] the task ended with this transition; False for truncation."""
         episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
-        over = (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
-        return over & self.episode_terminated[episode % len(self.episode_end), rows.env]
+        return self.over(rows) & self.episode_terminated[episode % len(self.episode_end), rows.env]
 
     def holds(self, rows: Rows) -> Tensor:
         """Whether [B] the ring still holds this row: it was neither cleared nor overwritten."""
