@@ -23,6 +23,11 @@ class HierarchyPolicy:
         self.agent = agent
         self._env = env  # converts observations and actions; only `predict` needs it
 
+    @property
+    def env(self) -> BatchedEnv | None:
+        """Environments that convert observations and actions, such as those of its run."""
+        return self._env
+
     def recall(self, task: int) -> None:
         """Select one of the learned tasks. Raises UserError for an unknown task."""
         recall(self.agent, task)
