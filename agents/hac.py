@@ -34,7 +34,7 @@ from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel
 from hrl.hierarchy.memories import make_memory
-from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, chosen
+from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, chosen, missed_tests
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.timescale import Coupling
 from hrl.learners import Choice, TD3Config
@@ -115,10 +115,9 @@ class SubgoalTests:
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         action, target = self.replay.get(t.rows, "action"), self.replay.get(t.rows, "target")
-        missed = ~self.command.reached(t.next_state, self.command.issue(t.state, action))
-        tested = (self.replay.count(t.rows, "tested") > 0) & (t.below_length >= self.command.horizon)
+        missed = missed_tests(self.command, self.replay, t, self.command.horizon)
         as_issued = (t.action == action).all(-1)
-        penalised = missed & tested & (as_issued | chosen(len(missed), self.share, generator, missed.device))
+        penalised = missed & (as_issued | chosen(len(missed), self.share, generator, missed.device))
         wide = penalised.unsqueeze(-1)
         return t.changed(
             action=torch.where(wide, action, t.action),

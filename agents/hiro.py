@@ -278,7 +278,7 @@ class HIROConfig(HierarchyConfig):
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         if c.testing:
             penalty = task.penalty if name == "high" else float(decided.mean)
-            relabels.append(SubgoalTesting(subgoal, memory, penalty))
+            relabels.append(SubgoalTesting(subgoal, memory, penalty, decided.least))
         return relabels
 
     # -- resolving options -----------------------------------------------------------------------------------

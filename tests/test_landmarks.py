@@ -182,6 +182,17 @@ def test_a_goal_without_a_path_is_told_and_headed_for():
     assert not bool(route.connected) and route.node.item() == number[1]
 
 
+def test_straight_to_the_goal_is_the_last_choice_where_no_hop_is_allowed():
+    """The graph calls all ways long, as behind walls. Straight to the goal would be the shortest way."""
+    _, landmarks = on_a_line(max_hop=2.0)
+    number = refreshed(landmarks, visited([0.0, 1.0, 2.0, 3.0, 3.0]))
+    count = len(number)
+    landmarks.between[:count, :count] = 50.0 * (1 - torch.eye(count))
+    goal, state = torch.tensor([[0.6]]), torch.tensor([[0.0, 0.2]])
+    route = landmarks.route(state, goal, landmarks.to_goal(goal))
+    assert route.node.item() == number[0] and not bool(route.connected)
+
+
 def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirmed():
     walks = [0.0, 1.0, 2.0, 1.0, 0.0], [3.0, 4.0, 5.0, 5.0]
     _, landmarks = on_a_line(max_hop=2.0)

@@ -267,17 +267,22 @@ def test_subgoal_testing_punishes_only_tested_subgoals_that_were_missed():
         def count(self, rows: Rows, name: str) -> torch.Tensor:
             return rows.row % 2
 
+        def over(self, rows: Rows) -> torch.Tensor:
+            return rows.row == 9
+
         def get(self, rows: Rows, name: str) -> torch.Tensor:
             return torch.full((len(rows.row), 1), 0.5)
 
     t = transition(
-        rows=Rows(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 3, 5])), state=torch.zeros(4, 1),
-        action=torch.tensor([[0.5], [0.5], [0.5], [-0.5]]), next_state=torch.tensor([[0.0], [0.0], [0.9], [0.0]]),
-        reward=torch.ones(4), terminated=torch.zeros(4, dtype=torch.bool),
+        rows=Rows(torch.zeros(6, dtype=torch.int64), torch.tensor([0, 1, 3, 5, 7, 9])), state=torch.zeros(6, 1),
+        action=torch.tensor([[0.5], [0.5], [0.5], [-0.5], [0.5], [0.5]]),
+        next_state=torch.tensor([[0.0], [0.0], [0.9], [0.0], [0.0], [0.0]]), length=torch.tensor([3, 3, 3, 3, 2, 3]),
     )  # fmt: skip
-    changed = SubgoalTesting(line(), Tested(), penalty=7.0)(t, torch.Generator())  # type: ignore[arg-type]
-    # Not tested; missed; reached within .25; missed, but another subgoal than the one that was tested.
-    assert changed.penalty.tolist() == [0.0, 7.0, 0.0, 0.0]
+    testing = SubgoalTesting(line(), Tested(), penalty=7.0, decisions=3)  # type: ignore[arg-type]
+    changed = testing(t, torch.Generator())
+    # Not tested; missed; reached within .25; missed, but another subgoal than the one that was tested; cut short, by a
+    # level above and by the episode's end.
+    assert changed.penalty.tolist() == [0.0, 7.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_correction_finds_the_subgoal_that_explains_the_actions():

@@ -14,13 +14,13 @@ from hrl.policies.frozen import Conditioned, Frozen, Plain, Predicts
 from hrl.report.display import warn
 from hrl.types import UserError
 
-KEYS = ("name", "period", "observe", "latent", "available", "ends")
+KEYS = ("name", "period", "observe", "latent", "available", "ends", "reward")
 LIBRARIES = ("stable_baselines3", "sb3_contrib")
 
 
 @dataclass(frozen=True)
 class SkillSource:
-    """One skill: `SOURCE[,name=…][,period=…][,observe=…][,available=…][,ends=…][,latent=…]`."""
+    """One skill: `SOURCE[,name=…][,period=…][,observe=…][,available=…][,ends=…][,latent=…][,reward=…]`."""
 
     source: str
     """A run folder, `sb3:FILE.zip:CLASS`, or `module:function`."""
@@ -36,6 +36,9 @@ class SkillSource:
     """`module:function` from states [..., D] to [...]: whether the skill can begin. Default: always."""
     ends: str | None = None
     """`module:function` from states [..., D] to [...]: whether the skill ends before its period is over."""
+    reward: str | None = None
+    """`module:function` from states and next states [..., D] to [...]: the reward from which a trainable skill learns.
+    Default: the task's reward."""
 
     @classmethod
     def parse(cls, text: str) -> "SkillSource":

@@ -178,8 +178,7 @@ class Hierarchy:
         ended = self._ended(self.memory, outcome.state, outcome.active, outcome.done, self.generator)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
-            if level.normaliser is not None:
-                level.normaliser.update(outcome.state, outcome.active)
+            level.observe(outcome)
             if "reward" in level.memory.fields:
                 paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 level.segment.pay(paid, level.config.gamma, outcome.active)
@@ -266,15 +265,7 @@ class Hierarchy:
 
     def pop_metrics(self) -> dict[str, float]:
         """`<level>/<name>` means since the last call. Waits for the device."""
-        metrics: dict[str, float] = {}
-        for level in self.levels:
-            values = level.metrics.pop()
-            for name, optimiser in level.learner.optimisers().items():
-                values[f"{name.removesuffix('_optimiser')}_learning_rate"] = float(optimiser.lr)
-            values["memory_size"] = float(len(level.memory))
-            values["updates"] = float(level.timescale.done)
-            metrics |= {f"{level.name}/{name}": value for name, value in values.items()}
-        return metrics
+        return {name: value for level in self.levels for name, value in level.pop_metrics().items()}
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
@@ -295,13 +286,13 @@ class Hierarchy:
             segment.open(~open_, empty)
             self._store(i, torch.where(open_, held.elapsed, 0), outcome, open_)
         for level in self.levels:
-            level.memory.truncate_episodes()
+            level.truncate_episodes()
         self.restart()
 
     def restart(self) -> None:
         """Drop all active commands: every level is due for a decision."""
         for level in self.levels:
-            level.exploration.restart()
+            level.restart()
         for held, nothing in zip(self.memory, self.initial_state(self.num_envs), strict=True):
             held.assign(nothing)
 

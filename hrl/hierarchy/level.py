@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from hrl.execution.modes import Execution
-from hrl.hierarchy.clock import Period, Periods, Segment
+from hrl.hierarchy.clock import Period, Periods, Segment, Transition
 from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
@@ -222,6 +222,29 @@ class Level:
         minus the number of entries that differ for choices."""
         error = action - self.decide(state, target)
         return -0.5 * error.square().sum(-1) if self.continuous else -(error != 0).float().sum(-1)
+
+    # -- observing -------------------------------------------------------------------------------------------
+
+    def observe(self, outcome: Transition) -> None:
+        """Called with every step's outcome, before a segment that ends with it is stored."""
+        if self.normaliser is not None:
+            self.normaliser.update(outcome.state, outcome.active)
+
+    def truncate_episodes(self) -> None:
+        """Truncate every open episode of the memory."""
+        self.memory.truncate_episodes()
+
+    def restart(self) -> None:
+        """End all running random decisions."""
+        self.exploration.restart()
+
+    def pop_metrics(self) -> dict[str, float]:
+        """`<level>/<name>` means since the last call. Waits for the device."""
+        values = self.metrics.pop()
+        for name, optimiser in self.learner.optimisers().items():
+            values[f"{name.removesuffix('_optimiser')}_learning_rate"] = float(optimiser.lr)
+        values |= {"memory_size": float(len(self.memory)), "updates": float(self.timescale.done)}
+        return {f"{self.name}/{name}": value for name, value in values.items()}
 
     # -- learning --------------------------------------------------------------------------------------------
 

@@ -136,9 +136,10 @@ class Replay:
             flat = table.view(-1)
             flat.index_copy_(0, slot, torch.where(where, value, flat.index_select(0, slot)))
 
-    def truncate_episodes(self) -> None:
-        """Truncate every open episode: the successor of its last row becomes final."""
-        begun = self.cursor > 0
+    def truncate_episodes(self, where: Tensor | None = None) -> None:
+        """Truncate every open episode, of the environments `where` [N] is true: the successor of its last row becomes
+        final."""
+        begun = self.cursor > 0 if where is None else where & (self.cursor > 0)
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
         # The episode has transitions only if the row before the open one belongs to it and is not its final one.
         open_ = begun & (self.numbers[last, 0] == self.episode)
@@ -236,11 +237,15 @@ class Replay:
         """Whether [B] a row is the final observation of an ended episode."""
         return rows.row == self.end(rows)
 
+    def over(self, rows: Rows) -> Tensor:
+        """Whether [B] the episode ended with this transition."""
+        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
+        return (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
+
     def terminated(self, rows: Rows) -> Tensor:
         """Whether [B] the task ended with this transition; False for truncation."""
         episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
-        over = (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
-        return over & self.episode_terminated[episode % len(self.episode_end), rows.env]
+        return self.over(rows) & self.episode_terminated[episode % len(self.episode_end), rows.env]
 
     def holds(self, rows: Rows) -> Tensor:
         """Whether [B] the ring still contains this row, neither cleared nor overwritten."""

@@ -27,8 +27,8 @@ def fast_tanh(x: Tensor) -> Tensor:
 
 
 class _Layers(torch.autograd.Function):
-    """h_k = tanh(h_{k-1} W_kᵀ + b_k), without tanh in the last layer. x [B, I], then W_k [out, in] and b_k [out] of every
-    layer."""
+    """h_k = tanh(h_{k-1} W_kᵀ + b_k), without tanh in the last layer. x [B, I], then the W_k [out, in] and b_k [out] of
+    all layers."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def plan_offline(
             "policy: planner.explore and planner.distance calibrated are for runs with levels and replays."
         )
     started = time.perf_counter()
-    reacher, env = config.goal_reacher(session, which, options.level), session.make_env(1, None)
+    reacher, env = config.goal_reacher(session, which, options.level), session.make_env(1)
     landmarks = Landmarks(PolicyDistance(reacher, env.spec), env.spec, options, reacher.longest)
     generator = torch.Generator(landmarks.device).manual_seed(session.run.seed)
     landmarks.refresh(VisitedRows(reacher.data), generator)

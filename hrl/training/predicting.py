@@ -19,7 +19,7 @@ class PredictingPolicy(ABC):
 
     def __init__(self, device: torch.device, env: BatchedEnv | None = None) -> None:
         """`env` converts observations and actions; only `predict` needs it."""
-        self.device, self._env = device, env
+        self.device, self.env = device, env
 
     @abstractmethod
     def start(self, num_envs: int) -> Any:
@@ -72,23 +72,23 @@ class PredictingPolicy(ABC):
         has the mean exploration noise of the training environments, but no decision is uniformly random.
         `action_masks` [N, K] or [K] masks the available discrete actions; None for all.
         """
-        assert self._env is not None
-        single = self._env.is_single(observation)
-        raw = self._env.as_batch(observation) if single else observation
-        obs = self._env.observe(raw, None if action_masks is None else self._masks(action_masks, single))
+        assert self.env is not None
+        single = self.env.is_single(observation)
+        raw = self.env.as_batch(observation) if single else observation
+        obs = self.env.observe(raw, None if action_masks is None else self._masks(action_masks, single))
         how: ActionMode = "greedy" if deterministic else "noisy"
         memory = self.following(self.unpack(state), obs.state, how) if state else self.start(len(obs.state))
         if episode_start is not None:
             begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.device)
             memory = self.restarted(memory, begun)
         chosen, memory, _ = self.act(obs, memory, how)
-        actions = self._env.to_action(chosen.cpu().numpy())
+        actions = self.env.to_action(chosen.cpu().numpy())
         return actions[0] if single else actions, self.pack(memory)
 
     def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
         """[N, K] available actions. Raises ValueError if the actions are not numbered, or another number of them."""
-        assert self._env is not None
-        space = self._env.spec.action_space
+        assert self.env is not None
+        space = self.env.spec.action_space
         choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
         given = np.asarray(masks, dtype=np.float32)
         given = given[None] if single and given.ndim == 1 else given

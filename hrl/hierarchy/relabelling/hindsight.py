@@ -166,6 +166,17 @@ class HindsightActions:
         return t.changed(action=torch.where(mask, reached, t.action))
 
 
+def missed_tests(command: Subgoal, replay: Replay, t: Transitions, decisions: int) -> Tensor:
+    """Whether [B] the stored subgoal was tested and missed, although the level below had `decisions` decisions for it.
+
+    A subgoal that was cut short, by the end of the episode or of a level above, is not missed. Where an episode ends,
+    the last decision of the level below may be incomplete, so that no subgoal is missed there.
+    """
+    issued = command.issue(t.state, replay.get(t.rows, "action"))
+    whole = (t.below_length >= decisions) & ~replay.over(t.rows)
+    return (replay.count(t.rows, "tested") > 0) & whole & ~command.reached(t.next_state, issued)
+
+
 @dataclass
 class SubgoalTesting:
     """Penalises subgoals that were tested without exploration below and missed, and makes them terminal (HAC).
@@ -176,9 +187,10 @@ class SubgoalTesting:
     command: Subgoal
     replay: Replay
     penalty: float
+    decisions: int
+    """Least number of decisions of the level below that a subgoal lasts, unless it is reached or cut short."""
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
-        tested = self.replay.count(t.rows, "tested") > 0
         as_taken = (t.action == self.replay.get(t.rows, "action")).all(-1)
-        missed = ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
-        return t.changed(penalty=torch.where(missed & tested & as_taken, self.penalty, 0.0))
+        missed = missed_tests(self.command, self.replay, t, self.decisions)
+        return t.changed(penalty=torch.where(missed & as_taken, self.penalty, 0.0))
