@@ -234,7 +234,7 @@ def no_run(path: Path) -> None:
     raise AssertionError(path)
 
 
-read_line = partial(read_dataset, earlier=no_run, device=CPU)
+read_line = partial(read_dataset, load_agent=no_run, device=CPU)
 
 
 def write(file: Path, **changes: Any) -> str:
