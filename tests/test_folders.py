@@ -344,7 +344,7 @@ def test_a_folder_with_links_is_refused(name, copied, tmp_path, capsys):
         (copied / name).rename(tmp_path / "aside")
     (copied / name).symlink_to(target)
     assert train.main(["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]) == 2
-    assert "contains links to other places" in capsys.readouterr().err and target.read_text() == "mine"
+    assert "contains links to other folders" in capsys.readouterr().err and target.read_text() == "mine"
 
 
 @pytest.mark.parametrize("value", [None, {}, {"recent": None}, {"recent": {"buckets": [[99999, 1, 1, 1, 1]]}}, "x"])
@@ -402,7 +402,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
 
 
 def test_a_checkpoint_folder_that_is_none_says_so(tmp_path):
-    with pytest.raises(UserError, match="holds no checkpoint yet"):
+    with pytest.raises(UserError, match="contains no checkpoint"):
         Checkpoints(tmp_path / "nowhere").last()
 
 

@@ -1,6 +1,6 @@
 """Action distributions of stochastic policies: Gaussian for a Box, categorical for discrete entries.
 
-Both sample with the given generator, so that the same random state gives the same action.
+Both sample with a generator that the caller passes, so equal random states give equal actions.
 """
 
 import math
@@ -23,7 +23,7 @@ class DiagonalGaussian(nn.Module):
         self.log_std = nn.Parameter(torch.full((width,), log_std))
 
     def sample(self, mean: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
-        """[..., A], or the mean without a generator."""
+        """A sample [..., A], or the mean without a generator."""
         if generator is None:
             return mean
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -35,13 +35,13 @@ class DiagonalGaussian(nn.Module):
         return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def log_prob_and_entropy(self, mean: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`log_prob` [...], and the entropy [] Σ_a (log σ + (1 + log 2π) / 2), which is equal for all states."""
+        """`log_prob` [...], and the entropy [] Σ_a (log σ + (1 + log 2π) / 2), which does not depend on the state."""
         entropy = (self.log_std + 0.5 * (1 + math.log(2 * math.pi))).sum()
         return self.log_prob(mean, action, mask), entropy
 
 
 class Categoricals(nn.Module):
-    """One independent choice per entry. With a single entry, a mask [..., K] can exclude choices."""
+    """One independent categorical distribution per entry. With a single entry, a mask [..., K] can exclude choices."""
 
     valid: Tensor
 

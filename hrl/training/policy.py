@@ -1,4 +1,4 @@
-"""A trained hierarchy as a policy, for our evaluations and with stable-baselines3's `predict`."""
+"""A trained hierarchy as a policy, for evaluations, and with stable-baselines3's method `predict`."""
 
 from dataclasses import fields
 from typing import Any
@@ -17,7 +17,7 @@ PredictState = tuple[np.ndarray, ...]
 
 
 class HierarchyPolicy:
-    """Acts deterministically by default. It has no state: all memory is passed in and out."""
+    """Acts deterministically by default. It is stateless: callers pass its memory in and out."""
 
     def __init__(self, agent: Hierarchy, env: BatchedEnv | None = None) -> None:
         self.agent = agent
@@ -67,11 +67,11 @@ class HierarchyPolicy:
         deterministic: bool = True,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, PredictState]:
-        """Actions in the environment's own bounds, and the state for the next call (one call per step).
+        """Actions within the environment's bounds, and the state for the next call. Call it once per step.
 
         Observations may be batched, as from a vector environment, or single. With deterministic=False, every decision
         has the mean exploration noise of the training environments, but no decision is uniformly random.
-        `action_masks` [N, K] or [K] masks the available discrete actions; None for all.
+        `action_masks` [N, K] or [K] masks the available discrete actions; None allows all.
         """
         assert self._env is not None
         single = self._env.is_single(observation)
@@ -87,7 +87,7 @@ class HierarchyPolicy:
         return actions[0] if single else actions, self._pack(memory)
 
     def _dropped(self, memory: Any, where: Tensor) -> Any:
-        """The memory at an episode's start where [N]."""
+        """The memory, reset to the start of an episode where [N]."""
         return [held.dropped(where) for held in memory]
 
     def _following(self, memory: Any, state: Tensor, how: ActionMode) -> Any:
@@ -95,7 +95,7 @@ class HierarchyPolicy:
         return self.agent.after_state(memory, state, how)
 
     def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
-        """[N, K] available actions. Raises ValueError if the actions are not numbered, or another number of them."""
+        """[N, K] available actions. Raises ValueError unless the actions are discrete and there are K of them."""
         assert self._env is not None
         space = self._env.spec.action_space
         choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
@@ -103,8 +103,7 @@ class HierarchyPolicy:
         given = given[None] if single and given.ndim == 1 else given
         if not choices or given.shape[1:] != (choices,):
             raise ValueError(
-                "action_masks must have shape [N, n] for a choice of one of n actions, but the actions here are "
-                f"{space}."
+                f"action_masks must have shape [N, n] for n discrete actions, but the actions are {space}."
             )
         return torch.as_tensor(given, device=self.agent.device)
 
