@@ -66,11 +66,11 @@ class HierarchyConfig(ABC):
             torch.manual_seed(session.run.seed)
             setting = self._setting(env, session, session.run.total_steps)
             config = self.resolved(setting)
-            earlier = config._earlier(session)
+            sources = config._sources(session)
             torch.manual_seed(session.run.seed)
             agent = config.build(setting)
-            if earlier:
-                warm_start(agent, earlier)
+            if sources:
+                warm_start(agent, sources)
         lines = [*unseen(env.spec), *config.describe(env.spec)]
         return Trainer(HierarchyTrainee(agent, env, session), session, lines, config).run()
 
@@ -98,11 +98,11 @@ class HierarchyConfig(ABC):
             raise UserError(f"The checkpoint in {session.folder.path} does not fit its config.json.") from error
         return agent
 
-    def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
+    def _sources(self, session: Session) -> dict[Path, Hierarchy]:
         """The agents of the runs that levels start from; empty for a resumed run."""
         parts: list[Any] = [self, *vars(self).values()]
         runs = {part.init_from for part in parts if isinstance(part, LevelConfig) and part.init_from is not None}
-        return {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
+        return {run: session.load_agent(run) for run in sorted(runs) if session.resume is None}
 
     def _setting(self, env: BatchedEnv, session: Session, total_steps: int) -> Setting:
         measure = lambda: session.make_env(8, None)  # noqa: E731

@@ -111,7 +111,7 @@ class HIQLConfig:
         with session.stop.interruptible():
             env = session.make_env(1, None)
             learner = self.learner(env.spec, session)
-            data = read_dataset(self.dataset, env, session.earlier, session.device)
+            data = read_dataset(self.dataset, env, session.load_agent, session.device)
         size = f"Dataset: {len(data.transitions):,} transitions of {data.trajectories:,} trajectories."
         trainee = OfflineTrainee(learner, data, HIQLPolicy(learner), env, session)
         return Trainer(trainee, session, [size, *unseen(env.spec)]).run()

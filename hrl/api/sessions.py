@@ -134,7 +134,7 @@ def make_session(
         make_env=make,
         make_single=partial(make_single, parts.env),
         make_rendering=partial(make, render_mode="rgb_array"),
-        earlier=partial(earlier_agent, parts.run, processes, trust),
+        load_agent=partial(load_agent, parts.run, processes, trust),
         load_policy=partial(trained_policy, which="best", trust=trust, device=parts.run.device),
         resume=resume,
         processes=processes,
@@ -147,7 +147,7 @@ def make_session(
     )
 
 
-def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
+def load_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
     """The final agent of another run, on this run's device. Raises UserError if the run has no hierarchy."""
     folder = RunFolder.existing(path)
     parts = Parts.stored(folder, trust)

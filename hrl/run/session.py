@@ -38,7 +38,7 @@ class Session:
     """(index) -> one plain Gymnasium environment."""
     make_rendering: MakeEnv
     """Like `make_env`, for environments that render."""
-    earlier: Callable[[Path], Hierarchy]
+    load_agent: Callable[[Path], Hierarchy]
     """The final agent of an earlier run."""
     load_policy: Callable[[Path], Any]
     """The best policy of an earlier run."""
