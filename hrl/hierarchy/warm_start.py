@@ -1,4 +1,4 @@
-"""Continual learning: levels start from the levels of earlier runs, and can act as for earlier tasks."""
+"""Continual learning: levels start from the levels of earlier runs, and can act in earlier tasks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from hrl.types import UserError
 
 
 def warm_start(agent: Hierarchy, sources: Mapping[Path, Hierarchy]) -> None:
-    """Load each level that has `init_from` from the level of the same name in that earlier run.
+    """Load each level with `init_from` from the level of the same name in that earlier run.
 
-    Raises UserError if the two do not fit. The earlier agents cannot be used afterwards.
+    Raises UserError if the two levels do not fit. The agents in `sources` must not be used afterwards.
     """
     for place, level in enumerate(agent.levels):
         run = level.config.init_from
@@ -35,11 +35,11 @@ def select_task(agent: Hierarchy, task: int) -> None:
     known = max((level.learner.task for level in levels), default=-1)
     if not levels:
         raise UserError(
-            "This run has learned a single task, so there is none to select: none of its learning levels has "
-            "--….tasks above 1."
+            "This run has learned a single task, because none of its learning levels has --….tasks above 1: leave out "
+            "the task."
         )
     if not 0 <= task <= known:
-        raise UserError(f"This run has learned tasks 0 to {known}, but not {task}.")
+        raise UserError(f"This run has learned the tasks 0 to {known}, but not {task}: select one of these.")
     for level in levels:
         level.learner.choose_task(min(task, level.learner.task))
         if level.protection is not None:
@@ -51,9 +51,7 @@ def _require_goals(mine: list[Level], theirs: list[Level], run: Path) -> None:
     command of the level below)."""
     for here, there in zip(mine[-2:], theirs[-2:], strict=False):
         if hasattr(here.command, "same") and not here.command.same(there.command):
-            raise UserError(
-                f"The run in {run} uses another goal space: give the --goal.… options from its config.json."
-            )
+            raise UserError(f"The run in {run} uses another goal space: set the --goal.… options from its config.json.")
 
 
 def _load_level(level: Level, source: Level, run: Path, generator: torch.Generator) -> None:
@@ -61,13 +59,13 @@ def _load_level(level: Level, source: Level, run: Path, generator: torch.Generat
     known = {name: x for name, x in source.learner.state_dict().items() if not name.startswith("protection.")}
     if {name: x.shape for name, x in known.items()} != {n: x.shape for n, x in drawn.items() if n in known}:
         raise UserError(
-            f"The {level.name} level of the run in {run} has networks of other sizes: its observations, goals and "
-            "actions, and the options --….hidden, --….layer-norm, --….tasks and --….learner, must be the same as here."
+            f"The {level.name} level of the run in {run} has networks of other sizes: observations, goals and actions, "
+            "and the options --….hidden, --….layer-norm, --….tasks and --….learner, must be equal in both runs."
         )
     if not torch.equal(level.observation_mask, source.observation_mask):
         raise UserError(
-            f"The {level.name} level of the run in {run} has other masked entries: the state entries "
-            f"{_unseen(source)} are hidden from it; set --….masked-entries to the same."
+            f"The {level.name} level of the run in {run} has other masked entries: set --….masked-entries to "
+            f"{_unseen(source)}."
         )
     if (level.normaliser is None) != (source.normaliser is None):
         raise UserError(
@@ -80,8 +78,8 @@ def _load_level(level: Level, source: Level, run: Path, generator: torch.Generat
     task = source.learner.task + new
     if task >= level.config.tasks:
         raise UserError(
-            f"The run in {run} was the last of {task} tasks, and its {level.name} level has no room for another; "
-            "start the first run with more --….tasks."
+            f"The {level.name} level of the run in {run} has learned all its {task} tasks: start the first run with "
+            "more --….tasks."
         )
     if level.protection is not None and not level.config.frozen:
         known |= _sealed(source, level.config.protect, run, generator)
@@ -103,20 +101,20 @@ def _sealed(source: Level, config: ProtectConfig, run: Path, generator: torch.Ge
     if source.protection is None:
         if config.by == "packnet" and source.learner.task:
             raise UserError(
-                f"PackNet must protect from the first run on: the {source.name} level of the run in {run} has "
-                f"learned {source.learner.task + 1} tasks without it."
+                f"PackNet must be used from the first run on, but the {source.name} level of the run in {run} has "
+                f"learned {source.learner.task + 1} tasks without it: start again, or use l2 or ewc."
             )
         protect(source.learner, config, source.name)
     assert source.protection is not None
     if source.protection.config.by != config.by:
         raise UserError(
             f"The {source.name} level of the run in {run} is protected by {source.protection.config.by}, not by "
-            f"{config.by}; use the same protection here."
+            f"{config.by}: use the same protection."
         )
     if not len(source.memory):
         raise UserError(
-            f"The run in {run} has stored no transitions yet, but protection needs some to find the weights to keep; "
-            "train it for longer."
+            f"The run in {run} has no transitions, but protection needs some to find the weights to keep: train it "
+            "for longer."
         )
     source.protection.config = config
     situations = lambda n: source.batch(source.transitions(n, generator)).inputs  # noqa: E731
