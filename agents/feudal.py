@@ -92,7 +92,7 @@ class FeudalConfig(RoundsConfig):
         self.require((*sizes, *rates), lambda x: x > 0, "must be positive, not")
         self.require(("intrinsic_weight", "ent_coef", "vf_coef"), lambda x: x >= 0, "must not be negative, but is")
         shares = ("random_goals", "gamma", "manager_gamma", "gae_lambda")
-        self.require(shares, lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self.require(shares, lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if min(self.hidden, default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden}.")
         if self.n_steps <= self.horizon:

@@ -270,9 +270,7 @@ class HACConfig(HierarchyConfig):
             raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")
         for option in ("testing", "hindsight_actions"):
             if not 0 <= getattr(self, option) <= 1:
-                raise UserError(
-                    f"--{option.replace('_', '-')} must lie between 0 and 1, not at {getattr(self, option)}."
-                )
+                raise UserError(f"--{option.replace('_', '-')} must be between 0 and 1, not {getattr(self, option)}.")
         if self.subgoal_scale is not None and not self.subgoal_scale > 0:
             raise UserError(f"--subgoal-scale must be positive, not {self.subgoal_scale}.")
         if self.goal.cells:

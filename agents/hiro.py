@@ -365,7 +365,7 @@ class HIROConfig(HierarchyConfig):
             raise UserError(f"{name}.subgoal_scale must be positive, not {config.subgoal_scale}.")
         for option in ("hindsight_actions", "testing"):
             if not 0 <= (getattr(config, option) or 0.0) <= 1:
-                raise UserError(f"{name}.{option} must lie between 0 and 1, not at {getattr(config, option)}.")
+                raise UserError(f"{name}.{option} must be between 0 and 1, not {getattr(config, option)}.")
         learner = cast(LevelConfig, config).learner
         if learner.on_policy and (config.correction or config.hindsight_actions or config.testing):
             raise UserError(

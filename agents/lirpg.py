@@ -89,7 +89,7 @@ class LIRPGConfig(RoundsConfig):
         )
         weights = ("lifetime", "value_updates", "reward_updates", "weight", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")
-        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if min((*self.hidden, *self.reward_hidden), default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden} and {self.reward_hidden}.")
 

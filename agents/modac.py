@@ -107,7 +107,7 @@ class MODACConfig(RoundsConfig):
         self.require(positive, lambda x: x > 0, "must be positive, not")
         weights = ("options", "switching_cost", "entropy", "value_updates", "meta_updates", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")
-        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if min(self.hidden, default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden}.")
         if not self.options and not self.primitives:

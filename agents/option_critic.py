@@ -200,7 +200,7 @@ class GreedyConfig(OnPolicyConfig, listed=False):
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
-        self._require(prefix, ("epsilon",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("epsilon",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
 
 
 class Greedy(OnPolicyLearner):

@@ -51,7 +51,7 @@ class OptionPPOConfig(PPOConfig):
         super().check(prefix)
         self._require(prefix, ("termination_learning_rate",), lambda x: x > 0, "must be positive, not")
         self._require(prefix, ("deliberation_cost",), lambda x: x >= 0, "must not be negative, but is")
-        self._require(prefix, ("termination_init",), lambda x: 0 < x < 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("termination_init",), lambda x: 0 < x < 1, "must be between 0 and 1, not")
 
 
 class OptionPPO(PPO):

@@ -57,7 +57,7 @@ class SB3Config:
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"--hidden must be one or more positive layer sizes, not {self.hidden}.")
         if not 0 <= self.gamma <= 1:
-            raise UserError(f"--gamma must lie between 0 and 1, not at {self.gamma}.")
+            raise UserError(f"--gamma must be between 0 and 1, not {self.gamma}.")
 
     def make(self, session: Session) -> BaseAlgorithm:
         """The untrained model. Raises UserError if it does not support the environment."""

@@ -156,7 +156,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
     (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
     (["--env", "hrl/Track-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
-    (["--env", "tasks:Switches-v0"], "needs numbered (Discrete) actions"),
+    (["--env", "tasks:Switches-v0"], "needs discrete actions"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):
     assert train.main(["lirpg", *arguments, "--log-dir", str(tmp_path)]) == 2

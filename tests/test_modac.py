@@ -205,11 +205,11 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "Pendulum-v1"], "Pendulum-v1 was created as a single task"),
-    (["--env", "hrl/Navigation-v0"], "needs numbered (Discrete) actions"),
+    (["--env", "hrl/Navigation-v0"], "needs discrete actions"),
     (["--env", "hrl/Taxi-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Taxi-v0", "--lifetime", "0"], "--lifetime must be positive"),
     (["--env", "hrl/Taxi-v0", "--switching-cost", "-1"], "--switching-cost must not be negative"),
-    (["--env", "hrl/Taxi-v0", "--gamma", "2"], "--gamma must lie between 0 and 1"),
+    (["--env", "hrl/Taxi-v0", "--gamma", "2"], "--gamma must be between 0 and 1"),
     (["--env", "hrl/Taxi-v0", "--hidden", "0"], "--hidden must be positive layer sizes"),
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--options", "0", "--primitives", "False"], "leaves managers nothing to choose from"),

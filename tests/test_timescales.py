@@ -59,7 +59,7 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
 
 def test_a_time_that_ends_before_it_begins_is_refused():
     with pytest.raises(
-        UserError, match=r"low\.learning_stops must come after low\.random_warmup \(100\), not at 100\."
+        UserError, match=r"low\.learning_stops must be greater than low\.random_warmup \(100\), not 100\."
     ):
         LevelConfig.of(random_warmup=100, learning_stops=100).check("low.")
 

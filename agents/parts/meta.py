@@ -80,7 +80,7 @@ class MetaSettings:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} must lie between 0 and 1, not at {getattr(self, name)}.")
+                raise UserError(f"--{name} must be between 0 and 1, not {getattr(self, name)}.")
         if self.entropy < 0:
             raise UserError(f"--entropy must not be negative, but is {self.entropy}.")
 

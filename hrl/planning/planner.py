@@ -1,9 +1,9 @@
-"""A planner as a policy: it steers a trained level from landmark to landmark, without further training.
+"""A planner as a policy: it steers a trained level from landmark to landmark, without further training (search on the
+replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253).
 
-The level that obeys the planner gets the next landmark on the shortest path to the task's goal, in the place of a
-subgoal or of the task's goal. A hop ends when its landmark is reached, or when it takes `patience` times as long as it
-should. The hop then counts as failed, and the landmarks within reach of its end cost more for the rest of the episode.
-(Search on the replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253.)
+The level that obeys the planner gets the next landmark on the shortest path to the task's goal, instead of a subgoal or
+the task's goal. A hop ends when its landmark is reached. It fails when it takes `patience` times its expected steps;
+the landmarks within reach of its end then cost more for the rest of the episode.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -20,10 +20,10 @@ from hrl.training.policy import HierarchyPolicy, PredictState
 from hrl.types import BatchedEnv, Observation, Step
 
 FAILED = 10.0
-"""Longest hops that each failure adds to the way over a landmark."""
+"""Multiple of the longest hop that each failure adds to paths over a landmark."""
 
 MOST = 3.0
-"""Longest hops that a single hop is expected to take at most."""
+"""Maximum expected steps of a single hop, as a multiple of the longest hop."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Plan:
     below: Memory
     """The active commands of the levels below the one that obeys the planner."""
     goal: Tensor
-    """[N, G] the place to plan to."""
+    """[N, G] the position of the goal."""
     to_goal: Tensor
     """[N, L] steps from each landmark to it."""
     node: Tensor
-    """[N] the landmark of the hop; L for the goal itself."""
+    """[N] the landmark of the hop; L for the goal."""
     target: Tensor
-    """[N, G] its place."""
+    """[N, G] its position."""
     elapsed: Tensor
-    """[N] environment steps of the hop so far; FRESH where none is under way."""
+    """[N] environment steps of the hop so far; FRESH without a current hop."""
     budget: Tensor
     """[N] environment steps after which the hop has failed."""
     extra: Tensor
@@ -49,23 +49,23 @@ class Plan:
     begun: Tensor
     """[N] whether this is the first step towards this goal."""
     connected: Tensor
-    """[N] whether a path of edges led to the goal when the hop began."""
+    """[N] whether a path of edges led to the goal when the hop started."""
 
 
 class PlannerPolicy(HierarchyPolicy):
-    """Acts deterministically. It has no state: all memory is passed in and out."""
+    """Acts deterministically. It is stateless: callers pass its memory in and out."""
 
     def __init__(
         self, agent: Hierarchy, landmarks: Landmarks, patience: float = 2.0, env: BatchedEnv | None = None
     ) -> None:
-        """`agent`: the level that obeys the planner, and those below it. A hop is given up after `patience` times the
-        steps that it should take."""
+        """`agent` consists of the level that obeys the planner and the levels below it. A hop fails after `patience`
+        times its expected steps."""
         super().__init__(agent, env)
         self.landmarks, self.distance = landmarks, landmarks.distance
         self.patience = patience
 
     def start(self, num_envs: int) -> Any:
-        """No plan, and no active commands."""
+        """The initial memory, without a plan or active commands."""
         device, size, dim = self.agent.device, len(self.landmarks.state), self.distance.goals.dim
         zeros = lambda *shape: torch.zeros(num_envs, *shape, device=device)  # noqa: E731
         return Plan(
@@ -86,7 +86,7 @@ class PlannerPolicy(HierarchyPolicy):
         return d.actions[0], replace(plan, below=d.memory), [*places, plan.target]
 
     def _planned(self, obs: Observation, memory: Plan) -> Plan:
-        """The plan with a new goal where the task has another one, and a new hop where none is under way."""
+        """The plan with a new goal where the task's goal changed, and a new hop where there is none."""
         goal = self.landmarks.goal_place(obs.goal)
         anew = (memory.elapsed >= FRESH) & (memory.budget == 0) | (goal != memory.goal).any(-1)
         if bool(anew.any()):
@@ -103,7 +103,7 @@ class PlannerPolicy(HierarchyPolicy):
         if not bool(due.any()):
             return memory
         route = self.landmarks.route(obs.state, memory.goal, memory.to_goal, memory.extra)
-        # Steps are infinite where the level's value says never.
+        # Steps are infinite where the level's value is that of never reaching the landmark.
         budget = self.patience * route.steps.clamp(1.0, MOST * self.landmarks.max_hop)
         return replace(
             memory,
@@ -116,7 +116,7 @@ class PlannerPolicy(HierarchyPolicy):
         )
 
     def after(self, memory: Plan, step: Step) -> tuple[Plan, dict[str, Tensor]]:
-        """The memory after a step, and metrics of the hops that ended with it and of the goals that began."""
+        """The memory after a step, and metrics of the hops that ended with it and of the goals that started."""
         done = step.terminated | step.truncated
         ticked = replace(memory, below=self.agent.after(memory.below, step), elapsed=memory.elapsed + step.active)
         following, reached, late = self._settled(ticked, step.final.state)
@@ -144,7 +144,7 @@ class PlannerPolicy(HierarchyPolicy):
         return replace(plan, extra=extra, elapsed=plan.elapsed.masked_fill(reached | late, FRESH)), reached, late
 
     def _dropped(self, memory: Plan, where: Tensor) -> Plan:
-        """The plan, with none where [N] an episode ended."""
+        """The plan, cleared where an episode ended ([N])."""
         return replace(
             memory,
             elapsed=memory.elapsed.masked_fill(where, FRESH),
