@@ -296,5 +296,5 @@ def test_help_explains_every_option(capsys):
         "--seed",
     ]:
         assert word in text
-    assert text.index("The options that matter most") < text.index("--high.period") < text.index("--env-kwargs")
-    assert "Discount an environment step (published: .99). (default: 0.95)" in " ".join(text.split())
+    assert text.index("The most important options") < text.index("--high.period") < text.index("--env-kwargs")
+    assert "Discount per environment step (published: .99). (default: 0.95)" in " ".join(text.split())
