@@ -155,12 +155,12 @@ class Lifetimes(RoundLearner):
 
     def round(self, env: Any, progress: float) -> Finished:
         """Update the agent on its current episodes, collect new episodes, and train the reward on the new ones."""
-        before = self.episodes if self.episodes is not None else self._collect(env)
+        before = self.episodes if self.episodes is not None else self._next_episodes(env)
         intrinsic = self.intrinsic_reward(before)
         credit = normalised(before.advantage + self.config.weight * intrinsic, before.keep)
         inner, state = self._inner(before), self.agent
         self.agent = inner.step(state, credit).detached()
-        after = self._collect(env)
+        after = self._next_episodes(env)
         self.metrics = {"life/age": self.age, "life/number": self.life, "life/return": float(after.returns())}
         if self.config.reward == "learned":
             self.metrics |= self._teach(Unrolled(inner, 1), state, credit, before, after)
@@ -202,7 +202,7 @@ class Lifetimes(RoundLearner):
 
     # -- collecting episodes ---------------------------------------------------------------------------------
 
-    def _collect(self, env: Any) -> Trajectories:
+    def _next_episodes(self, env: Any) -> Trajectories:
         """Collect episodes of the current agent. Advantages use its value before the value learns from them."""
         data = self.collect(env)
         value = self.value(data.state).squeeze(-1)

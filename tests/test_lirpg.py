@@ -31,7 +31,7 @@ def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credi
         learner.round(env, 0.0)
     before, state = learner.episodes, learner.agent
     credit = normalised(before.advantage, before.keep).double()
-    inner, after = learner._inner(before), learner._collect(env)
+    inner, after = learner._inner(before), learner._next_episodes(env)
     held = learner.rule.__class__(learner.config.learning_rate, through_scale=True)
     inner.optimiser = held  # with the scale's part, so that differences see all there is
     outer = lambda p, c: -after.mean(learner.log_prob(p, after) * after.advantage)  # noqa: E731

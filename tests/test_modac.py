@@ -98,7 +98,7 @@ def test_what_options_are_for_is_taught_by_the_return_through_their_update(part,
     for _ in range(3):
         learner.round(env, 0.0)
     double = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
-    before, after = (tree_map(double, x) for x in (learner.lived, learner._collect(env)))
+    before, after = (tree_map(double, x) for x in (learner.lived, learner._next_episodes(env)))
     learner.own, learner.eta, learner.options, learner.pace = (
         tree_map(double, x) for x in (learner.own, learner.eta, learner.options, learner.pace)
     )

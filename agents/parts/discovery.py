@@ -119,11 +119,11 @@ class Discovery(RoundLearner):
         if self.lived is None:
             self.tasks = env.sample_tasks(c.tasks, self.generator)
             self.own, self.age = self.adaptation.spread(c.tasks), 0
-            self.lived = self._collect(env)
+            self.lived = self._next_episodes(env)
         before = self.lived
         self.own = self.adaptation.adapted(self.own, before.data)
         learned = self._learn(before, c.entropy * max(1 - 2 * progress, 0.0)) if self.learns else None
-        after = self.lived = self._collect(env)
+        after = self.lived = self._next_episodes(env)
         self.age += 1
         self.metrics = self._metrics_of(after)
         if learned is not None:
@@ -252,7 +252,7 @@ class Discovery(RoundLearner):
             *rollout[:5], self.settings.credit, rollout.final, rollout.truncated, rollout.memory
         )
 
-    def _collect(self, env: Any) -> Lived:
+    def _next_episodes(self, env: Any) -> Lived:
         rollout = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
         option, anew = rollout.memory
         cost = self.settings.switching_cost * anew
