@@ -113,7 +113,7 @@ class HIQLConfig:
         with session.stop.interruptible():
             env = session.make_env(1)
             learner = self.learner(env.spec, session)
-            data = read_dataset(self.dataset, env, session.earlier, session.device)
+            data = read_dataset(self.dataset, env, session.load_agent, session.device)
         size = f"Dataset: {len(data.transitions):,} transitions of {data.trajectories:,} trajectories."
         trainee = OfflineTrainee(learner, data, GoalPolicy(learner, env), env, session)
         return Trainer(trainee, session, [size, *unseen(env.spec)]).run()
@@ -129,7 +129,7 @@ class HIQLConfig:
             raise UserError(f"planner.level {level} does not exist: the policies of HIQL are 0 (low) and 1 (both).")
         env = session.make_env(1)
         learner = self._trained(env.spec, session, which)
-        data = read_dataset(self.dataset, env, session.earlier, session.device)
+        data = read_dataset(self.dataset, env, session.load_agent, session.device)
         longest = self.subgoal_steps if level == 0 else 1 / (1 - self.gamma)
         return GoalReacher(GoalPolicy(learner, env, level + 1), learner.distance, data, longest)
 

@@ -81,8 +81,8 @@ def measure(high: str, low: str, seed: int) -> float:
         command("train.py", *words, "--log-dir", folder)
         run = RunFolder.begun(Path(folder))
         assert run is not None
-        judged = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
-    return float(json.loads(judged.splitlines()[-1])["success_rate_any"])
+        evaluated = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
+    return float(json.loads(evaluated.splitlines()[-1])["success_rate_any"])
 
 
 def learners(high: str, low: str) -> list[str]:

@@ -120,10 +120,10 @@ def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
         ]
         command("train.py", *words, *given, "--log-dir", folder)
         (config,) = Path(folder).rglob("config.json")
-        judged = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
+        evaluated = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
         with (config.parent / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-    success = json.loads(judged.splitlines()[-1])["success_rate_any"]
+    success = json.loads(evaluated.splitlines()[-1])["success_rate_any"]
     return {"arguments": CASES[case], "success": success, "seconds": seconds, **host()}
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from hrl.errors import UserError as UserError
 
 TaskReward = Callable[..., tuple[Tensor, Tensor]]
-"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...]). If the
-environment's `Spec.info` names entries of info, they are a third argument [..., K]."""
+"""(achieved [..., G], desired [..., G]) -> (reward [...], whether it ends the episode [...]). If the environment's
+`Spec.info` names entries of info, they are a third argument [..., K]."""
 
 
 class Observation(Protocol):
@@ -54,7 +54,7 @@ class Step(Protocol):
 
 
 class Spec(Protocol):
-    """The properties of an environment that an agent knows before the first step."""
+    """The properties of an environment that are known before the first step."""
 
     @property
     def env_id(self) -> str: ...
@@ -80,7 +80,7 @@ class Spec(Protocol):
     def task_reward(self) -> TaskReward | None: ...
     @property
     def reward_range(self) -> tuple[float, float] | None:
-        """(least, greatest) reward of a step if known, as for sparse goal rewards."""
+        """(minimum, maximum) reward of a step, for example of sparse goal rewards; None if unknown."""
 
     @property
     def max_episode_steps(self) -> int | None: ...
@@ -104,7 +104,7 @@ class Spec(Protocol):
 
     @property
     def images(self) -> tuple[tuple[int, int, int], ...]:
-        """(channels, height, width) of every image; their pixels are the last entries of the state, from 0 to 255."""
+        """(channels, height, width) of every image. Their pixels, from 0 to 255, are the last entries of the state."""
 
     @property
     def frames(self) -> int:
@@ -112,7 +112,7 @@ class Spec(Protocol):
 
     @property
     def pixels(self) -> int:
-        """P, the number of last entries of the state that are pixels."""
+        """P, the number of pixels, which are the last entries of the state."""
 
     @property
     def mask_dim(self) -> int:
@@ -135,7 +135,7 @@ class Outline(Protocol):
 
 
 class BatchedEnv(Protocol):
-    """N environments that step together. Actions are in [-1, 1]; the environment rescales them to its own bounds."""
+    """N environments that step together. Actions are in [-1, 1]; the environment rescales them to its bounds."""
 
     @property
     def spec(self) -> Spec: ...
@@ -152,22 +152,22 @@ class BatchedEnv(Protocol):
 
     @property
     def restarts(self) -> bool:
-        """Whether single environments can begin a new episode at any time."""
+        """Whether single environments can start a new episode at any time."""
 
     def truncate(self, step: Any, where: Tensor) -> Any:
-        """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
+        """The step with the episodes at the mask `where` [N] truncated; new ones start there if `restarts`."""
 
     def pause(self, where: np.ndarray) -> None:
         """Do not step the environments in `where` [N] bool until the next reset, if this is possible."""
 
     def send(self, actions: Tensor) -> None:
-        """Send every environment its action; environments in other processes begin to step."""
+        """Send the actions [N, A] or [N]; environments in other processes start to step."""
 
     def receive(self) -> Step:
         """Wait for the step of the sent actions."""
 
     def step(self, actions: Tensor) -> Step:
-        """Send and receive."""
+        """Send the actions, and wait for the step."""
 
     def close(self) -> None: ...
     @property
@@ -175,10 +175,10 @@ class BatchedEnv(Protocol):
         """Whether the environments are a family of tasks."""
 
     def verify(self) -> None:
-        """Raise for faults that `step` does not check, since it would wait for the device."""
+        """Raise an error for invalid values that `step` does not check, because it never waits for a GPU."""
 
     def lasting(self) -> dict[str, Tensor]:
-        """State that outlasts episodes, by name, which checkpoints contain; it changes in place."""
+        """State that persists across episodes, by name. It changes in place; checkpoints contain it."""
 
     def outlines(self, index: int) -> Sequence[Outline]:
         """The current walls, gaps and blocks of one environment; empty without a map."""
@@ -193,13 +193,13 @@ class BatchedEnv(Protocol):
         """One environment's raw observation as a batch of one."""
 
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
-        """Convert a batch of raw observations to tensors; `mask` [N, K] says which numbered actions are available."""
+        """Convert a batch of raw observations to tensors; `mask` [N, K] marks the available discrete actions."""
 
     def raw(self, obs: Observation) -> Any:
-        """The inverse of `observe`: a batch of observations in the environment's own form."""
+        """The inverse of `observe`: a batch of observations in the form of the environment."""
 
     def from_action(self, actions: np.ndarray) -> np.ndarray:
         """The inverse of `to_action`."""
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
-        """Convert actions [N, A] from [-1, 1] to the environment's own bounds and shape."""
+        """Convert actions [N, A] from [-1, 1] to the environment's bounds and shape."""

@@ -41,7 +41,7 @@ def test_a_run_is_stopped_by_a_callback_and_resumed_exactly(tmp_path):
     assert seen[~np.isnan(seen)].tolist() == [100, 200, 300]
     again = part.resume(callbacks=[hrl.Callback(lambda p: p.save(), every=400)])
     assert again.finished and same_state(whole.path, again.path)
-    with pytest.raises(hrl.UserError, match="has 1,000 steps already"):
+    with pytest.raises(hrl.UserError, match="already has 1,000 steps"):
         again.resume()
     assert again.resume(1100).steps == 1100
 
@@ -90,7 +90,7 @@ def test_an_environment_is_a_class_or_a_function(tmp_path):
     assert third.steps >= 1000
     fourth = run(tmp_path / "d", "td3", env=gym.make("Ledger-v0", fail_at=-2), hidden=(8,))
     assert fourth.parts.env.env_kwargs == {"fail_at": -2}
-    with pytest.raises(hrl.UserError, match="give its class"):
+    with pytest.raises(hrl.UserError, match="pass its class"):
         run(tmp_path / "e", "td3", env=Mine())
     with pytest.raises(hrl.UserError, match="must be an id, a class or a function"):
         run(tmp_path / "e", "td3", env=3)

@@ -188,7 +188,7 @@ def test_the_sub_policy_sees_the_goal_that_the_manager_obeys():
     ("option", "words"),
     [
         ("--skill-gain -1", "--skill-gain must not be negative"),
-        ("--period 15 5", "--period must be one number, or two in rising order, not 15 5"),
+        ("--period 15 5", "--period must be one number, or two in ascending order, not 15 5"),
         ("--period 0 5", "--period must be at least 1 environment step, not 0"),
         ("--latents 1", "--latents must be at least 2"),
         ("--learner td3", "HiPPO is a PPO over both levels"),

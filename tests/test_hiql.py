@@ -21,7 +21,6 @@ from tasks import GoalLine
 import hrl
 from hrl.agents.hiql import HIQL, Batch, HIQLConfig, awr_weight, expectile_loss
 from hrl.agents.parts.goal_policy import GoalPolicy
-from hrl.api.sessions import earlier_agent
 from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env
 from hrl.execution.processes import ALONE
@@ -284,7 +283,7 @@ def test_what_is_no_dataset_is_refused(tmp_path):
 def test_the_replay_of_a_run_holds_its_transitions(finished):
     parts = hrl.load(finished, trust=True).parts
     env = make_env(EnvConfig(LINE_ENV))
-    data = read_dataset(str(finished), env, partial(earlier_agent, RunConfig(threads=1), ALONE, Trust(True)), CPU)
+    data = read_dataset(str(finished), env, partial(load_agent, RunConfig(threads=1), ALONE, Trust(True)), CPU)
     assert parts.algorithm == "hiro" and len(data.transitions) == parts.run.total_steps and data.trajectories > 50
     rows = data.transitions
     before, after, action = data.state[rows], data.state[rows + 1], data.action[rows, 0]

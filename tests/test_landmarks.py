@@ -325,7 +325,7 @@ def test_a_planner_in_training_resumes_bit_for_bit_and_decides_by_its_landmarks(
         ("--graph.max-hop 0", "graph.max_hop must be positive"),
         ("--graph.every 0", "graph.every must be at least 1"),
         ("--low.learner ppo", "Landmarks are states of a replay"),
-        ("--env Pendulum-v1", "A planner needs a goal to plan to"),
+        ("--env Pendulum-v1", "A planner needs a goal"),
     ],
 )
 def test_bad_options_of_training_get_one_sentence(words, sentence, tmp_path, capsys):
@@ -341,7 +341,7 @@ def test_bad_options_of_a_planner_get_one_sentence(maze, tmp_path, capsys):
     cases = [
         ("hiro", "--planner.level 2", "planner.level 2 does not exist"), ("hiro", "--planner.patience 0", "patience"),
         ("hiro", "--planner.level 1 --planner.distance value --planner.explore -1", "must not be negative"),
-        ("td3", "", "A planner needs a goal to plan to"), ("sb3", "", "--planner needs a run with levels"),
+        ("td3", "", "A planner needs a goal"), ("sb3", "", "--planner needs a run of a hierarchical algorithm"),
     ]  # fmt: skip
     for run, words, sentence in cases:
         capsys.readouterr()

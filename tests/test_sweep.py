@@ -87,7 +87,7 @@ def test_dotted_names_are_nested():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("trials: 3", "names no parameters"),
+        ("trials: 3", "has no parameters"),
         ("parameters: {low.learning_rate: {low: 1}}", "needs either choices, or low and high"),
         ("parameters: {low.learning_rate: {choices: [1], low: 0, high: 1}}", "needs either choices"),
         ("{parameters: {low.learning_rate: {choices: [1]}}, trial: 3}", "Did you mean trials?"),

@@ -12,7 +12,7 @@ from hrl.report.evaluation import Environments, Evaluation, Watch, interval
 from hrl.training.actor import Actor
 
 
-class HowItAdapts(Protocol):
+class AdaptationSettings(Protocol):
     """Options of the adaptation to a new task in evaluation."""
 
     episodes: int
@@ -23,13 +23,13 @@ class HowItAdapts(Protocol):
 
 
 class AdaptingLearner(Protocol):
-    """The interface of a learner whose policy adapts to tasks."""
+    """The interface of a learner with a policy that adapts to tasks."""
 
     adaptation: Adaptation
     device: torch.device
 
     @property
-    def settings(self) -> HowItAdapts: ...
+    def settings(self) -> AdaptationSettings: ...
     def collect(
         self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
         watch: Watch | None = None,
@@ -49,9 +49,9 @@ class AdaptingPolicy(Actor):
         """Adapt to `tasks` held-out tasks. The result's episodes are those after the last step, with the most likely
         actions unless `eval_explore`.
 
-        The rates are `return_after_k`, the mean over tasks after k steps; `return_after_k_error`, half its 95 %
-        interval; and `sampled_return_after_k`, the return of the exploring episodes that the next step uses. `watch` is
-        called in the evaluated episodes: before adaptation and after each step.
+        The rates are `return_after_k`, the mean over tasks after k steps; `return_after_k_error`, half the width of its
+        95 % interval; and `sampled_return_after_k`, the return of the exploring episodes that the next step uses.
+        `watch` is called in the evaluated episodes, before adaptation and after each step.
         """
         c, learner = self.learner.settings, self.learner
         generator = torch.Generator(learner.device).manual_seed(seed)

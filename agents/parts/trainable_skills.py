@@ -64,7 +64,7 @@ class TrainableSkill:
         reward = outcome.reward if self.reward is None else self.reward(state, outcome.state)
         mine = outcome._replace(state=self.seen(outcome.state), goal=self.goal(outcome.goal), active=used)
         level.observe(mine)
-        level.segment.pay(level.command.scale_reward(reward), level.config.gamma, used)
+        level.segment.add_reward(level.command.scale_reward(reward), level.config.gamma, used)
         level.memory.truncate_episodes(~used)
         following = {"state": mine.state, "target": mine.goal}
         if mine.mask is not None:

@@ -27,7 +27,7 @@ class Run:
     """A trained or unfinished run, by its folder."""
 
     def __init__(self, path: Path | str, trust: Trust = NO_TRUST) -> None:
-        """Raises UserError if the folder is not a run's, or names modules that are not trusted."""
+        """Raises UserError if this is not a run folder, or if it names modules that are not trusted."""
         self.folder, self.trust = RunFolder.existing(Path(path)), trust
         self.parts = Parts.stored(self.folder, trust)
 
@@ -68,7 +68,7 @@ class Run:
         self, episodes: int = 100, which: Which = "last", env: EnvLike | None = None, keep_paths: int = 0
     ) -> Evaluation:
         """Evaluate the deterministic policy in separate environments with fixed seeds, or on another environment with
-        the same observations and actions. `keep_paths` is the number of episodes whose paths are kept for pictures."""
+        the same observations and actions. Keeps the paths of the first `keep_paths` episodes for pictures."""
         parts = self.parts
         if env is not None:
             identifier, keywords = env_id(env)
@@ -90,7 +90,8 @@ class Run:
         Raises UserError if it has no steps left, or if its config.json was edited."""
         if self.folder.edited:
             raise UserError(
-                f"{self.path / 'config.json'} was changed since the run began, but a resumed run must keep its options."
+                f"{self.path / 'config.json'} was changed after the run started, but a resumed run must keep its "
+                "options: undo the change."
             )
         run = replace(self.parts.run, total_steps=total_steps or self.parts.run.total_steps)
         return run_session(self.parts._replace(run=run), self.folder, True, callbacks, self.trust)
@@ -119,13 +120,14 @@ def run_session(
 
 
 def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkpoint:
-    """The checkpoint to resume from. Raises UserError if the run has no steps left, or another number of processes."""
+    """The checkpoint to resume from. Raises UserError if the run has no steps left, or if the number of processes
+    differs."""
     checkpoints = Checkpoints(folder.checkpoints)
     checkpoint = checkpoints.last()
     for sentence in checkpoints.warnings:
         warn(sentence)
     if checkpoint.steps >= run.total_steps:
-        raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
+        raise UserError(f"{folder.path} already has {checkpoint.steps:,} steps: set --total-steps above this number.")
     begun_with = checkpoint.numbers.get("processes", 1)
     if processes != begun_with:
         raise UserError(

@@ -1,6 +1,6 @@
-"""Sessions: a run's folder, environments and agent, as the command lines and the Python interface build them.
+"""Sessions: a run's folder, environments and agent. The command lines and the Python interface build them.
 
-This room is above the algorithms and the environments; nothing else in `hrl` imports it.
+This package is above the algorithms and the environments; only `hrl.cli` imports it.
 """
 
 from collections.abc import Sequence
@@ -58,13 +58,13 @@ class Parts(NamedTuple):
         return cls(algorithm, *(updated(default, values, source) for default, values in pairs))
 
     def plain(self, agent: Any = None) -> dict[str, Any]:
-        """The configuration as plain values, with this agent's options instead of its own if they are given."""
+        """The configuration as plain values. If `agent` is given, it replaces the agent's configuration."""
         return {"env": asdict(self.env), "run": plain(self.run), "agent": plain(self.agent if agent is None else agent)}
 
 
 @dataclass
 class Environments:
-    """Makes the environments of a run. Those of evaluations must have the same sizes as those of training."""
+    """Makes the environments of a run. Environments of evaluations must have the same sizes as those of training."""
 
     parts: Parts
     device: torch.device
@@ -97,7 +97,7 @@ class Environments:
             self.sizes.append(sizes)
         elif self.sizes and sizes != self.sizes[0]:
             raise UserError(
-                f"--eval-env {chosen.env} has other observations, goals or actions than {own.env}; choose an "
+                f"--eval-env {chosen.env} has other observations, goals or actions than {own.env}: choose an "
                 "environment with the same ones."
             )
         return made
@@ -130,7 +130,7 @@ def make_session(
         for line in lines:
             print_line(line)
         if parts.run.eval_env:
-            environments.make_evaluation(1).close()  # find its faults before training
+            environments.make_evaluation(1).close()  # errors should come before training
         if resume is None:
             folder.make()
             if held is not None:
@@ -150,7 +150,7 @@ def make_session(
         make_single=partial(make_single, parts.env),
         make_rendering=partial(environments.make_evaluation, 1, render_mode="rgb_array"),
         most_evaluation_envs=EVALUATION_BATCH if is_batched(environments.evaluated) else EVALUATION_ENVS,
-        earlier=partial(earlier_agent, parts.run, processes, trust),
+        load_agent=partial(load_agent, parts.run, processes, trust),
         load_policy=partial(trained_policy, which="best", trust=trust, device=parts.run.device),
         resume=resume,
         processes=processes,
@@ -163,18 +163,18 @@ def make_session(
     )
 
 
-def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
+def load_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
     """The final agent of another run, on this run's device. Raises UserError if the run has no hierarchy."""
     folder = RunFolder.existing(path)
     parts = Parts.stored(folder, trust)
     if not isinstance(parts.agent, HierarchyConfig):
-        raise UserError(f"{path} is a run of {parts.algorithm}, which has no levels to load.")
+        raise UserError(f"{path} is a run of {parts.algorithm}, which has no levels: choose a run of a hierarchy.")
     its_run = replace(parts.run, device=run_config.device, threads=run_config.threads)
     return parts.agent.restored(make_session(parts._replace(run=its_run), folder, processes=processes))
 
 
 def trained_policy(path: Path, which: Which, trust: Trust, device: DeviceName | None = None) -> Any:
-    """The trained policy of a run folder, on another device than the run's own if one is given.
+    """The trained policy of a run folder, by default on the device of the run.
 
     A hierarchy's policy has stable-baselines3's `predict`. Raises UserError if there is no policy, or if the folder
     names modules that are not trusted.

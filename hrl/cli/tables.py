@@ -1,4 +1,4 @@
-"""Tables and curves of evaluations, for the terminal."""
+"""Prints tables of evaluations in the terminal, and collects curves."""
 
 import sys
 from typing import Any
@@ -24,8 +24,8 @@ SUMMARY = {
 
 def show_one(summary: dict[str, Any], result: Evaluation) -> None:
     """Print a table of one run."""
-    what = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
-    table = Table(title=f"{what} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
+    run = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
+    table = Table(title=f"{run} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
     for column in ("", "mean", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
     for key, name in ((key, name) for key, name in SUMMARY.items() if key in summary):
@@ -55,8 +55,8 @@ def notes(summary: dict[str, Any], result: Evaluation) -> list[str]:
         )
     if summary.get("subgoal_reach_rate", 1.0) < 0.5 and summary.get("success_rate_any", 0.0) > 0.5:
         lines.append(
-            "Few subgoals are reached, but the task is often solved: a subgoal gives a direction, and the next "
-            "one replaces it after a period, whether it was reached or not."
+            "Few subgoals are reached, but the task is often solved: subgoals serve as directions, and each one is "
+            "replaced after a period, reached or not."
         )
     return lines
 
@@ -88,7 +88,7 @@ def curves(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, list
                 success = columns.get("eval/success_rate", np.array([]))
                 there = ~np.isnan(success)
                 if not there.any():
-                    raise UserError("its success was not evaluated during training (--eval-freq).")
+                    raise UserError("its success was not evaluated during training: train with --eval-freq.")
                 curve = Curve(columns[STEPS][there], success[there])
             except UserError as error:
                 warn(f"{run.path} has no curve: {error}")

@@ -37,10 +37,10 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "trust": (
         "",
         False,
-        "Import the modules that the run folders given here (--low.init-from) name. They run code.",
+        "Import the modules that the given run folders (--low.init-from) name. Importing runs their code.",
     ),
 }
-"""Options of the command line itself, with their values, default and text."""
+"""Options of the command line, with their values, default and text."""
 NAMING = ("--env", "--eval-env", "--goal.projection", "--subgoals", "--skill")
 """Options that name modules or model files."""
 
@@ -52,11 +52,12 @@ class Resume:
     resume: Path
     """The run folder."""
     total_steps: int | None = None
-    """Train up to so many environment steps. Default: the run's original number."""
+    """Environment steps to train in total. Default: the run's original number."""
     progress: tyro.conf.FlagConversionOff[bool] = True
     """Show a live display if the output is a terminal."""
     trust: bool = False
-    """Import the modules that the run folder names. They run code: only for folders whose origin you trust."""
+    """Import the modules that the run folder names. Importing runs their code: use it only for folders that you
+    trust."""
     allow_edited: bool = False
     """Resume although config.json was edited. The run is then not an exact continuation."""
 
@@ -102,7 +103,7 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 
 
 def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options with a value after a bare `--trust`, and the trust: `--trust` itself and the modules named here."""
+    """The options, with a value after a bare `--trust`, and the trust: from `--trust` and the modules named here."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
@@ -132,7 +133,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
             return one.agent.train(session) is None
 
     if not parts.run.eval_freq:
-        raise UserError("A sweep compares trials by their evaluations: set --eval-freq.")
+        raise UserError("A sweep compares trials by their evaluations, but there are none: set --eval-freq.")
     finished = Sweep(sweep, folder, parts.env.name, parts.run.seed, train_one).run()
     print(f"{'Done' if finished else 'Stopped; run this again to continue'}. Best: --preset {folder / 'preset.yaml'}")
     return finished
@@ -155,7 +156,7 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
         show_help(f"train.py {algorithm}", dict(zip(("environment", "run", "algorithm"), parts[1:], strict=True)), OWN)
         raise SystemExit(0)
     given = Parts(algorithm, *parse(algorithm, parts[1:], arguments))
-    # Given keyword arguments are added to the preset's.
+    # Add the given keyword arguments to those of the preset.
     env = replace(given.env, env_kwargs={**parts.env.env_kwargs, **given.env.env_kwargs})
     parts = given._replace(env=env)
     parts.run.check()
@@ -211,7 +212,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
     parts = Parts.stored(folder, trust)
     if folder.edited and not options.allow_edited:
         raise UserError(
-            f"{folder.path / 'config.json'} was changed since the run began, but a resumed run must keep its "
+            f"{folder.path / 'config.json'} was changed after the run started, but a resumed run must keep its "
             "options. Undo the change, or resume anyway with --allow-edited."
         )
     processes = join_processes()

@@ -1,4 +1,4 @@
-"""The help without an algorithm. It imports no algorithm and not torch."""
+"""The help without an algorithm. It imports neither algorithms nor torch."""
 
 from hrl.agents import AGENTS
 

@@ -1,7 +1,7 @@
 """The hierarchy: a stack of learners on different clocks.
 
 Level 0 acts in the environment at every step. Each level above decides once per period, and its decision is a
-command to the level below. `act`, `observe` and `learn` are the whole training loop.
+command to the level below. The training loop calls `act`, `observe` and `learn`.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ RANK_SEED = 104_729
 """Difference between the seeds of two consecutive processes of a run."""
 
 ActionMode = Literal["greedy", "noisy", "exploring"]
-"""greedy: the policies' modes, and a random period's mean. noisy: samples, as in training. exploring: also random
-decisions and subgoal tests, in the training environments only."""
+"""greedy: the modes of the policies, and the means of random periods. noisy: samples, as in training. exploring: also
+random decisions and subgoal tests, only in the training environments."""
 Memory = list[ActiveCommand]
-"""The active command of every upper level, lowest first: the whole state of acting from step to step."""
+"""The active command of every upper level, lowest first: the complete state of acting between steps."""
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Decisions:
     targets: list[Tensor]
     """The command that each level obeys now; the last is the task's goal."""
     due: list[Tensor]
-    """Mask [N] of environments where each upper level decided anew; the lowest level decides at every step."""
+    """Mask [N] of environments where each upper level made a new decision; the lowest level decides at every step."""
     tests: list[Tensor]
     """Mask [N] of environments where all levels below act without exploration, to test the command."""
     notes: list[dict[str, Tensor]]
-    """[N] numbers that each level's learner stores with its decision."""
+    """[N] values that each level's learner stores with its decision."""
     memory: Memory
 
 
@@ -71,7 +71,8 @@ class Hierarchy:
         self._observe_step = setting.execution.function(self._observe)
 
     def lowest(self, count: int) -> "Hierarchy":
-        """The `count` lowest levels, only to act with `decide`: the highest of them obeys the observation's goal."""
+        """The `count` lowest levels, for acting with `decide` only. The highest of them obeys the observation's
+        goal."""
         part = copy(self)
         part.levels, part.commands = self.levels[:count], self.commands[: count - 1]
         part.memory, part.horizons = self.memory[: count - 1], self.horizons[: count - 1]
@@ -89,7 +90,8 @@ class Hierarchy:
 
     @torch.inference_mode()
     def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
-        """Decide from the top down: each level that is due decides anew, the others keep their active command."""
+        """Decide from the top down: each level that is due makes a new decision, the others keep their active
+        command."""
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
         actions: list[Tensor] = []
@@ -146,7 +148,7 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _act(self, obs: Observation) -> Tensor:
-        """Actions [N, A] for training, with exploration. Opens a segment where a level decides anew."""
+        """Actions [N, A] for training, with exploration. Opens a segment where a level makes a new decision."""
         d = self.decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.memory.cursor
@@ -180,8 +182,8 @@ class Hierarchy:
             extrinsic = level.command.extrinsic
             level.observe(outcome)
             if "reward" in level.memory.fields:
-                paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
-                level.segment.pay(paid, level.config.gamma, outcome.active)
+                reward = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
+                level.segment.add_reward(reward, level.config.gamma, outcome.active)
             if not extrinsic and not level.requires_host:
                 reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
@@ -194,8 +196,8 @@ class Hierarchy:
             held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
-        """The memory after a step: clocks advance, and commands whose segment ended are dropped. An end that is random
-        is the more likely answer."""
+        """The memory after a step: clocks advance, and commands with an ended segment are dropped. Random ends take the
+        more likely outcome."""
         outcome = Transition.of(step)
         return self._ticked(memory, self._ended(memory, outcome.state, outcome.active, outcome.done, None))
 
@@ -213,8 +215,8 @@ class Hierarchy:
         self, memory: Memory, state: Tensor, active: Tensor, done: Tensor, generator: torch.Generator | None
     ) -> list[Tensor]:
         """Masks [N] of environments where each level's segment ends with a step to this state [N, D]: the level below
-        has used up its decisions, or the command, the episode or the segment of the level above ends. The generator
-        draws ends that are random."""
+        has used all its decisions, or the command, the episode or the segment of the level above ends. Random ends are
+        sampled with the generator."""
         over, below = [], active
         for held, level in zip(memory, self.levels, strict=False):
             below = below & held.last
@@ -239,11 +241,10 @@ class Hierarchy:
         below.metrics.add_where("command_duration", lasted, ended)
 
     def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
-        """Write level i's open segment. Where it ended [N] it becomes a transition of `length` [N] environment
-        steps."""
+        """Write level i's open segment. It becomes a transition of `length` [N] environment steps where `ended` [N]."""
         level = self.levels[i]
         segment, top = level.segment, i == len(self.levels) - 1
-        # The level's next decision overwrites target and mask, unless this one was the episode's last.
+        # The level's next decision overwrites target and mask, unless this was the last decision of the episode.
         following = {"state": outcome.state, "target": outcome.goal if top else segment.target}
         if outcome.mask is not None:
             following["mask"] = outcome.mask
@@ -258,8 +259,8 @@ class Hierarchy:
     # -- learning --------------------------------------------------------------------------------------------
 
     def learn(self, total_steps: float = math.inf, in_haste: Callable[[], bool] = bool) -> None:
-        """Make the updates that each level's timescale requires. Learning-rate schedules end at `total_steps`. The
-        remaining updates are skipped as soon as `in_haste` returns True."""
+        """Make the updates that each level's timescale requires. Learning-rate schedules end at `total_steps`. Skips
+        the remaining updates as soon as `in_haste` returns True."""
         for level in self.levels:
             level.learn(self.steps, total_steps, self.generator, in_haste)
 
@@ -271,7 +272,7 @@ class Hierarchy:
 
     @torch.no_grad()
     def truncate_episodes(self, obs: Observation) -> None:
-        """Truncate every open segment and episode at `obs`, so that a checkpoint needs no simulator state."""
+        """Truncate every open segment and episode at `obs`, so that checkpoints need no simulator state."""
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         nothing = torch.zeros(self.num_envs, device=self.device)
         info = torch.zeros(self.num_envs, 0, device=self.device)
@@ -279,7 +280,7 @@ class Hierarchy:
         for i, held in enumerate(self.memory, 1):
             level = self.levels[i]
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
-            # Without an open segment, the open row is the last observation of the previous segment: keep it.
+            # Without an open segment, keep the open row: it is the last observation of the previous segment.
             segment, first, below = level.segment, self.levels[0].memory.cursor, self.levels[i - 1].memory.cursor
             target = obs.goal if level is self.levels[-1] else segment.target
             empty = Decision(obs.state, target, segment.action, first, below, ~always, {}, None)
@@ -305,7 +306,7 @@ class Hierarchy:
         return gather(self.parts()) | {"generator": self.generator.get_state(), "steps": torch.tensor(self.steps)}
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """The tensors that differ between the processes of a run, copied to the host: memories and the random state."""
+        """Memories and the random state, which differ between the processes of a run, copied to the host."""
         own = {name: x for name, x in self.tensors().items() if ".memory." in name or name == "generator"}
         return {name: x.detach().cpu().clone() for name, x in own.items()}
 

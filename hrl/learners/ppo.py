@@ -1,7 +1,7 @@
 """PPO: proximal policy optimisation (Schulman et al. 2017), with generalised advantage estimation (Schulman 2016).
 
-PPO learns from the last rollout of its own policy. Decisions may last several environment steps; advantages are
-discounted by γ to the power of each decision's duration (hrl/memory/rollout.py).
+PPO learns from the last rollout of its policy. Decisions may last several environment steps; advantages are discounted
+by γ to the power of each decision's duration (hrl/memory/rollout.py).
 """
 
 import math
@@ -44,17 +44,17 @@ class PPOConfig(OnPolicyConfig):
     ent_coef: float = 0.0
     """Weight of the policy's entropy."""
     ent_coef_final: float | None = None
-    """Entropy weight at the end of the run, reached linearly. Default: constant."""
+    """Entropy weight at the end of the run, with linear interpolation. Default: constant."""
     vf_coef: float = 0.5
     """Weight of the value function's loss."""
     max_grad_norm: float = 0.5
-    """Greatest norm of the gradient; longer gradients are scaled down."""
+    """Maximum norm of the gradient. Longer gradients are scaled down."""
     target_kl: float | None = None
-    """End the passes once the divergence of π from π_old exceeds 1.5 times this value. Default: never."""
+    """Stop the passes when the divergence of π from π_old exceeds 1.5 times this value. Default: never."""
     log_std_init: float = 0.0
-    """Logarithm of the policy's standard deviation at the start, in half-ranges of the action."""
+    """Initial logarithm of the policy's standard deviation, in half-ranges of the action."""
     policy_gain: float = 0.01
-    """Gain of the policy's last layer at the start. The default makes the policy almost equal at all inputs."""
+    """Initial gain of the policy's last layer. With the default, the policy is almost equal for all inputs."""
 
     def build(self, build: Build) -> "PPO":
         """Build the learner, for any action space."""
@@ -67,7 +67,7 @@ class PPOConfig(OnPolicyConfig):
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
         weights = ("ent_coef", "ent_coef_final", "vf_coef", "policy_gain")
         self._require(prefix, weights, lambda x: x >= 0, "must not be negative, but")
-        self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
 
 
 class Rollout(NamedTuple):
@@ -162,7 +162,7 @@ class PPO(OnPolicyLearner):
         return rollout.at(decisions.places)
 
     def learn(self, rollout: Rollout, size: int, progress: float, generator: torch.Generator) -> Metrics:
-        """Make `n_epochs` passes over a rollout in minibatches of `size`, after the share `progress` of the run.
+        """Make `n_epochs` passes over a rollout in minibatches of `size`, at the fraction `progress` of the run.
         Returns mean metrics."""
         c, count = self.config, len(rollout.action)
         ent_coef = c.ent_coef if c.ent_coef_final is None else c.ent_coef + progress * (c.ent_coef_final - c.ent_coef)

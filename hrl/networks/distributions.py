@@ -1,6 +1,6 @@
 """Action distributions of stochastic policies: Gaussian for a Box, categorical for discrete entries.
 
-Both sample with the given generator, so that the same random state gives the same action.
+Both sample with a generator that the caller passes, so equal random states give equal actions.
 """
 
 import math
@@ -23,7 +23,7 @@ class DiagonalGaussian(nn.Module):
         self.log_std = nn.Parameter(torch.full((width,), log_std))
 
     def sample(self, mean: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
-        """[..., A], or the mean without a generator."""
+        """A sample [..., A], or the mean without a generator."""
         if generator is None:
             return mean
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -51,7 +51,7 @@ class DiagonalGaussian(nn.Module):
 
 
 class Categoricals(nn.Module):
-    """One independent choice per entry. With a single entry, a mask [..., K] can exclude choices."""
+    """One independent categorical distribution per entry. With a single entry, a mask [..., K] can exclude choices."""
 
     valid: Tensor
 

@@ -1,4 +1,4 @@
-"""A planner for a trained run: landmarks from its replay or from a short exploration."""
+"""Builds a planner for a trained run, with landmarks from its replay or from a short exploration."""
 
 import math
 import time
@@ -19,11 +19,11 @@ from hrl.training.policy import HierarchyPolicy
 from hrl.types import Spec, UserError
 
 ENOUGH = 0.8
-"""Least share of hops that should succeed."""
+"""Minimum fraction of hops that should succeed."""
 EXPLORED = 200_000
-"""Default of environment steps in another environment."""
+"""Default exploration in another environment, in environment steps."""
 EXPLORERS = 200
-"""Environments that explore at once."""
+"""Number of environments that explore in parallel."""
 
 
 @runtime_checkable
@@ -70,7 +70,8 @@ def plan_for(
 
 
 def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere: bool) -> Landmarks:
-    """Landmarks, still to be chosen, for the level of the options. Raises UserError if the agent has no such level."""
+    """Landmarks for the level that the options name, not yet chosen. Raises UserError if the agent does not have this
+    level."""
     count = len(agent.levels)
     if options.level >= count:
         raise UserError(f"planner.level {options.level} does not exist: the agent has levels 0 to {count - 1}.")
@@ -79,25 +80,25 @@ def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere
 
 
 def planner_notes(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences that tell whether the planner could work, from the numbers of its graph and of its evaluation."""
+    """Sentences about the planner's graph and hops, from the numbers of its graph and of its evaluation."""
     s = {"hop_steps": math.nan, "hop_success_rate": math.nan, "disconnected_goals": math.nan} | dict(summary)
     source = f"{s['explored']:,.0f} steps of exploration here" if s["explored"] else "the run's data"
     lines = [
         f"Planner: {s['landmarks']:,.0f} landmarks from {source}, {s['edges']:,.0f} edges of up to {s['max_hop']:.3g} "
         f"steps, {s['largest_component']:.0%} of the landmarks in one component; planned in "
         f"{s['planning_seconds']:.1f} s.",
-        f"Hops: {s['edge_steps']:.1f} steps long by the value, {s['hop_steps']:.1f} as measured; "
+        f"Hops: {s['edge_steps']:.1f} steps according to the value, {s['hop_steps']:.1f} measured; "
         f"{s['hop_success_rate']:.0%} of them succeed. Disconnected goals: "
         f"{s['disconnected_goals'] * s['episodes']:.0f} of {s['episodes']}.",
     ]
     if s["hop_success_rate"] < ENOUGH:
         lines.append(
-            f"Fewer than {ENOUGH:.0%} of the hops succeed: the level does not reach near goals often enough for paths "
-            "of them. A smaller --planner.max-hop may help, else more training."
+            f"Fewer than {ENOUGH:.0%} of the hops succeed: the level does not reach nearby goals reliably. Try a "
+            "smaller --planner.max-hop, or train for longer."
         )
     if s["disconnected_goals"] > 0.1 or s["largest_component"] < 0.9:
         lines.append(
-            "Parts of the graph are not connected: more --planner.landmarks or a greater --planner.max-hop may help, "
-            "or more exploration."
+            "Parts of the graph are not connected. Try more --planner.landmarks, a larger --planner.max-hop, or more "
+            "exploration (--planner.explore)."
         )
     return lines

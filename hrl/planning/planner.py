@@ -1,9 +1,9 @@
-"""A planner as a policy: it steers a trained level from landmark to landmark, without further training.
+"""A planner as a policy: it steers a trained level from landmark to landmark, without further training (search on the
+replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253).
 
-The level that obeys the planner gets the next landmark on the shortest path to the task's goal, in the place of a
-subgoal or of the task's goal. A hop ends when its landmark is reached, or when it takes `patience` times as long as it
-should. The hop then counts as failed, and the landmarks within reach of its end cost more for the rest of the episode.
-(Search on the replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253.)
+The level that obeys the planner gets the next landmark on the shortest path to the task's goal, instead of a subgoal or
+the task's goal. A hop ends when its landmark is reached. It fails when it takes `patience` times its expected steps;
+the landmarks within reach of its end then cost more for the rest of the episode.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -20,10 +20,10 @@ from hrl.training.predicting import PredictingPolicy, PredictState
 from hrl.types import BatchedEnv, Observation, Step, UserError
 
 FAILED = 10.0
-"""Longest hops that each failure adds to the way over a landmark."""
+"""Multiple of the longest hop that each failure adds to paths over a landmark."""
 
 MOST = 3.0
-"""Longest hops that a single hop is expected to take at most."""
+"""Maximum expected steps of a single hop, as a multiple of the longest hop."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Plan:
     below: Any
     """The memory of the policy that obeys the planner, such as the active commands of its lower levels."""
     goal: Tensor
-    """[N, G] the place to plan to."""
+    """[N, G] the position of the goal."""
     to_goal: Tensor
     """[N, L] steps from each landmark to it."""
     node: Tensor
-    """[N] the landmark of the hop; L for the goal itself."""
+    """[N] the landmark of the hop; L for the goal."""
     target: Tensor
-    """[N, G] its place."""
+    """[N, G] its position."""
     elapsed: Tensor
-    """[N] environment steps of the hop so far; FRESH where none is under way."""
+    """[N] environment steps of the hop so far; FRESH without a current hop."""
     budget: Tensor
     """[N] environment steps after which the hop has failed."""
     extra: Tensor
@@ -49,7 +49,7 @@ class Plan:
     begun: Tensor
     """[N] whether this is the first step towards this goal."""
     connected: Tensor
-    """[N] whether a path of edges led to the goal when the hop began."""
+    """[N] whether a path of edges led to the goal when the hop started."""
 
 
 class PlannerPolicy(PredictingPolicy):
@@ -64,11 +64,11 @@ class PlannerPolicy(PredictingPolicy):
         self.policy, self.landmarks, self.distance = policy, landmarks, landmarks.distance
         self.patience = patience
 
-    def recall(self, task: int) -> None:
+    def select_task(self, task: int) -> None:
         """Select one of the learned tasks. Raises UserError if the policy has no such task."""
-        if not hasattr(self.policy, "recall"):
+        if not hasattr(self.policy, "select_task"):
             raise UserError("--task selects one of several tasks learned in sequence, but this run learned only one.")
-        self.policy.recall(task)
+        self.policy.select_task(task)
 
     def start(self, num_envs: int) -> Any:
         """No plan, and no active commands."""
@@ -91,7 +91,7 @@ class PlannerPolicy(PredictingPolicy):
         return self.policy.place(state)
 
     def _planned(self, obs: Observation, memory: Plan) -> Plan:
-        """The plan with a new goal where the task has another one, and a new hop where none is under way."""
+        """The plan with a new goal where the task's goal changed, and a new hop where there is none."""
         goal = self.landmarks.goal_place(obs.goal)
         anew = (memory.elapsed >= FRESH) & (memory.budget == 0) | (goal != memory.goal).any(-1)
         if bool(anew.any()):
@@ -108,7 +108,7 @@ class PlannerPolicy(PredictingPolicy):
         if not bool(due.any()):
             return memory
         route = self.landmarks.route(obs.state, memory.goal, memory.to_goal, memory.extra)
-        # Steps are infinite where the level's value says never.
+        # Steps are infinite where the level's value is that of never reaching the landmark.
         budget = self.patience * route.steps.clamp(1.0, MOST * self.landmarks.max_hop)
         return replace(
             memory,
@@ -121,7 +121,7 @@ class PlannerPolicy(PredictingPolicy):
         )
 
     def after(self, memory: Plan, step: Step) -> tuple[Plan, dict[str, Tensor]]:
-        """The memory after a step, and metrics of the hops that ended with it and of the goals that began."""
+        """The memory after a step, and metrics of the hops that ended with it and of the goals that started."""
         done = step.terminated | step.truncated
         ticked = replace(memory, below=self.policy.after(memory.below, step)[0], elapsed=memory.elapsed + step.active)
         following, reached, late = self._settled(ticked, step.final.state)

@@ -1,4 +1,4 @@
-"""Terminal output during training: a live line, or plain lines if the output is not a terminal."""
+"""Terminal output during training: a live display, or plain lines if the output is not a terminal."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def print_line(line: str) -> None:
-    """Print a line. If the output is closed (`| head`, a closed terminal), discard it instead of ending the run."""
+    """Print a line. If the output is closed (`| head`, a closed terminal), discard the line and continue."""
     try:
         print(line, flush=True)
     except OSError:

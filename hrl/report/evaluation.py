@@ -21,18 +21,18 @@ Environments = Callable[[int], AbstractContextManager[BatchedEnv]]
 """(number of environments) -> a context with environments to evaluate in."""
 
 Watch = Callable[[BatchedEnv, Tensor | None, np.ndarray], None]
-"""Called with the environments, the active subgoals [N, G], if any, and the episode number of each environment
+"""Called with the environments, the active subgoals [N, G] or None, and the episode number of each environment
 ([N] int64, -1 for none)."""
 
 EVALUATION_ENVS = 25
 """Most environments that an evaluation steps together, unless they are a batch."""
 
 DEFAULT_LIMIT = 1000
-"""Limit of an evaluation episode in environment steps, if neither the user nor the environment sets one."""
+"""Step limit of an evaluation episode, if neither the user nor the environment sets one."""
 
 
 class Policy(Protocol):
-    """The interface of a policy in an evaluation. Its memory is opaque to the evaluation."""
+    """The interface of a policy in an evaluation. The evaluation passes its memory on without reading it."""
 
     def start(self, num_envs: int) -> Any:
         """The initial memory."""
@@ -72,16 +72,17 @@ class Evaluation:
     reports_success: bool = True
     """Whether the environment reports success."""
     truncated: int = 0
-    """Number of episodes that were truncated at the evaluation's own step limit."""
+    """Number of episodes that were truncated at the evaluation's step limit."""
     limit: int = DEFAULT_LIMIT
     """The step limit of an episode."""
     bounds: np.ndarray | None = None
-    """[2, 2] lower and upper corner of the task's goals in the plane, if they are bounded; for pictures."""
+    """[2, 2] lower and upper corner of the task's goals in the plane, for pictures; None if they are unbounded."""
     radius: float | None = None
-    """Distance to the goal within which the task counts as solved, if known; for pictures."""
+    """Distance to the goal within which the task counts as solved, for pictures; None if unknown."""
 
     def summary(self) -> dict[str, Any]:
-        """The results as one JSON object, with 95 % intervals. Without success if the environment reports none."""
+        """The results as one JSON object, with 95 % intervals. Success is missing if the environment does not report
+        it."""
         values = {
             "mean_reward": [e.reward for e in self.episodes],
             "mean_ep_length": [float(e.length) for e in self.episodes],
@@ -124,7 +125,7 @@ def close_environments(env: BatchedEnv) -> None:
 
 
 def interval(values: list[float], proportion: bool) -> tuple[float, float] | None:
-    """95 % interval of the mean: Wilson's score for proportions, else normal. None for a single value."""
+    """95 % interval of the mean: Wilson's score for proportions, otherwise normal. None for a single value."""
     n, mean, z = len(values), float(np.mean(values)), 1.959964
     if proportion:
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
@@ -147,12 +148,11 @@ def evaluate(
     watch: Watch | None = None,
     max_steps: int | None = None,
 ) -> Evaluation:
-    """Run `episodes` episodes; episode i has seed `seed` + i. No training state changes.
+    """Run `episodes` episodes; episode i has seed `seed` + i. The training state does not change.
 
-    An episode is truncated after `max_steps` environment steps (default: the environment's own limit, else
-    DEFAULT_LIMIT). Environments that reset themselves ignore the seeds of later episodes and continue from their first
-    one. `watch` is called before every step. If the policy has its own `evaluate` method, such as a policy that adapts
-    to tasks, it is used instead.
+    An episode is truncated after `max_steps` environment steps (default: the environment's limit, or DEFAULT_LIMIT).
+    Environments that reset themselves use only the seed of their first episode. `watch` is called before every step. A
+    policy with its own method `evaluate`, such as a policy that adapts to tasks, is evaluated by this method instead.
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
@@ -178,7 +178,7 @@ class _Evaluating:
     def run(self, watch: Watch | None) -> Evaluation:
         """Run all episodes."""
         while len(self.finished) < self.episodes:
-            self._batch(watch)  # repeated if truncated environments cannot restart on their own
+            self._batch(watch)  # repeats if truncated environments cannot restart individually
         rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
         episodes = [self.finished[i] for i in range(self.episodes)]
         paths = list(self.paths.values())
@@ -190,7 +190,7 @@ class _Evaluating:
         return None if goal is None else success_radius(self.env.spec, torch.as_tensor(goal))
 
     def _batch(self, watch: Watch | None) -> None:
-        """Reset every environment, and run episodes until no environment has one to run."""
+        """Reset every environment, and run episodes until no environment has an episode to run."""
         env, policy = self.env, self.policy
         obs, memory = env.reset(self.seed + self.begun), policy.start(env.num_envs)
         counter = EpisodeCounter(env.num_envs, obs.state.device)
@@ -209,16 +209,16 @@ class _Evaluating:
             done = step.terminated | step.truncated
             ended = counter.add(step.reward, step.success, done, step.active)
             self._finish(ended.episodes(), over.cpu().numpy(), step)
-            # In the order in which the environments draw their seeds.
+            # Use the order in which the environments take their seeds.
             self._begin((ended.done & ~over).cpu().numpy() & (self.running < 0))
-            if env.restarts:  # others remain in their old episode
+            if env.restarts:  # other environments stay in their old episode
                 self._begin(over.cpu().numpy() & (self.running < 0))
             if self.begun == self.episodes:
                 env.pause(self.running < 0)
             obs = step.obs
 
     def _begin(self, where: np.ndarray) -> None:
-        """Assign the next episodes to the environments in `where` [N], as long as there are any."""
+        """Assign the next episodes to the environments in `where` [N] until none remains."""
         for i in np.flatnonzero(where):
             self.running[i] = self.begun if self.begun < self.episodes else -1
             self.begun += self.begun < self.episodes
@@ -235,7 +235,7 @@ class _Evaluating:
             self.running[episode.env] = -1
 
     def _sum(self, pairs: dict[str, Tensor]) -> None:
-        """Add up the policy's own metrics over the episodes that count."""
+        """Add up the policy's metrics over the counted episodes."""
         for name, (values, where) in pairs.items():
             counts = where.cpu() * torch.as_tensor(self.running >= 0)
             both = torch.stack([(values.cpu() * counts).sum(), counts.sum()])
@@ -282,7 +282,7 @@ def success_radius(spec: Spec, goal: Tensor) -> float | None:
         for _ in range(30):
             middle = (low + high) / 2
             low, high = (middle, high) if pays(middle) == pays(0.0) else (low, middle)
-    except Exception:  # the environment's own code may fail outside its goals; a picture must not end the run
+    except Exception:  # the environment's code may fail outside its goals; a picture must not end the run
         return None
     return low
 

@@ -35,8 +35,8 @@ def trajectories(evaluation: Evaluation) -> np.ndarray | None:
 
 
 def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None = None) -> Figure | None:
-    """The kept paths side by side on one scale, in two dimensions of the goal space: `dims`, or the first two if there
-    are no more or the environment has a map. None if neither applies."""
+    """The kept paths next to each other on one scale, in two dimensions of the goal space: `dims`, or the first two if
+    there are no more or the environment has a map. None if neither applies."""
     paths = [p for p in evaluation.paths if p.places and _drawable(p, dims)]
     if not paths:
         return None
@@ -85,7 +85,7 @@ def _in_plane(path: Path, dims: Dims) -> Path:
 
 
 def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper corner [2] of the drawn region: the map, else the task's bounds, else all paths and goals."""
+    """Lower and upper corner [2] of the drawn region: the map, or the task's bounds, or all paths and goals."""
     corners = [np.array([[r.x, r.y], [r.x + r.width, r.y + r.height]]) for p in paths for r in p.scene[0]]
     if corners:
         everything = np.concatenate(corners)
@@ -116,7 +116,8 @@ def _draw_scene(ax: plt.Axes, path: Path) -> None:
 
 
 def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
-    """Draw the path, lighter with time; each subgoal and where it was set; and the goal with its success radius."""
+    """Draw the path, which becomes lighter with time, each subgoal with the position where it was set, and the goal
+    with its success radius."""
     if path.scene:
         _draw_scene(ax, path)
     places = np.stack(path.places)
@@ -152,10 +153,10 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: 
 
 
 def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FilePath, tag: str) -> None:
-    """Draw learning curves: one panel per environment, and one line per group, the interquartile mean over its runs
-    with their range.
+    """Draw learning curves: one panel per environment, and one line per group with the interquartile mean and the range
+    of its runs.
 
-    Each line covers the whole range of its runs; it is dotted where some of them have ended or not begun.
+    Each line covers all steps of its runs; it is dotted where some of them have no values.
     """
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)

@@ -58,7 +58,7 @@ def record(
         raise
     except Exception as error:
         raise UserError(
-            "--video: the environment could not be rendered "
+            "--video: the environment cannot be rendered "
             f"({' '.join(str(error).split()) or type(error).__name__}). MuJoCo needs a display, or MUJOCO_GL=egl "
-            "or MUJOCO_GL=osmesa with its library; other environments may need their own extra."
+            "or MUJOCO_GL=osmesa with its library; other environments may need an extra of their package."
         ) from error

@@ -1,4 +1,4 @@
-"""Functions that a user's program runs during training."""
+"""Callbacks: functions that are called during training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Callback:
 
     function: Callable[[Progress], Any]
     every: int = 1000
-    """Environment steps between two calls."""
+    """Environment steps between two calls of `step`."""
     begin: Callable[[Progress], Any] = field(default=lambda progress: None)
     """Called once before the first step."""
     end: Callable[[Progress], Any] = field(default=lambda progress: None)

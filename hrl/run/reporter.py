@@ -19,7 +19,7 @@ PICTURES, PATHS = 100, 6
 
 
 class Every:
-    """Called with the steps so far, returns True once per `frequency` steps; never for 0."""
+    """Called with the steps so far, returns True once per `frequency` steps, and never if `frequency` is 0."""
 
     def __init__(self, frequency: int, steps: int) -> None:
         self.frequency = frequency
@@ -38,7 +38,7 @@ class Reporter:
     def __init__(
         self, session: Session, steps: int = 0, time_limit: int | None = None, counts: str = "environment steps"
     ) -> None:
-        """`counts` is the unit of steps, for the terminal and TensorBoard."""
+        """`counts` names the unit of steps, for the terminal and TensorBoard."""
         run = session.run
         self.session = session
         self._set_clocks(run, steps)
@@ -55,7 +55,7 @@ class Reporter:
         self.given_up = False
         self.logger = Logger(session.folder.path, steps if session.resume else None)
         if session.resume is None:
-            self.logger.note("time/total_timesteps", f"The horizontal axis of every scalar counts {counts}.")
+            self.logger.note("time/total_timesteps", f"The horizontal axis of every scalar shows {counts}.")
         self.display = Display(run.total_steps, steps, run.progress, counts)
         if session.hyperparameters and not session.resume:
             metrics = ("eval/success_rate", "eval/success_rate_final", "eval/mean_reward")
@@ -95,7 +95,7 @@ class Reporter:
         if self.last_eval.get("steps") == steps:
             return False
         if self.session.device.type == "cuda":
-            torch.cuda.synchronize()  # queued work counts as training time
+            torch.cuda.synchronize()  # count queued work as training time
         paused = time.perf_counter()
         try:
             result = self.session.evaluate(policy, keep_paths=PATHS if self.session.draw else 0)
@@ -157,7 +157,7 @@ class Reporter:
 
 
 class Bystander(Reporter):
-    """The reporter of all processes but the first: it has the same schedule, but writes and prints nothing."""
+    """The reporter of all processes except the first: it has the same schedule, but writes and prints nothing."""
 
     def __init__(
         self, session: Session, steps: int = 0, time_limit: int | None = None, counts: str = "environment steps"

@@ -1,4 +1,4 @@
-"""Collects whole episodes in parallel: one per environment, up to its end or time limit."""
+"""Collects complete episodes in parallel: one per environment, up to its end or time limit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +27,7 @@ class Rollout(NamedTuple):
     action: Tensor
     """[T, N, ...]"""
     reward: Tensor
-    """[T, N]; after an episode's end, the rewards of the next episodes."""
+    """[T, N]; after an episode's end, rewards of following episodes."""
     keep: Tensor
     """[T, N] 1 up to the episode's end, 0 after."""
     success: Tensor
@@ -40,8 +40,8 @@ class Rollout(NamedTuple):
     """[N] 1 where the episode was truncated, not terminated."""
 
     def by_task(self, count: int) -> "Rollout":
-        """Split into `count` tasks, whose environments are adjacent: [M, T, E, ...], and [M, E, ...] for the last
-        two."""
+        """Split into `count` tasks with adjacent environments: [M, T, E, ...], and [M, E, ...] for the last two
+        fields."""
         split = lambda x, at: x.unflatten(at, (count, -1))  # noqa: E731
         way: Any
         *way, final, truncated = self
@@ -53,7 +53,7 @@ def time_limit(spec: Spec) -> int:
     """The step limit of episodes. Raises UserError if there is none."""
     if not spec.max_episode_steps:
         raise UserError(
-            f"{spec.env_id} has episodes without a step limit, so they cannot be collected in parallel; set a limit "
+            f"{spec.env_id} has no step limit, so its episodes cannot be collected in parallel: set a limit "
             "(max_episode_steps)."
         )
     return spec.max_episode_steps
@@ -101,8 +101,8 @@ def rollout_tasks(
     explore: bool = True,
     watch: Watch | None = None,
 ) -> Rollout:
-    """Collect episodes of M tasks, each with its own parameters [M, ...]. The environments are divided evenly among the
-    tasks."""
+    """Collect episodes of M tasks, with separate parameters [M, ...] for each task. The environments are divided
+    equally among the tasks."""
     count, each = len(tasks), env.num_envs // len(tasks)
     env.set_tasks(tasks.repeat_interleave(each, 0))
 
