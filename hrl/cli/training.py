@@ -18,6 +18,7 @@ from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
 from hrl.cli.help import show_help
 from hrl.cli.options import choose, peek, values_of
+from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
 from hrl.execution.processes import join_processes
 from hrl.report.display import print_line
@@ -79,11 +80,13 @@ def run(arguments: list[str], stop: StopRequest) -> int:
     trusted = " --trust" if any(named_modules(content["algorithm"], content["config"])) else ""
     if stopped is not None:
         onward = (
-            f" Continue with: python train.py --resume {folder}{trusted}" if getattr(config, "resumable", True) else ""
+            f" Continue with: {spelled('train')} --resume {folder}{trusted}"
+            if getattr(config, "resumable", True)
+            else ""
         )
         print_line(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
-    print_line(f"Done. Evaluate with: python evaluate.py {folder}{trusted}")
+    print_line(f"Done. Evaluate with: {spelled('evaluate')} {folder}{trusted}")
     return 0
 
 
@@ -141,7 +144,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
 def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any]]:
     """The configuration of a run, and the preset's values that it includes."""
     if algorithm.startswith("-"):
-        raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
+        raise UserError(f"Name an algorithm first: {spelled('train')} {{{','.join(AGENTS)}}} --env ID [options].")
     if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):
         allow_own_modules()
     agent = find_agent(algorithm)
@@ -152,7 +155,9 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
     )
     parts = parts._replace(agent=choose(parts.agent, arguments))
     if {"-h", "--help"} & set(arguments):
-        show_help(f"train.py {algorithm}", dict(zip(("environment", "run", "algorithm"), parts[1:], strict=True)), OWN)
+        show_help(
+            f"{program()} {algorithm}", dict(zip(("environment", "run", "algorithm"), parts[1:], strict=True)), OWN
+        )
         raise SystemExit(0)
     given = Parts(algorithm, *parse(algorithm, parts[1:], arguments))
     # Given keyword arguments are added to the preset's.
@@ -168,15 +173,22 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
 
 def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) -> tuple[Any, Any, Any]:
     """The options as (environment, run, agent) configurations."""
+    command = command_type(defaults)
+    parsed: Any = tyro.cli(
+        command, args=arguments, prog=f"{program()} {algorithm}", config=(tyro.conf.FlagConversionOff,)
+    )
+    return parsed.env_part, parsed.run_part, parsed.agent_part
+
+
+def command_type(defaults: tuple[Any, Any, Any], name: str = "Command") -> type:
+    """A dataclass with the options of (environment, run, agent) configurations and of the command line itself."""
     bare = tyro.conf.arg(name="")
     fields: list[Any] = [
-        (name, Annotated[type(default), bare], field(default_factory=partial(copy, default)))
-        for name, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
+        (part, Annotated[type(default), bare], field(default_factory=partial(copy, default)))
+        for part, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
     ]
     fields += [("preset", str, "auto"), ("sweep", Path | None, None), ("trust", bool, False)]
-    command = make_dataclass("Command", fields)
-    parsed: Any = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
-    return parsed.env_part, parsed.run_part, parsed.agent_part
+    return make_dataclass(name, fields)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -206,7 +218,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
         raise UserError(
             f"{wrong} cannot be given with --resume: a resumed run keeps its options, except for --total-steps."
         )
-    options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(Resume, args=arguments, prog=program(), config=(tyro.conf.FlagCreatePairsOff,))
     folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
     parts = Parts.stored(folder, trust)
     if folder.edited and not options.allow_edited:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from hrl.execution.modes import Mode
 from hrl.run.checkpoint import Checkpoints
+from hrl.run.pretrained import located
 from hrl.types import UserError
 from hrl.version import __version__
 
@@ -107,7 +108,8 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
-        """The folder of an existing run. Raises UserError if it is not a run folder."""
+        """The folder of an existing run, or of a pretrained policy (`pretrained/…`). Raises UserError if it is none."""
+        path = located(path)
         if not (path / "config.json").exists():
             raise UserError(f"{path} is not a run folder: it has no config.json.")
         if links := sorted(file.name for file in path.iterdir() if file.is_symlink()):
@@ -132,12 +134,12 @@ class RunFolder:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def write_config(self, algorithm: str, config: dict[str, Any]) -> None:
-        """Write the resolved configuration, the command, versions and the git revision."""
+    def write_config(self, algorithm: str, config: dict[str, Any], command: str | None = None) -> None:
+        """Write the resolved configuration, the command (default: this process's), versions and the git revision."""
         content = {
             "algorithm": algorithm,
             "config": config,
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": _versions(),
             "git": _revision(),
             "host": {"machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count()},
