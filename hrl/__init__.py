@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrl.api.report import write_report
     from hrl.api.runs import Run, load
     from hrl.api.training import train
+    from hrl.api.wandb import to_wandb
     from hrl.errors import UserError
     from hrl.report.evaluation import Evaluation
     from hrl.run.callbacks import Callback, Progress
@@ -31,6 +32,7 @@ WHERE = {
     "from_sb3": "hrl.api.callbacks",
     "list_pretrained": "hrl.run.pretrained",
     "load": "hrl.api.runs",
+    "to_wandb": "hrl.api.wandb",
     "train": "hrl.api.training",
     "write_report": "hrl.api.report",
 }
@@ -38,7 +40,7 @@ WHERE = {
 
 __all__ = [
     "Callback", "Evaluation", "Progress", "Run", "UserError", "__version__", "from_sb3", "list_pretrained",
-    "load", "train", "write_report",
+    "load", "to_wandb", "train", "write_report",
 ]  # fmt: skip
 
 

@@ -42,6 +42,8 @@ OWN: dict[str, tuple[str, Any, str]] = {
     ),
 }
 """Options of the command line itself, with their values, default and text."""
+SWITCHES = ("--trust", "--wandb")
+"""Options that need no value."""
 NAMING = ("--env", "--eval-env", "--goal.projection", "--subgoals", "--skill")
 """Options that name modules or model files."""
 
@@ -105,10 +107,10 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 
 
 def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options with a value after a bare `--trust`, and the trust: `--trust` itself and the modules named here."""
+    """The options with a value after bare switches, and the trust: `--trust` itself and the modules named here."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
-        said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
+        said += [argument, "True"] if argument in SWITCHES and following.startswith("--") else [argument]
     named = [name for option in NAMING for name in values_of(said, option)]
     modules = {name.rpartition(":")[0] for name in (algorithm, *named)} - {""}
     return said, Trust(peek(said, "--trust") == "True", frozenset(modules))

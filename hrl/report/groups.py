@@ -13,8 +13,8 @@ from hrl.report.statistics import RATE, Curve, student_interval
 from hrl.types import UserError
 
 IGNORED = {
-    "run.seed", "run.log_dir", "run.progress", "run.threads", "run.device", "run.execution", "run.save_freq",
-    "run.log_freq", "env.workers", "env.worker_timeout", "env.worker_start",
+    "run.seed", "run.log_dir", "run.progress", "run.wandb", "run.threads", "run.device", "run.execution",
+    "run.save_freq", "run.log_freq", "env.workers", "env.worker_timeout", "env.worker_start",
 }  # fmt: skip
 """Settings in which the runs of one group may differ: the seed, and settings that do not change results."""
 

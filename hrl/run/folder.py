@@ -62,6 +62,9 @@ class RunConfig:
     """Folder of the run folders <env>/<algorithm>/<seed>-<time>."""
     progress: bool = True
     """Show a live display if the output is a terminal."""
+    wandb: bool = False
+    """Log every scalar also to Weights & Biases (pip install 'nested-hrl[wandb]'); WANDB_MODE=offline needs no
+    network."""
 
     @property
     def log_every(self) -> int:
