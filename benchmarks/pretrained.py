@@ -4,9 +4,9 @@
     python benchmarks/pretrained.py --policies PointMaze_UMaze-v3/hiro    # one of them; about two minutes
 
 A run of the same command that is finished in --log-dir is taken, and not trained again. A policy is the best checkpoint
-of its run: networks in half precision, and a sample of the states that the run visited, as landmarks for
-`--planner graph`. The card in its folder has the scores of the slimmed policy, of the planner over it, and of random
-actions, in the same episodes.
+of its run (the last one without evaluations): networks in half precision, and a sample of the states that the run
+visited, as landmarks for `--planner graph`. The card in its folder has the scores of the slimmed policy, of the planner
+over it, and of random actions, in the same episodes.
 """
 
 import json
@@ -34,18 +34,18 @@ from hrl.run.pretrained import FOLDER, slimmed
 from hrl.spaces import random_actions
 from hrl.types import Observation, Spec, Step
 
-ANT = "hiro --env hrl/AntMaze-v0 --eval-env hrl/AntMaze-v0 --total-steps 350000 --eval-freq 50000 --save-freq 0"
+ANT = "hiro --env hrl/AntMaze-v0 --eval-env hrl/AntMaze-v0 --total-steps 200000 --eval-freq 50000 --save-freq 0"
 POLICIES = {
     "PointMaze_UMaze-v3/hiro": "hiro --env PointMaze_UMaze-v3",
     "PointMaze_Medium-v3/hiro": "hiro --env PointMaze_Medium-v3",
-    "PointMaze_Large-v3/hiro": "hiro --env PointMaze_Large-v3",
+    "PointMaze_Large-v3/hiro": "hiro --env PointMaze_Large-v3 --eval-freq 0 --save-freq 0",
     "hrl-AntMaze-v0/hiro": ANT,
     "hrl-KeyDoor-v0/hdqn": "hdqn --env hrl/KeyDoor-v0 --total-steps 40000 --eval-freq 10000",
 }
 """The options of the training of each policy, by its name below `pretrained/`."""
-STATES = 12_000
+STATES = 40_000
 """Most states in a policy's sample."""
-BYTES = 300_000
+BYTES = 400_000
 """Most bytes of a policy's sample."""
 SCORES = ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
 PLANNED = ("hop_success_rate", "landmarks", "disconnected_goals")
@@ -90,13 +90,14 @@ def slim(name: str, run: RunFolder) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     (target / "checkpoints").mkdir(parents=True)
     best = Checkpoints(run.checkpoints).best()
-    agent = parts.agent.restored(make_session(parts, run))
+    agent: Hierarchy = parts.agent.restored(make_session(parts, run))
+    agent.load_networks(best.tensors)
     state, final = sample(agent, np.random.default_rng(parts.run.seed))
-    small = slimmed(best.tensors, best.steps, state, final)
+    small = slimmed(agent.network_tensors(), best.steps, state, final)
     save(target / "checkpoints" / f"step-{best.steps:012d}", small)
-    content = run.read_config()["config"]
-    content["run"] |= {"log_dir": "runs", "device": "auto"}
-    RunFolder(target).write_config(parts.algorithm, content, f"train.py {POLICIES[name]}")
+    content = run.read_config() | {"command": f"train.py {POLICIES[name]}"}
+    content["config"]["run"] |= {"log_dir": "runs", "device": "auto"}
+    RunFolder(target).write(content)
     shutil.copyfile(run.path / "progress.csv", target / "progress.csv")
     return target
 
@@ -127,6 +128,7 @@ def make_card(name: str, folder: Path, episodes: int) -> dict[str, Any]:
         planned = command("evaluate.py", str(folder), "--planner", "graph", "--json", "--episodes", str(episodes))
         card["graph_planner"] = scores(json.loads(planned), (*SCORES, *PLANNED))
     return card | {
+        "revision": run.folder.read_config()["git"],
         "command": f"python train.py {POLICIES[name]}",
         "made_by": f"python benchmarks/pretrained.py --policies {name}",
         "date": time.strftime("%Y-%m-%d"),

@@ -137,17 +137,17 @@ class RunFolder:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def write_config(self, algorithm: str, config: dict[str, Any], command: str | None = None) -> None:
-        """Write the resolved configuration, the command (default: this process's), versions and the git revision."""
+    def write_config(self, algorithm: str, config: dict[str, Any]) -> None:
+        """Write the resolved configuration, the command, versions and the git revision."""
         content = {
             "algorithm": algorithm,
             "config": config,
-            "command": command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": _versions(),
             "git": _revision(),
             "host": {"machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count()},
         }
-        self._write(content)
+        self.write(content)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -181,9 +181,10 @@ class RunFolder:
         content = self.read_config()
         content["config"]["run"]["total_steps"] = total_steps
         content.setdefault("resumed", []).append(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-        self._write(content)
+        self.write(content)
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def write(self, content: dict[str, Any]) -> None:
+        """Write config.json with this content, and its checksum."""
         content = {"sha256": _sum(content), **{key: x for key, x in content.items() if key != "sha256"}}
         beside = self.path / ".config.json.writing"
         beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
