@@ -88,8 +88,11 @@ class HierarchyConfig(ABC):
         return HierarchyPolicy(agent, env)
 
     def restored(self, session: Session) -> Hierarchy:
-        """The final agent of the session's run, including its memories."""
-        env, checkpoint = session.make_env(None), session.checkpoint("last")
+        """The final agent of the session's run, including its memories. A pretrained policy has none."""
+        checkpoint = session.checkpoint("last")
+        if checkpoint.networks_only:
+            return self.load(session, "last").agent
+        env = session.make_env(None)
         agent = self.make(self._setting(env, session, session.run.total_steps))
         env.close()
         try:

@@ -14,11 +14,14 @@ from hrl.version import __version__
 
 if TYPE_CHECKING:
     from hrl.api.callbacks import from_sb3
+    from hrl.api.report import write_report
     from hrl.api.runs import Run, load
     from hrl.api.training import train
+    from hrl.api.wandb import to_wandb
     from hrl.errors import UserError
     from hrl.report.evaluation import Evaluation
     from hrl.run.callbacks import Callback, Progress
+    from hrl.run.pretrained import list_pretrained
 
 WHERE = {
     "Callback": "hrl.run.callbacks",
@@ -27,12 +30,18 @@ WHERE = {
     "Run": "hrl.api.runs",
     "UserError": "hrl.errors",
     "from_sb3": "hrl.api.callbacks",
+    "list_pretrained": "hrl.run.pretrained",
     "load": "hrl.api.runs",
+    "to_wandb": "hrl.api.wandb",
     "train": "hrl.api.training",
+    "write_report": "hrl.api.report",
 }
 """The module of each public name, imported when the name is first used."""
 
-__all__ = ["Callback", "Evaluation", "Progress", "Run", "UserError", "__version__", "from_sb3", "load", "train"]
+__all__ = [
+    "Callback", "Evaluation", "Progress", "Run", "UserError", "__version__", "from_sb3", "list_pretrained",
+    "load", "to_wandb", "train", "write_report",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 from runs import same_state, trained
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    CheckpointCallback,
+    EvalCallback,
+    StopTrainingOnMaxEpisodes,
+)
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from tasks import GoalLine, Ledger
 
@@ -151,6 +158,37 @@ def test_stable_baselines3s_callbacks_work(tmp_path):
     assert callback.seen == ["start", "250", "(1,)", "500", "(1,)", "end"] and done.steps == 500
     theirs = done.scalars()["theirs/steps"]
     assert theirs[~np.isnan(theirs)].tolist() == [250, 500]
+
+
+class Judging(EvalCallback):
+    """Evaluates, and keeps what it sees of the run."""
+
+    def _on_step(self) -> bool:
+        self.seen = self.training_env.num_envs, self.locals["total_timesteps"]
+        return super()._on_step()
+
+
+def test_stable_baselines3s_own_callbacks_work(tmp_path):
+    env = make_vec_env("GoalLine-v0", 1)
+    judging = Judging(env, n_eval_episodes=2, eval_freq=2, best_model_save_path=str(tmp_path / "best"), verbose=0)
+    saving = CheckpointCallback(2, str(tmp_path / "saved"), save_vecnormalize=True, save_replay_buffer=True)
+    limit = StopTrainingOnMaxEpisodes(30)
+    done = run(tmp_path, callbacks=[hrl.from_sb3(CallbackList([judging, saving, limit]), every=100)], num_envs=2)
+    assert judging.seen == (2, 1000) and np.isfinite(judging.last_mean_reward)
+    theirs = done.scalars()["eval/mean_ep_length"]
+    assert limit.n_episodes >= 30 and not done.finished
+    assert np.isfinite(theirs).any()
+
+
+def test_rows_of_scalars_reach_callbacks(tmp_path):
+    rows = []
+    listening = hrl.Callback(
+        lambda p: p.log("mine/half", p.steps / 2), every=500, logged=lambda p, row: rows.append((p.steps, {*row}))
+    )
+    done = run(tmp_path, callbacks=[listening])
+    steps = done.scalars()["time/total_timesteps"]
+    assert [at for at, _ in rows] == steps.tolist()
+    assert {"mine/half"} in [names for _, names in rows] and any("eval/mean_reward" in names for _, names in rows)
 
 
 def test_everything_public_is_there_and_documented():

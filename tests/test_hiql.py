@@ -21,6 +21,7 @@ from tasks import GoalLine
 import hrl
 from hrl.agents.hiql import HIQL, Batch, HIQLConfig, awr_weight, expectile_loss
 from hrl.agents.parts.goal_policy import GoalPolicy
+from hrl.api.sessions import load_agent
 from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env
 from hrl.execution.processes import ALONE

@@ -1,7 +1,9 @@
 """Callbacks of stable-baselines3, for use in our runs."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
@@ -12,23 +14,36 @@ def from_sb3(callback: BaseCallback, every: int = 1000) -> Callback:
     """Convert a callback of stable-baselines3 to a callback of this toolkit.
 
     Its `on_step` is called every `every` environment steps; a result of False ends the run. Its `logger.record` writes
-    to TensorBoard and progress.csv. In runs of stable-baselines3's algorithms, its `model` is the stable-baselines3
-    model. In other runs, the model has `predict`, `num_timesteps`, `logger` and `save`, and `training_env` is None.
+    to TensorBoard and progress.csv. In runs of stable-baselines3's algorithms, its `model` is their own; in our runs,
+    the model has `predict`, `num_timesteps`, `logger` and `save`, and `training_env` only `num_envs`. `locals` has
+    `total_timesteps`, and `dones` with a one for each episode that ended between the last two logged rows.
     """
+    episodes = [0.0]
 
     def begin(progress: Progress) -> None:
         model: Any = progress.agent if hasattr(progress.agent, "num_timesteps") else ModelView(progress)
         callback.init_callback(model)
-        callback.on_training_start({}, {})
+        callback.on_training_start({"total_timesteps": progress.total_steps, "tb_log_name": progress.path.name}, {})
+        episodes[0] = progress.scalars.get("rollout/episodes", 0.0)
 
     def step(progress: Progress) -> None:
         callback.num_timesteps = progress.steps
+        ended = progress.scalars.get("rollout/episodes", episodes[0])
+        callback.update_locals({"dones": np.ones(int(ended - episodes[0]))})
+        episodes[0] = ended
         more = callback.on_step()
         callback.model.logger.dump(progress.steps)
         if not more:
             progress.stop()
 
     return Callback(step, every, begin, end=lambda progress: callback.on_training_end())
+
+
+@dataclass
+class EnvView:
+    """The training environments as far as stable-baselines3's callbacks read them."""
+
+    num_envs: int
 
 
 class ModelView:
@@ -43,8 +58,16 @@ class ModelView:
         """Environment steps so far."""
         return self.progress.steps
 
-    def get_env(self) -> None:
-        """None: the training environments are batched tensors."""
+    def get_env(self) -> EnvView:
+        """The number of training environments; they are batched tensors, not a VecEnv."""
+        return EnvView(self.progress.num_envs)
+
+    def get_vec_normalize_env(self) -> None:
+        """None: no environment here normalises."""
+
+    def dump_logs(self) -> None:
+        """Write what was recorded to the run's log."""
+        self.logger.dump(self.num_timesteps)
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True

@@ -15,9 +15,11 @@ from hrl.execution.processes import join_processes
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
 from hrl.report.logger import read_progress
+from hrl.report.video import record
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.pretrained import read_card
 from hrl.run.session import Which
 from hrl.stopping import StopRequest
 from hrl.types import UserError
@@ -38,6 +40,11 @@ class Run:
     def path(self) -> Path:
         """The run's folder."""
         return self.folder.path
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The score and the origin of a pretrained policy; empty for other runs."""
+        return read_card(self.path)
 
     @property
     def algorithm(self) -> str:
@@ -79,6 +86,19 @@ class Run:
         session = make_session(parts, self.folder, trust=self.trust)
         with closing(session):
             return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
+
+    def record(self, file: Path, episodes: int = 3, which: Which = "last") -> Path:
+        """Write an mp4 of the first evaluation episodes. Raises UserError if the environment cannot be rendered."""
+        parts = self.parts._replace(run=replace(self.parts.run, eval_env=None))
+        session = make_session(parts, self.folder, trust=self.trust)
+        policy = parts.agent.load(session, which)
+        record(file, policy, session.make_rendering, episodes, parts.run.eval_max_steps, session.faults)
+        return file
+
+    def checkpoint(self, which: Which = "last") -> Checkpoint:
+        """The best or the last checkpoint. Raises UserError if there is none, or if it is damaged."""
+        checkpoints = Checkpoints(self.folder.checkpoints)
+        return checkpoints.best() if which == "best" else checkpoints.last()
 
     def scalars(self) -> dict[str, np.ndarray]:
         """Every logged scalar by tag, one value per logged row; NaN where a row has none."""
@@ -126,6 +146,11 @@ def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkp
     checkpoint = checkpoints.last()
     for sentence in checkpoints.warnings:
         warn(sentence)
+    if checkpoint.networks_only:
+        raise UserError(
+            f"{folder.path} is a pretrained policy, without the memories and optimisers of its training: start a new "
+            f"run from it, with --low.init-from {folder.path}."
+        )
     if checkpoint.steps >= run.total_steps:
         raise UserError(f"{folder.path} already has {checkpoint.steps:,} steps: set --total-steps above this number.")
     begun_with = checkpoint.numbers.get("processes", 1)
@@ -138,6 +163,9 @@ def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkp
 
 
 def load(path: Path | str, trust: bool = False) -> Run:
-    """A run from its folder. Raises UserError if it is not a run folder, or names modules (an algorithm or environment
-    of the user's own) without `trust`: importing them runs their code."""
+    """A run from its folder, or a policy that this package ships (`"pretrained/PointMaze_Large-v3/hiro"`).
+
+    Raises UserError if it is not a run folder, or names modules (an algorithm or environment of the user's own) without
+    `trust`: importing them runs their code.
+    """
     return Run(path, Trust(trust))

@@ -14,6 +14,7 @@ import torch
 
 from hrl.agents import HierarchyConfig, find_agent
 from hrl.api.trust import Trust
+from hrl.api.wandb import require_wandb, to_wandb
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.make import is_batched, make_single
 from hrl.execution.modes import keep_freed_memory
@@ -127,6 +128,8 @@ def make_session(
             resolved.append(agent)
         if not processes.first:
             return
+        if parts.run.wandb:
+            require_wandb()
         for line in lines:
             print_line(line)
         if parts.run.eval_env:
@@ -159,7 +162,7 @@ def make_session(
         begin=begin,
         draw=trajectories,
         hyperparameters=lambda: comparable(parts.algorithm, parts.plain(*resolved[-1:])),
-        callbacks=tuple(callbacks),
+        callbacks=(*callbacks, *([to_wandb()] if parts.run.wandb else [])),
     )
 
 

@@ -12,14 +12,15 @@ import tyro
 
 from hrl.api.sessions import FAULTS, Parts, make_session
 from hrl.api.trust import Trust, allow_own_modules
-from hrl.cli.tables import curves, show_comparison, show_one
+from hrl.cli.tables import show_comparison, show_one
+from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
 from hrl.envs.make import KEY_VALUES
 from hrl.planning.build import plan_for
 from hrl.planning.config import PlannerConfig
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
-from hrl.report.groups import Run, grouped
+from hrl.report.groups import Run, curves, grouped
 from hrl.report.pictures import Dims, save_curves, save_trajectories
 from hrl.report.video import record
 from hrl.run.folder import RunConfig, RunFolder
@@ -74,7 +75,7 @@ class Options:
 
 def run(arguments: list[str], stop: StopRequest) -> int:
     """Evaluate one run, or compare several. Returns the exit code."""
-    options = tyro.cli(Options, args=arguments, prog="evaluate.py", config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(Options, args=arguments, prog=program("evaluate"), config=(tyro.conf.FlagCreatePairsOff,))
     check(options)
     with stop.interruptible():
         if len(options.runs) == 1:
@@ -87,7 +88,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
 def check(options: Options) -> None:
     """Raise UserError if options are invalid or contradict each other."""
     if not options.runs:
-        raise UserError("Name at least one run folder: evaluate.py runs/<env>/<algorithm>/<run>.")
+        raise UserError(f"Name at least one run folder: {spelled('evaluate')} runs/<env>/<algorithm>/<run>.")
     for name in ("episodes", "max_steps"):
         if (getattr(options, name) or 1) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")

@@ -18,6 +18,7 @@ from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
 from hrl.cli.help import show_help
 from hrl.cli.options import choose, peek, values_of
+from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
 from hrl.execution.processes import join_processes
 from hrl.report.display import print_line
@@ -41,6 +42,8 @@ OWN: dict[str, tuple[str, Any, str]] = {
     ),
 }
 """Options of the command line, with their values, default and text."""
+SWITCHES = ("--trust", "--wandb")
+"""Options that need no value."""
 NAMING = ("--env", "--eval-env", "--goal.projection", "--subgoals", "--skill")
 """Options that name modules or model files."""
 
@@ -80,11 +83,13 @@ def run(arguments: list[str], stop: StopRequest) -> int:
     trusted = " --trust" if any(named_modules(content["algorithm"], content["config"])) else ""
     if stopped is not None:
         onward = (
-            f" Continue with: python train.py --resume {folder}{trusted}" if getattr(config, "resumable", True) else ""
+            f" Continue with: {spelled('train')} --resume {folder}{trusted}"
+            if getattr(config, "resumable", True)
+            else ""
         )
         print_line(f"Stopped by {stopped.name}; saved.{onward}")
         return 128 + stopped
-    print_line(f"Done. Evaluate with: python evaluate.py {folder}{trusted}")
+    print_line(f"Done. Evaluate with: {spelled('evaluate')} {folder}{trusted}")
     return 0
 
 
@@ -103,10 +108,10 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 
 
 def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options, with a value after a bare `--trust`, and the trust: from `--trust` and the modules named here."""
+    """The options, with a value after bare switches, and the trust: from `--trust` and the modules named here."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
-        said += ["--trust", "True"] if argument == "--trust" and following.startswith("--") else [argument]
+        said += [argument, "True"] if argument in SWITCHES and following.startswith("--") else [argument]
     named = [name for option in NAMING for name in values_of(said, option)]
     modules = {name.rpartition(":")[0] for name in (algorithm, *named)} - {""}
     return said, Trust(peek(said, "--trust") == "True", frozenset(modules))
@@ -142,7 +147,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
 def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any]]:
     """The configuration of a run, and the preset's values that it includes."""
     if algorithm.startswith("-"):
-        raise UserError(f"Name an algorithm first: train.py {{{','.join(AGENTS)}}} --env ID [options].")
+        raise UserError(f"Name an algorithm first: {spelled('train')} {{{','.join(AGENTS)}}} --env ID [options].")
     if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):
         allow_own_modules()
     agent = find_agent(algorithm)
@@ -153,7 +158,9 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
     )
     parts = parts._replace(agent=choose(parts.agent, arguments))
     if {"-h", "--help"} & set(arguments):
-        show_help(f"train.py {algorithm}", dict(zip(("environment", "run", "algorithm"), parts[1:], strict=True)), OWN)
+        show_help(
+            f"{program()} {algorithm}", dict(zip(("environment", "run", "algorithm"), parts[1:], strict=True)), OWN
+        )
         raise SystemExit(0)
     given = Parts(algorithm, *parse(algorithm, parts[1:], arguments))
     # Add the given keyword arguments to those of the preset.
@@ -169,15 +176,22 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
 
 def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) -> tuple[Any, Any, Any]:
     """The options as (environment, run, agent) configurations."""
+    command = command_type(defaults)
+    parsed: Any = tyro.cli(
+        command, args=arguments, prog=f"{program()} {algorithm}", config=(tyro.conf.FlagConversionOff,)
+    )
+    return parsed.env_part, parsed.run_part, parsed.agent_part
+
+
+def command_type(defaults: tuple[Any, Any, Any], name: str = "Command") -> type:
+    """A dataclass with the options of (environment, run, agent) configurations and of the command line itself."""
     bare = tyro.conf.arg(name="")
     fields: list[Any] = [
-        (name, Annotated[type(default), bare], field(default_factory=partial(copy, default)))
-        for name, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
+        (part, Annotated[type(default), bare], field(default_factory=partial(copy, default)))
+        for part, default in zip(("env_part", "run_part", "agent_part"), defaults, strict=True)
     ]
     fields += [("preset", str, "auto"), ("sweep", Path | None, None), ("trust", bool, False)]
-    command = make_dataclass("Command", fields)
-    parsed: Any = tyro.cli(command, args=arguments, prog=f"train.py {algorithm}", config=(tyro.conf.FlagConversionOff,))
-    return parsed.env_part, parsed.run_part, parsed.agent_part
+    return make_dataclass(name, fields)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -207,7 +221,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
         raise UserError(
             f"{wrong} cannot be given with --resume: a resumed run keeps its options, except for --total-steps."
         )
-    options = tyro.cli(Resume, args=arguments, prog="train.py", config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(Resume, args=arguments, prog=program(), config=(tyro.conf.FlagCreatePairsOff,))
     folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
     parts = Parts.stored(folder, trust)
     if folder.edited and not options.allow_edited:

@@ -74,7 +74,7 @@ def read_dataset(source: str, env: BatchedEnv, load_agent: Callable[[Path], Any]
     elif path.suffix == ".npz":
         rows = _from_npz(path, env)
     elif (path / "config.json").exists():
-        rows = _from_replay(load_agent(path), source)
+        rows = trajectories_of(load_agent(path).levels[0].memory, source)
     else:
         raise UserError(
             f"--dataset {source} is not a dataset: give a run folder of this toolkit, a file FILE.npz in OGBench's "
@@ -148,9 +148,11 @@ def _agents(action: np.ndarray, env: BatchedEnv) -> np.ndarray:
     return np.asarray(converted, dtype=np.float32).reshape(len(converted), -1)
 
 
-def _from_replay(agent: Any, source: str) -> TrajectoryRows:
-    """The bottom level's replay, stream by stream. An episode without a stored end loses its last transition."""
-    ring: Replay = agent.levels[0].memory
+def trajectories_of(ring: Replay, source: str) -> TrajectoryRows:
+    """A replay as rows, stream by stream. An episode without its end becomes shorter by one transition.
+
+    Raises UserError, naming the source, if the replay is empty.
+    """
     parts: list[TrajectoryRows] = []
     for i in range(ring.num_envs):
         newest = int(ring.cursor[i])

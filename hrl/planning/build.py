@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from hrl.hierarchy.hierarchy import Hierarchy
-from hrl.memory.ring import Replay
 from hrl.planning.config import PlannerConfig
 from hrl.planning.exploring import explore
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
+from hrl.run.pretrained import visited
 from hrl.run.session import Session, Which
 from hrl.training.policy import HierarchyPolicy
 from hrl.types import Spec, UserError
@@ -58,7 +58,8 @@ def plan_for(
     landmarks = landmarks_of(agent, env.spec, options, elsewhere)
     generator = torch.Generator(agent.device).manual_seed(session.run.seed)
     part = agent.lowest(options.level + 1)
-    replay: Replay = agent.levels[0].memory
+    stored = visited(session.checkpoint("last"), agent.device)
+    replay = agent.levels[0].memory if stored is None else stored
     explored = (EXPLORED if elsewhere else 0) if options.explore is None else options.explore
     if explored:
         hold = max(round(landmarks.max_hop), 1)

@@ -96,6 +96,23 @@ class Evaluation:
             result[f"{name}_interval"] = interval(x, proportion=name.startswith("success"))
         return result | self.rates
 
+    def notes(self) -> list[str]:
+        """Sentences that explain unusual values of the summary."""
+        said, summary = [], self.summary()
+        if not self.reports_success and "return_after_0" not in summary:
+            said.append("The environment reports no success (info['is_success']), so no success rate is shown.")
+        if self.truncated:
+            said.append(
+                f"{self.truncated} of {len(self.episodes)} episodes were truncated after {self.limit:,} "
+                "steps; --max-steps sets the limit."
+            )
+        if summary.get("subgoal_reach_rate", 1.0) < 0.5 and summary.get("success_rate_any", 0.0) > 0.5:
+            said.append(
+                "Few subgoals are reached, but the task is often solved: subgoals serve as directions, and each one is "
+                "replaced after a period, reached or not."
+            )
+        return said
+
     def scalars(self) -> dict[str, float]:
         """The results under TensorBoard's `eval/` tags."""
         s = self.summary()

@@ -1,15 +1,20 @@
-"""Groups of runs that differ only in their seed, named after the options that distinguish them."""
+"""Groups of runs that differ only in their seed, named after the options that distinguish them, with means and curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hrl.report.display import warn
+from hrl.report.logger import STEPS, read_progress
+from hrl.report.statistics import RATE, Curve, student_interval
 from hrl.types import UserError
 
 IGNORED = {
-    "run.seed", "run.log_dir", "run.progress", "run.threads", "run.device", "run.execution", "run.save_freq",
-    "run.log_freq", "env.workers", "env.worker_timeout", "env.worker_start",
+    "run.seed", "run.log_dir", "run.progress", "run.wandb", "run.threads", "run.device", "run.execution",
+    "run.save_freq", "run.log_freq", "env.workers", "env.worker_timeout", "env.worker_start",
 }  # fmt: skip
 """Settings in which the runs of one group may differ: the seed, and settings that do not change results."""
 
@@ -80,3 +85,72 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(x) for x in value]
     return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """The options in which runs differ, with the value of each run; None for a run without the option."""
+    values = [options_of(run) for run in runs]
+    names = sorted(set().union(*values))
+    columns = {name: [mine.get(name) for mine in values] for name in names}
+    return {name: column for name, column in columns.items() if any(x != column[0] for x in column)}
+
+
+SCORES = {
+    "success_rate_any": "success, any step", "success_rate_final": "success, final step", "mean_reward": "return",
+    "mean_ep_length": "episode length",
+}  # fmt: skip
+"""The numbers of an evaluation that tables show, and their names."""
+
+
+def comparison(groups: Mapping[tuple[str, str], Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table of groups: means across runs, with Student's 95 % interval for three or more."""
+    present = [key for key in SCORES if any(key in run.summary for group in groups.values() for run in group)]
+    rows = []
+    for (env, name), members in groups.items():
+        cells = []
+        for key in present:
+            values = [run.summary[key] for run in members if key in run.summary]
+            interval = student_interval(values, *([RATE] if key.startswith("success") else []))
+            mean = f"{float(np.mean(values)):.3f}" if values else ""
+            cells.append(mean + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
+        rows.append([env, name, str(len(members)), *cells])
+    return ["environment", "runs of", "runs", *(SCORES[key] for key in present)], rows
+
+
+def scores(summary: Mapping[str, Any]) -> list[list[str]]:
+    """The rows of a table of one run: name, mean, and 95 % interval over episodes."""
+    rows = []
+    for key, name in ((key, name) for key, name in SCORES.items() if key in summary):
+        interval = summary[f"{key}_interval"]
+        rows.append([name, f"{summary[key]:.3f}", f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""])
+    for key in ("subgoal_reach_rate", "subgoal_distance"):
+        if key in summary:
+            rows.append([key.replace("_", " "), f"{summary[key]:.3f}", ""])
+    for k in (k for k in range(100) if f"return_after_{k}" in summary):
+        mean, half = summary[f"return_after_{k}"], summary.get(f"return_after_{k}_error")
+        interval = "" if half is None else f"{mean - half:.3f} to {mean + half:.3f}"
+        rows.append([f"return after {k} step{'s' * (k != 1)} of adaptation", f"{mean:.3f}", interval])
+    return rows
+
+
+def curves(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, list[Curve]]]:
+    """Curves of evaluation success over steps, by environment and group."""
+    panels: dict[str, dict[str, list[Curve]]] = {}
+    for (env, name), members in groups.items():
+        for run in members:
+            try:
+                columns = read_progress(run.path)
+                success = columns.get("eval/success_rate", np.array([]))
+                there = ~np.isnan(success)
+                if not there.any():
+                    raise UserError("its success was not evaluated during training (--eval-freq).")
+                curve = Curve(columns[STEPS][there], success[there])
+            except UserError as error:
+                warn(f"{run.path} has no curve: {error}")
+                continue
+            panels.setdefault(env, {}).setdefault(name, []).append(curve)
+    if not panels:
+        raise UserError(
+            "Learning curves need evaluations during training, but none of these runs has any; train with --eval-freq."
+        )
+    return panels

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ class Logger:
         self._tensorboard = SummaryWriter(str(folder), purge_step=None if resumed_at is None else resumed_at + 1)
         self._path = folder / "progress.csv"
         self._names: list[str] = [STEPS]
+        self.listeners: list[Callable[[dict[str, float]], None]] = []
+        """Called with every row of scalars."""
         if resumed_at is not None:
             self._keep_until(resumed_at)
 
@@ -36,6 +39,8 @@ class Logger:
             self._rewrite(rows)
         with self._path.open("a", newline="") as file:
             csv.DictWriter(file, self._names).writerow({STEPS: steps, **scalars})
+        for listener in self.listeners:
+            listener(scalars)
 
     def note(self, name: str, text: str) -> None:
         """Write a sentence to TensorBoard's text tab."""

@@ -1,6 +1,7 @@
 """Pictures of trajectories with their subgoals, and of learning curves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -37,38 +38,84 @@ def trajectories(evaluation: Evaluation) -> np.ndarray | None:
 def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None = None) -> Figure | None:
     """The kept paths next to each other on one scale, in two dimensions of the goal space: `dims`, or the first two if
     there are no more or the environment has a map. None if neither applies."""
-    paths = [p for p in evaluation.paths if p.places and _drawable(p, dims)]
-    if not paths:
+    panels = _Panels.of(evaluation, dims)
+    if panels is None:
         return None
-    paths = [_in_plane(p, dims or (0, 1)) for p in paths]
-    low, high = _extent(paths, evaluation.bounds if dims in (None, (0, 1)) else None)
-    columns = min(4, len(paths))
-    rows = -(-len(paths) // columns)
-    aspect = (high[1] - low[1]) / (high[0] - low[0])
-    width, height = 3 * columns, 3 * rows * min(max(aspect, 0.4), 2.5) + 0.8
+    columns = min(4, len(panels.paths))
+    rows = -(-len(panels.paths) // columns)
+    width, height = 3 * columns, 3 * rows * panels.aspect + 0.8
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, sharex=True, sharey=True)
     # Fixed margins in inches: a constrained layout would take as long as the drawing.
     figure.subplots_adjust(
-        left=0.35 / width, right=1 - 0.1 / width, bottom=(0.3 if len(paths) else 0) / height + 0.35 / height,
-        top=1 - (0.7 if title else 0.3) / height, wspace=0.06, hspace=0.12,
+        left=0.35 / width, right=1 - 0.1 / width, bottom=0.65 / height, top=1 - (0.7 if title else 0.3) / height,
+        wspace=0.06, hspace=0.12,
     )  # fmt: skip
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, path, episode in zip(axes.flat, paths, evaluation.episodes, strict=False):
-        _draw_path(ax, path, evaluation.radius if dims in (None, (0, 1)) else None)
-        ax.set_axis_on()
-        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.tick_params(labelsize=7)
-        reached = ", reached" if evaluation.reports_success and episode.success_any else ""
-        ax.set_title(f"{episode.length} steps{reached}", fontsize=8)
+    for i, ax in zip(range(len(panels.paths)), axes.flat, strict=False):
+        panels.draw(ax, i)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     wide = len(labels) if columns > 2 else 2
     figure.legend(handles, labels, loc="outside lower center", ncols=wide, fontsize=8, frameon=False)
     if title:
         figure.suptitle(title)
     return figure
+
+
+def episode_figures(evaluation: Evaluation, dims: Dims | None = None) -> list[Figure]:
+    """The kept paths on one scale, each as a figure of its own, without a legend; empty if `trajectory_figure` is
+    None."""
+    panels = _Panels.of(evaluation, dims)
+    figures: list[Figure] = []
+    for i in range(0 if panels is None else len(panels.paths)):
+        assert panels is not None
+        figure, ax = plt.subplots(figsize=(3, 3 * panels.aspect + 0.3), layout="constrained")
+        panels.draw(ax, i)
+        figures.append(figure)
+    return figures
+
+
+@dataclass
+class _Panels:
+    """Paths in a plane, and the region that shows all of them."""
+
+    paths: list[Path]
+    titles: list[str]
+    low: np.ndarray
+    high: np.ndarray
+    radius: float | None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, dims: Dims | None) -> "_Panels | None":
+        shown = [
+            (p, e)
+            for p, e in zip(evaluation.paths, evaluation.episodes, strict=False)
+            if p.places and _drawable(p, dims)
+        ]
+        if not shown:
+            return None
+        paths = [_in_plane(p, dims or (0, 1)) for p, _ in shown]
+        usual = dims in (None, (0, 1))
+        titles = [
+            f"{e.length} steps{', reached' if evaluation.reports_success and e.success_any else ''}" for _, e in shown
+        ]
+        low, high = _extent(paths, evaluation.bounds if usual else None)
+        return cls(paths, titles, low, high, evaluation.radius if usual else None)
+
+    @property
+    def aspect(self) -> float:
+        """Height over width, within limits."""
+        width, height = self.high - self.low
+        return float(min(max(height / width, 0.4), 2.5))
+
+    def draw(self, ax: plt.Axes, i: int) -> None:
+        _draw_path(ax, self.paths[i], self.radius)
+        ax.set_axis_on()
+        ax.set(xlim=(self.low[0], self.high[0]), ylim=(self.low[1], self.high[1]), aspect="equal")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.tick_params(labelsize=7)
+        ax.set_title(self.titles[i], fontsize=8)
 
 
 def _drawable(path: Path, dims: Dims | None) -> bool:
@@ -153,8 +200,15 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: 
 
 
 def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FilePath, tag: str) -> None:
-    """Draw learning curves: one panel per environment, and one line per group with the interquartile mean and the range
-    of its runs.
+    """Write the figure of `curve_figure` to a file."""
+    figure = curve_figure(groups, tag)
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def curve_figure(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) -> Figure:
+    """Learning curves: one panel per environment, and one line per group, the interquartile mean over its runs
+    with their range.
 
     Each line covers all steps of its runs; it is dotted where some of them have no values.
     """
@@ -170,8 +224,7 @@ def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FileP
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    return figure
 
 
 def _draw_band(ax: plt.Axes, band: Band, label: str) -> None:

@@ -1,6 +1,6 @@
 """Callbacks: functions that are called during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,10 @@ class Progress(Protocol):
     @property
     def total_steps(self) -> int:
         """Environment steps of the whole run."""
+
+    @property
+    def num_envs(self) -> int:
+        """Number of training environments in this process."""
 
     @property
     def path(self) -> Path:
@@ -54,8 +58,10 @@ class Callback:
 
     function: Callable[[Progress], Any]
     every: int = 1000
-    """Environment steps between two calls of `step`."""
+    """Environment steps between two calls; 0 for none."""
     begin: Callable[[Progress], Any] = field(default=lambda progress: None)
     """Called once before the first step."""
     end: Callable[[Progress], Any] = field(default=lambda progress: None)
-    """Called once after the last step."""
+    """Called once after the last checkpoint."""
+    logged: Callable[[Progress, Mapping[str, float]], Any] = field(default=lambda progress, scalars: None)
+    """Called with every row of scalars that is logged, by tag. It must not log itself."""

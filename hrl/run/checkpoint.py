@@ -41,16 +41,23 @@ class Checkpoint:
         """Environment steps at the checkpoint."""
         return int(self.numbers["steps"])
 
+    @property
+    def networks_only(self) -> bool:
+        """Whether it is a pretrained policy: without memories and optimisers, so that no run can resume from it."""
+        return bool(self.numbers.get("networks_only"))
+
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint folder atomically. Raises UserError if it cannot be written."""
+    """Write a checkpoint folder atomically. A tensor that has several names is stored once. Raises UserError if the
+    folder cannot be written."""
     beside = folder.with_name(f".{folder.name}.writing")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        tensors = {name: x.detach().cpu().contiguous() for name, x in checkpoint.tensors.items()}
+        stored, aliases = _distinct(checkpoint.tensors)
+        tensors = {name: x.detach().cpu().contiguous() for name, x in stored.items()}
         save_file(_unshared(tensors), beside / "tensors.safetensors")
-        (beside / "numbers.json").write_text(json.dumps(checkpoint.numbers))
+        (beside / "numbers.json").write_text(json.dumps(checkpoint.numbers | ({"aliases": aliases} if aliases else {})))
         sums = {file.name: _checksum(file) for file in sorted(beside.iterdir())}
         manifest = {
             "format": FORMAT,
@@ -85,7 +92,9 @@ def load(folder: Path) -> Checkpoint:
         numbers = json.loads((folder / "numbers.json").read_text())
         if type(numbers["steps"]) is not int or numbers["steps"] != manifest["steps"]:
             raise ValueError("its parts come from different steps")
-        return Checkpoint(load_file(folder / "tensors.safetensors"), numbers)
+        tensors = {name: _full_precision(x) for name, x in load_file(folder / "tensors.safetensors").items()}
+        tensors |= {alias: tensors[name] for alias, name in numbers.pop("aliases", {}).items()}
+        return Checkpoint(tensors, numbers)
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "a file"
         raise UserError(f"{folder} is incomplete: {missing} is missing.") from error
@@ -159,6 +168,20 @@ class Checkpoints:
         """The best checkpoint, or the last one before the first evaluation. Raises UserError if it is damaged."""
         best = self.all("best")
         return load(best[-1]) if best else self.last()
+
+
+def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The distinct tensors by their first name, and the first name by each further name."""
+    first: dict[int, str] = {}
+    for name, x in tensors.items():
+        first.setdefault(id(x), name)
+    names = {name: first[id(x)] for name, x in tensors.items()}
+    aliases = {name: other for name, other in names.items() if name != other}
+    return {name: x for name, x in tensors.items() if name not in aliases}, aliases
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float16 else x
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from hrl.execution.modes import Mode
 from hrl.run.checkpoint import Checkpoints
+from hrl.run.pretrained import located
 from hrl.types import UserError
 from hrl.version import __version__
 
@@ -61,6 +62,9 @@ class RunConfig:
     """Folder that contains the run folders <env>/<algorithm>/<seed>-<time>."""
     progress: bool = True
     """Show a live display if the output is a terminal."""
+    wandb: bool = False
+    """Log every scalar also to Weights & Biases (pip install 'nested-hrl[wandb]'); WANDB_MODE=offline needs no
+    network."""
 
     @property
     def log_every(self) -> int:
@@ -107,7 +111,8 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
-        """The folder of an existing run. Raises UserError if it is not a run folder."""
+        """The folder of an existing run, or of a pretrained policy (`pretrained/…`). Raises UserError if it is none."""
+        path = located(path)
         if not (path / "config.json").exists():
             raise UserError(f"{path} is not a run folder: it has no config.json.")
         if links := sorted(file.name for file in path.iterdir() if file.is_symlink()):
@@ -143,7 +148,7 @@ class RunFolder:
             "git": _revision(),
             "host": {"machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count()},
         }
-        self._write(content)
+        self.write(content)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -177,9 +182,10 @@ class RunFolder:
         content = self.read_config()
         content["config"]["run"]["total_steps"] = total_steps
         content.setdefault("resumed", []).append(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-        self._write(content)
+        self.write(content)
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def write(self, content: dict[str, Any]) -> None:
+        """Write config.json with this content, and its checksum."""
         content = {"sha256": _sum(content), **{key: x for key, x in content.items() if key != "sha256"}}
         beside = self.path / ".config.json.writing"
         beside.write_text(json.dumps(content, indent=2, default=str) + "\n")

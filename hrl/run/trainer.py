@@ -5,7 +5,7 @@ environment, a batch of episodes, a rollout, or a gradient step.
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -149,9 +149,9 @@ class Trainer:
                     self._begin()
             if self.run_config.eval_freq and trainee.steps >= total and not self.stop:
                 self._evaluate()
-            calls.end()
         if self.saved_at != trainee.steps:
             self._save()
+        calls.end()
 
     def _begin(self) -> None:
         """Start the episodes. After an interruption, the current state is still saved."""
@@ -239,6 +239,9 @@ class Calls:
         self._callbacks = [(x, Every(x.every, self.steps)) for x in self._session.callbacks]
         self.total_steps, self.path = trainer.run_config.total_steps, self._session.folder.path
         self.agent, self.policy = trainer.trainee.learned, trainer.trainee.policy
+        self.num_envs = self._session.num_envs
+        if self._callbacks and trainer.processes.first:
+            trainer.reporter.logger.listeners.append(self._logged)
 
     @property
     def steps(self) -> int:
@@ -269,8 +272,12 @@ class Calls:
         """The callbacks in the first process; none in other processes."""
         return self._callbacks if self._trainer.processes.first else []
 
+    def _logged(self, scalars: Mapping[str, float]) -> None:
+        for callback, _ in self._callbacks:
+            callback.logged(self, scalars)
+
     def end(self) -> None:
-        """Call the functions that run after the last step."""
+        """Call the functions that run after the last checkpoint."""
         for callback, _ in self._mine():
             callback.end(self)
 

@@ -1,0 +1,179 @@
+"""The policies that ship in the package: trains them, slims their checkpoints, evaluates them, and writes their cards.
+
+    python benchmarks/pretrained.py                                       # all of them
+    python benchmarks/pretrained.py --policies PointMaze_UMaze-v3/hiro    # one of them; about two minutes
+
+A run of the same command that is finished in --log-dir is taken, and not trained again. A policy is the best checkpoint
+of its run (the last one without evaluations): networks in half precision, and a sample of the states that the run
+visited, as landmarks for `--planner graph`. The card in its folder has the scores of the slimmed policy, of the planner
+over it, and of random actions, in the same episodes.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from running import command
+from torch import Tensor
+
+import hrl
+from hrl.api.sessions import Parts, make_session
+from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.memory.dataset import trajectories_of
+from hrl.report.evaluation import Evaluation
+from hrl.run.checkpoint import Checkpoints, save
+from hrl.run.folder import RunFolder
+from hrl.run.pretrained import FOLDER, slimmed
+from hrl.spaces import random_actions
+from hrl.types import Observation, Spec, Step
+
+ANT = "hiro --env hrl/AntMaze-v0 --eval-env hrl/AntMaze-v0 --total-steps 200000 --eval-freq 50000 --save-freq 0"
+POLICIES = {
+    "PointMaze_UMaze-v3/hiro": "hiro --env PointMaze_UMaze-v3",
+    "PointMaze_Medium-v3/hiro": "hiro --env PointMaze_Medium-v3",
+    "PointMaze_Large-v3/hiro": "hiro --env PointMaze_Large-v3 --eval-freq 0 --save-freq 0",
+    "hrl-AntMaze-v0/hiro": ANT,
+    "hrl-KeyDoor-v0/hdqn": "hdqn --env hrl/KeyDoor-v0 --total-steps 40000 --eval-freq 10000",
+}
+"""The options of the training of each policy, by its name below `pretrained/`."""
+STATES = 40_000
+"""Most states in a policy's sample."""
+BYTES = 400_000
+"""Most bytes of a policy's sample."""
+SCORES = ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
+PLANNED = ("hop_success_rate", "landmarks", "disconnected_goals")
+
+
+@dataclass
+class Options:
+    """Make pretrained policies."""
+
+    policies: tuple[str, ...] = tuple(POLICIES)
+    """Names below `pretrained/`."""
+    log_dir: Path = Path("runs/pretrained")
+    """Folder of the runs."""
+    episodes: int = 100
+    """Episodes of each evaluation."""
+
+
+def main() -> None:
+    """Make each policy, and print its card."""
+    options = tyro.cli(Options)
+    for name in options.policies:
+        folder = slim(name, finished(name, options.log_dir))
+        card = make_card(name, folder, options.episodes)
+        (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        print(f"{name}: {size / 1e6:.2f} MB, {json.dumps(card)}", flush=True)
+
+
+def finished(name: str, log_dir: Path) -> RunFolder:
+    """The newest finished run of a policy; it is trained if there is none."""
+    for _ in range(2):
+        runs = [RunFolder.existing(path) for path in sorted((log_dir / name).glob("*")) if path.is_dir()]
+        if done := [run for run in runs if run.finished]:
+            return done[-1]
+        command("train.py", *POLICIES[name].split(), "--log-dir", str(log_dir))
+    raise SystemExit(f"The training of {name} did not finish.")
+
+
+def slim(name: str, run: RunFolder) -> Path:
+    """Write the folder of a policy, from the best checkpoint of its run and states of its replay."""
+    target, parts = FOLDER / name, Parts.stored(run)
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "checkpoints").mkdir(parents=True)
+    best = Checkpoints(run.checkpoints).best()
+    agent: Hierarchy = parts.agent.restored(make_session(parts, run))
+    agent.load_networks(best.tensors)
+    state, final = sample(agent, np.random.default_rng(parts.run.seed))
+    small = slimmed(agent.network_tensors(), best.steps, state, final)
+    save(target / "checkpoints" / f"step-{best.steps:012d}", small)
+    content = run.read_config() | {"command": f"train.py {POLICIES[name]}"}
+    content["config"]["run"] |= {"log_dir": "runs", "device": "auto"}
+    RunFolder(target).write(content)
+    shutil.copyfile(run.path / "progress.csv", target / "progress.csv")
+    return target
+
+
+def sample(agent: Hierarchy, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Whole episodes of the replay, in random order, as states [R, D] and whether each is its episode's last [R]."""
+    state, _, final = trajectories_of(agent.levels[0].memory, "the run")
+    most = min(STATES, BYTES // (2 * state.shape[-1]))
+    ends = np.flatnonzero(final) + 1
+    starts = np.r_[0, ends[:-1]]
+    rows: list[np.ndarray] = []
+    for i in rng.permutation(len(ends)):
+        if ends[i] - starts[i] >= 2 and sum(map(len, rows)) + ends[i] - starts[i] <= most:
+            rows.append(np.arange(starts[i], ends[i]))
+    chosen = np.concatenate(rows)
+    return torch.as_tensor(state[chosen]), torch.as_tensor(final[chosen])
+
+
+def make_card(name: str, folder: Path, episodes: int) -> dict[str, Any]:
+    """The card of a policy."""
+    run = hrl.load(folder)
+    result = run.evaluate(episodes).summary()
+    card = {
+        "task": run.parts.env.env, "agent": run.algorithm, "steps": run.steps, "seed": run.parts.run.seed,
+        "episodes": episodes, **scores(result, SCORES), "random_actions": scores(of_chance(folder, episodes), SCORES),
+    }  # fmt: skip
+    if run.algorithm == "hiro":
+        planned = command("evaluate.py", str(folder), "--planner", "graph", "--json", "--episodes", str(episodes))
+        card["graph_planner"] = scores(json.loads(planned), (*SCORES, *PLANNED))
+    return card | {
+        "revision": run.folder.read_config()["git"],
+        "command": f"python train.py {POLICIES[name]}",
+        "made_by": f"python benchmarks/pretrained.py --policies {name}",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def scores(summary: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """These numbers of an evaluation, each with its 95 % interval if it has one, rounded."""
+    chosen = {name: round(summary[name], 4) for name in names if name in summary}
+    bounds = {f"{name}_interval": summary.get(f"{name}_interval") for name in chosen}
+    return chosen | {name: [round(x, 4) for x in pair] for name, pair in bounds.items() if pair}
+
+
+class RandomPolicy:
+    """Uniformly random actions."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.generator = spec, torch.Generator().manual_seed(0)
+
+    def start(self, num_envs: int) -> None:
+        """No memory."""
+
+    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
+        """Random actions [N, A]."""
+        return random_actions(self.spec.actions, len(obs.state), self.generator, torch.device("cpu")), None, []
+
+    def place(self, state: Tensor) -> None:
+        """No goal space."""
+
+    def after(self, memory: None, step: Step) -> tuple[None, dict[str, Tensor]]:
+        """No memory, and no metrics."""
+        return None, {}
+
+
+def of_chance(folder: Path, episodes: int) -> dict[str, Any]:
+    """The summary of random actions on the policy's task."""
+    run = RunFolder(folder)
+    parts = Parts.stored(run)
+    parts.run.eval_env = None
+    session = make_session(parts, run)
+    env = session.make_env(1, None)
+    env.close()
+    result: Evaluation = session.evaluate(RandomPolicy(env.spec), episodes)
+    return result.summary()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Figures of a report as images."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import matplotlib.pyplot as plt
+
+from hrl.report.evaluation import Evaluation
+from hrl.report.page.page import Picture
+from hrl.report.pictures import curve_figure, episode_figures
+from hrl.report.statistics import Curve
+
+CAPTION = (
+    "Episodes in the goal space: the path from dark to light, the start (a dot), subgoals (crosses; each level above "
+    "the lowest has a colour of its own) and where they were set, and the goal (a star) with its radius of success."
+)
+
+
+def curves_svg(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) -> str:
+    """Learning curves as SVG, with text as text, and as wide as the page has room."""
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hrl"}):
+        figure = curve_figure(groups, tag)
+        figure.savefig(out, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+    return re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1)
+
+
+def episode_pictures(evaluation: Evaluation) -> list[Picture]:
+    """One picture per kept path; none if paths cannot be drawn in two dimensions."""
+    pictures = []
+    for figure in episode_figures(evaluation):
+        out, title = io.BytesIO(), figure.axes[0].get_title()
+        figure.savefig(out, format="png", dpi=130)
+        plt.close(figure)
+        pictures.append(Picture(out.getvalue(), f"Path and subgoals of an episode of {title}"))
+    return pictures
