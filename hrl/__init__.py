@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from hrl.api.training import train
     from hrl.errors import UserError
     from hrl.report.evaluation import Evaluation
+    from hrl.report.pictures import Picture
     from hrl.run.callbacks import Callback, Progress
 
 WHERE = {
     "Callback": "hrl.run.callbacks",
     "Evaluation": "hrl.report.evaluation",
+    "Picture": "hrl.report.pictures",
     "Progress": "hrl.run.callbacks",
     "Run": "hrl.api.runs",
     "UserError": "hrl.errors",
@@ -32,7 +34,9 @@ WHERE = {
 }
 """The module of each public name, imported when the name is first used."""
 
-__all__ = ["Callback", "Evaluation", "Progress", "Run", "UserError", "__version__", "from_sb3", "load", "train"]
+__all__ = [
+    "Callback", "Evaluation", "Picture", "Progress", "Run", "UserError", "__version__", "from_sb3", "load", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

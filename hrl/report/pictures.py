@@ -1,15 +1,18 @@
-"""Pictures of trajectories with their subgoals, and of learning curves."""
+"""Pictures of trajectories with their subgoals, and of learning curves.
+
+Figures are made without pyplot, so that neither a program's nor a notebook's own way of showing figures changes.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path as FilePath
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
@@ -18,9 +21,28 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from hrl.report.evaluation import Evaluation, Path
 from hrl.report.statistics import Band, Curve
 
+DPI = 130
+"""Dots per inch of written pictures."""
 Dims = tuple[int, int]
 SUBGOALS = ("tab:orange", "tab:purple", "tab:brown", "tab:pink")
 """Colours of the subgoals of each level above the lowest, lowest first."""
+
+
+@dataclass
+class Picture:
+    """A figure that a notebook shows inline, as the value of a cell."""
+
+    figure: Figure
+
+    def save(self, file: FilePath | str) -> None:
+        """Write the picture to a file; its ending says the format (png, pdf, svg)."""
+        self.figure.savefig(file, dpi=DPI)
+
+    def _repr_png_(self) -> bytes:
+        """The picture for a notebook."""
+        buffer = BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=80)
+        return buffer.getvalue()
 
 
 def trajectories(evaluation: Evaluation) -> np.ndarray | None:
@@ -28,10 +50,9 @@ def trajectories(evaluation: Evaluation) -> np.ndarray | None:
     figure = trajectory_figure(evaluation)
     if figure is None:
         return None
-    figure.canvas.draw()
-    image = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
-    plt.close(figure)
-    return image
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None = None) -> Figure | None:
@@ -45,10 +66,9 @@ def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None
     columns = min(4, len(paths))
     rows = -(-len(paths) // columns)
     aspect = (high[1] - low[1]) / (high[0] - low[0])
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3 * columns, 3 * rows * min(max(aspect, 0.4), 2.5) + 0.8), squeeze=False,
-        layout="constrained", sharex=True, sharey=True,
-    )  # fmt: skip
+    height = 3 * rows * min(max(aspect, 0.4), 2.5) + 0.8
+    figure = Figure(figsize=(3 * columns, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, path, episode in zip(axes.flat, paths, evaluation.episodes, strict=False):
@@ -97,7 +117,7 @@ def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarra
     return low - margin, high + margin
 
 
-def _draw_scene(ax: plt.Axes, path: Path) -> None:
+def _draw_scene(ax: Axes, path: Path) -> None:
     """Draw walls, gaps and blocks; blocks are dashed at their first position and filled at their last."""
     styles: dict[str, dict[str, Any]] = {
         "wall": {"facecolor": "0.75", "edgecolor": "none"},
@@ -110,15 +130,15 @@ def _draw_scene(ax: plt.Axes, path: Path) -> None:
         ax.add_patch(Rectangle((r.x, r.y), r.width, r.height, zorder=0, **style))
 
 
-def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
+def _draw_path(ax: Axes, path: Path, radius: float | None) -> None:
     """Draw the path, lighter with time; each subgoal and where it was set; and the goal with its success radius."""
     if path.scene:
         _draw_scene(ax, path)
     places = np.stack(path.places)
     parts = np.stack([places[:-1], places[1:]], 1)
     ax.add_collection(LineCollection(list(parts), array=np.arange(len(parts)), cmap="viridis", lw=1.4, zorder=2))
-    ax.plot([], [], color=plt.get_cmap("viridis")(0.4), label="path (from dark to light)")
-    ax.plot(*places[0], "o", color=plt.get_cmap("viridis")(0.0), ms=5, label="start", zorder=3)
+    ax.plot([], [], color=colormaps["viridis"](0.4), label="path (from dark to light)")
+    ax.plot(*places[0], "o", color=colormaps["viridis"](0.0), ms=5, label="start", zorder=3)
     levels = len(path.subgoals[0]) if path.subgoals else 0
     for level in range(levels):
         name = "subgoals" if levels == 1 else f"subgoals of level {level + 1}"
@@ -129,7 +149,7 @@ def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
             ax.add_patch(Circle(tuple(path.goal), radius, fill=False, edgecolor="tab:red", lw=0.8, zorder=1))
 
 
-def _draw_subgoals(ax: plt.Axes, places: np.ndarray, subgoals: np.ndarray, colour: str, name: str) -> None:
+def _draw_subgoals(ax: Axes, places: np.ndarray, subgoals: np.ndarray, colour: str, name: str) -> None:
     fresh = np.r_[True, (np.diff(subgoals, axis=0) != 0).any(1)]
     for a, b in zip(places[: len(subgoals)][fresh], subgoals[fresh], strict=True):
         ax.plot(*np.stack([a, b]).T, color=colour, lw=0.6, alpha=0.6, zorder=1)
@@ -141,34 +161,39 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: 
     figure = trajectory_figure(evaluation, title, dims)
     if figure is None:
         return False
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    figure.savefig(file, dpi=DPI)
     return True
 
 
 def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FilePath, tag: str) -> None:
-    """Draw learning curves: one panel per environment, and one line per group, the interquartile mean over its runs
-    with their range.
+    """Write the picture of learning curves to a file. `groups` are those of `curve_figure`, with one panel per
+    environment."""
+    curve_figure(groups, tag).savefig(file, dpi=DPI)
+
+
+def curve_figure(panels: Mapping[str, Mapping[str, Sequence[Curve]]], label: str) -> Figure:
+    """Learning curves: each panel, by title, has one line per group of runs, by name: the interquartile mean over the
+    runs, with their range. `label` is that of the vertical axes.
 
     Each line covers the whole range of its runs; it is dotted where some of them have ended or not begun.
     """
-    columns = min(3, len(groups))
-    rows = -(-len(groups) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5.5 * columns, 4 * rows), squeeze=False, layout="constrained")
-    for ax in axes.flat[len(groups) :]:
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.5 * columns, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    for ax, (env, lines) in zip(axes.flat, groups.items(), strict=False):
+    for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, curves in lines.items():
             _draw_band(ax, Band.of(curves), f"{name} ({len(curves)} run{'s' * (len(curves) > 1)})")
-        ax.set(title=env, xlabel="environment steps", ylabel=tag)
+        ax.set(title=title, xlabel="environment steps", ylabel=label)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    return figure
 
 
-def _draw_band(ax: plt.Axes, band: Band, label: str) -> None:
+def _draw_band(ax: Axes, band: Band, label: str) -> None:
     single = len(band.steps) == 1
     (line,) = ax.plot(
         band.steps, np.where(band.complete, band.middle, np.nan), marker="o" if single else None, label=label
