@@ -68,6 +68,7 @@ AGENTS = Registry({
     "sb3-ppo": "sb3:SB3PPO",
     "sb3-dqn": "sb3:SB3DQN",
 })  # fmt: skip
+"""The configuration class of each algorithm by name."""
 NAMES = {"AgentConfig": "base", "HierarchyConfig": "base", "HIROConfig": "hiro"}
 """Names that this package offers, with their modules, which are imported when the name is first used."""
 
