@@ -68,6 +68,7 @@ AGENTS = Registry({
     "sb3-ppo": "sb3:SB3PPO",
     "sb3-dqn": "sb3:SB3DQN",
 })  # fmt: skip
+"""The configuration class of each algorithm by name."""
 NAMES = {"AgentConfig": "base", "HierarchyConfig": "base", "HIROConfig": "hiro"}
 """The public names of this package, with their modules. A module is imported when its name is first used."""
 

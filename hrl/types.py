@@ -18,11 +18,16 @@ class Observation(Protocol):
     [N, K] of available choices, if the environment gives one."""
 
     @property
-    def state(self) -> Tensor: ...
+    def state(self) -> Tensor:
+        """[N, D] float32 flattened observations."""
+
     @property
-    def goal(self) -> Tensor: ...
+    def goal(self) -> Tensor:
+        """[N, G] float32 desired goals; G = 0 without goals."""
+
     @property
-    def mask(self) -> Tensor | None: ...
+    def mask(self) -> Tensor | None:
+        """[N, K] available choices; None if the environment gives no mask."""
 
 
 class Step(Protocol):
@@ -33,21 +38,37 @@ class Step(Protocol):
     """
 
     @property
-    def obs(self) -> Observation: ...
+    def obs(self) -> Observation:
+        """The observation to act on next."""
+
     @property
-    def final(self) -> Observation: ...
+    def final(self) -> Observation:
+        """The true next observation of this transition, even if the episode ended."""
+
     @property
-    def reward(self) -> Tensor: ...
+    def reward(self) -> Tensor:
+        """[N] rewards of the environment."""
+
     @property
-    def terminated(self) -> Tensor: ...
+    def terminated(self) -> Tensor:
+        """[N] bool: True where the task ended."""
+
     @property
-    def truncated(self) -> Tensor: ...
+    def truncated(self) -> Tensor:
+        """[N] bool: True where the episode was truncated before the task ended."""
+
     @property
-    def active(self) -> Tensor: ...
+    def active(self) -> Tensor:
+        """[N] bool: False where the environment only reset, without a transition."""
+
     @property
-    def success(self) -> Tensor: ...
+    def success(self) -> Tensor:
+        """[N] bool: success at this step according to info; False if info does not report it."""
+
     @property
-    def taken(self) -> int: ...
+    def taken(self) -> int:
+        """Environment steps taken: the number of active environments."""
+
     @property
     def info(self) -> Tensor:
         """[N, K] entries of info that hindsight needs."""
@@ -57,33 +78,53 @@ class Spec(Protocol):
     """The properties of an environment that are known before the first step."""
 
     @property
-    def env_id(self) -> str: ...
+    def env_id(self) -> str:
+        """The environment's Gymnasium id."""
+
     @property
-    def state_dim(self) -> int: ...
+    def state_dim(self) -> int:
+        """D, the number of entries of a flattened observation."""
+
     @property
-    def goal_dim(self) -> int: ...
+    def goal_dim(self) -> int:
+        """G, the number of entries of a desired goal; 0 without goals."""
+
     @property
-    def action_dim(self) -> int: ...
+    def action_dim(self) -> int:
+        """A, the number of entries of an action vector; 0 for other action spaces."""
+
     @property
     def achieved(self) -> tuple[int, ...]:
         """State entries of the achieved goal, for goal environments."""
 
     @property
-    def state_low(self) -> Tensor: ...
+    def state_low(self) -> Tensor:
+        """[D] lower bounds of observations; -inf without bounds."""
+
     @property
-    def state_high(self) -> Tensor: ...
+    def state_high(self) -> Tensor:
+        """[D] upper bounds of observations; inf without bounds."""
+
     @property
-    def action_low(self) -> Tensor: ...
+    def action_low(self) -> Tensor:
+        """[A] lower bounds of an action vector in the environment's units."""
+
     @property
-    def action_high(self) -> Tensor: ...
+    def action_high(self) -> Tensor:
+        """[A] upper bounds of an action vector in the environment's units."""
+
     @property
-    def task_reward(self) -> TaskReward | None: ...
+    def task_reward(self) -> TaskReward | None:
+        """The goal environment's reward as a function of goals; None without goals."""
+
     @property
     def reward_range(self) -> tuple[float, float] | None:
         """(minimum, maximum) reward of a step, for example of sparse goal rewards; None if unknown."""
 
     @property
-    def max_episode_steps(self) -> int | None: ...
+    def max_episode_steps(self) -> int | None:
+        """Greatest number of steps of an episode; None if it is unknown."""
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """Entries of the observation that agents do not see."""
@@ -93,7 +134,9 @@ class Spec(Protocol):
         """Number of entries of a step's info that hindsight needs."""
 
     @property
-    def continuous(self) -> bool: ...
+    def continuous(self) -> bool:
+        """Whether actions are vectors (Box)."""
+
     @property
     def action_space(self) -> Any:
         """The environment's own action space."""
@@ -123,29 +166,44 @@ class Outline(Protocol):
     """A rectangle seen from above, for pictures: its lower left corner, size and kind."""
 
     @property
-    def x(self) -> float: ...
+    def x(self) -> float:
+        """Left edge."""
+
     @property
-    def y(self) -> float: ...
+    def y(self) -> float:
+        """Lower edge."""
+
     @property
-    def width(self) -> float: ...
+    def width(self) -> float:
+        """Extent along x."""
+
     @property
-    def height(self) -> float: ...
+    def height(self) -> float:
+        """Extent along y."""
+
     @property
-    def kind(self) -> Literal["wall", "gap", "block"]: ...
+    def kind(self) -> Literal["wall", "gap", "block"]:
+        """Whether it is a wall, a gap in the floor, or a block that can be pushed."""
 
 
 class BatchedEnv(Protocol):
     """N environments that step together. Actions are in [-1, 1]; the environment rescales them to its bounds."""
 
     @property
-    def spec(self) -> Spec: ...
+    def spec(self) -> Spec:
+        """The properties of the environments."""
+
     @property
-    def num_envs(self) -> int: ...
+    def num_envs(self) -> int:
+        """N, the number of environments."""
+
     @property
     def resets_within_step(self) -> bool:
         """Whether every step of every environment is a transition, so that no step only resets."""
 
-    def reset(self, seed: int) -> Observation: ...
+    def reset(self, seed: int) -> Observation:
+        """Begin an episode in every environment; the seed determines all following episodes."""
+
     @property
     def reports_success(self) -> bool:
         """Whether any info so far reported success."""
@@ -169,7 +227,9 @@ class BatchedEnv(Protocol):
     def step(self, actions: Tensor) -> Step:
         """Send the actions, and wait for the step."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the resources of the environments."""
+
     @property
     def is_family(self) -> bool:
         """Whether the environments are a family of tasks."""

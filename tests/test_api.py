@@ -1,5 +1,7 @@
 """The Python interface: the same runs as the command line."""
 
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -78,6 +80,31 @@ def test_a_run_is_loaded_evaluated_and_acts(tmp_path):
     assert np.isfinite(mean)
     with pytest.raises(hrl.UserError, match="is not a run folder"):
         hrl.load(tmp_path / "nothing")
+
+
+def test_a_run_shows_pictures_without_pyplot(tmp_path):
+    before = set(sys.modules)
+    done = run(tmp_path, env="hrl/PointMaze_UMaze-v0", low__hidden=(8,), high__hidden=(8,))
+    picture = done.plot_trajectories(3)
+    (*drawn,) = (axes for axes in picture.figure.axes if axes.axison)
+    assert len(drawn) == 3 and picture._repr_png_()[:4] == b"\x89PNG"
+    picture.save(tmp_path / "paths.svg")
+    assert (tmp_path / "paths.svg").read_text().count("<svg") == 1
+    curves = done.plot_curves("eval/mean_reward", "time/fps")
+    first, second = curves.figure.axes
+    assert (first.get_title(), second.get_title()) == ("eval/mean_reward", "time/fps")
+    logged = done.scalars()["eval/mean_reward"]
+    assert first.lines[0].get_xydata().tolist() == [
+        [500, *logged[~np.isnan(logged)][:1]],
+        [1000, *logged[~np.isnan(logged)][1:]],
+    ]
+    assert [axes.get_title() for axes in done.plot_curves().figure.axes] == ["eval/success_rate", "eval/mean_reward"]
+    with pytest.raises(hrl.UserError, match="has no scalar eval/succes; it has"):
+        done.plot_curves("eval/succes")
+    assert "matplotlib.pyplot" not in set(sys.modules) - before
+    line = run(tmp_path)
+    with pytest.raises(hrl.UserError, match="are not drawn in two dimensions"):
+        line.plot_trajectories(1)
 
 
 class Mine(Ledger):

@@ -52,7 +52,8 @@ class DiscoverySettings(Protocol):
     eval_explore: bool
 
     @property
-    def credit(self) -> Credit: ...
+    def credit(self) -> Credit:
+        """How returns become advantages."""
 
 
 class Lived(NamedTuple):

@@ -29,7 +29,9 @@ class AdaptingLearner(Protocol):
     device: torch.device
 
     @property
-    def settings(self) -> AdaptationSettings: ...
+    def settings(self) -> AdaptationSettings:
+        """How the policy adapts in evaluations."""
+
     def collect(
         self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
         watch: Watch | None = None,

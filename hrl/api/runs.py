@@ -14,7 +14,9 @@ from hrl.api.trust import Trust
 from hrl.execution.processes import join_processes
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
-from hrl.report.logger import read_progress
+from hrl.report.logger import STEPS, read_progress
+from hrl.report.pictures import Dims, Picture, curve_figure, trajectory_figure
+from hrl.report.statistics import Curve
 from hrl.report.video import record
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
@@ -103,6 +105,37 @@ class Run:
     def scalars(self) -> dict[str, np.ndarray]:
         """Every logged scalar by tag, one value per logged row; NaN where a row has none."""
         return read_progress(self.path)
+
+    def plot_trajectories(
+        self, episodes: int = 4, which: Which = "last", env: EnvLike | None = None, dims: Dims | None = None
+    ) -> Picture:
+        """The paths of evaluation episodes with their subgoals, as `evaluate` runs them, in two dimensions of the goal
+        space (default: the first two). A notebook shows the result inline.
+
+        Raises UserError if the positions have more than two dimensions, and `dims` does not choose two of them."""
+        figure = trajectory_figure(self.evaluate(episodes, which, env, keep_paths=episodes), dims=dims)
+        if figure is None:
+            raise UserError(
+                f"The paths of {self.parts.env.env} are not drawn in two dimensions: give two entries of the goal "
+                "space, such as dims=(0, 1). Agents without a goal space and without goals have no paths."
+            )
+        return Picture(figure)
+
+    def plot_curves(self, *tags: str) -> Picture:
+        """Logged scalars over environment steps, one panel per tag; by default the evaluations' return, and success if
+        the environment reports it. A notebook shows the result inline.
+
+        Raises UserError for a tag that was not logged."""
+        logged = self.scalars()
+        chosen = tags or tuple(tag for tag in ("eval/success_rate", "eval/mean_reward") if tag in logged)
+        unknown = [tag for tag in chosen if tag not in logged]
+        if unknown or not chosen:
+            raise UserError(f"{self.path} has no scalar {', '.join(unknown)}; it has {', '.join(logged)}.")
+        panels = {}
+        for tag in chosen:
+            there = ~np.isnan(logged[tag])
+            panels[tag] = {self.algorithm: [Curve(logged[STEPS][there], logged[tag][there])]}
+        return Picture(curve_figure(panels, ""))
 
     def resume(self, total_steps: int | None = None, callbacks: Sequence[Any] = ()) -> "Run":
         """Continue training from the last checkpoint, up to `total_steps`, exactly as if the run had not stopped.

@@ -53,6 +53,7 @@ class Compiled(Execution):
     """Compiles formulas with torch.compile. Code that draws random numbers or writes in place stays outside them."""
 
     def formula(self, formula: F) -> F:
+        """The formula, compiled for static shapes."""
         compiled: Any = torch.compile(formula, dynamic=False)
         return compiled
 
@@ -61,6 +62,7 @@ class Graphed(Execution):
     """Captures functions as CUDA graphs, one for each combination of shapes and host arguments."""
 
     def function(self, function: F) -> F:
+        """The function, captured at its first call with each combination of shapes."""
         captured: Any = Captured(function)
         return captured
 

@@ -37,9 +37,14 @@ class Learning(Protocol):
     metrics: Means
 
     @property
-    def requires_host(self) -> bool: ...
-    def transitions(self, size: int, generator: torch.Generator) -> Transitions: ...
-    def batch(self, t: Transitions) -> Batch: ...
+    def requires_host(self) -> bool:
+        """Whether an update calls the host; then it is not captured."""
+
+    def transitions(self, size: int, generator: torch.Generator) -> Transitions:
+        """`size` transitions of the level's memory, relabelled."""
+
+    def batch(self, t: Transitions) -> Batch:
+        """Transitions as the learner sees them."""
 
 
 def timescale_of(config: LevelConfig, environments: int, period: Period, learning_starts: int) -> Timescale:

@@ -48,6 +48,7 @@ class TaskLinear(nn.Module):
         self.register_buffer("task", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out], with the current task's biases."""
         return nn.functional.linear(x, self.weight, self.bias.index_select(0, self.task).squeeze(0))
 
 
@@ -64,6 +65,7 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1, output_dim).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[members, B, in] -> [members, B, out]."""
         return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
@@ -78,6 +80,7 @@ class EnsembleValue(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[members, B, in] -> [members, B]."""
         return (x * self.weight[: len(x)]).sum(-1) + self.bias[: len(x)]
 
 

@@ -27,6 +27,7 @@ class OptionNet(nn.Sequential):
         return own + common
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """[..., D + K] states and one-hot options -> [..., out] of the active option."""
         state, option = split_option(inputs, self.options)
         return (self.each(state) * option.unsqueeze(-1)).sum(-2)
 

@@ -1,4 +1,4 @@
-"""Groups of runs that differ only in their seed, named after the options that distinguish them, with means and curves."""
+"""Groups of runs that differ only in their seed, named after the options that distinguish them; means and curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
