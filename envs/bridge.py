@@ -40,6 +40,8 @@ class Bridge:
         self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
+        self._always, self._never = ~self._resetting, self._resetting.clone()
+        self._nothing = torch.zeros(self.num_envs, 0, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
         self.tells_success = False
@@ -82,8 +84,11 @@ class Bridge:
         obs = self.observe(raw, self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
         ended, cut = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
-        active = ~self._resetting
-        done = (ended | cut) & active
+        active, count = self._always, self.num_envs
+        if not self.resets_within_step:
+            active = ~self._resetting
+            ended, cut, count = ended & active, cut & active, int(active.sum())
+        done = ended | cut
         final, following = obs, obs
         if self.mode == AutoresetMode.SAME_STEP:
             final = self._final(obs, info, done)
@@ -91,13 +96,12 @@ class Bridge:
             self._resetting = done
         elif bool(done.any()):
             following = self._restart(done)
-        count = self.num_envs if self.resets_within_step else int(active.sum())
         self.steps += count
         self._check(final, rewards)
         if following is not final:
             self._check(following)
         success, remembered = self._success(info, done), self._remembered(info)
-        return Step(following, final, rewards, ended & active, cut & active, active, success, count, remembered)
+        return Step(following, final, rewards, ended, cut, active, success, count, remembered)
 
     def truncate(self, step: Step, where: Tensor) -> Step:
         """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
@@ -291,7 +295,7 @@ class Bridge:
                         f"{self.spec.env_id} reported a success that is not a truth value at environment step "
                         f"{self.steps}"
                     ) from error
-        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return self._never
 
     def _remembered(self, info: dict[str, Any]) -> Tensor:
         """[N, K] the info that hindsight needs, from the final info where an episode ended."""
@@ -307,7 +311,7 @@ class Bridge:
                 final = torch.as_tensor(final, dtype=torch.float32, device=self.device).reshape(values.shape)
                 values = torch.where(there.expand(self.num_envs).unsqueeze(-1), final, values)
             parts.append(values)
-        return torch.cat(parts, -1) if parts else torch.zeros(self.num_envs, 0, device=self.device)
+        return torch.cat(parts, -1) if parts else self._nothing
 
     def _answer(self, ask: Callable[[], Any]) -> Any:
         try:
@@ -331,15 +335,16 @@ class Bridge:
         if self.tensors and self.device.type == "cuda":  # `verify` raises later, so that nothing waits here
             self._fault |= ~torch.isfinite(torch.stack([values.sum() for values in given.values()])).all()
             return
+        # One sum instead of masks, since a NaN or infinite entry makes the sum not finite.
+        if math.isfinite(sum(values.sum() for values in given.values() if values.shape[-1])):
+            return
         for name, values in given.items():
-            # One sum instead of a mask, since a NaN or infinite entry makes the sum not finite.
-            if not math.isfinite(values.sum().item()):
-                wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
-                if wrong:
-                    raise EnvironmentFault(
-                        f"Environment {wrong[0]} of {self.spec.env_id} gave {name} that is NaN or infinite "
-                        f"at environment step {self.steps}."
-                    )
+            wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
+            if wrong:
+                raise EnvironmentFault(
+                    f"Environment {wrong[0]} of {self.spec.env_id} gave {name} that is NaN or infinite "
+                    f"at environment step {self.steps}."
+                )
 
 
 def _first(raw: Any) -> Any:
