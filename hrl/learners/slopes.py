@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Perceptron:
     """Linear layers with tanh between them. `backward` writes the gradient of the last `forward` to `places`."""
 
-    def __init__(self, net: nn.Sequential, places: dict[nn.Parameter, Tensor]) -> None:
+    def __init__(self, net: nn.Sequential, places: dict[Tensor, Tensor]) -> None:
         layers = [layer for layer in net if isinstance(layer, nn.Linear)]
         self.weights, self.biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         self.places = [(places[layer.weight], places[layer.bias]) for layer in layers]
@@ -52,7 +52,7 @@ class Slopes:
 
     def __init__(self, learner: "PPO", config: "PPOConfig") -> None:
         optimiser = learner.policy_optimiser
-        places = dict(zip(optimiser.parameters, optimiser.places, strict=True))
+        places: dict[Tensor, Tensor] = dict(zip(optimiser.parameters, optimiser.places, strict=True))
         self.config, self.distribution = config, learner.distribution
         self.actor, self.critic = Perceptron(learner.actor, places), Perceptron(learner.critic, places)
         self.own = [places[parameter] for parameter in learner.distribution.parameters()]
@@ -61,7 +61,7 @@ class Slopes:
     def __call__(self, batch: "Rollout", advantage: Tensor, ent_coef: float) -> Metrics:
         """The metrics of `PPO.loss`, for these advantages [B].
 
-        min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â) is min(ρ Â, Â + ε |Â|), and its slope in log π is ρ Â where that is the lesser.
+        min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â) is min(ρ Â, Â + ε |Â|). Its slope in log π is ρ Â where that is the lesser.
         """
         c, count = self.config, len(advantage)
         head, value = self.actor.forward(batch.inputs), self.critic.forward(batch.inputs).squeeze(-1)
