@@ -134,11 +134,18 @@ def overhead(skills: list[str]) -> dict[str, Any]:
     setting = Setting(env.spec, NUM_ENVS, torch.device("cpu"), 0, lambda: env, 0, env=env, load_policy=load)
     torch.manual_seed(0)
     agent = SkillsConfig(tuple(skills), Controller(period=15)).make(setting)
-    policies = [policy.policy for policy in agent.levels[0].learner.policies]
+    policies = [by_hand(skill.partition(",")[0], load) for skill in skills]
     env.reset(0)
     ratios = [agents_loop(agent, env) / loop_by_hand(policies, env.env) for _ in range(ROUNDS)]
     env.close()
     return {"ratio": ratios, **host()}
+
+
+def by_hand(source: str, load: Callable[[Path], Any]) -> Any:
+    """The policy of a run or of a model, as its library loads it."""
+    kind, _, rest = source.partition(":")
+    file, _, name = rest.rpartition(":")
+    return {"PPO": PPO, "SAC": SAC}[name].load(file, device="cpu") if kind == "sb3" else load(Path(source))
 
 
 def agents_loop(agent: Any, env: Any) -> float:

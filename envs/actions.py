@@ -61,12 +61,12 @@ class ActionMap:
         if not self.continuous:
             numbers = np.asarray(actions).reshape(-1, *(space.shape or ()))
             return (numbers if self.start is None else numbers + self.start).astype(space.dtype)
-        unit = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+        unit = _between(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         if self.integer:  # every integer in the range gets an equal part of [-1, 1]
             count = self.high - self.low + 1
             values = self.low + np.minimum(np.floor((unit + 1) / 2 * count), count - 1)
         else:
-            values = np.clip(self.centre + unit * self.half, self.low, self.high)
+            values = _between(self.centre + unit * self.half, self.low, self.high)
         shaped = values.reshape(-1, *space.shape)
         if space.dtype.kind in "iu":
             kind = np.iinfo(space.dtype)
@@ -74,7 +74,7 @@ class ActionMap:
             return np.clip(np.clip(shaped, kind.min, top).astype(space.dtype), space.low, space.high)
         if space.dtype.kind == "b":
             return shaped > 0.5
-        return np.clip(shaped.astype(space.dtype), space.low, space.high)  # rounding may exceed a bound
+        return _between(shaped.astype(space.dtype), space.low, space.high)  # rounding may exceed a bound
 
     def to_env_tensor(self, actions: Tensor) -> Tensor:
         """Like `to_env`, but on the device of `actions`, for environments that take tensors."""
@@ -119,6 +119,11 @@ class ActionMap:
         if isinstance(space, spaces.MultiDiscrete):
             return spaces.MultiDiscrete(space.nvec.ravel())
         return spaces.MultiBinary(int(np.prod(space.shape)))
+
+
+def _between(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
+    """np.clip, at a third of its time for small arrays."""
+    return np.minimum(np.maximum(values, low), high)
 
 
 class PlainActions(gym.ActionWrapper[Any, Any, Any]):

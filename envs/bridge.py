@@ -44,8 +44,10 @@ class Bridge:
         self.steps = 0
         self._seeds: Iterator[int] = count()
         self._pausables = pausables(env)
-        self._paused = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
+        self._paused: Tensor | None = None  # [N] while some environments pause
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
+        self._always, self._never = ~self._resetting, self._resetting.clone()
+        self._nothing = torch.zeros(self.num_envs, 0, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
         self.reports_success = False
@@ -60,7 +62,7 @@ class Bridge:
     def reset(self, seed: int) -> Observation:
         """Start an episode in every environment. Environment i uses the seed `seed` + i."""
         self._seeds = count(seed + self.num_envs)
-        self._paused = torch.zeros_like(self._paused)
+        self._paused = None
         raw, info = self._answer(lambda: self.env.reset(seed=seed))
         self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
@@ -89,8 +91,11 @@ class Bridge:
         obs = self.observe(raw, self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
         terminated, truncated = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
-        active = ~(self._resetting | self._paused)
-        done = (terminated | truncated) & active
+        active, taken = self._always, self.num_envs
+        if self._paused is not None or not self.resets_within_step:
+            active = ~(self._resetting if self._paused is None else self._resetting | self._paused)
+            terminated, truncated, taken = terminated & active, truncated & active, int(active.sum())
+        done = terminated | truncated
         final, following = obs, obs
         if self.mode == AutoresetMode.SAME_STEP:
             final = self._final(obs, info, done)
@@ -98,13 +103,11 @@ class Bridge:
             self._resetting = done
         elif bool(done.any()):
             following = self._restart(done)
-        taken = self.num_envs if self.resets_within_step else int(active.sum())
         self.steps += taken
         self._check(final, rewards)
         if following is not final:
             self._check(following)
         success, kept = self._success(info, done), self._hindsight_info(info)
-        terminated, truncated = terminated & active, truncated & active
         return Step(following, final, rewards, terminated, truncated, active, success, taken, kept)
 
     def truncate(self, step: Step, where: Tensor) -> Step:
@@ -118,7 +121,7 @@ class Bridge:
         for env, paused in zip(self._pausables, where, strict=False):
             env.paused = bool(paused)
         if self._pausables:
-            self._paused = torch.as_tensor(where, device=self.device)
+            self._paused = torch.as_tensor(where, device=self.device) if where.any() else None
 
     def verify(self) -> None:
         """Raise EnvironmentFault for invalid values that `step` does not check, because it never waits for a GPU."""
@@ -308,7 +311,7 @@ class Bridge:
                     raise EnvironmentFault(
                         f"{self.spec.env_id} reported a success that is not a boolean at environment step {self.steps}."
                     ) from error
-        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return self._never
 
     def _hindsight_info(self, info: dict[str, Any]) -> Tensor:
         """[N, K] the entries of info that hindsight needs, from the final info where an episode ended."""
@@ -324,7 +327,7 @@ class Bridge:
                 final = torch.as_tensor(final, dtype=torch.float32, device=self.device).reshape(values.shape)
                 values = torch.where(there.expand(self.num_envs).unsqueeze(-1), final, values)
             parts.append(values)
-        return torch.cat(parts, -1) if parts else torch.zeros(self.num_envs, 0, device=self.device)
+        return torch.cat(parts, -1) if parts else self._nothing
 
     def _answer(self, ask: Callable[[], Any]) -> Any:
         try:
@@ -348,15 +351,16 @@ class Bridge:
         if self.tensors and self.device.type == "cuda":  # `verify` raises later, without a wait here
             self._fault |= ~torch.isfinite(torch.stack([values.sum() for values in given.values()])).all()
             return
+        # One sum instead of masks, since a NaN or infinite entry makes the sum not finite.
+        if math.isfinite(sum(values.sum() for values in given.values() if values.shape[-1])):
+            return
         for name, values in given.items():
-            # One sum is cheaper than a mask, and a NaN or infinite entry makes it non-finite.
-            if not math.isfinite(values.sum().item()):
-                wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
-                if wrong:
-                    raise EnvironmentFault(
-                        f"Environment {wrong[0]} of {self.spec.env_id} returned {name} that is NaN or infinite "
-                        f"at environment step {self.steps}."
-                    )
+            wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
+            if wrong:
+                raise EnvironmentFault(
+                    f"Environment {wrong[0]} of {self.spec.env_id} returned {name} that is NaN or infinite "
+                    f"at environment step {self.steps}."
+                )
 
 
 def _first(raw: Any) -> Any:

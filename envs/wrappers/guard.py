@@ -14,6 +14,10 @@ MASK = "action_mask"
 SUCCESS_KEYS = ("is_success", "success")
 """The entries of `info` that report success, in order of preference."""
 
+FLAGS = {bool, np.bool_}
+NUMBERS = {float, int, np.float64, np.float32, *FLAGS}
+"""Types of a single number, which need no conversion. Other types are converted if they can be."""
+
 
 class EnvironmentFault(Exception):
     """Raised if an environment fails or returns invalid values. The message names the environment and the step."""
@@ -35,6 +39,10 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self.left_out = tuple(left_out(env.observation_space))
         """Entries of the observation that agents do not see, since no network supports them."""
         self._leaves = list(leaves(self.observation_space))
+        nested = any(len(path) > 1 for path, _ in self._leaves)
+        self._prunes = nested or self.observation_space is not env.observation_space
+        actions = env.action_space
+        self._choices = int(actions.n) if isinstance(actions, spaces.Discrete) else None
         self._noted = False
 
     def step(self, action: Any) -> Any:
@@ -84,7 +92,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             try:
                 for key in path:
                     part = part[key]
-                found = part.shape if isinstance(part, np.ndarray) else np.shape(part)
+                found = part.shape if type(part) is np.ndarray else np.shape(part)
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 where = "".join(f"[{key!r}]" for key in path)
                 raise EnvironmentFault(self._message(call, f"returned an observation without {where}")) from error
@@ -93,7 +101,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                 raise EnvironmentFault(
                     self._message(call, f"returned an observation{where} of shape {found}, but its space has {shape}")
                 )
-        return self._pruned(obs, self.observation_space)
+        more = isinstance(obs, dict) and len(obs) > len(self._leaves)
+        return self._pruned(obs, self.observation_space) if more or self._prunes else obs
 
     def _pruned(self, obs: Any, space: gym.Space[Any]) -> Any:
         if isinstance(space, spaces.Dict):
@@ -104,7 +113,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
 
     def _number(self, value: Any, name: str) -> Any:
         """The value as a number; it may be an array with one entry. Raises EnvironmentFault for other values."""
-        if isinstance(value, float | bool):
+        if type(value) in NUMBERS:
             return value
         try:
             array = np.asarray(value)
@@ -123,8 +132,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             if info.get(key) is not None:
                 kept["is_success"] = self._success(key, info[key], call)
                 break
-        if isinstance(self.action_space, spaces.Discrete) and info.get(MASK) is not None:
-            kept[MASK] = self._mask(info[MASK], int(self.action_space.n), call)
+        if self._choices is not None and info.get(MASK) is not None:
+            kept[MASK] = self._mask(info[MASK], self._choices, call)
         for key in self.keep:
             if key not in info and call == "step":
                 raise EnvironmentFault(
@@ -135,6 +144,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         return kept
 
     def _success(self, key: str, value: Any, call: str) -> bool:
+        if type(value) in FLAGS:
+            return bool(value)
         try:
             array = np.asarray(value)
         except (ValueError, TypeError, RuntimeError):

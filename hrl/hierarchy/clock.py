@@ -3,7 +3,7 @@
 State that persists between steps is written in place, so that a captured graph finds it at the same address.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -85,9 +85,11 @@ class ActiveCommand:
         return cls(target, elapsed, none, none.clone(), torch.zeros(num_envs, carried, device=device))
 
     def assign(self, other: "ActiveCommand") -> None:
-        """Copy the tensors of another command into these, in place."""
-        for field in fields(self):
-            getattr(self, field.name).copy_(getattr(other, field.name))
+        """Copy the tensors of another command into these, in place, except those that are the same tensor."""
+        for name, mine in vars(self).items():
+            theirs = getattr(other, name)
+            if theirs is not mine:
+                mine.copy_(theirs)
 
     @property
     def due(self) -> Tensor:
@@ -223,12 +225,10 @@ class Segment:
             tested=torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
-    def begin(self, decision: "Decision") -> None:
-        """Open a segment in every environment."""
-        for mine, given in self._pairs(decision):
+    def begin(self, decision: "Decision", counted: bool) -> None:
+        """Open a segment of one step in every environment, with its counters if they are `counted`."""
+        for mine, given in self._pairs(decision, counted):
             mine.copy_(given)
-        self.reward.zero_()
-        self.discount.fill_(1.0)
 
     def open(self, due: Tensor, decision: "Decision") -> None:
         """Open a segment where due [N]."""
@@ -238,11 +238,10 @@ class Segment:
         self.reward.masked_fill_(due, 0.0)
         self.discount.masked_fill_(due, 1.0)
 
-    def _pairs(self, decision: "Decision") -> list[tuple[Tensor, Tensor]]:
-        pairs = [
-            (self.state, decision.state), (self.target, decision.target), (self.action, decision.action),
-            (self.first, decision.first), (self.below, decision.below), (self.tested, decision.tested),
-        ]  # fmt: skip
+    def _pairs(self, decision: "Decision", counted: bool = True) -> list[tuple[Tensor, Tensor]]:
+        pairs = [(self.state, decision.state), (self.target, decision.target), (self.action, decision.action)]
+        if counted:
+            pairs += (self.first, decision.first), (self.below, decision.below), (self.tested, decision.tested)
         if decision.mask is not None and self.mask.shape[-1]:
             pairs.append((self.mask, decision.mask))
         return pairs + [(self.notes[name], x) for name, x in decision.notes.items()]
@@ -255,6 +254,10 @@ class Segment:
     def counters(self) -> dict[str, Tensor]:
         """The counters of that row."""
         return {"first": self.first, "below": self.below, "tested": self.tested}
+
+    def set_reward(self, reward: Tensor) -> None:
+        """Set the reward [N] of segments of one step."""
+        self.reward.copy_(reward)
 
     def add_reward(self, reward: Tensor, gamma: float, active: Tensor) -> None:
         """Add the rewards [N] of one environment step where `active` [N]."""

@@ -38,16 +38,19 @@ class Exploration:
         noise = torch.randn(action.shape, generator=generator, device=action.device)
         return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
 
-    def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
-        """[N, A] the explored action for the policy's `action`. `due` [N] masks the environments with a new decision,
-        `mask` [N, K] the available choices."""
+    def __call__(
+        self, action: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
+    ) -> Tensor:
+        """[N, A] the explored action for the policy's `action`. `due` [N] masks the environments with a new decision
+        (None for all), `mask` [N, K] the available choices."""
         action = self.noisy(action, self.noise, generator)
         if not self.anywhere:
             return action
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
         # One number determines whether the last random decision continues (below 0), and if not, whether one starts.
         lot = torch.where(self.holding, (uniform[:, :1] - 1) * self.hold + 1, uniform[:, :1])
-        lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))  # not due: nothing changes
+        if due is not None:  # where not due, nothing changes
+            lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))
         torch.lt(lot, self.begins, out=self.holding)
         anything = from_uniform(self.actions, uniform[:, 1:])
         if mask is not None:

@@ -117,14 +117,14 @@ class Hierarchy:
             for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, target)):
                 column.insert(0, answer)
             notes.insert(0, noted)
-        bottom, always = self.levels[0], torch.ones_like(above)
+        bottom = self.levels[0]
         if bottom.learner.recurrent:
             action, carried = bottom.learner.act_on(
                 bottom.inputs(state, targets[0]), renewed[0].carried, renewed[0].elapsed == 0
             )
             renewed[0], noted = replace(renewed[0], carried=carried), {}
         else:
-            action, noted = self._decision(bottom, state, targets[0], always, greedy, how, obs.mask)
+            action, noted = self._decision(bottom, state, targets[0], None, greedy, how, obs.mask)
         return Decisions([action, *actions], targets, due, [greedy, *tests], [noted, *notes], renewed)
 
     def _decision(
@@ -132,7 +132,7 @@ class Hierarchy:
         level: Level,
         state: Tensor,
         target: Tensor,
-        due: Tensor,
+        due: Tensor | None,
         greedy: Tensor,
         how: ActionMode,
         mask: Tensor | None,
@@ -152,9 +152,8 @@ class Hierarchy:
         d = self.decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.memory.cursor
-        bottom.segment.begin(
-            Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
-        )
+        decision = Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
+        bottom.segment.begin(decision, counted=bool(bottom.memory.counters))
         for i, (level, due) in enumerate(zip(upper, d.due, strict=True), 1):
             if not none_true(due):
                 below = self.levels[i - 1].memory.cursor
@@ -177,21 +176,25 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _observe(self, outcome: Transition) -> None:
-        ended = self._ended(self.memory, outcome.state, outcome.active, outcome.done, self.generator)
+        done = outcome.done
+        ended = self._ended(self.memory, outcome.state, outcome.active, done, self.generator)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
             level.observe(outcome)
             if "reward" in level.memory.fields:
                 reward = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
-                level.segment.add_reward(reward, level.config.gamma, outcome.active)
+                if i:
+                    level.segment.add_reward(reward, level.config.gamma, outcome.active)
+                else:
+                    level.segment.set_reward(reward)
             if not extrinsic and not level.requires_host:
                 reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:
-                self._store(i, 1, outcome, ended[i])
+                self._store(i, 1, outcome, ended[i], done)
             elif not none_true(ended[i]):
                 self._measure(i, outcome, ended[i])
-                self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i])
+                self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i], done)
         for held, following in zip(self.memory, self._ticked(self.memory, ended), strict=True):
             held.assign(following)
 
@@ -240,8 +243,9 @@ class Hierarchy:
             below.metrics.add_where(name, values, ended, lasted)
         below.metrics.add_where("command_duration", lasted, ended)
 
-    def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
-        """Write level i's open segment. It becomes a transition of `length` [N] environment steps where `ended` [N]."""
+    def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor, done: Tensor) -> None:
+        """Write level i's open segment. It becomes a transition of `length` [N] environment steps where `ended` [N].
+        `done` [N] masks the ends of episodes."""
         level = self.levels[i]
         segment, top = level.segment, i == len(self.levels) - 1
         # The level's next decision overwrites target and mask, unless this was the last decision of the episode.
@@ -252,9 +256,7 @@ class Hierarchy:
             following["first"] = segment.first + length
         if "below" in level.memory.counters:
             following["below"] = self.levels[i - 1].memory.last_row()
-        level.memory.write(
-            segment.row(outcome.info), following, segment.counters(), ended, outcome.done, outcome.terminated
-        )
+        level.memory.write(segment.row(outcome.info), following, segment.counters(), ended, done, outcome.terminated)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -285,7 +287,7 @@ class Hierarchy:
             target = obs.goal if level is self.levels[-1] else segment.target
             empty = Decision(obs.state, target, segment.action, first, below, ~always, {}, None)
             segment.open(~open_, empty)
-            self._store(i, torch.where(open_, held.elapsed, 0), outcome, open_)
+            self._store(i, torch.where(open_, held.elapsed, 0), outcome, open_, always)
         for level in self.levels:
             level.truncate_episodes()
         self.restart()

@@ -197,10 +197,15 @@ class Level:
         return self.within(self.exploration.noisy(action, self.exploration.mean_noise, generator))
 
     def explore(
-        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+        self,
+        state: Tensor,
+        target: Tensor,
+        due: Tensor | None,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The decision [N, A] with exploration, for the environments that are `due` [N], and the values [N] that the
-        learner stores with it."""
+        """The decision [N, A] with exploration, for the environments that are `due` [N] (None for all), and the values
+        [N] that the learner stores with it."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         return self.exploration(action, due, generator, mask), notes
 

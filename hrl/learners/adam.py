@@ -48,7 +48,8 @@ class FlatAdam:
         self.state = {"first": torch.zeros_like(self.flat), "second": torch.zeros_like(self.flat)}
         self.state["steps"] = self.flat.new_zeros(())
         self.lr = self.flat.new_tensor(lr)
-        self._places = views(self.gradient, self.parameters)
+        self.places = views(self.gradient, self.parameters)
+        """The parts of `gradient` that belong to each parameter."""
         self.guard: Callable[[Tensor, Tensor], None] | None = None
         """A function (gradient, parameters) that changes the gradient of protected parameters in place (protection.py).
         """
@@ -56,7 +57,11 @@ class FlatAdam:
     def minimise(self, loss: Tensor) -> Tensor:
         """Take one step on the loss, and compute no other gradients. Returns the gradient's norm."""
         gradients = torch.autograd.grad(loss, self.parameters)
-        torch._foreach_copy_(self._places, list(gradients))
+        torch._foreach_copy_(self.places, list(gradients))
+        return self.descend()
+
+    def descend(self) -> Tensor:
+        """Take one step with the gradient in `places`, averaged over the processes. Returns its norm."""
         average_over_processes(self.gradient)
         if self.guard is not None:
             with torch.no_grad():

@@ -6,19 +6,18 @@ by γ to the power of each decision's duration (hrl/memory/rollout.py).
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Metrics
 from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, mean_metrics
+from hrl.learners.slopes import slopes_of
 from hrl.memory.rollout import advantages
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import mlp, width_of
-from hrl.networks.tanh import TanhMLP
 
 
 @dataclass
@@ -121,12 +120,13 @@ class PPO(OnPolicyLearner):
         orthogonal(self.actor, config.policy_gain)
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
+        self.slopes = slopes_of(self, config)
+        """The gradient of the loss written out, if the networks are plain perceptrons."""
 
     def network(self, width: int, outputs: int, tasks: int = 1) -> nn.Sequential:
         """The layers from features [..., width] to outputs."""
         c = self.config
-        layers = mlp(width, c.hidden, outputs, tasks, smooth=True, layer_norm=c.layer_norm)
-        return layers if tasks > 1 or c.layer_norm else TanhMLP(*layers)
+        return mlp(width, c.hidden, outputs, tasks, smooth=True, layer_norm=c.layer_norm)
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
@@ -177,31 +177,42 @@ class PPO(OnPolicyLearner):
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
         """Take one gradient step on a minibatch."""
+        if self.slopes is not None:
+            metrics = self.slopes(batch, self.weights(batch), ent_coef)
+            return metrics | {"grad_norm": self.policy_optimiser.descend()}
         loss, metrics = self.loss(batch, ent_coef)
         return metrics | {"grad_norm": self.policy_optimiser.minimise(loss)}
 
     def loss(self, batch: Rollout, ent_coef: float) -> tuple[Tensor, Metrics]:
         """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)
 
-        Metrics of the whole minibatch are tensors: log ρ and V(s) [B], from which `summary` computes the others.
+        Metrics include log ρ and V(s) [B], from which `summary` computes others.
         """
         c = self.config
         features = self.encoder(batch.inputs)
         head = self.actor(features)
-        advantage = batch.advantage
-        if c.normalize_advantage and len(advantage) > 1:
-            deviation, mean = torch.std_mean(advantage)
-            advantage = (advantage - mean) / (deviation + 1e-8)
+        advantage = self.weights(batch)
         log_prob, entropy = self.distribution.log_prob_and_entropy(head, batch.action, batch.mask)
+        log_ratio = log_prob - batch.log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
         value = self.critic(features).squeeze(-1)
         if c.clip_range_vf is not None:
             value = batch.value + (value - batch.value).clamp(-c.clip_range_vf, c.clip_range_vf)
-        weights = (c.clip_range, c.vf_coef, ent_coef)
-        loss, policy_loss, value_loss, log_ratio = _Loss.apply(
-            log_prob, value, entropy, batch.log_prob, advantage, batch.returns, *weights
-        )
-        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.detach()}
-        return loss, metrics | {"log_ratio": log_ratio, "value": value.detach()}
+        value_loss = nn.functional.mse_loss(value, batch.returns)
+        loss = policy_loss + c.vf_coef * value_loss - ent_coef * entropy
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        metrics |= {"log_ratio": log_ratio, "value": value}
+        return loss, {name: x.detach() for name, x in metrics.items()}
+
+    def weights(self, batch: Rollout) -> Tensor:
+        """Â [B], normalised over the minibatch if so configured."""
+        advantage = batch.advantage
+        if not self.config.normalize_advantage or len(advantage) < 2:
+            return advantage
+        deviation, mean = torch.std_mean(advantage)
+        return (advantage - mean) / (deviation + 1e-8)
 
     def summary(self, noted: list[Metrics]) -> Metrics:
         """The metrics of gradient steps, averaged over all of their decisions: those of the loss, the divergence of π
@@ -211,44 +222,6 @@ class PPO(OnPolicyLearner):
         outside = (log_ratio.exp() - 1).abs() > self.config.clip_range
         more = {"kl": divergence(log_ratio), "clip_fraction": outside.float().mean()}
         return mean_metrics(noted) | more | {"value_mean": together["value"].mean()}
-
-
-class _Loss(torch.autograd.Function):
-    """PPO's loss as a function of log π(a|s), V(s) and H, with its gradient written out; autograd's takes twice as long
-    for so many small operations. Of the results, only the loss is differentiable.
-
-    The minimum is computed as min(ρ Â, Â + ε |Â|), which is equal. Its slope in log π is ρ Â where that is the lesser.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        log_prob: Tensor,
-        value: Tensor,
-        entropy: Tensor,
-        old_log_prob: Tensor,
-        advantage: Tensor,
-        returns: Tensor,
-        clip_range: float,
-        vf_coef: float,
-        ent_coef: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        log_ratio, error = log_prob - old_log_prob, value - returns
-        gain, greatest = log_ratio.exp() * advantage, torch.add(advantage, advantage.abs(), alpha=clip_range)
-        policy_loss, value_loss = -torch.minimum(gain, greatest).mean(), error.square().mean()
-        count = len(log_prob)
-        ctx.save_for_backward(gain.where(gain < greatest, 0.0).mul_(-1 / count), error.mul_(2 * vf_coef / count))
-        ctx.ent_coef = ent_coef
-        ctx.mark_non_differentiable(policy_loss, value_loss, log_ratio)
-        loss = torch.add(policy_loss, value_loss, alpha=vf_coef).sub_(entropy, alpha=ent_coef)
-        return loss, policy_loss, value_loss, log_ratio
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        by_log_prob, by_value = ctx.saved_tensors
-        by_loss = gradients[0]
-        return by_loss * by_log_prob, by_loss * by_value, by_loss * -ctx.ent_coef, *(None,) * 6
 
 
 def divergence(log_ratio: Tensor) -> Tensor:

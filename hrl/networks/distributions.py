@@ -4,6 +4,7 @@ Both sample with a generator that the caller passes, so equal random states give
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +39,23 @@ class DiagonalGaussian(nn.Module):
 
         log N(a; μ, σ) = ½ - H - ½ ((a - μ) / σ)², for every entry, where H is its entropy.
         """
+        return self.log_prob_and_slopes(mean, action, mask)[:2]
+
+    def log_prob_and_slopes(
+        self, mean: Tensor, action: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, float], tuple[Tensor, list[Tensor]]]]:
+        """`log_prob_and_entropy`, and a function that takes the slopes of a loss in the log-probabilities [B] and in
+        the entropy, and returns its slopes in the means [B, A] and in this module's parameters."""
+        std = self.log_std.exp()
+        z = (action - mean) / std
         entropy = self.log_std.sum() + 0.5 * self.width * (1 + math.log(2 * math.pi))
-        squares = ((action - mean) / self.log_std.exp()).square().sum(-1)
-        return torch.add(0.5 * self.width - entropy, squares, alpha=-0.5), entropy
+        log_prob = torch.add(0.5 * self.width - entropy, z.square().sum(-1), alpha=-0.5)
+
+        def slopes(by_log_prob: Tensor, by_entropy: float) -> tuple[Tensor, list[Tensor]]:
+            weighted = by_log_prob.unsqueeze(-1) * z
+            return weighted / std, [(weighted * z).sum(0) - by_log_prob.sum() + by_entropy]
+
+        return log_prob, entropy, slopes
 
     def sample_and_log_prob(
         self, mean: Tensor, generator: torch.Generator | None, mask: Tensor | None
@@ -82,15 +97,32 @@ class Categoricals(nn.Module):
         action = _drawn(log_probs, generator)
         return action, _chosen(log_probs, action)
 
+    def log_prob_and_slopes(
+        self, logits: Tensor, action: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, float], tuple[Tensor, list[Tensor]]]]:
+        """`log_prob_and_entropy`, and a function that takes the slopes of a loss in the log-probabilities [B] and in
+        the entropy, and returns its slopes in the logits [B, ·] and none in parameters."""
+        log_probs = self.log_probs(logits, mask)
+        probs = log_probs.exp()
+        entropies = -(probs * log_probs).sum(-1, keepdim=True)
+        chosen = action.long().unsqueeze(-1)
+
+        def slopes(by_log_prob: Tensor, by_entropy: float) -> tuple[Tensor, list[Tensor]]:
+            weights = by_log_prob.view(-1, 1, 1)
+            by_logits = (probs * -weights).scatter_add_(-1, chosen, weights.expand(chosen.shape))
+            if by_entropy:
+                by_logits.addcmul_(probs, log_probs + entropies, value=-by_entropy / len(logits))
+            return by_logits.squeeze(-2) if len(self.sizes) == 1 else by_logits[..., self.valid], []
+
+        return log_probs.gather(-1, chosen).sum((-2, -1)), entropies.sum((-2, -1)).mean(), slopes
+
     def log_prob(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """Log-probability [...] of the choices taken, summed over entries."""
         return _chosen(self.log_probs(logits, mask), action)
 
     def log_prob_and_entropy(self, logits: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """`log_prob` [...], and the entropy [] -Σ π log π, summed over entries and averaged over the batch."""
-        log_probs = self.log_probs(logits, mask)
-        entropy = -(log_probs.exp() * log_probs).sum((-2, -1)).mean()
-        return _chosen(log_probs, action), entropy
+        return self.log_prob_and_slopes(logits, action, mask)[:2]
 
 
 def _drawn(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:

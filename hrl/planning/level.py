@@ -38,12 +38,17 @@ class PlannedLevel(Level):
         return self.within(self.exploration.noisy(planned, self.exploration.mean_noise, generator))
 
     def explore(
-        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+        self,
+        state: Tensor,
+        target: Tensor,
+        due: Tensor | None,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The planned decision [N, A], or the learner's where there is no path, with exploration."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         planned, found = self._planned(state, target, action)
-        self.metrics.add_where("planned", found.float(), due)
+        self.metrics.add_where("planned", found.float(), torch.ones_like(found) if due is None else due)
         return self.exploration(planned, due, generator, mask), notes
 
     def _planned(self, state: Tensor, target: Tensor, otherwise: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,22 +120,23 @@ class FrozenPolicies(Learner):
 
     def act_on(self, inputs: Tensor, carried: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """The selected policies' actions [N, A], and their packed states [N, S]."""
-        state, command, goal = inputs.split(self.widths, -1)
-        chosen = command.argmax(-1) if len(self.policies) > 1 else command.new_zeros(len(command))
-        actions, following = None, carried.clone()
+        state, command, goal = inputs.cpu().split(self.widths, -1)
+        single = len(self.policies) == 1
+        chosen = np.zeros(len(inputs), dtype=np.int64) if single else command.argmax(-1).numpy()
+        packed, begins = carried.cpu().numpy().copy(), start.cpu().numpy()
+        space = self.env.spec.action_space
+        kind = np.float64 if self.env.spec.continuous else np.int64
+        decided = np.empty((len(inputs), *(space.shape or ())), kind)
         for number, policy in enumerate(self.policies):
-            mine = (chosen == number).nonzero().squeeze(-1)
+            mine = np.flatnonzero(chosen == number)
             if not len(mine):
                 continue
-            packed, begins = carried[mine, : policy.width].cpu().numpy(), start[mine].cpu().numpy()
-            decided, packed = policy.act(Seen(state[mine], goal[mine]), command[mine], packed, begins)
-            rows = torch.as_tensor(self.env.from_action(decided), dtype=torch.float32, device=inputs.device)
-            rows = rows.reshape(len(mine), -1)
-            actions = inputs.new_zeros(len(inputs), rows.shape[-1]) if actions is None else actions
-            actions[mine] = rows
-            following[mine, : policy.width] = torch.as_tensor(packed, device=inputs.device)
-        assert actions is not None
-        return actions, following
+            rows, own = torch.from_numpy(mine), packed[mine, : policy.width]
+            seen = Seen(state[rows], goal[rows])
+            actions, packed[mine, : policy.width] = policy.act(seen, command[rows], own, begins[mine])
+            decided[mine] = actions
+        rows = torch.as_tensor(self.env.from_action(decided), dtype=torch.float32, device=inputs.device)
+        return rows.reshape(len(inputs), -1), torch.as_tensor(packed, device=inputs.device)
 
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
         """The actions [N, A] of policies at the start of their state."""
