@@ -22,14 +22,15 @@ class GraphConfig:
     max_hop: float | None = None
     """Greatest length of an edge in environment steps, until its landmark counts as reached. Default: the effective
     horizon 1 / (1 - γ) of the level's value, or the period of the level above, if that is shorter."""
-    distance: Literal["auto", "value", "calibrated"] = "auto"
+    distance: Literal["auto", "value", "calibrated", "travelled"] = "auto"
     """Source of the steps between two states. value: the level's value, solved for the steps (sparse rewards without an
-    entropy bonus). calibrated: a monotone fit of the steps that visited states were apart to the level's value. auto:
-    value where that is possible."""
+    entropy bonus). calibrated: a monotone fit of the steps that visited states were apart to the level's value.
+    travelled: for a policy learned from a dataset, the distance in goal space at the speed of the dataset's
+    trajectories. auto: travelled for such a policy; else value where that is possible, and calibrated elsewhere."""
     confirmed: bool | None = None
     """Keep only edges that visited states confirm: an episode went from beside the one landmark to beside the other.
-    Default: on where the level's value cannot know about obstacles, because it does not see its position or was trained
-    in another environment."""
+    Default: on where the steps know nothing about obstacles, because the level does not see its position or was trained
+    in another environment, or because they are those that were travelled."""
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
