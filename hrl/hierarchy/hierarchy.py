@@ -176,9 +176,9 @@ class Hierarchy:
     @torch.inference_mode()
     def _observe(self, outcome: Transition) -> None:
         ended = self._ended(self.memory, outcome.state, outcome.active, outcome.done, self.generator)
-        for i, level in enumerate(self.levels):
+        for i, (level, over) in enumerate(zip(self.levels, [*ended[1:], outcome.done & outcome.active], strict=True)):
             extrinsic = level.command.extrinsic
-            level.observe(outcome)
+            level.observe(outcome, over)
             if "reward" in level.memory.fields:
                 paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 level.segment.pay(paid, level.config.gamma, outcome.active)
