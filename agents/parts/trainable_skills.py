@@ -63,7 +63,7 @@ class TrainableSkill:
         level = self.level
         reward = outcome.reward if self.reward is None else self.reward(state, outcome.state)
         mine = outcome._replace(state=self.seen(outcome.state), goal=self.goal(outcome.goal), active=used)
-        level.observe(mine)
+        level.observe(mine, mine.done & used)
         level.segment.set_reward(level.command.scale_reward(reward))
         level.memory.truncate_episodes(~used)
         following = {"state": mine.state, "target": mine.goal}
@@ -122,9 +122,9 @@ class SkillsLevel(Level):
 
     # -- observing and learning ------------------------------------------------------------------------------
 
-    def observe(self, outcome: Transition) -> None:
+    def observe(self, outcome: Transition, over: Tensor) -> None:
         """Every skill stores the steps that it took."""
-        super().observe(outcome)
+        super().observe(outcome, over)
         command, _ = self._split(self.segment.target)
         for skill, used in zip(self.skills, command.unbind(-1), strict=True):
             skill.observe(self.segment.state, outcome, (used > 0.5) & outcome.active)

@@ -178,9 +178,9 @@ class Hierarchy:
     def _observe(self, outcome: Transition) -> None:
         done = outcome.done
         ended = self._ended(self.memory, outcome.state, outcome.active, done, self.generator)
-        for i, level in enumerate(self.levels):
+        for i, (level, over) in enumerate(zip(self.levels, [*ended[1:], done & outcome.active], strict=True)):
             extrinsic = level.command.extrinsic
-            level.observe(outcome)
+            level.observe(outcome, over)
             if "reward" in level.memory.fields:
                 reward = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 if i:

@@ -230,8 +230,9 @@ class Level:
 
     # -- observing -------------------------------------------------------------------------------------------
 
-    def observe(self, outcome: Transition) -> None:
-        """Called with every step's outcome, before a segment that ends with it is stored."""
+    def observe(self, outcome: Transition, over: Tensor) -> None:
+        """Called with every step's outcome, before a segment that ends with it is stored. `over` [N] masks environments
+        where the command that the level obeys ends."""
         if self.normaliser is not None:
             self.normaliser.update(outcome.state, outcome.active)
 
