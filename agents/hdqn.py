@@ -86,7 +86,7 @@ class ExploresBySuccess(Level):
         self.success = SuccessRates(self.command.dim, window, self.gamma.device)
 
     def explore(
-        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+        self, state: Tensor, target: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The action [N, A], random with a share of ε + (1 - ε) (1 - the subgoal's success rate)."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
