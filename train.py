@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help", "--version"):
         print(__version__ if "--version" in given else usage())
         return 0
-    from hrl.cli.program import run_cli  # after the help, which needs no torch
+    from hrl.cli.program import run_cli  # imported here, because the help does not need torch
     from hrl.cli.training import run
 
     return run_cli(lambda stop: run(given, stop))

@@ -1,4 +1,4 @@
-"""Offline learning: HIQL on datasets of our own (benchmarks/datasets.py), evaluated on gymnasium-robotics' maze.
+"""Offline learning: HIQL on our datasets (benchmarks/datasets.py), evaluated in gymnasium-robotics' maze.
 
     python benchmarks/offline.py --kinds navigate stitch --seeds 3
 
@@ -23,7 +23,7 @@ TRAIN_ENV, EVAL_ENV = "hrl/PointMaze_Large-v0", "PointMaze_Large-v3"
 LAYOUT, TRANSITIONS, EPISODES = "Large", 500_000, 100
 LINE = f"hiql --env {TRAIN_ENV} --eval-freq 0 --save-freq 0 --threads 1"
 CASES: dict[str, str] = {"navigate": "", "stitch": "", "explore": ""}
-"""Options by kind of dataset, beside those of the preset."""
+"""Options by kind of dataset, in addition to those of the preset."""
 
 
 @dataclass
