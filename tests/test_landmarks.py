@@ -312,7 +312,7 @@ def test_a_planner_in_training_resumes_bit_for_bit_and_decides_by_its_landmarks(
         ("--graph.landmarks 1", "graph.landmarks must be at least 4"),
         ("--graph.max-hop 0", "graph.max_hop must be positive"),
         ("--graph.every 0", "graph.every must be at least 1"),
-        ("--low.learner ppo", "Landmarks are states of a replay"),
+        ("--low.learner ppo", "Landmarks are states from a replay"),
         ("--env Pendulum-v1", "A planner needs a goal"),
     ],
 )
