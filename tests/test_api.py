@@ -113,7 +113,7 @@ def still(observation):
     return np.ones((len(observation), 1), np.float32)
 
 
-def test_modules_that_a_program_names_itself_need_no_trust(tmp_path):
+def test_modules_named_by_a_program_need_no_trust(tmp_path):
     done = run(tmp_path, "skills", env="tasks:Ledger-v0", skill=["test_api:still"])
     assert done.policy("last").predict(np.zeros((2, 2), np.float32))[0].tolist() == [[1.0], [1.0]]
     with pytest.raises(hrl.UserError, match="add --trust"):
@@ -153,7 +153,7 @@ def test_stable_baselines3s_callbacks_work(tmp_path):
     assert theirs[~np.isnan(theirs)].tolist() == [250, 500]
 
 
-def test_everything_public_is_there_and_documented():
+def test_all_public_names_exist_and_are_documented():
     assert set(hrl.__all__) <= set(dir(hrl))
     for name in hrl.__all__:
         thing = getattr(hrl, name)

@@ -161,7 +161,7 @@ def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):
     assert out.strip() == "the user: agents the user: envs the user: train"
 
 
-def test_success_at_any_step_and_at_the_final_one_are_told_apart():
+def test_success_at_any_step_and_at_the_final_step_are_distinguished():
     counter, no, yes = EpisodeCounter(2, torch.device("cpu")), torch.tensor([False] * 2), torch.tensor([True] * 2)
     # Environment 0 is there at the first step and leaves again; environment 1 arrives at the last.
     for success, end in (([True, False], no), ([False, True], yes)):
