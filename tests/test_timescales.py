@@ -87,7 +87,7 @@ def test_drift_is_how_far_decisions_move(ledger):
     assert torch.equal(agent.generator.get_state(), before)  # the run's own chances are not touched
 
 
-@pytest.mark.parametrize(("slow", "word"), [(0.02, "too fast for it to track"), (0.0, "no longer change")])
+@pytest.mark.parametrize(("slow", "word"), [(0.02, "too fast for the low level to track"), (0.0, "no longer change")])
 def test_a_persistent_problem_is_reported_once(ledger, slow, word):
     agent, env = ledger()
     roll(agent, env, 30)
