@@ -1,4 +1,4 @@
-"""The ants' physics: MuJoCo's own, in batches, and MJX's beside it."""
+"""The ants' physics: batches with MuJoCo, and with MJX."""
 
 import os
 
