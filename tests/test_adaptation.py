@@ -60,7 +60,7 @@ def test_generalised_advantages_match_calculated_values():
     keep, tail = torch.tensor([[[1.0], [1.0], [0.0]]]), torch.tensor([[4.0]])
     # γ = .5, λ = .5: δ₁ = 2 + .5 · 4 - 1 = 3, δ₀ = 1 + .5 · 1 - .5 = 1, so the advantages are 1 + .25 · 3 and 3.
     assert advantages(reward, value, tail, keep, 0.5, 0.5).flatten().tolist() == [1.75, 3.0, 0.0]
-    # λ = 1 and nothing after the end: returns less the values.
+    # λ = 1 and nothing after the end: returns minus the values.
     assert advantages(reward, value, 0 * tail, keep, 0.5, 1.0).flatten().tolist() == [1 + 1 - 0.5, 2 - 1, 0.0]
 
 
@@ -87,7 +87,7 @@ def test_score_and_dice_have_the_policy_gradient():
 
 
 def test_only_dice_has_the_correct_second_derivative():
-    # Two steps, two arms. The last step pays r(arm); the advantage of both steps is that return, less a constant.
+    # Two steps, two arms. The last step pays r(arm); the advantage of both steps is that return minus a constant.
     reward, constant = torch.tensor([1.0, -2.0]).double(), 0.3
     theta = torch.tensor(0.4, dtype=torch.float64)
     arms = lambda t: torch.stack([t, torch.zeros_like(t)]).log_softmax(-1)  # noqa: E731

@@ -170,7 +170,7 @@ def test_decisions_with_overwritten_steps_are_reported_and_unchanged():
 
 
 class Steps:
-    """A ring whose row k holds the state k / 10 and the reward k."""
+    """A ring. Its row k contains the state k / 10 and the reward k."""
 
     def holds(self, rows: Rows) -> torch.Tensor:
         return torch.ones_like(rows.row, dtype=torch.bool)
@@ -276,7 +276,7 @@ def test_adam_is_torchs_adam():
     theirs.load_state_dict(ours.state_dict())
     mine, other = FlatAdam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
     for k in range(1, 60):
-        x = torch.randn(8, 3) * (0.01 if k > 30 else 10)  # β₂ says how soon the scale is forgotten
+        x = torch.randn(8, 3) * (0.01 if k > 30 else 10)  # β₂ determines how fast the scale adapts
         mine.minimise(ours(x).square().mean())
         other.zero_grad()
         theirs(x).square().mean().backward()

@@ -1,4 +1,4 @@
-"""Numbered actions: learners, masks, prioritised replay, several steps, and images."""
+"""Discrete actions: learners, masks, prioritised replay, several steps, and images."""
 
 import gymnasium as gym
 import numpy as np
@@ -163,7 +163,7 @@ def test_n_step_returns_sum_the_rewards_within_the_episode():
 
 
 def test_several_decisions_of_a_high_level_add_up_by_the_steps_between_them():
-    """Decisions of four steps, fewer at an episode's end; the ledger pays t + 1, and γ is .9."""
+    """Decisions of four steps, fewer at an episode's end; the ledger's reward is t + 1, and γ is .9."""
     agent = stack(make_env(EnvConfig("Ledger-v0", num_envs=1)))
     roll(agent, make_env(EnvConfig("Ledger-v0", num_envs=1)), 2 * sum(LENGTHS))
     t = everything(agent, 2)

@@ -51,7 +51,7 @@ def test_prediction_keeps_each_environments_own_clock():
     first = state[0].copy()
     for t in (1, 2):
         _, state = policy.predict(obs + t, state, np.array([False, t == 2]))
-    # Environment 0 keeps its subgoal for 3 steps; environment 1 began an episode at t = 2 and decided anew.
+    # Environment 0 keeps its subgoal for 3 steps; environment 1 began an episode at t = 2 and decided again.
     assert np.array_equal(state[0][0], first[0]) and not np.array_equal(state[0][1], first[1])
     assert state[1].tolist() == [2, 0]  # steps since each subgoal was issued
     _, state = policy.predict(obs + 3, state, np.array([False, False]))

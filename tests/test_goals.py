@@ -123,5 +123,5 @@ def test_position_features_of_masked_entries_are_hidden():
     way = torch.tensor([[0.25, -0.5]])
     seen = low.inputs(here, here[:, :2] + way)
     assert torch.allclose(seen, low.inputs(there, there[:, :2] + way), atol=1e-6)
-    assert seen[0, 4:6].tolist() == [0.25, -0.5]  # the way it is told
+    assert seen[0, 4:6].tolist() == [0.25, -0.5]  # the displacement that it observes
     assert not torch.allclose(high.inputs(here, way), high.inputs(there, way))

@@ -192,7 +192,7 @@ LINE += ["--threads", "1", "--progress", "False", "--eval-freq", "0", "--eval-ep
 
 def test_a_run_resumes_exactly_and_is_evaluated(tmp_path, capsys):
     line = ["modac", *LINE, "--save-freq", "2000", "--preset", "none"]
-    line += ["--entropy", "0"]  # it falls over the run, whose length differs below
+    line += ["--entropy", "0"]  # it falls over the run, and its length differs below
     assert train.main([*line, "--total-steps", "4000", "--log-dir", str(tmp_path / "whole")]) == 0
     assert train.main([*line, "--total-steps", "2000", "--log-dir", str(tmp_path / "part")]) == 0
     part = run_of(tmp_path / "part")

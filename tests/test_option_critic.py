@@ -1,4 +1,4 @@
-"""Option-critic by hand: one transition's updates, options that end and are chosen anew, a goal that moves, resume."""
+"""Option-critic by hand: one transition's updates, options that end and are chosen again, a goal that moves, resume."""
 
 import math
 

@@ -218,7 +218,7 @@ def test_random_goals_of_the_task_are_those_of_other_decisions():
 
 def test_hindsight_on_the_task_recomputes_every_reward_and_ends_at_the_goal():
     class Steps:
-        """A ring whose row k holds the state k / 10."""
+        """A ring. Its row k contains the state k / 10."""
 
         def holds(self, rows: Rows) -> torch.Tensor:
             return torch.ones_like(rows.row, dtype=torch.bool)

@@ -64,7 +64,7 @@ def test_a_low_level_stores_the_task_reward_and_learns_from_it():
     agent = config.make(setting(env))
     roll(agent, env, 60)
     t = agent.levels[0].transitions(64, agent.generator)
-    assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger pays t + 1
+    assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger's reward is t + 1
     outer = agent.levels[0].tuners[0].outer_critic.batch(t)
     assert torch.equal(outer.reward, t.reward) and bool((agent.levels[0].batch(t).reward <= 0).all())
     before = agent.levels[0].tuners[0].state_dict()["reward.net.4.weight"].clone()
@@ -88,7 +88,8 @@ def test_delayed_rewards_are_given_as_sums(vectorization):
     env.reset(0)
     paid = [float(env.step(torch.zeros(1, 1)).reward) for _ in range(3 + 7 + 5 + 1)]
     env.close()
-    assert paid == [0, 0, 6, 0, 0, 6, 0, 0, 15, 7, 0, 0, 6, 0, 9, 1]  # episodes of 3, 7, 5 and 1 steps that pay t + 1
+    # Episodes of 3, 7, 5 and 1 steps with rewards t + 1.
+    assert paid == [0, 0, 6, 0, 0, 6, 0, 0, 15, 7, 0, 0, 6, 0, 9, 1]
     assert np.sum(paid) == sum(n * (n + 1) / 2 for n in (3, 7, 5, 1))
 
 
@@ -122,7 +123,7 @@ def test_the_outer_critic_sums_delayed_rewards_until_the_end_of_the_episode():
         whole, steps = min(3, lengths[episode % 4] - t), int(after[1]) - t
         assert 1 <= steps <= whole
         cut += steps < whole
-        assert float(reward) == sum(0.5**i * (t + i + 1) for i in range(steps))  # the Ledger pays t + 1
+        assert float(reward) == sum(0.5**i * (t + i + 1) for i in range(steps))  # the Ledger's reward is t + 1
         ended = t + steps == lengths[episode % 4] and episode % 2 == 1  # odd episodes terminate, even ones are cut
         assert float(discount) == (0.0 if ended else 0.5**steps)
     assert cut < 0.1 * 256  # the last rows of the episodes that still run

@@ -140,7 +140,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
     assert json.loads(capsys.readouterr().out)["episodes"] == 2
 
 
-# -- what the user is told ---------------------------------------------------------------------------------
+# -- messages to the user ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""With every algorithm, any Gymnasium space either trains for a moment or is refused with one sentence."""
+"""With every algorithm, any Gymnasium space either trains for a few steps or raises a clear error."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ nested = st.recursive(
 
 
 def tried(observed, acted, algorithm, tmp_path, capfd) -> None:
-    """Train for a moment: the run ends well or with one sentence, and every action is an element of its space."""
+    """Train for a few steps: the run ends well or with one error, and every action is an element of its space."""
     Drawn.observed, Drawn.acted = observed, acted
     Drawn.wrong.clear()
     capfd.readouterr()

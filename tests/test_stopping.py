@@ -13,7 +13,7 @@ from hrl.stopping import Interrupted, StopRequest, close_within
 
 SECONDS = 2.0
 LOADED = 2.0
-"""Further seconds, for a machine that runs other tests beside."""
+"""Further seconds, for a machine that also runs other tests."""
 STUCK = ["--env", "tasks:Stuck-v0", "--preset", "debug", "--threads", "1", "--progress", "False"]
 LONG = ["--total-steps", "1000000", "--save-freq", "0", "--goal.low", "-1", "--goal.high", "1"]
 

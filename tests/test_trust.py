@@ -128,7 +128,7 @@ def test_persistent_evolution_sees_beyond_its_window():
         total, state = total + estimate.gradient, estimate.state
     assert float(total) == pytest.approx(exact, rel=0.05)
     assert abs(float(total) - short) > 0.5
-    assert state.step == 0  # the horizon is over: the next window begins anew
+    assert state.step == 0  # the horizon is over: the next window starts again
 
 
 def test_an_outer_loop_resumes_exactly_and_checks_do_not_move_its_noise():

@@ -128,7 +128,7 @@ def test_checks_run_at_the_configured_frequency():
 
 
 def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
-    """The tiny ledger pays t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
+    """The tiny ledger's reward is t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
     config = small_hiro(period=2, huber=False)
     config.tune, config.tuning = ("high.gamma",), TuneConfig(learning_rate=0.1)
