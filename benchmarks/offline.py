@@ -1,4 +1,4 @@
-"""Offline learning: HIQL on datasets of our own (benchmarks/datasets.py), evaluated on gymnasium-robotics' maze.
+"""Offline learning: HIQL on our datasets (benchmarks/datasets.py), evaluated in gymnasium-robotics' maze.
 
     python benchmarks/offline.py --kinds navigate stitch --seeds 3
 

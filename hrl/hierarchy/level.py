@@ -346,7 +346,7 @@ class Level:
         )
 
     def _obeyed(self, t: Transitions) -> Tensor:
-        """Mask [B] of transitions whose relabelled command ended early."""
+        """Mask [B] of transitions in which the relabelled command ended early."""
         command = cast(IssuedCommand, self.command)
         return command.ended(t.next_state, t.target) if command.ends_early else torch.zeros_like(t.terminated)
 

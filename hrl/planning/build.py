@@ -28,7 +28,7 @@ EXPLORERS = 200
 
 @runtime_checkable
 class Restorable(Protocol):
-    """The interface of an algorithm whose runs have levels and replays."""
+    """The interface of algorithms that produce runs with levels and replays."""
 
     def restored(self, session: Session) -> Hierarchy:
         """The final agent of the session's run, including its memories."""

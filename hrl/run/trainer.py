@@ -235,9 +235,9 @@ class Trainer:
                 raise
             self.stop.outlast()
             at = self.saved_at
-            whole = f"its last checkpoint, at {at:,} steps, is intact" if at else "no checkpoint yet"
-            place = f"{self.trainee.steps:,} steps. {self.session.folder.path}"
-            raise UserError(f"A process of this run died at {place}: {whole}.") from error
+            path = self.session.folder.path
+            remedy = f"resume {path} from its checkpoint at {at:,} steps" if at else f"{path} has no checkpoint"
+            raise UserError(f"A process of this run died at {self.trainee.steps:,} steps: {remedy}.") from error
 
 
 class Calls:
