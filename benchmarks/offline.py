@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from datasets import Kind
-from running import RESULTS, ROOT, command, completed, mean, processor, side_by_side
+from running import RESULTS, ROOT, command, completed, mean, processor, run_parallel
 
 from hrl.run.folder import RunFolder
 
@@ -25,7 +25,7 @@ TRAIN_ENV, EVAL_ENV = "hrl/PointMaze_Large-v0", "PointMaze_Large-v3"
 LAYOUT, TRANSITIONS, EPISODES = "Large", 500_000, 100
 LINE = f"hiql --env {TRAIN_ENV} --eval-freq 0 --save-freq 0 --threads 1"
 CASES: dict[str, str] = {"navigate": "", "stitch": "--total-steps 3000", "explore": ""}
-"""Options by kind of dataset, beside those of the preset."""
+"""Options by kind of dataset, in addition to those of the preset."""
 PLANNERS = {"none": (), "graph": ("--planner", "graph")}
 """Options of the evaluation."""
 FACTS = ("landmarks", "edges", "largest_component", "edge_steps", "hop_steps", "hop_success_rate",
@@ -56,7 +56,7 @@ def main() -> None:
     names = {name(*row): row for row in rows}
     wanted = [(row, seed) for row in names for seed in seeds]
     runs = dict.fromkeys((names[row][0], seed) for row, seed in wanted)
-    for (kind, seed), _ in side_by_side(lambda run: {"path": trained(*run).path}, runs, options.jobs):
+    for (kind, seed), _ in run_parallel(lambda run: {"path": trained(*run).path}, runs, options.jobs):
         print(f"{kind}, seed {seed}: trained", flush=True)
     results = completed(
         RESULTS / "offline.json", wanted, lambda row, seed: measure(*names[row], seed), options.jobs
