@@ -252,7 +252,7 @@ def test_it_learns_from_images(tmp_path):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--horizon", "0"], "--horizon must be positive, not 0"),
     (["--intrinsic-weight", "-1"], "--intrinsic-weight must not be negative"),
-    (["--random-goals", "2"], "--random-goals must lie between 0 and 1"),
+    (["--random-goals", "2"], "--random-goals must be between 0 and 1"),
     (["--n-steps", "10", "--horizon", "10"], "--n-steps must be above --horizon"),
     (["--hidden", "0"], "--hidden must be positive layer sizes"),
 ])  # fmt: skip

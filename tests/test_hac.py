@@ -231,7 +231,7 @@ def test_a_run_that_is_resumed_is_the_same(levels, tmp_path):
     ("options", "sentence"),
     [
         (["--levels", "3", "--period", "3", "4", "5"], "or one for each of 2 upper levels, not 3 4 5."),
-        (["--testing", "1.5"], "--testing must lie between 0 and 1"),
+        (["--testing", "1.5"], "--testing must be between 0 and 1"),
         (["--goal.cells", "4"], "subgoals are vectors"),
         (["--low.learner", "ppo"], "relabels a replay, but low.learner ppo has none"),
         (["--high.hindsight-strategy", "random"], "cannot be random"),

@@ -154,7 +154,7 @@ def test_a_run_resumes_exactly_and_is_evaluated(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "hrl/Track-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
-    (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
+    (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must be between 0 and 1"),
     (["--env", "hrl/Track-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "tasks:Switches-v0"], "needs discrete actions"),
 ])  # fmt: skip

@@ -249,4 +249,4 @@ def test_environments_that_do_not_fit_raise_a_clear_error(env, options, sentence
 
 def test_another_update_rule_raises_an_error(capsys):
     assert train.main([*LINE, "--low.learner", "dqn"]) == 2
-    assert "low.learner cannot be dqn here" in capsys.readouterr().err
+    assert "low.learner cannot be dqn, because" in capsys.readouterr().err

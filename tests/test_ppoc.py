@@ -192,7 +192,7 @@ def test_a_run_resumes_exactly(env, tmp_path):
 
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"deliberation_cost": -1.0}, "low.deliberation_cost must not be negative"),
-    ({"termination_init": 1.0}, "low.termination_init must lie between 0 and 1"),
+    ({"termination_init": 1.0}, "low.termination_init must be between 0 and 1"),
     ({"normalize_observations": True}, "must be the same"),
 ])  # fmt: skip
 def test_invalid_options_raise_a_clear_error(options, sentence):

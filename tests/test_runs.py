@@ -173,7 +173,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hiro --env tasks:GoalLine-v0 --low.action-noise 0 0.1 0.2", "low.action_noise must be one or two numbers"),
         ("hiro --env tasks:GoalLine-v0 --low.reward-scale 0", "low.reward_scale must be positive"),
         ("hiro --env tasks:GoalLine-v0 --low.hidden 0", "low.hidden must be"),
-        ("hiro --env tasks:GoalLine-v0 --low.gamma 1.5", "low.gamma must lie between 0 and 1"),
+        ("hiro --env tasks:GoalLine-v0 --low.gamma 1.5", "low.gamma must be between 0 and 1"),
         ("hiro --env tasks:GoalLine-v0 --action-limit -1", "--action-limit must be positive"),
         ("td3 --env tasks:GoalLine-v0 --goal.periods 0", "goal.periods must be positive"),
         ("td3 --env tasks:GoalLine-v0 --learning-rate 0", "error: learning_rate must be positive"),
