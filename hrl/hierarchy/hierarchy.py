@@ -90,6 +90,9 @@ class Hierarchy:
     @torch.inference_mode()
     def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
         """Decide from the top down: each level that is due decides anew, the others keep their active command."""
+        return self._decide(obs, memory, how)
+
+    def _decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
         actions: list[Tensor] = []
@@ -147,7 +150,7 @@ class Hierarchy:
     @torch.inference_mode()
     def _act(self, obs: Observation) -> Tensor:
         """Actions [N, A] for training, with exploration. Opens a segment where a level decides anew."""
-        d = self.decide(obs, self.memory, "exploring")
+        d = self._decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.memory.cursor
         decision = Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
