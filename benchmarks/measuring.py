@@ -72,16 +72,18 @@ def paired(options: Options, ours: Callable[[], float], peer: Callable[[], float
     return {"ours": a, "peer": b, "ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]}
 
 
-def rate(function: Callable[[], Any], options: Options, per_call: float = 1.0) -> Callable[[], float]:
-    """A function that measures calls per second, times `per_call`."""
+def rate(
+    function: Callable[[], Any], options: Options, per_call: float = 1.0, together: int = 4
+) -> Callable[[], float]:
+    """A function that measures calls per second, times `per_call`, and looks at the clock every `together` calls."""
 
     def measure() -> float:
         now = time.perf_counter if options.clock == "wall" else time.process_time
         calls, started = 0, now()
         while now() - started < options.seconds:
-            for _ in range(4):
+            for _ in range(together):
                 function()
-            calls += 4
+            calls += together
         if options.device == "cuda":
             torch.cuda.synchronize()
         return calls * per_call / (now() - started)

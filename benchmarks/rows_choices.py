@@ -55,8 +55,8 @@ def ppo_steps(options: Options) -> Iterator[Row]:
 
         sides = paired(
             options,
-            rate(ours, options, 128 * 16),
-            rate(lambda model=model: model.learn(128 * 16, reset_num_timesteps=False), options, 128 * 16),
+            rate(ours, options, 128 * 16, together=1),
+            rate(lambda model=model: model.learn(128 * 16, reset_num_timesteps=False), options, 128 * 16, together=1),
         )
         yield Row("n", f"PPO training, {env_id} ×16", **sides, unit="steps/s", bar="≥ 2")
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tasks import Said
 
 from hrl.agents.flat import FlatTD3
 from hrl.envs import EnvConfig, EnvironmentFault, make_env
+from hrl.envs.wrappers.guard import Guard
 from hrl.envs.wrappers.workers import WorkerEnv
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.memory.transitions import read_transitions
@@ -48,6 +50,23 @@ def test_success_with_several_entries_needs_all_of_them_and_is_reported(capfd):
     assert "counts as a success if all entries are true" in capfd.readouterr().err
     step, _ = stepped({"info": {"is_success": np.array([True, True])}})
     assert step.success.all()
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_entries_that_the_space_does_not_name_are_left_out(inner):
+    part = gym.spaces.Box(-1, 1, (2,))
+    space = gym.spaces.Dict({"a": gym.spaces.Dict({"b": part}) if inner else part})
+    given = {"b": np.zeros(2), "extra": 1} if inner else np.zeros(2)
+
+    class More(gym.Env):
+        observation_space, action_space = space, gym.spaces.Discrete(2)
+
+        def step(self, action):
+            return {"a": given, **({} if inner else {"extra": "x"})}, np.float32(1), np.bool_(False), False, {}
+
+    obs, reward, terminated, *_ = Guard(More(), 0).step(0)
+    assert list(obs) == ["a"] and (not inner or list(obs["a"]) == ["b"])
+    assert type(reward) is float and type(terminated) is bool
 
 
 def test_missing_info_in_some_steps_is_accepted():

@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from tasks import LENGTHS, Picture
 
 import hrl
+from hrl.agents.parts.skill_sources import load_model
 from hrl.agents.skills import Controller, SkillsConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.flatten import batched, flatten_batch, unflatten_batch
@@ -170,6 +171,17 @@ def test_runs_models_and_functions_act_as_they_do_alone(tmp_path):
                       model.predict(state[2:].numpy(), deterministic=True)[0]])  # fmt: skip
     np.testing.assert_allclose(actions.numpy() * 3 + 1, alone[:, 0], atol=1e-5)
     assert evaluate.main([str(run), "--episodes", "2", "--trust"]) == 0
+
+
+def test_a_models_mode_is_set_once(tmp_path):
+    single = make_env(EnvConfig("Ledger-v0")).env.envs[0]  # type: ignore[attr-defined]
+    PPO("MlpPolicy", single, n_steps=8, batch_size=8, seed=0).save(tmp_path / "model.zip")
+    loaded, plain = load_model(f"sb3:{tmp_path / 'model.zip'}:PPO", torch.device("cpu")), PPO.load(tmp_path / "model")
+    observations = np.arange(6, dtype=np.float32).reshape(3, 2)
+    found, expected = (model.predict(observations, deterministic=True)[0] for model in (loaded, plain))
+    np.testing.assert_array_equal(found, expected)
+    loaded.policy.set_training_mode(True)
+    assert not any(module.training for module in loaded.policy.modules())
 
 
 def test_a_stopped_run_resumes_exactly(tmp_path):

@@ -246,10 +246,15 @@ class Segment:
             pairs.append((self.mask, decision.mask))
         return pairs + [(self.notes[name], x) for name, x in decision.notes.items()]
 
+    def __post_init__(self) -> None:
+        numbers = {name: x.unsqueeze(-1) for name, x in (("reward", self.reward), *self.notes.items())}
+        vectors = {"state": self.state, "target": self.target, "action": self.action, "mask": self.mask}
+        self._row = vectors | numbers
+        """Views [N, ·] of the fields, all of which change in place."""
+
     def row(self, info: Tensor) -> dict[str, Tensor]:
-        """The fields of the segment's row in the level's memory, with `info` [N, K]."""
-        fixed = {"state": self.state, "target": self.target, "action": self.action, "reward": self.reward}
-        return fixed | {"info": info, "mask": self.mask} | self.notes
+        """The fields of the segment's row in the level's memory, [N, ·] each, with `info` [N, K]."""
+        return self._row | {"info": info}
 
     def counters(self) -> dict[str, Tensor]:
         """The counters of that row."""

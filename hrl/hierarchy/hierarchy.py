@@ -92,6 +92,9 @@ class Hierarchy:
     def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
         """Decide from the top down: each level that is due makes a new decision, the others keep their active
         command."""
+        return self._decide(obs, memory, how)
+
+    def _decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
         actions: list[Tensor] = []
@@ -149,7 +152,7 @@ class Hierarchy:
     @torch.inference_mode()
     def _act(self, obs: Observation) -> Tensor:
         """Actions [N, A] for training, with exploration. Opens a segment where a level makes a new decision."""
-        d = self.decide(obs, self.memory, "exploring")
+        d = self._decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.memory.cursor
         decision = Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
