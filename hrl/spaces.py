@@ -11,6 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from hrl.errors import UserError
+
 Space = gym.Space[Any]
 MOST_COMBINATIONS = 4096
 """Maximum number of joint choices for learners that enumerate them."""
@@ -71,3 +73,28 @@ def from_uniform(space: Space, uniform: Tensor) -> Tensor:
     if sizes is None:
         return uniform * 2 - 1
     return (uniform * torch.tensor(sizes, device=uniform.device)).floor()
+
+
+def require_box(space: Space, level: str, kind: str) -> None:
+    """Raise UserError unless the actions of a level are continuous (Box). `kind` names the learner."""
+    if not isinstance(space, spaces.Box):
+        raise UserError(
+            f"{kind} supports only vectors (Box), but the actions of the {level} level are {space}: use "
+            "dqn, discrete-sac or ppo."
+        )
+
+
+def joint_choices(space: Space, level: str, kind: str) -> Choices:
+    """The joint choices of discrete actions. Raises UserError for a Box, or for more than MOST_COMBINATIONS."""
+    sizes = choice_sizes(space)
+    if sizes is None:
+        raise UserError(
+            f"{kind} supports only discrete actions, but those of the {level} level are vectors: use td3, sac or ppo."
+        )
+    choices = Choices(sizes)
+    if choices.count > MOST_COMBINATIONS:
+        raise UserError(
+            f"{kind} needs a value for each of {choices.count:,} combinations of actions, more than "
+            f"{MOST_COMBINATIONS:,}: use ppo, which decides on each entry separately."
+        )
+    return choices

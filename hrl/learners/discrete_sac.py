@@ -10,9 +10,9 @@ from torch import Tensor
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Learner, Metrics, ReplayConfig, regression
 from hrl.learners.dqn import available
-from hrl.learners.fitting import joint_choices
 from hrl.learners.sac import temperature
 from hrl.networks.layers import TwinChoices, mlp, polyak_update
+from hrl.spaces import joint_choices
 
 
 @dataclass
@@ -50,7 +50,7 @@ class DiscreteSAC(Learner):
     def __init__(self, build: Build, config: DiscreteSACConfig) -> None:
         super().__init__(build._replace(value_range=None))  # with an entropy bonus, values have no known bound
         self.config = config
-        self.choices = joint_choices(build, config.kind)
+        self.choices = joint_choices(build.actions, build.name, config.kind)
         count = self.choices.count
         self.critic = TwinChoices(build.inputs, count, config.hidden, config.layer_norm, build.encoder)
         self.actor = mlp(self.critic.width, config.hidden, count, build.tasks, layer_norm=config.layer_norm)

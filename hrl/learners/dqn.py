@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Exploring, Kind, Learner, Metrics, ReplayConfig
-from hrl.learners.fitting import joint_choices
 from hrl.networks.layers import mlp, polyak_update, width_of
+from hrl.spaces import joint_choices
 
 
 @dataclass
@@ -60,7 +60,7 @@ class DQNConfig(ReplayConfig):
 
     def build(self, build: Build) -> "DQN":
         """Build the learner. Raises UserError for continuous actions."""
-        joint_choices(build, self.kind)
+        joint_choices(build.actions, build.name, self.kind)
         return DQN(build if self.clip_values else build._replace(value_range=None), self)
 
     def check(self, prefix: str) -> None:
@@ -98,7 +98,7 @@ class DQN(Learner):
     def __init__(self, build: Build, config: DQNConfig) -> None:
         super().__init__(build)
         self.config = config
-        self.choices = joint_choices(build, config.kind)
+        self.choices = joint_choices(build.actions, build.name, config.kind)
         self.critic = QNetwork(build, self.choices.count, config)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.critic_optimiser = FlatAdam(self.critic.parameters(), config.learning_rate, config.max_grad_norm)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Metrics
 from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, mean_metrics
+from hrl.learners.slopes import slopes_of
 from hrl.memory.rollout import advantages
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import mlp, width_of
-from hrl.networks.slopes import slopes_of
 
 
 @dataclass

@@ -20,9 +20,8 @@ from hrl.learners.base import (
     regression,
     twin_critic,
 )
-from hrl.learners.fitting import require_box
 from hrl.networks.layers import mlp, polyak_update, width_of
-from hrl.spaces import action_width
+from hrl.spaces import action_width, require_box
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -42,7 +41,7 @@ class SACConfig(ActorCriticConfig):
 
     def build(self, build: Build) -> "SAC":
         """Build the learner. Raises UserError if the action space is not a Box."""
-        require_box(build, self.kind)
+        require_box(build.actions, build.name, self.kind)
         return SAC(build, self)
 
     def check(self, prefix: str) -> None:

@@ -18,9 +18,8 @@ from hrl.learners.base import (
     regression,
     twin_critic,
 )
-from hrl.learners.fitting import require_box
 from hrl.networks.layers import mlp, polyak_update, width_of
-from hrl.spaces import action_width
+from hrl.spaces import action_width, require_box
 
 
 @dataclass
@@ -41,7 +40,7 @@ class TD3Config(ActorCriticConfig):
 
     def build(self, build: Build) -> "TD3":
         """Build the learner. Raises UserError if the action space is not a Box."""
-        require_box(build, self.kind)
+        require_box(build.actions, build.name, self.kind)
         return TD3(build if self.clip_values else build._replace(value_range=None), self)
 
     def check(self, prefix: str) -> None:
