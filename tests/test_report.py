@@ -12,7 +12,7 @@ import hrl
 from hrl.cli.main import report
 from hrl.report.page.stored import last_evaluation
 
-RUNS = ["pretrained/PointMaze_UMaze-v3/hiro", "pretrained/PointMaze_Medium-v3/hiro"]
+RUNS = ["pretrained/PointMaze_UMaze-v3/hiro", "pretrained/PointMaze_Large-v3/hiro"]
 VOID = {"meta", "img", "link", "br", "use", "path"}
 
 
@@ -75,7 +75,7 @@ def test_a_report_is_one_accessible_document(written):
 def test_a_report_has_the_scores_and_the_settings_that_differ(written):
     rows = {row[0]: row[1:] for row in Outline(written.read_text()).rows if row}
     assert (
-        rows["total_steps"] == ["35000", "150000"]
+        rows["total_steps"] == ["35000", "280000"]
         and rows["low.train_freq"] == ["8", "24"]
         and rows["seed"] == ["0", "0"]
     )
