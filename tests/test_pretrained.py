@@ -34,7 +34,7 @@ def test_the_promised_policies_are_there_and_small():
 def test_a_pretrained_policy_acts_as_its_card_says(name):
     run = hrl.load(name)
     assert run.card == CARDS[name] and run.steps == run.card["steps"]
-    result = run.evaluate(4 if "Ant" in name else 12)
+    result = run.evaluate(4 if "Ant" in name else 8)
     solved = sum(episode.success_any for episode in result.episodes)
     # Fewer with a probability below 1e-4, for a policy with the card's rate.
     rate, n = run.card["success_rate_any"], len(result.episodes)
@@ -59,6 +59,9 @@ def test_the_command_line_and_the_planner_take_a_pretrained_policy(capsys):
 def test_a_run_starts_from_a_pretrained_policy_but_none_resumes_it(tmp_path, capsys):
     with pytest.raises(hrl.UserError, match="is a pretrained policy, without the memories"):
         hrl.load(UMAZE).resume(total_steps=50_000)
+    assert train.main(["--resume", UMAZE, "--total-steps", "50000"]) == 2
+    assert "is a pretrained policy" in capsys.readouterr().err
+    assert not (FOLDER / UMAZE.removeprefix("pretrained/") / ".lock").exists()
     arguments = ["--low.init-from", UMAZE, "--low.frozen", "True", "--total-steps", "300", "--eval-freq", "0"]
     options = ["--env", "PointMaze_UMaze-v3", "--num-envs", "2", "--progress", "False", "--log-dir", str(tmp_path)]
     assert train.main(["hiro", *options, *arguments]) == 0
