@@ -59,6 +59,8 @@ class Options:
     """Names below `pretrained/`."""
     log_dir: Path = Path("runs/pretrained")
     """Folder of the runs."""
+    run: Path | None = None
+    """Take this run for a single policy, also one that was stopped early."""
     episodes: int = 100
     """Episodes of each evaluation."""
 
@@ -66,9 +68,14 @@ class Options:
 def main() -> None:
     """Make each policy, and print its card."""
     options = tyro.cli(Options)
+    if options.run and len(options.policies) != 1:
+        raise SystemExit("--run is the run of a single policy: name it with --policies.")
     for name in options.policies:
-        folder = slim(name, finished(name, options.log_dir))
+        run = RunFolder.existing(options.run) if options.run else finished(name, options.log_dir)
+        folder = slim(name, run)
         card = make_card(name, folder, options.episodes)
+        if not run.finished:
+            card["stopped_after"] = Checkpoints(run.checkpoints).steps
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         print(f"{name}: {size / 1e6:.2f} MB, {json.dumps(card)}", flush=True)

@@ -55,7 +55,7 @@ def write_report(
     if label and len(label) != len(runs):
         raise UserError(f"--label needs a name for each of the {len(runs)} runs, not {len(label)}.")
     loaded = [run if isinstance(run, Run) else Run(run, Trust(trust)) for run in runs]
-    names = [*label] or [None] * len(loaded)
+    names: Sequence[str | None] = [*label] if label else [None] * len(loaded)
     parts = [_part(run, name, episodes, which, videos) for run, name in zip(loaded, names, strict=True)]
     page = _page([compared for compared, _ in parts], [part for _, part in parts], title, group_by)
     try:
