@@ -9,7 +9,8 @@ from hrl_scripts import evaluate, train
 from runs import run_of
 
 import hrl
-from hrl.memory.ring import Replay, Rows
+from hrl.memory.dataset import replay_of_episodes
+from hrl.memory.ring import Rows
 from hrl.run.checkpoint import Checkpoint, load, save
 from hrl.run.pretrained import FOLDER, slimmed
 
@@ -90,7 +91,7 @@ def test_a_slimmed_checkpoint_keeps_values_and_shares_targets(tmp_path):
 
 def test_a_replay_of_episodes_knows_their_ends():
     state = torch.arange(10.0).view(5, 2)
-    replay = Replay.of_episodes(state, torch.tensor([False, False, True, False, True]))
+    replay = replay_of_episodes(state, torch.tensor([False, False, True, False, True]))
     rows = Rows(torch.zeros(5, dtype=torch.int64), torch.arange(5))
     assert replay.get(rows, "state").tolist() == state.tolist()
     assert replay.end(rows).tolist() == [2, 2, 2, 4, 4]
