@@ -1,4 +1,4 @@
-"""Algorithms, one file each. A new algorithm needs one new file here and one new entry below."""
+"""Algorithms, one file each. A new algorithm needs one file in this folder and one entry below."""
 
 import ast
 import difflib
@@ -68,8 +68,9 @@ AGENTS = Registry({
     "sb3-ppo": "sb3:SB3PPO",
     "sb3-dqn": "sb3:SB3DQN",
 })  # fmt: skip
+"""The configuration class of each algorithm by name."""
 NAMES = {"AgentConfig": "base", "HierarchyConfig": "base", "HIROConfig": "hiro"}
-"""Names that this package offers, with their modules, which are imported when the name is first used."""
+"""The public names of this package, with their modules. A module is imported when its name is first used."""
 
 
 def __getattr__(name: str) -> Any:
@@ -94,11 +95,11 @@ def find_agent(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         config = getattr(importlib.import_module(module), attribute)()
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(f"The algorithm {name!r} cannot be imported ({type(error).__name__}: {error}).") from error
     if isinstance(config, type) or not (is_dataclass(config) and hasattr(config, "train") and hasattr(config, "load")):
         raise UserError(
-            f"{name!r} is not an algorithm: it must return an instance of a dataclass, such as a HierarchyConfig."
+            f"{name!r} is not an algorithm: let it return an instance of a dataclass, such as a HierarchyConfig."
         )
     return config
 

@@ -30,22 +30,22 @@ class AgentConfig(Protocol):
     """An algorithm's hyperparameters: a dataclass with usable defaults. Custom algorithms implement this interface."""
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Train a run to its end. Returns the signal that stopped it earlier, if any."""
+        """Train until the end of the run. Returns the signal that stopped it before, or None."""
 
     def load(self, session: Session, which: Which) -> Policy:
         """The trained policy of a run."""
 
 
 class HierarchyConfig(ABC):
-    """The base of hierarchical algorithms. A subclass defines how to build the hierarchy."""
+    """The base class of hierarchical algorithms. A subclass defines how to build the hierarchy."""
 
     essential: ClassVar[tuple[str, ...]] = ()
-    """The options that matter most; the help lists them first."""
+    """The most important options; the help lists them first."""
 
     @abstractmethod
     def resolved(self, setting: Setting) -> Self:
         """A copy with all options resolved that depend on the environment. Raises UserError for values that are invalid
-        or do not fit."""
+        or do not fit the environment."""
 
     @abstractmethod
     def build(self, setting: Setting) -> Hierarchy:
@@ -62,21 +62,21 @@ class HierarchyConfig(ABC):
     def train(self, session: Session) -> signal.Signals | None:
         """Build the agent and run the training loop."""
         with session.stop.interruptible():
-            env = session.make_env(None, None)
+            env = session.make_env(None)
             torch.manual_seed(session.run.seed)
             setting = self._setting(env, session, session.run.total_steps)
             config = self.resolved(setting)
-            earlier = config._earlier(session)
+            sources = config._sources(session)
             torch.manual_seed(session.run.seed)
             agent = config.build(setting)
-            if earlier:
-                warm_start(agent, earlier)
+            if sources:
+                warm_start(agent, sources)
         lines = [*unseen(env.spec), *config.describe(env.spec)]
         return Trainer(HierarchyTrainee(agent, env, session), session, lines, config).run()
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint. Raises UserError if it does not fit the environment."""
-        env, checkpoint = session.make_env(1, None), session.checkpoint(which)
+        env, checkpoint = session.make_env(1), session.checkpoint(which)
         misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
             agent = self.make(self._setting(env, session, total_steps=0))
@@ -84,7 +84,7 @@ class HierarchyConfig(ABC):
         except UserError as error:
             raise UserError(f"{misfit}: {error}") from error
         except RuntimeError as error:
-            raise UserError(f"{misfit}: observations, goals or actions have other sizes.") from error
+            raise UserError(f"{misfit}, because the sizes of observations, goals or actions differ.") from error
         return HierarchyPolicy(agent, env)
 
     def restored(self, session: Session) -> Hierarchy:
@@ -92,7 +92,7 @@ class HierarchyConfig(ABC):
         checkpoint = session.checkpoint("last")
         if checkpoint.networks_only:
             return self.load(session, "last").agent
-        env = session.make_env(None, None)
+        env = session.make_env(None)
         agent = self.make(self._setting(env, session, session.run.total_steps))
         env.close()
         try:
@@ -101,14 +101,14 @@ class HierarchyConfig(ABC):
             raise UserError(f"The checkpoint in {session.folder.path} does not fit its config.json.") from error
         return agent
 
-    def _earlier(self, session: Session) -> dict[Path, Hierarchy]:
+    def _sources(self, session: Session) -> dict[Path, Hierarchy]:
         """The agents of the runs that levels start from; empty for a resumed run."""
         parts: list[Any] = [self, *vars(self).values()]
         runs = {part.init_from for part in parts if isinstance(part, LevelConfig) and part.init_from is not None}
-        return {run: session.earlier(run) for run in sorted(runs) if session.resume is None}
+        return {run: session.load_agent(run) for run in sorted(runs) if session.resume is None}
 
     def _setting(self, env: BatchedEnv, session: Session, total_steps: int) -> Setting:
-        measure = lambda: session.make_env(8, None)  # noqa: E731
+        measure = lambda: session.make_env(8)  # noqa: E731
         execution = Execution() if total_steps == 0 else pick_execution(session.run.execution, session.device)
         return Setting(
             env.spec, env.num_envs, session.device, session.run.seed, measure, total_steps, execution,
@@ -118,7 +118,7 @@ class HierarchyConfig(ABC):
 
 @dataclass
 class RoundsConfig(ABC):
-    """The base of algorithms that learn in rounds of parallel episodes. A subclass defines the learner."""
+    """The base class of algorithms that learn in rounds of parallel episodes. A subclass defines the learner."""
 
     family: ClassVar[bool] = False
     """Whether the environments must be a family of tasks."""
@@ -141,7 +141,7 @@ class RoundsConfig(ABC):
         """The policy of a learner."""
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Train in rounds to the run's end. Returns the signal that stopped it earlier, if any."""
+        """Train in rounds until the end of the run. Returns the signal that stopped it before, or None."""
         self.check()
         count, names = self.num_envs_required or (session.num_envs, "--num-envs")
         if session.num_envs not in (1, count):
@@ -154,7 +154,7 @@ class RoundsConfig(ABC):
                 "per round."
             )
         with session.stop.interruptible():
-            env = session.make_env(count, None)
+            env = session.make_env(count)
             if self.family:
                 require_task_family(env)
             learner = self.learner(env.spec, session)
@@ -164,7 +164,7 @@ class RoundsConfig(ABC):
     def load(self, session: Session, which: Which) -> Policy:
         """The policy of a checkpoint."""
         self.check()
-        env = session.make_env(1, None)
+        env = session.make_env(1)
         if self.family:
             require_task_family(env)
         learner = self.learner(env.spec, session)
@@ -173,7 +173,7 @@ class RoundsConfig(ABC):
         return self.policy(learner)
 
     def require(self, names: Sequence[str], holds: Callable[[Any], bool], sentence: str) -> None:
-        """Raise UserError, with this sentence, for the first of these options for which `holds` is False."""
+        """Raise UserError with this sentence for the first of these options for which `holds` is False."""
         for name in names:
             if not holds(getattr(self, name)):
                 raise UserError(f"--{name.replace('_', '-')} {sentence} {getattr(self, name)}.")
@@ -181,13 +181,14 @@ class RoundsConfig(ABC):
 
 @dataclass
 class AdaptingConfig(MetaSettings, RoundsConfig):
-    """The base of algorithms that meta-learn to adapt. A subclass defines the policy and its adapting parameters."""
+    """The base class of algorithms that meta-learn to adapt. A subclass defines the policy and the parameters that
+    adapt."""
 
     family = True
 
     @abstractmethod
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """The policy and its adapting parameters. Raises UserError if it does not support the environment."""
+        """The policy and its adapted parameters. Raises UserError if it does not support the environment."""
 
     @property
     def num_envs_required(self) -> tuple[int, str]:
@@ -199,7 +200,9 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
         torch.manual_seed(session.run.seed)
         adaptation = self.adaptation(spec, session.device)
         if self.fixed_start and not adaptation.shared:
-            raise UserError("--fixed-start leaves nothing to learn if everything adapts: set --adapts to a level.")
+            raise UserError(
+                "With --fixed-start, there is nothing to learn if all parameters adapt: set --adapts to a level."
+            )
         return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
 
     def policy(self, learner: MetaLearner) -> AdaptingPolicy:
@@ -208,14 +211,14 @@ class AdaptingConfig(MetaSettings, RoundsConfig):
 
 
 def unseen(spec: Spec) -> list[str]:
-    """A line that names the entries of the observation that agents do not see, if there are any."""
+    """A line that lists the entries of the observation that agents do not see; empty if there are none."""
     if not spec.left_out:
         return []
-    return [f"Left out of the observation, because no network here can read it: {', '.join(spec.left_out)}."]
+    return [f"Not part of the observation, because no network supports it: {', '.join(spec.left_out)}."]
 
 
 def require_task_family(env: BatchedEnv) -> None:
-    """Raise UserError for environments that are a single task."""
+    """Raise UserError unless the environments are a task family."""
     if not env.is_family:
         raise UserError(
             f"This algorithm adapts to a family of tasks, but {env.spec.env_id} was created as a single task. Use "

@@ -1,20 +1,20 @@
 """DIAYN: diversity is all you need (Eysenbach, Gupta, Ibarz, Levine 2018, arXiv:1802.06070), with a controller.
 
-Phase one learns skills without the task's reward. A skill z ~ p(z), uniform over K, is drawn for each period. The low
-level π(a|s, z) learns with SAC, and its reward is how well a discriminator recognises the skill (algorithm 1):
+Phase one learns skills without the task's reward. A skill z ~ p(z), uniform over K, is sampled for each period. The low
+level π(a|s, z) learns with SAC. Its reward measures how well a discriminator recognises the skill (algorithm 1):
 
     r_z(s, a, s') = log q(z|s') - log p(z),   q ← argmax E[log q(z|s')]        (agents/parts/discriminator.py)
 
-The reward of a stored transition is computed when it is sampled, from the current discriminator. SAC's entropy bonus
-keeps skills as random as they can be while they stay distinguishable.
+The reward of a stored transition is computed from the current discriminator when the transition is sampled. SAC's
+entropy bonus keeps skills as random as possible while they stay distinguishable.
 
-Phase two begins after --skill-steps in the same run: the low level stops learning, and a controller over the skills
-learns from the task's reward (section 4.2.2). Until then its decisions are uniformly random, which is p(z).
+Phase two starts after --skill-steps in the same run: the low level stops learning, and a controller over the skills
+learns from the task's reward (section 4.2.2). Until then, its decisions are uniformly random, which equals p(z).
 
-The discriminator sees the goal space's projection of the state (the paper's prior, such as x and y of an ant). With
---goal.relative it sees the displacement since the skill began; then skills are ways to move from anywhere, not places,
-and periods can be short. With --preset published a skill lasts a whole episode: learn skills in a first run, and a
-controller in a second one with --low.init-from RUN --low.frozen True --skill-steps 0 --high.period 20.
+The discriminator sees the projection of the state to the goal space (the paper's prior, such as x and y of an ant).
+With --goal.relative, it sees the displacement since the skill started. Skills are then movements from any position
+instead of positions, and periods can be short. With --preset published, a skill lasts for an episode: learn skills in a
+first run, and a controller in a second run with --low.init-from RUN --low.frozen True --skill-steps 0 --high.period 20.
 """
 
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ from hrl.memory.ring import Replay
 from hrl.types import Spec, UserError
 
 HINDSIGHT = 0.8
-"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
+"""Default fraction of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
@@ -73,8 +73,8 @@ class DIAYNConfig(HierarchyConfig):
     skills: int = 8
     """Number of skills, K (published: 50)."""
     skill_steps: int = 100_000
-    """Environment steps in which the skills are learned; then they stay as they are, and the controller begins to
-    learn. 0 with --low.frozen True, for skills from an earlier run."""
+    """Environment steps during which the skills are learned. Afterwards, they are fixed, and the controller learns. 0
+    with --low.frozen True, for skills from an earlier run."""
     low: Low = field(default_factory=Low)
     high: High = field(default_factory=High)
     goal: GoalConfig = field(default_factory=lambda: GoalConfig(relative=False))
@@ -82,7 +82,7 @@ class DIAYNConfig(HierarchyConfig):
     discriminator's inputs."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     learning_starts: int = 1000
-    """Environment steps before the first update, in both phases. Learners with a rollout begin at its end."""
+    """Environment steps before the first update, in both phases. On-policy learners start at the end of a rollout."""
 
     def build(self, setting: Setting) -> Hierarchy:
         """Build the agent of a resolved configuration. Raises UserError if it does not fit the environment."""
@@ -123,7 +123,7 @@ class DIAYNConfig(HierarchyConfig):
         return [HindsightTask(task, decisions, steps, share, c.gamma, span, c.hindsight_strategy, info)]
 
     def resolved(self, setting: Setting) -> Self:
-        """A copy with the discriminator's space, the phases and the share of hindsight resolved."""
+        """A copy with the discriminator's space, the phases and the fraction of hindsight resolved."""
         self.check()
         relabels = setting.spec.task_reward is not None and not self.high.learner.on_policy
         default = HINDSIGHT if relabels else 0.0
@@ -143,7 +143,7 @@ class DIAYNConfig(HierarchyConfig):
         """Lines that describe the resolved options."""
         seen = f"entries {', '.join(map(str, self.goal.indices))} of the observation"
         seen = self.goal.projection or seen
-        kind = "the displacement since a skill began, in" if self.goal.relative else "the state that it led to:"
+        kind = "the displacement since a skill started, in" if self.goal.relative else "the resulting state:"
         return [
             f"{self.skills} skills of {Period.of(self.high.period)} steps. The discriminator sees {kind} {seen}.",
             f"Skills: {self.low.learner.kind}, until step {self.low.learning_stops or 0:,}. Controller: "

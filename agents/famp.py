@@ -1,13 +1,13 @@
 """FAMP: fast adaptation over meta-learned options (TMLR 2023).
 
-A controller chooses options; each option acts with its own policy until it ends. Within a task only the controller
-adapts, by a few policy-gradient steps from a fixed start: equal probabilities for all options. The outer level learns
-the options and their terminations from the episodes of the adapted controllers:
+A controller chooses options; each option acts with its own policy until it ends. Within a task, only the controller
+adapts, by a few policy-gradient steps from fixed initial values: equal probabilities for all options. The outer level
+learns the options and their terminations from the episodes of the adapted controllers:
 
     inner    ω_k = ω_{k-1} + α ∇_ω Σ_t A_t log π_ω(o_t | s_t)            at the steps where an option is chosen
     outer    ∇_θ Σ_k Σ_t A_t (log π_θ(a_t | s_t, o_t) + log β_θ) / (K + 1)    episodes before and after each of K steps
 
-Advantages are generalised advantage estimates (λ) with a value that is fitted to each task's episodes.
+Advantages are generalised advantage estimates (λ) with a value function that is fitted to each task's episodes.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ class FAMPConfig(AdaptingConfig):
     options: int = 4
     """Number of options (published: 4)."""
     hidden: tuple[int, ...] = ()
-    """Units of the options' hidden layers; without any, options are tables if observations are numbered (published)."""
+    """Units of the options' hidden layers. Without hidden layers, options are tables for Discrete observations
+    (published)."""
     tasks: int = 48
     """Tasks per round (published: 64)."""
     episodes: int = 10
@@ -43,11 +44,11 @@ class FAMPConfig(AdaptingConfig):
     eval_explore: bool = True
     """Evaluate with exploration instead of the most likely actions."""
     every_step: bool = True
-    """Learn from all episodes, before adaptation and after every step of it, not only from the last ones."""
+    """Learn from all episodes, before adaptation and after each of its steps, instead of only from the last ones."""
     fixed_start: bool = True
-    """Keep the initial values of the adapting parameters fixed; only the shared parameters are learned (published)."""
+    """Keep the initial values of the adapted parameters fixed; only the shared parameters are learned (published)."""
     outer: Literal["trust-region", "adam"] = "adam"
-    """The outer step. Options have no divergence in closed form, which a trust region needs."""
+    """The outer step. A trust region is not possible, because options have no divergence in closed form."""
     learning_rate: float = 0.05
     """Learning rate of the outer level (published: .01)."""
     gamma: float = 0.95
@@ -55,9 +56,9 @@ class FAMPConfig(AdaptingConfig):
     lam: float = 0.98
     """λ of generalised advantage estimation (published: .98)."""
     entropy: float = 0.05
-    """Initial weight of the actions' entropy in the outer loss, which keeps options different."""
+    """Initial weight of the actions' entropy in the outer loss. The entropy keeps options different."""
     prior: float = 3.0
-    """Number of extra visits with a return of 0 in the fitted value of a state."""
+    """Number of additional visits with a return of 0 in the fitted value of a state."""
 
     @property
     def credit(self) -> Credit:
@@ -80,7 +81,7 @@ class FAMPConfig(AdaptingConfig):
             )
 
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """A policy over options, of which the controller adapts."""
+        """A policy with options; its controller adapts."""
         inputs = spec.state_dim + spec.goal_dim
         policy = Options(inputs, num_actions(spec), self.options, self.hidden).to(device)
         high = lambda name: name.startswith("high.")  # noqa: E731

@@ -1,19 +1,19 @@
 """FeUdal networks (Vezhnevets et al. 2017, arXiv:1703.01161): a manager sets directions in a learned latent space.
 
-At every step, the manager emits a direction g_t in the space of its latent states s_t = f(x_t), learned by itself; the
-worker acts along the sum of the last c directions (the networks are in hrl/policies/directions.py). The manager moves
-its directions towards those in which the state went when that was good, the transition policy gradient. The worker is
-paid for moving along them:
+At every step, the manager emits a direction g_t in the space of its latent states s_t = f(x_t), which it learns. The
+worker acts along the sum of the last c directions (hrl/policies/directions.py contains the networks). The transition
+policy gradient moves the manager's directions towards those state changes that had a positive advantage. The worker is
+rewarded for moving along the directions:
 
     manager    ∇g_t = A^M_t ∇_θ cos(s_{t+c} - s_t, g_t(θ))        A^M = R - V^M    with discount γ_M
     reward     r^I_t = 1/c Σ_{i=1..c} cos(s_t - s_{t-i}, g_{t-i})
     worker     ∇π_t = A^D_t ∇_θ log π(a_t | x_t, g_{t-c..t})      A^D = R + α R^I - V^D    with discount γ
 
-No gradient flows from the worker into the directions, nor from the transition policy gradient into s. The paper
-learns by asynchronous advantage actor-critic. Here, both levels learn from segments of `n_steps` of all environments
-with generalised advantage estimates, by backpropagation through the segment, in one pass (as A2C; `--n-epochs 1`) or in
-several with PPO's clipping. The clipped ratio of the manager is exp(cos_new - cos_old), since the paper derives its
-gradient from transitions of probability p(s_{t+c} | s_t, g_t) ∝ exp cos(s_{t+c} - s_t, g_t).
+No gradient flows from the worker to the directions, or from the transition policy gradient to s. The paper uses
+asynchronous advantage actor-critic. Here, both levels learn from segments of `n_steps` of all environments with
+generalised advantage estimates, by backpropagation through the segment, in one pass (as in A2C; `--n-epochs 1`) or in
+several passes with PPO's clipping. The clipped ratio of the manager is exp(cos_new - cos_old), because the paper
+derives its gradient from transitions with probability p(s_{t+c} | s_t, g_t) ∝ exp cos(s_{t+c} - s_t, g_t).
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class FeudalConfig(RoundsConfig):
     """FeUdal networks: a manager sets directions in a learned latent space, a worker follows (Vezhnevets 2017)."""
 
     horizon: int = 10
-    """Steps over which a direction counts (c; published: 10)."""
+    """Number of steps in which a direction is used (c; published: 10)."""
     latent_dim: int = 16
     """Dimensions of the manager's latent space and directions (d; published: 256)."""
     embedding_dim: int = 16
@@ -47,18 +47,18 @@ class FeudalConfig(RoundsConfig):
     units: int = 64
     """Units of the worker's LSTM (published: 256)."""
     hidden: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers that both levels share, after the encoder of images, if any (published: 256)."""
+    """Units of the hidden layers that both levels share, after the image encoder if there is one (published: 256)."""
     intrinsic_weight: float = 0.02
-    """Weight of the reward for following directions, of at most 1 per step, relative to the task's (α; published: up to
-    1, with task rewards of Atari games clipped to 1)."""
+    """Weight of the reward for following directions, at most 1 per step, relative to the task's reward (α; published:
+    up to 1, with the rewards of Atari games clipped to 1)."""
     random_goals: float = 0.1
     """Probability per step of a random direction."""
     n_steps: int = 64
     """Steps per environment in a segment, through which gradients flow (published: 400)."""
     n_epochs: int = 4
-    """Passes over a segment; 1 is A2C, as published but for asynchrony."""
+    """Passes over a segment; 1 is A2C, as published except for asynchrony."""
     num_minibatches: int = 4
-    """Gradient steps per pass, each on all steps of a part of the environments; at most one per environment."""
+    """Gradient steps per pass, at most one per environment. Each uses all steps of some of the environments."""
     learning_rate: float = 1e-3
     """Step size of Adam (published: RMSProp)."""
     gamma: float = 0.99
@@ -76,13 +76,13 @@ class FeudalConfig(RoundsConfig):
     vf_coef: float = 0.5
     """Weight of both value functions' losses."""
     max_grad_norm: float = 0.5
-    """Greatest norm of the gradient; longer gradients are scaled down."""
+    """Maximum norm of the gradient. Longer gradients are scaled down."""
     log_std_init: float = 0.0
     """Logarithm of the initial standard deviation of continuous actions, in half-ranges."""
 
     @property
     def num_envs_required(self) -> None:
-        """Any number."""
+        """None: any number of environments."""
         return None
 
     def check(self) -> None:
@@ -92,13 +92,13 @@ class FeudalConfig(RoundsConfig):
         self.require((*sizes, *rates), lambda x: x > 0, "must be positive, not")
         self.require(("intrinsic_weight", "ent_coef", "vf_coef"), lambda x: x >= 0, "must not be negative, but is")
         shares = ("random_goals", "gamma", "manager_gamma", "gae_lambda")
-        self.require(shares, lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self.require(shares, lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if min(self.hidden, default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden}.")
         if self.n_steps <= self.horizon:
             raise UserError(
-                f"--n-steps must be above --horizon, since the manager learns from transitions of {self.horizon} "
-                f"steps, but it is {self.n_steps}."
+                f"--n-steps must be above --horizon ({self.horizon}), because the manager learns from transitions of "
+                f"this length, but is {self.n_steps}."
             )
 
     def learner(self, spec: Spec, session: Session) -> "Feudal":
@@ -118,27 +118,27 @@ class FeudalConfig(RoundsConfig):
 
 
 class Targets(NamedTuple):
-    """What both levels learn from a segment, all [T, N] but `way`."""
+    """The learning targets of both levels for a segment, all [T, N] except `way`."""
 
     log_prob: Tensor
     """log π_old(a|s)."""
     worker_advantage: Tensor
     worker_return: Tensor
-    """The target of the worker's value."""
+    """The target for the worker's value."""
     cosine: Tensor
     """cos(s_{t+c} - s_t, g_old)."""
     way: Tensor
     """[T, N, D] s_{t+c} - s_t."""
     manager_advantage: Tensor
     manager_return: Tensor
-    """The target of the manager's value."""
+    """The target for the manager's value."""
     active: Tensor
     """1 where there is a transition."""
     known: Tensor
-    """1 where s_{t+c} is known, too."""
+    """1 where there is a transition and s_{t+c} is known."""
 
     def at(self, envs: Tensor) -> "Targets":
-        """Those of some environments, by number [K]."""
+        """The targets of the environments with these indices [K]."""
         return Targets(*(x[:, envs] for x in self))
 
 
@@ -159,7 +159,7 @@ class Feudal(SegmentLearner):
         return self.config.n_steps
 
     def learn(self, experience: Experience, progress: float) -> dict[str, float]:
-        """Make `n_epochs` passes over a segment, with advantages and targets from before them."""
+        """Make `n_epochs` passes over a segment. Advantages and targets are computed before the passes."""
         segment, targets, metrics = self.targets(experience)
         noted, count = [], segment.begins.shape[1]
         for _ in range(self.config.n_epochs):
@@ -173,7 +173,7 @@ class Feudal(SegmentLearner):
 
     @torch.no_grad()
     def targets(self, e: Experience) -> tuple[Segment, Targets, dict[str, float]]:
-        """The segment, what both levels learn from it, and metrics."""
+        """The segment, the learning targets of both levels, and metrics."""
         c, segment = self.config, Segment(e.state, e.action, e.note, e.begins, e.memory)
         now, following = self.policy.replay(segment, e.final)
         assert following is not None
@@ -201,7 +201,7 @@ class Feudal(SegmentLearner):
         return segment, targets, metrics
 
     def loss(self, segment: Segment, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-        """-E[min(ρ A, clip(ρ) A)] of both levels + c_v E[(V - R)²] of both - c_e E[H], and its parts by tag."""
+        """-E[min(ρ A, clip(ρ) A)] + c_v E[(V - R)²] of both levels - c_e E[H], and its parts by tag."""
         c, t = self.config, targets
         now, _ = self.policy.replay(segment)
         worker = self.surrogate(now.log_prob - t.log_prob, t.worker_advantage, t.active)
@@ -218,8 +218,8 @@ class Feudal(SegmentLearner):
         return loss, {name: x.detach() for name, x in parts.items()}
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-        """PPO's loss [] for log ρ and advantages [T, N], weighted by 0 or 1. Its first gradient, at ρ = 1, is that of
-        -E[A log π], the actor-critic's."""
+        """PPO's loss [] for log ρ and advantages [T, N], with weights of 0 or 1. At ρ = 1, its gradient equals that of
+        the actor-critic loss -E[A log π]."""
         if self.config.normalize_advantage:
             mean = weighted_mean(advantage, weight)
             advantage = (advantage - mean) / (weighted_mean((advantage - mean).square(), weight).sqrt() + 1e-8)

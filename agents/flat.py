@@ -1,6 +1,6 @@
-"""TD3, SAC, DQN and PPO as one-level hierarchies, the baselines of the hierarchical algorithms.
+"""TD3, SAC, DQN and PPO as one-level hierarchies: the baselines for the hierarchical algorithms.
 
-With hindsight on a goal environment, the off-policy ones are TD3 + HER, SAC + HER and DQN + HER.
+With hindsight on a goal environment, the off-policy algorithms are TD3 + HER, SAC + HER and DQN + HER.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from hrl.nested.levels.tuning import TuneConfig, tuned_by_name
 from hrl.types import UserError
 
 HINDSIGHT = 0.8
-"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
+"""Default fraction of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
@@ -31,9 +31,9 @@ class FlatConfig(LevelConfig, HierarchyConfig):
 
     essential: ClassVar[tuple[str, ...]] = ("learning_rate", "batch_size", "hidden", "gamma")
     learning_starts: int = 1000
-    """Environment steps before the first update. Learners with a rollout begin at its end."""
+    """Environment steps before the first update. On-policy learners start at the end of a rollout."""
     reward: Literal["task", "learned"] = "task"
-    """The task's reward alone, or plus a learned reward (LIRPG)."""
+    """The task's reward, or its sum with a learned reward (LIRPG)."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     reward_scale: float = 1.0
     """Factor of the task's reward."""
@@ -46,7 +46,7 @@ class FlatConfig(LevelConfig, HierarchyConfig):
     """One level has no subgoals; it uses only the position features of the goal space."""
 
     def resolved(self, setting: Setting) -> Self:
-        """A copy with the share of hindsight resolved."""
+        """A copy with the fraction of hindsight resolved."""
         self.check("")
         if self.learning_starts < 0 or self.hindsight_horizon is not None:
             raise UserError("--learning-starts must not be negative, and --hindsight-horizon applies only to subgoals.")

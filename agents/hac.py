@@ -1,23 +1,24 @@
 """HAC: Hierarchical Actor-Critic (Levy, Konidaris, Platt, Saenko 2019, arXiv:1712.00948).
 
-Any number of levels, all alike. Each obeys a goal, with a reward of -1 for every decision until the goal is reached,
+There is any number of similar levels. Each obeys a goal, with a reward of -1 for every decision until the goal is
+reached,
 
     r_i = 0 if the goal is reached, else -1,    y = r_i + γ Q_i(s', g, π_i(s', g)), clipped to [-H, 0],
 
-and γ = 0 where it is reached. The lowest level acts in the environment. Every other level's decision is a subgoal, a
-state that the level below should reach within H decisions; it ends when it is reached. The top level's goal is the
-task's. Levels learn at the same time, since three kinds of transition show each of them a level below that is already
-optimal:
+and γ = 0 where it is reached. The lowest level acts in the environment. The decision of every other level is a subgoal,
+a state that the level below should reach within H decisions; a subgoal ends when it is reached. The top level's goal is
+that of the task. All levels learn at the same time, because with three kinds of transitions, each level learns as if
+the level below were already optimal:
 
-1. Hindsight action transitions replace the subgoal by the state that was reached.
-2. Hindsight goal transitions replace the goal, too, by a state that was reached later.
-3. Subgoal testing transitions: a share λ of the subgoals is tested, while the levels below act without exploration. A
-   tested subgoal that is missed after H decisions costs -H and has γ = 0.
+1. Hindsight action transitions replace the subgoal by the reached state.
+2. Hindsight goal transitions also replace the goal, by a state that was reached later.
+3. Subgoal testing transitions: a fraction λ of the subgoals is tested, while the levels below act without exploration.
+   A tested subgoal that is missed after H decisions has a reward of -H and γ = 0.
 
-The learner is TD3 in place of DDPG; instead of bounding the critic's output, it clips targets. Beyond the paper, the
-defaults have subgoals that are displacements within measured bounds, and half of each batch keeps the subgoals that
-were issued (all were penalised in the paper, or replaced). `--preset published` comes closer to the paper: absolute
-subgoals within the bounds of the observation, its noise, and no target network.
+The learner is TD3 instead of DDPG, and clips targets instead of bounding the critic's output. Unlike in the paper, the
+default subgoals are displacements within measured bounds, and half of each batch keeps the issued subgoals (the paper
+penalises or replaces all of them). `--preset published` is closer to the paper: absolute subgoals within the bounds of
+the observation, its noise, and no target network.
 """
 
 import math
@@ -34,7 +35,7 @@ from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel
 from hrl.hierarchy.memories import make_memory
-from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, chosen
+from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals, chosen, missed_tests
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.timescale import Coupling
 from hrl.learners import Choice, TD3Config
@@ -44,7 +45,8 @@ from hrl.types import Spec, UserError
 
 
 class BoundedSubgoal(Subgoal):
-    """A subgoal to be reached within H decisions of the level below: -1 for each until then. It ends when reached."""
+    """A subgoal for at most H decisions of the level below, with a reward of -1 for each. It ends when it is
+    reached."""
 
     def __init__(self, goals: GoalSpace, horizon: int) -> None:
         super().__init__(goals, "sparse", ends_early=True)
@@ -56,7 +58,7 @@ class BoundedSubgoal(Subgoal):
 
 
 class EndGoal(Task):
-    """The task's goal as the top level obeys it: -1 for each decision until it is reached."""
+    """The task's goal, with a reward of -1 for each decision of the top level until it is reached."""
 
     extrinsic, ends_early = False, True
 
@@ -66,11 +68,11 @@ class EndGoal(Task):
         super().__init__(task.dim, task.goals, task.task_reward, task.reward_range)
         if task.task_reward is None or task.reward_range is None or task.reward_range[0] == task.reward_range[1]:
             raise UserError(
-                f"HAC needs a goal environment whose reward has two values, so that it shows whether the goal is "
-                f"reached, but {spec.env_id} is none; use hiro."
+                f"HAC needs a goal environment with a two-valued reward that shows whether the goal is reached, but "
+                f"{spec.env_id} is none: use hiro."
             )
         if fault := getattr(task.task_reward, "fault", None):
-            raise UserError(f"{fault} HAC cannot learn without it; use hiro with hindsight 0.")
+            raise UserError(f"{fault} HAC cannot learn without hindsight: use hiro with hindsight 0.")
         self.horizon, self.best = horizon, max(task.reward_range)
 
     @property
@@ -79,7 +81,7 @@ class EndGoal(Task):
         return getattr(self.task_reward, "requires_host", False)
 
     def reached(self, state: Tensor, target: Tensor) -> Tensor:
-        """Whether [...] the environment's reward for this state is that of a reached goal."""
+        """Whether [...] the environment's reward for this state equals that of a reached goal."""
         assert self.task_reward is not None
         return self.task_reward(self.project(state), target)[0] >= self.best
 
@@ -96,29 +98,28 @@ class EndGoal(Task):
 
 @dataclass
 class SubgoalTests:
-    """The third kind of transition: a missed, tested subgoal as it was issued, at a cost of H and with γ = 0.
+    """The third kind of transition: a missed, tested subgoal as it was issued, with a cost of H and γ = 0.
 
-    A subgoal is missed if the level below used up its decisions. One that was cut short by the end of the episode or of
-    a level above is not.
+    A subgoal is missed if the level below used all its decisions. A subgoal that ended early, with the episode or with
+    the decision of a level above, is not missed.
 
-    Every decision enters the replay of the paper once with the subgoal that was reached and k times with other goals
-    (k / (1 + k) of these are `LevelConfig.hindsight`). A missed test enters it once more. `share` is that transition's
-    share of such a decision, 1 / (2 + k). A missed test that no relabelling replaced is always penalised.
-    """
+    In the paper, every decision enters the replay once with the reached subgoal and k times with other goals (k / (1 +
+    k) of these are `LevelConfig.hindsight`). A missed test adds another transition. `share` is the fraction of such a
+    decision's transitions that it makes up, 1 / (2 + k). A missed test that no relabelling replaced is always
+    penalised."""
 
     command: BoundedSubgoal
     """The subgoals that the level issues."""
     replay: Replay
     cost: int
-    """H of the level itself."""
+    """H of this level."""
     share: float
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         action, target = self.replay.get(t.rows, "action"), self.replay.get(t.rows, "target")
-        missed = ~self.command.reached(t.next_state, self.command.issue(t.state, action))
-        tested = (self.replay.count(t.rows, "tested") > 0) & (t.below_length >= self.command.horizon)
+        missed = missed_tests(self.command, self.replay, t, self.command.horizon)
         as_issued = (t.action == action).all(-1)
-        penalised = missed & tested & (as_issued | chosen(len(missed), self.share, generator, missed.device))
+        penalised = missed & (as_issued | chosen(len(missed), self.share, generator, missed.device))
         wide = penalised.unsqueeze(-1)
         return t.changed(
             action=torch.where(wide, action, t.action),
@@ -128,13 +129,13 @@ class SubgoalTests:
 
 
 def per_decision(t: Transitions, generator: torch.Generator) -> Transitions:
-    """Every decision counts as one step, so that γ discounts a decision, however long it lasted."""
+    """Count every decision as one step, so that γ discounts decisions regardless of their duration."""
     return t.changed(length=torch.ones_like(t.length))
 
 
 @dataclass
 class HACLevel(LevelConfig):
-    """One level, which learns in rounds, as the paper's do after each episode.
+    """One level, which learns in rounds, as in the paper after each episode.
 
     Published: batch_size 1024, hidden 64 64 64, action_noise .2, random_actions .3 .3, tau 1.
     """
@@ -147,31 +148,31 @@ class HACLevel(LevelConfig):
     gamma: float = 0.98
     """Discount per decision of the level."""
     hindsight: float | None = 0.75
-    """Share of a batch whose goal is replaced by one reached later."""
+    """Fraction of a batch in which a goal that was reached later replaces the goal."""
     hindsight_horizon: int | None = None
-    """Greatest number of the level's decisions to the moment of the replacing goal. Default: the level's period H; at
-    the top level, to the episode's end."""
+    """Maximum number of the level's decisions until the replacing goal. Default: the level's period H; at the top
+    level, until the end of the episode."""
 
 
 @dataclass
 class HACConfig(HierarchyConfig):
-    """HAC: levels that learn at the same time, as if the levels below were optimal already (Levy 2019)."""
+    """HAC: levels that learn at the same time, as if the levels below were already optimal (Levy 2019)."""
 
     essential: ClassVar[tuple[str, ...]] = ("levels", "period", "goal.threshold", "goal.low", "goal.high")
     levels: int = 2
     """Number of levels; those between the lowest and the highest share the options --middle.…"""
     period: tuple[int, ...] = (10,)
-    """H, the most decisions of the level below within one subgoal: one number for all levels, or one for each upper
-    level, lowest first."""
+    """H, the maximum number of decisions of the level below within one subgoal: one number for all levels, or one for
+    each upper level, lowest first."""
     low: HACLevel = field(default_factory=HACLevel)
     middle: HACLevel = field(default_factory=HACLevel)
     high: HACLevel = field(default_factory=HACLevel)
     testing: float = 0.3
-    """λ, the share of subgoals that are tested without exploration below, and penalised if missed."""
+    """λ, the fraction of subgoals that are tested without exploration below, and penalised if missed."""
     hindsight_actions: float = 0.5
-    """Share of a batch whose subgoal is replaced by the goal that was reached (published: 1)."""
+    """Fraction of a batch in which the reached goal replaces the subgoal (published: 1)."""
     subgoal_scale: float | None = None
-    """Bounds of a level's relative subgoals over those of the level below. Default: √period."""
+    """Bounds of a level's relative subgoals divided by those of the level below. Default: √period."""
     goal: GoalConfig = field(default_factory=lambda: GoalConfig(distance="scaled", threshold=0.2))
     timescale: Coupling = field(default_factory=Coupling)
     learning_starts: int = 1000
@@ -229,7 +230,8 @@ class HACConfig(HierarchyConfig):
         return list(self.period) if len(self.period) > 1 else [self.period[0]] * upper
 
     def most_decisions(self, spec: Spec) -> int:
-        """H of the top level: as many decisions as an episode has, if that is more. In the paper an episode has H."""
+        """H of the top level: the number of decisions of an episode, if that is more. In the paper, an episode has
+        H."""
         horizons = self.horizons()
         return max(horizons[-1], math.ceil((spec.max_episode_steps or 0) / math.prod(horizons)))
 
@@ -270,9 +272,7 @@ class HACConfig(HierarchyConfig):
             raise UserError(f"--learning-starts must not be negative, but is {self.learning_starts}.")
         for option in ("testing", "hindsight_actions"):
             if not 0 <= getattr(self, option) <= 1:
-                raise UserError(
-                    f"--{option.replace('_', '-')} must lie between 0 and 1, not at {getattr(self, option)}."
-                )
+                raise UserError(f"--{option.replace('_', '-')} must be between 0 and 1, not {getattr(self, option)}.")
         if self.subgoal_scale is not None and not self.subgoal_scale > 0:
             raise UserError(f"--subgoal-scale must be positive, not {self.subgoal_scale}.")
         if self.goal.cells:
@@ -280,6 +280,8 @@ class HACConfig(HierarchyConfig):
         for name, config in (("low", self.low), ("middle", self.middle), ("high", self.high)):
             config.check(f"{name}.")
             if config.learner.on_policy:
-                raise UserError(f"HAC relabels a replay, but {name}.learner {config.learner.kind} has none.")
+                raise UserError(
+                    f"HAC relabels a replay, but {name}.learner {config.learner.kind} has none: use td3 or sac."
+                )
         if self.high.hindsight_strategy == "random":
-            raise UserError("high.hindsight_strategy cannot be random: give future or final.")
+            raise UserError("high.hindsight_strategy cannot be random: use future or final.")

@@ -1,20 +1,20 @@
 """HiPPO: sub-policy adaptation for hierarchical reinforcement learning (Li, Florensa, Clavera, Abbeel 2019,
 arXiv:1906.05862).
 
-Two levels and one PPO. A manager π_hi(z|s) chooses one of K latents z, and a sub-policy π_lo(a|s, z) acts under it for
-p steps, with p ~ U{5, …, 15} drawn for each latent. If every action is likely under one latent only, the gradient of a
-trajectory's log-probability is the sum of both levels' (lemma 1):
+PPO trains two levels. A manager π_hi(z|s) chooses one of K latents z, and a sub-policy π_lo(a|s, z) acts under it for p
+steps, with p ~ U{5, …, 15} sampled for each latent. If every action is likely under one latent only, the gradient of a
+trajectory's log-probability is the sum of the gradients of both levels (lemma 1):
 
     ∇ log P(τ) ≈ Σ_k ∇ log π_hi(z_k | s_k) + Σ_t ∇ log π_lo(a_t | s_t, z_t).
 
-Each level's terms are weighted with an advantage of its own, from the same rewards. The manager's decisions last p
-steps, so its advantages are discounted by γ^p. The sub-policy's baseline V(s, z) may depend on the latent without a
-bias (lemma 2); at the end of a period it bootstraps from V(s', z') of the next latent, since its return is that of the
-whole episode. Both levels clip the ratio of their own decisions (algorithm 2), after the same rollouts.
+The terms of each level are weighted with a separate advantage, computed from the same rewards. The manager's decisions
+last p steps, so its advantages are discounted by γ^p. The sub-policy's baseline V(s, z) may depend on the latent
+without a bias (lemma 2). At the end of a period, it bootstraps from V(s', z') of the next latent, because its return is
+that of the complete episode. Both levels clip the ratio of their decisions (algorithm 2), after the same rollouts.
 
-In evaluation, a latent lasts the mean period. `--preset published` has the paper's settings. Unlike there, minibatches
-are small, and rollouts are short; the sub-policies begin with different actions (skill_gain), without which no latent
-means anything at first.
+In evaluation, a latent lasts for the mean period. `--preset published` has the paper's settings. The defaults differ:
+minibatches are small, rollouts are short, and the sub-policies start with different actions (skill_gain), so that
+latents have an effect from the start.
 """
 
 from dataclasses import dataclass, field, replace
@@ -37,15 +37,15 @@ from hrl.types import Spec, UserError
 
 
 class SubPolicy(Skill):
-    """The command to act under one of K latents. The level below sees the latent, one-hot, and the task's goal, and
-    learns from the task's reward, as the manager does."""
+    """The command to act under one of K latents. The level below observes the one-hot latent and the task's goal, and
+    learns from the task's reward, like the manager."""
 
     def __init__(self, count: int, task: Task) -> None:
         super().__init__(count, goal_dim=task.dim)
         self.task, self.input_dim = task, count + task.input_dim
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-        """The latent, and the goal as the manager sees it."""
+        """The latent, and the goal in the manager's encoding."""
         return torch.cat([target[..., : self.own], self.task.encode(state, target[..., self.own :], shown)], -1)
 
     def scale_reward(self, reward: Tensor) -> Tensor:
@@ -57,9 +57,8 @@ class SubPolicy(Skill):
 class HiPPOConfig(LevelConfig, HierarchyConfig):
     """HiPPO: one PPO over a manager and the sub-policies that it chooses for random periods (Li 2019).
 
-    All options hold for both levels. n_steps and batch_size are in environment steps; the manager has fewer decisions
-    by the mean period, and as many gradient steps.
-    """
+    All options apply to both levels. n_steps and batch_size are in environment steps. The manager makes one decision
+    per mean period, and as many gradient steps as the sub-policies."""
 
     essential: ClassVar[tuple[str, ...]] = ("latents", "period", "learning_rate", "n_steps", "gamma")
     learner: Choice = field(
@@ -71,10 +70,10 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
     """Number of latents, K (published: 6)."""
     period: Periods = (5, 15)
     """Environment steps under one latent: the bounds of a random period (published: 5 15), or one number. Evaluation
-    takes the mean."""
+    uses the mean."""
     skill_gain: float = 1.0
-    """Gain of the sub-policies' last layer at the start, in place of policy_gain. The greater it is, the more they
-    differ before they have learned, and the further random latents lead."""
+    """Initial gain of the sub-policies' last layer, instead of policy_gain. With a larger gain, untrained sub-policies
+    differ more, and random latents lead further."""
     hidden_from_skills: tuple[int, ...] = ()
     """State entries that are hidden from the sub-policies, in addition to masked_entries."""
     reward_scale: float = 1.0
@@ -85,8 +84,8 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
     """There are no subgoals; only the position features of the goal space are used."""
 
     def resolved(self, setting: Setting) -> Self:
-        """A copy whose rollouts last the same number of steps at both levels: `n_steps` is rounded up to a multiple of
-        the mean period."""
+        """A copy with rollouts of equal duration at both levels: `n_steps` is rounded up to a multiple of the mean
+        period."""
         self.check()
         mean = Period.of(self.period).mean
         return replace(self, learner=replace(self.ppo, n_steps=-(-self.ppo.n_steps // mean) * mean))

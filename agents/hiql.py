@@ -23,17 +23,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from hrl.agents.base import unseen
+from hrl.agents.parts.goal_policy import GoalPolicy
 from hrl.hierarchy.commands.goals import sinusoids
 from hrl.learners.adam import FlatAdam
 from hrl.memory.dataset import Dataset, read_dataset
 from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, trajectory_goals, value_goals
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import EnsembleValue, mlp, polyak_update, twin_layers
+from hrl.planning.offline import GoalReacher
 from hrl.run.session import Session, Which
 from hrl.run.trainer import Trainer
 from hrl.state import Stateful
 from hrl.training.offline import OfflineLearner, OfflineTrainee
-from hrl.types import Observation, Spec, Step, UserError
+from hrl.types import Spec, UserError
 
 MOST_WEIGHT = 100.0
 """Greatest weight exp(α A) of a transition in a policy's loss."""
@@ -109,20 +111,32 @@ class HIQLConfig:
         if session.processes.size > 1:
             raise UserError("HIQL trains in one process: start it without torchrun.")
         with session.stop.interruptible():
-            env = session.make_env(1, None)
+            env = session.make_env(1)
             learner = self.learner(env.spec, session)
-            data = read_dataset(self.dataset, env, session.earlier, session.device)
+            data = read_dataset(self.dataset, env, session.load_agent, session.device)
         size = f"Dataset: {len(data.transitions):,} transitions of {data.trajectories:,} trajectories."
-        trainee = OfflineTrainee(learner, data, HIQLPolicy(learner), env, session)
+        trainee = OfflineTrainee(learner, data, GoalPolicy(learner, env), env, session)
         return Trainer(trainee, session, [size, *unseen(env.spec)]).run()
 
-    def load(self, session: Session, which: Which) -> "HIQLPolicy":
+    def load(self, session: Session, which: Which) -> GoalPolicy:
         """The policies of a checkpoint. The dataset is not read."""
-        env = session.make_env(1, None)
-        learner = self.learner(env.spec, session)
-        env.close()
+        env = session.make_env(1)
+        return GoalPolicy(self._trained(env.spec, session, which), env)
+
+    def goal_reacher(self, session: Session, which: Which, level: int) -> GoalReacher:
+        """For a planner: the low policy alone (level 0), or both (1). Raises UserError for another level."""
+        if level > 1:
+            raise UserError(f"planner.level {level} does not exist: the policies of HIQL are 0 (low) and 1 (both).")
+        env = session.make_env(1)
+        learner = self._trained(env.spec, session, which)
+        data = read_dataset(self.dataset, env, session.load_agent, session.device)
+        longest = self.subgoal_steps if level == 0 else 1 / (1 - self.gamma)
+        return GoalReacher(GoalPolicy(learner, env, level + 1), learner.distance, data, longest)
+
+    def _trained(self, spec: Spec, session: Session, which: Which) -> "HIQL":
+        learner = self.learner(spec, session)
         learner.load_networks(session.checkpoint(which).tensors)
-        return HIQLPolicy(learner)
+        return learner
 
     def learner(self, spec: Spec, session: Session) -> "HIQL":
         """The untrained networks. Raises UserError if they do not support the environment."""
@@ -307,7 +321,15 @@ class HIQL(OfflineLearner):
     def act(self, state: Tensor, goal: Tensor, mask: Tensor | None = None) -> Tensor:
         """The most likely actions [N, A] towards goals [N, G], through the most likely subgoal."""
         state = self.encode(state)
-        rep = on_sphere(self.high(torch.cat([state, self.encode_goal(goal)], -1)))
+        return self._act(state, on_sphere(self.high(torch.cat([state, self.encode_goal(goal)], -1))), mask)
+
+    @torch.no_grad()
+    def act_low(self, state: Tensor, subgoal: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The low policy's most likely actions [N, A] towards subgoals [N, G]."""
+        state = self.encode(state)
+        return self._act(state, self.value.represent(state, self.encode_goal(subgoal)), mask)
+
+    def _act(self, state: Tensor, rep: Tensor, mask: Tensor | None) -> Tensor:
         action = self.distribution.sample(self.low(torch.cat([state, rep], -1)), None, mask)
         return action.clamp(-1.0, 1.0) if self.spec.continuous else action
 
@@ -337,29 +359,3 @@ class HIQL(OfflineLearner):
             "low_optimiser": self.low_optimiser,
             "high_optimiser": self.high_optimiser,
         }
-
-
-class HIQLPolicy:
-    """Both policies in evaluations. The high policy decides at every step (published)."""
-
-    def __init__(self, learner: HIQL) -> None:
-        self.learner = learner
-
-    def start(self, num_envs: int) -> None:
-        """None: the policies have no memory."""
-
-    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
-        """The most likely actions [N, A]. Subgoals are representations, so they have no place in a picture."""
-        return self.learner.act(obs.state, obs.goal, obs.mask), None, []
-
-    def place(self, state: Tensor) -> Tensor:
-        """The achieved goals [N, G]."""
-        return state[:, self.learner.achieved]
-
-    def after(self, memory: None, step: Step) -> tuple[None, dict[str, Tensor]]:
-        """No memory and no metrics."""
-        return None, {}
-
-    def distance(self, state: Tensor, goal: Tensor) -> Tensor:
-        """Estimated environment steps [...] from states [..., D] to goals [..., G]."""
-        return self.learner.distance(state, goal)

@@ -1,15 +1,15 @@
 """HIRO: data-efficient hierarchical reinforcement learning (Nachum, Gu, Lee, Levine 2018, arXiv:1805.08296).
 
-Two levels. Every c steps, the high level μ_hi proposes a subgoal, a displacement of the state. Between decisions the
-subgoal moves with the state, g' = s + g - s'. The low level μ_lo is rewarded for matching it. Both levels learn
-off-policy with TD3. Old subgoals are relabelled for the current low level before the high level learns from them.
+Every c steps, the high level μ_hi proposes a subgoal, a displacement of the state. Between decisions, the subgoal moves
+with the state, g' = s + g - s'. The low level μ_lo is rewarded for reaching it. Both levels learn off-policy with TD3.
+Old subgoals are relabelled for the current low level before the high level learns from them.
 
-The defaults were chosen on mazes, arms and a task of states and velocities. Beyond the paper, they include hindsight at
-both levels, hindsight subgoals instead of the correction, a sparse reward for the low level, random subgoals, and
-bootstrapped targets clipped to the range of possible values. `--preset published` has the paper's settings, except for
-the noise, which is equal at both levels. The authors' code also hides the ant's position from the low level
-(low.egocentric). More options, off by default: subgoal testing, a progress reward for the low level, subgoals that end
-when reached, less pessimistic critics, and a random warmup of the high level.
+The defaults were chosen on mazes, robot arms and a task with velocities. In addition to the paper, they include
+hindsight at both levels, hindsight subgoals instead of the correction, a sparse reward for the low level, random
+subgoals, and bootstrapped targets clipped to the range of possible values. `--preset published` has the paper's
+settings, except for the noise, which is equal at both levels. The authors' code also hides the ant's position from the
+low level (low.egocentric). Further options, off by default, are subgoal testing, a progress reward for the low level,
+subgoals that end when reached, a mean instead of the minimum of twin critics, and a random warmup of the high level.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ from hrl.types import Spec, UserError
 
 T = TypeVar("T")
 HINDSIGHT = 0.8
-"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
+"""Default fraction of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Obeys:
     """sparse: -1 until the subgoal is reached, then 0. distance: minus the distance to it (published). progress: the
     decrease of the distance in each step. learned: distance plus a reward that is learned for the task's return."""
     reward_scale: float = 1.0
-    """Factor of that reward. Rewards that are too small vanish beside the outputs of new networks."""
+    """Factor of this reward. Rewards that are too small have no effect compared with the outputs of new networks."""
 
 
 @dataclass
@@ -59,17 +59,17 @@ class Decides:
 
     period: Periods = 10
     """Decisions of the level below between two subgoals (c in the paper); directly above the low level, environment
-    steps. Two numbers are the bounds of a random period, drawn for each subgoal (HiPPO, Li 2019); evaluation takes
+    steps. Two numbers are the bounds of a random period, sampled for each subgoal (HiPPO, Li 2019); evaluation uses
     their mean."""
     correction: bool = False
     """Relabel old subgoals for the current level below (published: True; off-policy correction, section 3.3)."""
     candidates: int = 10
     """Number of candidate subgoals of the correction."""
     hindsight_actions: float | None = None
-    """Share of a batch whose subgoal is replaced by the goal that was reached (HAC) (published: 0). Default: .25 if the
+    """Fraction of a batch in which the reached goal replaces the subgoal (HAC; published: 0). Default: .25 if the
     learner has a replay."""
     testing: float = 0.0
-    """Share of subgoals that are tested without exploration below, and penalised if missed (HAC)."""
+    """Fraction of subgoals that are tested without exploration below, and penalised if missed (HAC)."""
     early: bool = False
     """End a subgoal as soon as it is reached."""
     subgoal_scale: float | None = None
@@ -85,10 +85,9 @@ class Low(Obeys, LevelConfig):
 
     learner: Choice = field(default_factory=lambda: TD3Config(tau=0.01, train_freq=2, random_actions=(0.0, 0.2)))
     gamma: float = 0.95
-    """Discount an environment step (published: .99)."""
+    """Discount per environment step (published: .99)."""
     hindsight_horizon: int | None = None
-    """Greatest number of the level's decisions to the moment of the replacing goal. Default: the period of the level
-    above."""
+    """Maximum number of the level's decisions until the replacing goal. Default: the period of the level above."""
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     egocentric: bool = False
     """Hide the position, but not the displacement to the subgoal: mask the state entries of relative subgoals, in
@@ -97,7 +96,7 @@ class Low(Obeys, LevelConfig):
 
 @dataclass
 class Middle(Decides, Obeys, LevelConfig):
-    """A level between low and high (--levels 3), which reaches subgoals by setting nearer ones."""
+    """A level between low and high (--levels 3). It reaches its subgoals by setting nearer ones."""
 
     learner: Choice = field(
         default_factory=lambda: TD3Config(tau=0.01, buffer_size=200_000, train_freq=4, random_actions=(0.0, 0.3))
@@ -121,9 +120,9 @@ class High(Decides, LevelConfig):
     reward_scale: float = 0.1
     """Factor of the task's reward (published: .1)."""
     reward_offset: float | None = None
-    """Added to the task's reward of every step before scaling. Default: minus the greatest reward if the goal reward
-    has only two values, so that every step before the goal costs; else 0 (published). If an episode can end without
-    reaching the goal, such as by a fall, give 0, since ending it early would avoid the costs."""
+    """Added to the task's reward of every step before scaling. Default: the negative maximum reward if the goal reward
+    has only two values, so that every step before the goal has a cost; otherwise 0 (published). Set 0 if an episode can
+    end without reaching the goal, for example by a fall: ending it early would avoid the costs."""
 
 
 @dataclass
@@ -144,7 +143,7 @@ class HIROConfig(HierarchyConfig):
     """Hyperparameters that are tuned during the run by meta-gradient: low.learning_rate, low.gamma, high.gamma, …"""
     tuning: TuneConfig = field(default_factory=TuneConfig)
     learning_starts: int = 2000
-    """Environment steps before the first update. Learners with a rollout begin at its end."""
+    """Environment steps before the first update. On-policy learners start at the end of a rollout."""
 
     def build(self, setting: Setting) -> Hierarchy:
         """Build the agent of a resolved configuration. Raises UserError if it does not fit the environment."""
@@ -191,7 +190,7 @@ class HIROConfig(HierarchyConfig):
     def task(self, setting: Setting) -> Task:
         """The command to the high level: the environment's task."""
         c = self.high
-        # A missed, tested subgoal costs H = c.period decisions (HAC: -H), each of periods()[-1] least rewards.
+        # A missed, tested subgoal costs H = c.period decisions (HAC: -H), each with periods()[-1] minimum rewards.
         penalty = Period.of(c.period).mean * self.periods()[-1].mean * abs(c.reward_scale) if c.testing else 0.0
         return Task.of(setting.spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device, penalty)
 
@@ -244,7 +243,7 @@ class HIROConfig(HierarchyConfig):
         return tuned
 
     def hindsight_goals(self, subgoal: Subgoal, memory: Replay, c: LevelConfig) -> list[Relabel]:
-        """Hindsight that replaces the subgoals a level obeys by goals that it reached."""
+        """Hindsight: replaces the subgoals that a level obeys by goals that it reached."""
         if not c.hindsight:
             return []
         return [HindsightGoals(subgoal, memory, c.hindsight, c.hindsight_strategy, c.hindsight_horizon)]
@@ -278,7 +277,7 @@ class HIROConfig(HierarchyConfig):
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         if c.testing:
             penalty = task.penalty if name == "high" else float(decided.mean)
-            relabels.append(SubgoalTesting(subgoal, memory, penalty))
+            relabels.append(SubgoalTesting(subgoal, memory, penalty, decided.least))
         return relabels
 
     # -- resolving options -----------------------------------------------------------------------------------
@@ -354,7 +353,7 @@ class HIROConfig(HierarchyConfig):
         if self.low.learner.on_policy and any(getattr(c, "testing", 0.0) for _, c in self.stack()):
             raise UserError(
                 f"testing makes the low level act without exploration, but {self.low.learner.kind} learns from "
-                "its exploration; set testing to 0."
+                "its exploration: set testing to 0."
             )
 
     def _check_deciding(self, name: str, config: Decides) -> None:
@@ -365,12 +364,12 @@ class HIROConfig(HierarchyConfig):
             raise UserError(f"{name}.subgoal_scale must be positive, not {config.subgoal_scale}.")
         for option in ("hindsight_actions", "testing"):
             if not 0 <= (getattr(config, option) or 0.0) <= 1:
-                raise UserError(f"{name}.{option} must lie between 0 and 1, not at {getattr(config, option)}.")
+                raise UserError(f"{name}.{option} must be between 0 and 1, not {getattr(config, option)}.")
         learner = cast(LevelConfig, config).learner
         if learner.on_policy and (config.correction or config.hindsight_actions or config.testing):
             raise UserError(
                 f"{name}.correction, {name}.hindsight_actions and {name}.testing relabel a replay, but "
-                f"{learner.kind} learns only from its last rollout."
+                f"{learner.kind} learns only from its last rollout: use td3 or sac."
             )
 
     def masked_below(self, goals: GoalSpace, state_dim: int) -> tuple[int, ...]:
@@ -383,7 +382,7 @@ class HIROConfig(HierarchyConfig):
 
     def steps_held(self, setting: Setting) -> int:
         """Environment steps that the low level's memory must hold, so that every decision in the high level's memory
-        can be corrected and its reward recomputed. 0 if nothing reads them, or if it holds the whole run anyway."""
+        can be corrected and its reward recomputed. 0 if nothing reads them, or if the memory holds the complete run."""
         reads = self.high.correction or self.high.hindsight or "high.gamma" in self.tune
         return steps_held(self.low, self.high, self.periods()[-1], setting) if reads else 0
 

@@ -1,13 +1,13 @@
 """HRAC: adjacency-constrained subgoals (Zhang, Guo, Tan, Hu, Chen 2020, arXiv:2006.11485).
 
-HIRO with a high level that proposes subgoals which are reachable before the next one. An adjacency matrix over grid
-cells records which cells were reached from which within k steps. An adjacency network ψ learns distances from it, and
-the high level's actor also minimises
+HIRO with a high level that proposes subgoals which are reachable before its next decision. An adjacency matrix over
+grid cells records which cells were reached from each other within k steps. An adjacency network ψ learns distances from
+it, and the high level's actor also minimises
 
     η max(0, ||ψ(φ(s)) - ψ(φ(s) + g)|| - (ε₁ + ε₂) / 2),
 
 which is 0 for subgoals within k steps (agents/parts/adjacency.py). k is the period of the high level. The low level
-does not see its position, only the displacement to the subgoal.
+does not observe its position, only the displacement to the subgoal.
 
 The defaults are HIRO's with the constraint; `--preset published` has the paper's settings. Unlike in the paper, the
 constraint applies only after the first fit of ψ.
@@ -75,7 +75,8 @@ class HRACConfig(hiro.HIROConfig):
         """Build the agent and run the training loop. Raises UserError for several processes."""
         if session.processes.size > 1:
             raise UserError(
-                "HRAC's adjacency matrix covers what one process visited: run it in one process, with more --num-envs."
+                "HRAC's adjacency matrix covers the cells that one process visited: run it in one process, with more "
+                "--num-envs."
             )
         return super().train(session)
 
@@ -85,7 +86,7 @@ class HRACConfig(hiro.HIROConfig):
         self.adjacency.check()
         if self.levels != 2:
             raise UserError(
-                "HRAC needs --levels 2: it constrains subgoals to what the low level reaches within a period."
+                "HRAC needs --levels 2, because it constrains subgoals to those that the low level reaches in a period."
             )
         if not hasattr(self.high.learner, "action_noise") or self.goal.cells:
             raise UserError(

@@ -1,21 +1,22 @@
 """Landmarks: a planner over visited states as the high level (after SoRB, Eysenbach, Salakhutdinov, Levine 2019,
 arXiv:1906.05253, and HIGL, Kim, Seo, Shin 2021, arXiv:2110.13625).
 
-Low level as in HIRO. With the sparse reward of -1 until a subgoal is reached, its value gives the steps to it,
+The low level is that of HIRO. With a sparse reward of -1 until a subgoal is reached, its value determines the steps to
+it,
 
     d(s, g) = log(1 + (1 - γ) V(s, g)) / log γ,        V(s, g) = min_i Q_i(s, π(s, g), g).
 
-Every `graph.every` environment steps, farthest-point sampling over goal space spreads landmarks l over the states in
-the low level's replay (HIGL's coverage). An edge l → l' exists if d(l, φ(l')) ≤ max_hop. At each decision the high
-level sets the landmark that begins the shortest path to the task's goal g,
+Every `graph.every` environment steps, farthest-point sampling in goal space chooses landmarks l among the states in the
+low level's replay (HIGL's coverage). An edge l → l' exists if d(l, φ(l')) ≤ max_hop. At each decision, the high level
+sets the first landmark of the shortest path to the task's goal g,
 
     argmin_l  d(s, φ(l)) + D(l, g),        D(l, g) = min_l' D(l, l') + d(l', g),
 
-with D(l, l') the lengths of the shortest paths between landmarks, or g itself if the level's value says that it is
-near. Where no path leads to the goal, as early in training, a high level that learns as in HIRO decides instead. It
+with D(l, l') the lengths of the shortest paths between landmarks; or it sets g if g is near according to the level's
+value. Where no path leads to the goal, as early in training, a high level that learns as in HIRO decides instead. It
 learns off-policy, also from planned decisions.
 
-Unlike in SoRB, one value with twin critics replaces the ensemble of distributional ones, and the level learns while
+Unlike in SoRB, one value with twin critics replaces the ensemble of distributional values, and the level learns while
 the graph grows.
 """
 
@@ -38,7 +39,7 @@ class Graph(GraphConfig):
     """The graph of landmarks."""
 
     every: int = 10_000
-    """Environment steps after which landmarks are chosen anew."""
+    """Environment steps between two updates of the landmarks."""
 
 
 @dataclass
@@ -51,20 +52,21 @@ class LandmarksConfig(hiro.HIROConfig):
         """The highest level plans for the level below it."""
         if number < self.levels - 1:
             return super().make_level(number, below, spec)
-        landmarks = Landmarks(below[-1], spec, self.graph, self.periods()[number].greatest)
+        landmarks = Landmarks.of_level(below[-1], spec, self.graph, self.periods()[number].greatest)
         return partial(PlannedLevel, landmarks=landmarks, every=self.graph.every)
 
     def describe(self, spec: Spec) -> list[str]:
         """Lines that describe the resolved goal space, levels and graph."""
         g = self.graph
-        line = f"Planner: up to {g.landmarks} landmarks, chosen anew every {g.every:,} steps; the high level decides "
+        line = f"Planner: up to {g.landmarks} landmarks, updated every {g.every:,} steps; the high level decides "
         return [*super().describe(spec), line + "where no path leads to the goal."]
 
     def train(self, session: Session) -> signal.Signals | None:
         """Build the agent and run the training loop. Raises UserError for several processes."""
         if session.processes.size > 1:
             raise UserError(
-                "The landmarks cover what one process visited: run this algorithm in one process, with more --num-envs."
+                "The landmarks cover the states that one process visited: run this algorithm in one process, with more "
+                "--num-envs."
             )
         return super().train(session)
 
@@ -76,6 +78,6 @@ class LandmarksConfig(hiro.HIROConfig):
             raise UserError(f"graph.every must be at least 1, not {self.graph.every}.")
         if any(config.learner.on_policy for _, config in self.stack()):
             raise UserError(
-                "Landmarks are states of a replay, and planned decisions are not the high level's own: use learners "
-                "that have a replay (td3, sac, dqn or discrete-sac)."
+                "Landmarks are states from a replay, and planned decisions are off-policy: use learners with a replay "
+                "(td3, sac, dqn or discrete-sac)."
             )

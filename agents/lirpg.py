@@ -2,8 +2,8 @@
 of agents (What can learned intrinsic rewards capture?, Zheng et al. 2020, arXiv:1912.05500).
 
 In each round, an agent takes a policy-gradient step on the task's advantage plus a learned reward r_η(s, a). On the
-episodes after the step, the gradient of the task's return through the step trains r_η. After a lifetime the agent is
-initialised anew and r_η is kept, so that the next agent learns faster. `--reward task` is the same agent without r_η.
+episodes after the step, the gradient of the task's return through the step trains r_η. After each lifetime, the agent
+is reinitialised and r_η is kept, so that the next agent learns faster. `--reward task` is the same agent without r_η.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from hrl.training.rounds import RoundLearner
 from hrl.types import Spec, UserError
 
 QUIET = 0.01
-"""Factor of the last layer's initial weights, so that actions begin around 0."""
+"""Factor of the last layer's initial weights, so that initial actions are near 0."""
 BIRTH = 1_000_003
 """Difference between the seeds of two consecutive lifetimes."""
 
@@ -49,7 +49,7 @@ class LIRPGConfig(RoundsConfig):
     episodes: int = 16
     """Episodes per round, in parallel."""
     lifetime: int = 10
-    """Rounds per lifetime of an agent; 0 for a single one as long as the run (Zheng 2018)."""
+    """Rounds per lifetime of an agent; 0 for a single lifetime (Zheng 2018)."""
     hidden: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of policy and value."""
     std: float = 0.6
@@ -89,7 +89,7 @@ class LIRPGConfig(RoundsConfig):
         )
         weights = ("lifetime", "value_updates", "reward_updates", "weight", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")
-        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if min((*self.hidden, *self.reward_hidden), default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden} and {self.reward_hidden}.")
 
@@ -111,15 +111,15 @@ class LIRPGConfig(RoundsConfig):
 
 
 class Lifetimes(RoundLearner):
-    """An agent that learns by policy gradient in rounds, and is initialised anew after each lifetime.
+    """An agent that learns by policy gradient in rounds, and is reinitialised after each lifetime.
 
     All lifetimes share the learned reward r_η(s, a), which is added to the task's advantage:
 
         inner    θ' = Adam step along ∇_θ E[A_t log π_θ(a_t|s_t)],     A = norm(norm(A_task) + λ r_η)
         outer    u_t = ∂ J(θ') / ∂A_t on the episodes that θ' collects,    η ← η + β ∇_η E[u r_η - c/2 r_η²]
 
-    J is the task's objective alone. The outer gradient is Σ_t u_t ∂A_t/∂η, in which A's normalisation and λ are ignored
-    and u is normalised to unit size. c keeps r_η small.
+    J is only the task's objective. The outer gradient is Σ_t u_t ∂A_t/∂η; it ignores A's normalisation and λ, and u is
+    normalised to unit size. c keeps r_η small.
     """
 
     counted = ("steps", "life", "age")
@@ -139,9 +139,9 @@ class Lifetimes(RoundLearner):
             torch.manual_seed(seed)
             self.reward = IntrinsicReward(self.inputs, self.actions, 1.0, config.reward_hidden, smooth=True).to(device)
         self.teacher = FlatAdam(self.reward.parameters(), config.reward_learning_rate)
-        self.bear()
+        self.new_agent()
 
-    def bear(self) -> None:
+    def new_agent(self) -> None:
         """Initialise a new agent."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + BIRTH * (self.life + 1))
@@ -154,20 +154,20 @@ class Lifetimes(RoundLearner):
     # -- a round ---------------------------------------------------------------------------------------------
 
     def round(self, env: Any, progress: float) -> Finished:
-        """Update the agent on its current episodes, collect new ones, and train the reward on these."""
-        before = self.episodes if self.episodes is not None else self._met(env)
-        paid = self.paid(before)
-        credit = normalised(before.advantage + self.config.weight * paid, before.keep)
+        """Update the agent on its current episodes, collect new episodes, and train the reward on the new ones."""
+        before = self.episodes if self.episodes is not None else self._next_episodes(env)
+        intrinsic = self.intrinsic_reward(before)
+        credit = normalised(before.advantage + self.config.weight * intrinsic, before.keep)
         inner, state = self._inner(before), self.agent
         self.agent = inner.step(state, credit).detached()
-        after = self._met(env)
+        after = self._next_episodes(env)
         self.metrics = {"life/age": self.age, "life/number": self.life, "life/return": float(after.returns())}
         if self.config.reward == "learned":
             self.metrics |= self._teach(Unrolled(inner, 1), state, credit, before, after)
         self.episodes, self.age = after, self.age + 1
         if self.age == self.config.lifetime:
             self.life, self.age = self.life + 1, 0
-            self.bear()
+            self.new_agent()
         return finished(after)
 
     def _inner(self, data: Trajectories) -> Descent:
@@ -182,17 +182,17 @@ class Lifetimes(RoundLearner):
         wanted = -estimate.gradient * before.keep
         wanted = wanted / (wanted.square().sum() / before.keep.sum()).sqrt().clamp_min(1e-12)
         for _ in range(self.config.reward_updates):
-            paid = self._rewards(before)
-            loss = -before.mean(wanted * paid) + 0.5 * self.config.penalty * before.mean(paid.square())
+            rewards = self._rewards(before)
+            loss = -before.mean(wanted * rewards) + 0.5 * self.config.penalty * before.mean(rewards.square())
             self.teacher.minimise(loss)
-        return {"reward/spread": float(paid.detach().std()), "reward/gradient": float(norm(estimate.gradient))}
+        return {"reward/spread": float(rewards.detach().std()), "reward/gradient": float(norm(estimate.gradient))}
 
     def log_prob(self, params: dict[str, Tensor], data: Trajectories) -> Tensor:
         """log π(a|s) [T, E]."""
         return call(self.policy, "log_prob", params, data.state, data.action, data.memory)
 
     @torch.no_grad()
-    def paid(self, data: Trajectories) -> Tensor:
+    def intrinsic_reward(self, data: Trajectories) -> Tensor:
         """The learned reward [T, E], initially 0."""
         return self._rewards(data)
 
@@ -202,7 +202,7 @@ class Lifetimes(RoundLearner):
 
     # -- collecting episodes ---------------------------------------------------------------------------------
 
-    def _met(self, env: Any) -> Trajectories:
+    def _next_episodes(self, env: Any) -> Trajectories:
         """Collect episodes of the current agent. Advantages use its value before the value learns from them."""
         data = self.collect(env)
         value = self.value(data.state).squeeze(-1)
@@ -215,17 +215,24 @@ class Lifetimes(RoundLearner):
 
     def collect(self, env: Any) -> Trajectories:
         """Collect one episode of every environment, up to its end or time limit."""
-        met = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
-        self.steps += int(met.keep.sum())
-        reward = met.reward * met.keep
+        collected = rollout(env, self.policy, partial(call, self.policy, "act", self.agent.params), self.generator)
+        self.steps += int(collected.keep.sum())
+        reward = collected.reward * collected.keep
         return Trajectories(
-            met.state, met.action, reward, met.keep, met.reward, met.success, met.keep.sum(), met.memory
+            collected.state,
+            collected.action,
+            reward,
+            collected.keep,
+            collected.reward,
+            collected.success,
+            collected.keep.sum(),
+            collected.memory,
         )
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def drop_episodes(self) -> None:
-        """Drop the current episodes, since a checkpoint does not store them."""
+        """Drop the current episodes, because a checkpoint does not store them."""
         self.episodes = None
 
     def networks(self) -> dict[str, Tensor]:

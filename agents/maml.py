@@ -2,11 +2,11 @@
 
 A round has many tasks. Within a task, a few policy-gradient steps adapt the policy, each on new episodes. The outer
 level learns the initial parameters from the episodes *after* adaptation, with a gradient through the inner steps
-(`first_order` ignores this dependence). As published, the outer step is a trust-region step.
+(`first_order` ignores this dependence). The outer step is a trust-region step, as published.
 
 With `options`, the policy is a controller over options; with `subgoals`, it is a controller that sets subgoals for a
-low level, as in HIRO (see hrl/policies). `adapts` selects the adapting level. All levels learn from the task's return.
-"""
+low level, as in HIRO (see hrl/policies). `adapts` selects the level that adapts. All levels learn from the task's
+return."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -36,10 +36,10 @@ class MAMLConfig(AdaptingConfig):
     """Steps between two subgoals of a controller that sets subgoals; 0 for none."""
     goal: GoalConfig = field(default_factory=GoalConfig)
     adapts: Literal["all", "high", "low"] = "all"
-    """Parameters that adapt within a task: all, or those of one level. All tasks share the others."""
+    """Parameters that adapt within a task: all, or those of one level. All tasks share the other parameters."""
 
     def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """The policy, of which all parameters or one level adapt."""
+        """The policy. All its parameters or one level adapt."""
         adapts = (lambda name: True) if self.adapts == "all" else (lambda name: name.startswith(f"{self.adapts}."))
         policy = self._policy(spec, device).to(device)
         return Adaptation(policy, adapts, self.inner_learning_rate, self.first_order, self.correction)
@@ -49,11 +49,13 @@ class MAMLConfig(AdaptingConfig):
         super().check()
         if not self.std > 0 or min(self.hidden, default=1) < 1 or min(self.options, self.subgoals) < 0:
             raise UserError(
-                "--std and --hidden must be positive, --options and --subgoals must not be negative, but they "
-                f"are {self.std}, {self.hidden}, {self.options} and {self.subgoals}."
+                "--std and --hidden must be positive, and --options and --subgoals must not be negative, not "
+                f"{self.std}, {self.hidden}, {self.options} and {self.subgoals}."
             )
         if self.options and self.subgoals:
-            raise UserError("A controller chooses from --options or sets --subgoals; give one of the two.")
+            raise UserError(
+                "A controller either chooses options or sets subgoals: set only one of --options, --subgoals."
+            )
         levels = bool(self.options or self.subgoals)
         if levels and self.outer == "trust-region":
             raise UserError(
@@ -78,4 +80,4 @@ class MAMLConfig(AdaptingConfig):
 
 
 def _no_measure() -> BatchedEnv:
-    raise UserError("--subgoals needs the bounds of a subgoal: give --goal.low and --goal.high.")
+    raise UserError("--subgoals needs the bounds of subgoals: set --goal.low and --goal.high.")

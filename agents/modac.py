@@ -1,14 +1,14 @@
 """MODAC: discovery of options via meta-learned subgoals (Veeriah et al. 2021, arXiv:2102.06741).
 
-Learning has three timescales. The slowest learns each option's reward r_η(s, o, a) and termination β_η(s, o). The
-options' policies learn faster, from these rewards, without knowing the task. Fastest, one manager per task chooses
-among options and primitive actions and learns from the task's reward, minus a cost for each choice. On the episodes
-after an update of the options, the gradient of the tasks' return through that update trains r_η and β_η. The formulas
-are in agents/parts/discovery.py.
+Learning has three timescales. On the slowest, each option's reward r_η(s, o, a) and termination β_η(s, o) are learned.
+The options' policies learn faster, from these rewards, without information about the task. On the fastest, one manager
+per task chooses among options and primitive actions, and learns from the task's reward minus a cost for each choice. On
+the episodes after an update of the options, the gradient of the tasks' return through this update trains r_η and β_η.
+The formulas are in agents/parts/discovery.py.
 
-After discovery, a new manager learns a new task over the options. Evaluations do the same on held-out tasks, with fixed
-options. `--reward none` keeps the initial options, `--reward task` trains them on the tasks' return itself, and
-`--options 0` leaves only primitive actions.
+After discovery, a new manager over the options learns a new task. Evaluations do the same on held-out tasks, with fixed
+options. `--reward none` keeps the initial options, `--reward task` trains them on the tasks' return, and `--options 0`
+leaves only primitive actions.
 """
 
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ class MODACConfig(RoundsConfig):
     primitives: bool = True
     """Managers can also choose primitive actions (published)."""
     hidden: tuple[int, ...] = ()
-    """Units of the hidden layers; without any, all networks are tables if observations are numbered."""
+    """Units of the hidden layers. Without hidden layers, all networks are tables for Discrete observations."""
     tasks: int = 48
     """Tasks per round, each with its own manager."""
     episodes: int = 10
     """Episodes per task and round, in parallel."""
     lifetime: int = 20
-    """Rounds per lifetime of the managers, after which new tasks are drawn."""
+    """Rounds per lifetime of the managers. Afterwards, new tasks are sampled."""
     inner_learning_rate: float = 10.0
     """The managers' step size, with one step per round."""
     switching_cost: float = 0.001
@@ -70,7 +70,7 @@ class MODACConfig(RoundsConfig):
     lam: float = 0.98
     """λ of generalised advantage estimation."""
     prior: float = 3.0
-    """Number of extra visits with a return of 0 in the managers' fitted value of a state."""
+    """Number of additional visits with a return of 0 in the managers' fitted value of a state."""
     eval_steps: int = 3
     """Steps of a new manager in evaluation."""
     eval_shrink: float = 1.0
@@ -107,11 +107,11 @@ class MODACConfig(RoundsConfig):
         self.require(positive, lambda x: x > 0, "must be positive, not")
         weights = ("options", "switching_cost", "entropy", "value_updates", "meta_updates", "penalty")
         self.require(weights, lambda x: x >= 0, "must not be negative, but is")
-        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self.require(("gamma", "lam"), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if min(self.hidden, default=1) < 1:
             raise UserError(f"--hidden must be positive layer sizes, not {self.hidden}.")
         if not self.options and not self.primitives:
-            raise UserError("--options 0 leaves managers nothing to choose from if --primitives is False.")
+            raise UserError("With --options 0 and --primitives False, managers have no choices: change one of the two.")
 
     def learner(self, spec: Spec, session: Session) -> Discovery:
         """Build the learner. Managers adapt to tasks, which share the options, their rewards and terminations."""

@@ -1,7 +1,7 @@
-"""Option-critic (Bacon, Harb, Precup 2017, arXiv:1609.05140), for numbered actions.
+"""Option-critic (Bacon, Harb, Precup 2017, arXiv:1609.05140), for discrete actions.
 
 A policy over options chooses an option ω, which acts with its own policy π(a|s, ω) until it ends with probability
-β(s', ω). All are learned together from the task's reward, at every step:
+β(s', ω). All parts learn from the task's reward at every step:
 
     target         y = r + γ U(ω, s'),   U(ω, s') = (1 - β(s', ω)) Q_Ω(s', ω) + β(s', ω) max_ω' Q_Ω(s', ω')
     critics        Q_Ω(s, ω) and Q_U(s, ω, a) move towards y, by intra-option Q-learning
@@ -9,10 +9,10 @@ A policy over options chooses an option ω, which acts with its own policy π(a|
     terminations   ϑ ← ϑ - α_ϑ ∇ β_ϑ(s', ω) (A_Ω(s', ω) + ξ),   A_Ω(s', ω) = Q_Ω(s', ω) - max_ω' Q_Ω(s', ω')
 
 The termination gradient is taken at s', where the option may end. ξ is the deliberation cost (Harb 2018): an option
-ends only where another one is better by more than ξ. The policy over options is ε-greedy in Q_Ω; ties are broken at
-random. Policies are softmax with temperature τ, whose gradient is multiplied by τ, as in the authors' code.
+ends only where another option is better by more than ξ. The policy over options is ε-greedy in Q_Ω; ties are broken at
+random. Policies are softmax with temperature τ, and their gradient is multiplied by τ, as in the authors' code.
 
-Without hidden layers, everything is linear in the observation: a table, if observations are numbered (one-hot).
+Without hidden layers, all functions are linear in the observation: tables for Discrete (one-hot) observations.
 `--options 1` is a flat actor-critic.
 """
 
@@ -39,7 +39,7 @@ from hrl.types import Spec, UserError
 
 @dataclass
 class OptionLearnerConfig(OnPolicyConfig, listed=False):
-    """The options of the options' learner (published: those on four rooms)."""
+    """Hyperparameters of the options' learner (published: those for four rooms)."""
 
     kind: Kind = "option-critic"
     learning_rate: float = 0.5
@@ -49,11 +49,11 @@ class OptionLearnerConfig(OnPolicyConfig, listed=False):
     termination_learning_rate: float = 0.25
     """Step size of the terminations."""
     hidden: tuple[int, ...] = ()
-    """Units of the hidden layers (tanh); without any, tables for numbered observations."""
+    """Units of the hidden layers (tanh). Without hidden layers, tables for Discrete observations."""
     n_steps: int = 1
-    """Steps of every environment from one round of updates to the next."""
+    """Steps of every environment between two rounds of updates."""
     batch_size: int = 1
-    """Steps per update. With 1, several environments are learned from one after the other."""
+    """Steps per update. With 1, updates use several environments one after another."""
     temperature: float = 0.01
     """Temperature τ of the options' policies."""
     deliberation_cost: float = 0.0
@@ -118,7 +118,7 @@ class OptionCritic(OnPolicyLearner):
     # -- the update ------------------------------------------------------------------------------------------
 
     def rollout(self, decisions: Decisions) -> Batch:
-        """The steps to learn from, one environment after the other."""
+        """The steps to learn from, one environment after another."""
         num_envs = decisions.follows.shape[1]
         return decisions.batch.at(decisions.places[(decisions.places % num_envs).argsort(stable=True)])
 
@@ -181,12 +181,12 @@ class OptionCritic(OnPolicyLearner):
 
 @dataclass
 class GreedyConfig(OnPolicyConfig, listed=False):
-    """The options of the policy over options."""
+    """Hyperparameters of the policy over options."""
 
     kind: Kind = "greedy"
     n_steps: int = 1
     epsilon: float = 0.01
-    """Share of random choices (published)."""
+    """Fraction of random choices (published)."""
 
     @property
     def exploring(self) -> Exploring:
@@ -200,11 +200,11 @@ class GreedyConfig(OnPolicyConfig, listed=False):
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
-        self._require(prefix, ("epsilon",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("epsilon",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
 
 
 class Greedy(OnPolicyLearner):
-    """The policy over options: argmax_ω Q_Ω(s, ω). It learns nothing itself: the level below learns Q_Ω."""
+    """The policy over options: argmax_ω Q_Ω(s, ω). It does not learn: the level below learns Q_Ω."""
 
     def __init__(self, build: Build) -> None:
         super().__init__(build)
@@ -213,7 +213,7 @@ class Greedy(OnPolicyLearner):
 
     @torch.no_grad()
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
-        """The best option [..., 1]; of several, a random one if there is a generator, else the first."""
+        """The best option [..., 1]; ties are broken at random with a generator, else by taking the first option."""
         value = self.reads(inputs)
         if generator is None:
             return value.argmax(-1, keepdim=True).float()
@@ -225,7 +225,7 @@ class Greedy(OnPolicyLearner):
         return decisions.batch.at(decisions.places)
 
     def learn(self, rollout: Batch, size: int, progress: float, generator: torch.Generator) -> Metrics:
-        """Nothing to learn."""
+        """Do nothing: the policy does not learn."""
         return {}
 
 
@@ -238,7 +238,7 @@ class Low(LevelConfig):
 
 @dataclass
 class High(LevelConfig):
-    """The policy over options. It is frozen, since the low level learns its values."""
+    """The policy over options. It is frozen, because the low level learns its values."""
 
     learner: Choice = field(default_factory=GreedyConfig)
     frozen: bool = True
@@ -259,8 +259,7 @@ class OptionCriticConfig(OptionsConfig):
         sizes = choice_sizes(spec.actions)
         if sizes is None or len(sizes) > 1:
             raise UserError(
-                f"Option-critic here needs numbered (Discrete) actions, but {spec.env_id} has {spec.action_space}: use "
-                "ppoc."
+                f"Option-critic needs discrete actions, but {spec.env_id} has {spec.action_space}: use ppoc."
             )
 
     def build(self, setting: Setting) -> Hierarchy:

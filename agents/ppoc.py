@@ -1,7 +1,7 @@
 """PPOC: options with proximal policy optimisation (Klissarov, Bacon, Harb, Precup 2017, arXiv:1712.00004).
 
 A policy over options π_Ω(ω|s) chooses an option, which acts with π(a|s, ω) until it ends with probability β(s', ω).
-Both levels learn by PPO, from the task's reward, each from a rollout of its own decisions:
+Both levels learn with PPO from the task's reward, each from a rollout of its own decisions:
 
     low     Â_t of single steps, δ_t = r_t + γ U(ω_t, s_{t+1}) - Q_Ω(s_t, ω_t)
             U(ω, s') = (1 - β(s', ω)) Q_Ω(s', ω) + β(s', ω) V_Ω(s'),   V_Ω(s') = Σ_ω' π_Ω(ω'|s') Q_Ω(s', ω')
@@ -35,12 +35,12 @@ class OptionPPOConfig(PPOConfig):
 
     termination_learning_rate: float = 3e-6
     """Step size of Adam for the terminations. Adam's steps do not shrink with the advantage: with a rate near that of
-    the policies, options soon last whole episodes, or end at once, before their values are known."""
+    the policies, options soon last complete episodes, or end immediately, before their values are accurate."""
     deliberation_cost: float = 0.01
-    """ξ, the advantage that other options must have before an option ends; in standard deviations of the options'
-    advantages, if these are normalised. Above 0, options last longer."""
+    """ξ, the advantage that other options must have before an option ends, in standard deviations of the options'
+    advantages if these are normalised. With a larger ξ, options last longer."""
     termination_init: float = 0.1
-    """Probability β with which every option ends at a step at the start."""
+    """Initial probability β that an option ends at a step."""
 
     def build(self, build: Build) -> "OptionPPO":
         """Build the learner, for any action space."""
@@ -51,7 +51,7 @@ class OptionPPOConfig(PPOConfig):
         super().check(prefix)
         self._require(prefix, ("termination_learning_rate",), lambda x: x > 0, "must be positive, not")
         self._require(prefix, ("deliberation_cost",), lambda x: x >= 0, "must not be negative, but is")
-        self._require(prefix, ("termination_init",), lambda x: 0 < x < 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("termination_init",), lambda x: 0 < x < 1, "must be between 0 and 1, not")
 
 
 class OptionPPO(PPO):
@@ -72,7 +72,7 @@ class OptionPPO(PPO):
         )
 
     def network(self, width: int, outputs: int, tasks: int = 1) -> OptionNet:
-        """Layers that options share, with common outputs and each option's deviation from them."""
+        """Layers that the options share, with common outputs and the deviations of each option from them."""
         layers = super().network(width - self.options, (self.options + 1) * outputs, tasks)
         return OptionNet(layers, self.options, outputs, common=True)
 
@@ -84,7 +84,7 @@ class OptionPPO(PPO):
     # -- the update ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def judged(self, state: Tensor, option: Tensor) -> tuple[Tensor, Tensor]:
+    def option_values(self, state: Tensor, option: Tensor) -> tuple[Tensor, Tensor]:
         """Q_Ω(s, ω) [B] and V_Ω(s) [B] at states [B, D] under one-hot options [B, K]."""
         value = self.critic.each(state).squeeze(-1)  # type: ignore[operator]
         return (value * option).sum(-1), (value * self.over_options(state)).sum(-1)
@@ -93,7 +93,7 @@ class OptionPPO(PPO):
     def next_values(self, batch: Batch) -> Tensor:
         """U(ω, s') [B] of the option that led to s'."""
         state, option = split_option(batch.next_inputs, self.options)[0], split_option(batch.inputs, self.options)[1]
-        value, chosen_anew = self.judged(state, option)
+        value, chosen_anew = self.option_values(state, option)
         return torch.lerp(value, chosen_anew, self._chance(state, option))
 
     def _chance(self, state: Tensor, option: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class OptionPPO(PPO):
         assert batch.next_inputs is not None and batch.discount is not None
         c = self.config
         state, option = split_option(batch.next_inputs, self.options)[0], split_option(batch.inputs, self.options)[1]
-        value, chosen_anew = self.judged(state, option)
+        value, chosen_anew = self.option_values(state, option)
         advantage = value - chosen_anew
         if c.normalize_advantage and len(advantage) > 1:
             advantage = advantage / (batch.advantage.std() + 1e-8)

@@ -1,4 +1,4 @@
-"""stable-baselines3's algorithms as baselines, with the same command, run folder, tags and evaluation as ours."""
+"""stable-baselines3's algorithms as baselines, with the same command line, run folder, tags and evaluation as ours."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ ROUND = 16
 
 @dataclass
 class SB3Config:
-    """Options of all of stable-baselines3's algorithms. Other arguments keep stable-baselines3's defaults."""
+    """Options of all algorithms of stable-baselines3. Other arguments keep stable-baselines3's defaults."""
 
     learning_rate: float = 1e-3
     """Learning rate."""
@@ -45,7 +45,7 @@ class SB3Config:
     resumable: ClassVar[bool] = False
 
     def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
-        """Additional arguments of the algorithm. `one_episode` is the greatest number of steps of one episode in every
+        """Additional arguments of the algorithm. `one_episode` is the maximum number of steps of one episode in every
         environment."""
         return {}
 
@@ -57,7 +57,7 @@ class SB3Config:
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"--hidden must be one or more positive layer sizes, not {self.hidden}.")
         if not 0 <= self.gamma <= 1:
-            raise UserError(f"--gamma must lie between 0 and 1, not at {self.gamma}.")
+            raise UserError(f"--gamma must be between 0 and 1, not {self.gamma}.")
 
     def make(self, session: Session) -> BaseAlgorithm:
         """The untrained model. Raises UserError if it does not support the environment."""
@@ -88,15 +88,15 @@ class SB3Config:
             raise UserError(f"stable-baselines3 rejects this configuration: {error}") from error
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Train with the algorithm's own `learn`, and with our logging, evaluation and checkpoints."""
+        """Train with the algorithm's method `learn`, and with our logging, evaluation and checkpoints."""
         if session.resume is not None:
             raise UserError(
-                "stable-baselines3's algorithms cannot be resumed exactly; start a new run with more --total-steps."
+                "stable-baselines3's algorithms cannot be resumed exactly: start a new run with more --total-steps."
             )
         if session.processes.size > 1:
-            raise UserError("stable-baselines3's algorithms train in one process; start them without torchrun.")
+            raise UserError("stable-baselines3's algorithms train in one process: start them without torchrun.")
         with session.stop.interruptible():
-            model, bridge = self.make(session), session.make_env(1, None)
+            model, bridge = self.make(session), session.make_env(1)
         return Trainer(SB3Trainee(model, bridge, session), session, unseen(bridge.spec)).run()
 
     def load(self, session: Session, which: Which) -> "SB3Policy":
@@ -106,7 +106,7 @@ class SB3Config:
             model.policy.load_state_dict(session.checkpoint(which).tensors)
         except RuntimeError as error:
             raise UserError(f"The checkpoint in {session.folder.path} does not fit its configuration.") from error
-        return SB3Policy(model, session.make_env(1, None))
+        return SB3Policy(model, session.make_env(1))
 
 
 @dataclass
@@ -120,7 +120,7 @@ class OffPolicy(SB3Config):
     learning_starts: int = 1000
     """Environment steps before the first update."""
     gradient_steps: int = -1
-    """Updates per step of all environments; -1 for as many as there are environments."""
+    """Updates per step of all environments; -1 for one update per environment."""
     tau: float = 0.005
     """Polyak averaging of the target networks."""
 
@@ -177,15 +177,15 @@ class SB3DQN(OffPolicy):
     learning_rate: float = 1e-4
     """Learning rate."""
     tau: float = 1.0
-    """Share of the network that is copied into the target network at each target update."""
+    """Weight of the network in each update of the target network."""
     train_freq: int = 4
     """Steps of every environment between two rounds of updates."""
     target_update_interval: int = 10_000
     """Environment steps between two updates of the target network."""
     exploration_fraction: float = 0.1
-    """Share of the run over which the share of random actions falls."""
+    """Fraction of the run over which the fraction of random actions falls."""
     exploration_final_eps: float = 0.05
-    """Final share of random actions."""
+    """Final fraction of random actions."""
 
     def options(self, goal_env: bool, one_episode: int) -> dict[str, Any]:
         """Additional arguments of the algorithm."""
@@ -233,12 +233,12 @@ class SB3Trainee(Trainee):
         return self.model.num_timesteps
 
     @property
-    def tells_success(self) -> bool:
+    def reports_success(self) -> bool:
         """Whether the environment has reported success so far."""
-        return self.watch.tells_success
+        return self.watch.reports_success
 
     def begin(self) -> None:
-        """Do nothing: the model continues its episodes, since its checkpoints do not end them."""
+        """Do nothing: the model continues its episodes, because its checkpoints do not end them."""
 
     def round(self, total_steps: int) -> Sequence[Finished]:
         """Run a few steps of an off-policy algorithm, or one rollout with its updates."""
@@ -250,7 +250,7 @@ class SB3Trainee(Trainee):
         return self.watch.ended
 
     def metrics(self) -> dict[str, float]:
-        """The `train/` values of the model's own logger."""
+        """The `train/` values of the model's logger."""
         values = self.model.logger.name_to_value.items()
         return {f"policy/{n.removeprefix('train/')}": float(v) for n, v in values if n.startswith("train/")}
 
@@ -286,11 +286,11 @@ class Watch(BaseCallback):
         self.device, self.counter = device, EpisodeCounter(num_envs, device)
         self.ended: list[Finished] = []
         """The ended episodes of each step of this round."""
-        self.tells_success = False
+        self.reports_success = False
         self.total_steps = 0
 
     def _on_training_start(self) -> None:
-        self.model._total_timesteps = self.total_steps  # schedules run over the whole run, not over this round
+        self.model._total_timesteps = self.total_steps  # schedules cover the complete run, not this round
 
     def _on_step(self) -> bool:
         observations, rewards = self.locals["new_obs"], self.locals["rewards"]
@@ -300,7 +300,7 @@ class Watch(BaseCallback):
                     f"An observation or reward is NaN or infinite at environment step {self.num_timesteps}."
                 )
         infos: list[dict[str, Any]] = self.locals["infos"]
-        self.tells_success |= any("is_success" in i for i in infos)
+        self.reports_success |= any("is_success" in i for i in infos)
         success = torch.tensor([bool(i.get("is_success", False)) for i in infos], device=self.device)
         done = torch.as_tensor(self.locals["dones"], dtype=torch.bool, device=self.device)
         reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
@@ -323,7 +323,7 @@ class SB3Policy:
     def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
         """Deterministic actions: vectors in [-1, 1], or numbers for discrete actions."""
         actions, _ = self.predict(self._raw(obs))
-        if not self.plain:  # otherwise the model uses our agents' action space
+        if not self.plain:  # otherwise, the model uses our agents' action space
             actions = self.env.from_action(actions)
         decided = torch.as_tensor(actions)
         return decided.float() if self.spec.continuous else decided, None, []
@@ -339,7 +339,7 @@ class SB3Policy:
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[np.ndarray, Any]:
-        """The model's own `predict`."""
+        """The result of the model's `predict`."""
         return self.model.predict(observation, state, episode_start, deterministic)
 
     def _raw(self, obs: Observation) -> np.ndarray | Mapping[str, np.ndarray]:

@@ -13,6 +13,9 @@ then chooses (with td3 or sac).
 
 Policies without a recurrent state act from every state of their use as if they had begun there. So a stored use of k
 steps gives k transitions, of 1 to k steps (intra-option learning; Sutton, Precup, Singh 1998), as a share of a batch.
+
+With `--skills.trainable`, the skills learn on below the controller, each with the learner and options of its run and a
+memory of its own (agents/parts/trainable_skills.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +28,7 @@ from torch import Tensor
 
 from hrl.agents.base import HierarchyConfig
 from hrl.agents.parts.skill_sources import SkillSource, imported, load_skill
+from hrl.agents.parts.trainable_skills import ByThemselves, SkillsLevel, load_trainable
 from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import IssuedCommand, Latent, Skill, Task
 from hrl.hierarchy.commands.goals import GoalConfig
@@ -83,13 +87,24 @@ class Fixed(ReplayConfig):
 
 
 @dataclass
+class Below:
+    """The options of the level of skills."""
+
+    trainable: bool = False
+    """The skills learn on below the controller: from the task's reward, or from their own (,reward=module:function).
+    All of them must be runs of one level: td3, sac, dqn, discrete-sac or ppo."""
+
+
+@dataclass
 class SkillsConfig(HierarchyConfig):
     """A controller over skills that exist already: trained runs, stable-baselines3's models, and functions."""
 
     essential: ClassVar[tuple[str, ...]] = ("skill", "high.learner", "high.period", "high.gamma")
     skill: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A skill, given once for each: a run folder, sb3:FILE.zip:CLASS, or module:function, optionally followed by
-    ,name=TEXT ,period=N ,observe=0-26+30 ,available=module:function ,ends=module:function ,latent=N."""
+    ,name=TEXT ,period=N ,observe=0-26+30 ,available=module:function ,ends=module:function ,latent=N
+    ,reward=module:function."""
+    skills: Below = field(default_factory=Below)
     high: Controller = field(default_factory=Controller)
     goal: GoalConfig = field(default_factory=GoalConfig)
     """The controller uses only the position features of the goal space."""
@@ -112,16 +127,21 @@ class SkillsConfig(HierarchyConfig):
     def build(self, setting: Setting) -> Hierarchy:
         """Load the skills and build the agent. Raises UserError if they do not fit the environment."""
         spec, c, skills = setting.spec, self.high, self.sources()
-        policies = tuple(load_skill(skill, setting) for skill in skills)
+        learns = self.skills.trainable
+        policies = () if learns else tuple(load_skill(skill, setting) for skill in skills)
         command = self.command(skills, setting)
         task = Task.of(spec, self.goal, c.reward_scale, c.reward_offset or 0.0, setting.device)
         period = int(self.durations(skills).max())
-        low = LevelConfig(Fixed(buffer_size=16, policies=policies, env=setting.env), frozen=True, hindsight=0.0)
+        learner = ByThemselves(buffer_size=16) if learns else Fixed(buffer_size=16, policies=policies, env=setting.env)
+        low = LevelConfig(learner, frozen=True, hindsight=0.0)
         late = self.late_starts(policies)
         held = steps_held(low, c, Period.of(period), setting) if c.hindsight or late else 0
         below = make_memory(low, command, spec.actions, setting, held=held, bottom=True)
         memory = make_memory(c, task, command.space, setting, period, ("first",))
-        bottom = Level("low", low, command, spec.actions, below, setting)
+        bottom = Level("low", low, command, spec.actions, below, setting) if not learns else SkillsLevel(
+            "low", low, command, spec.actions, below, setting,
+            skills=[load_trainable(skill, setting) for skill in skills],
+        )  # fmt: skip
         controller = Level(
             "high", c, task, command.space, memory, setting, period, self.learning_starts, below,
             relabels=self.relabels(task, memory, below, period, late, spec), issues=command,
@@ -190,7 +210,9 @@ class SkillsConfig(HierarchyConfig):
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
-        self.sources()
+        rewarded = [skill.name for skill in self.sources() if skill.reward]
+        if rewarded and not self.skills.trainable:
+            raise UserError(f"The skill {rewarded[0]} has a reward but does not learn; add --skills.trainable True.")
         self.high.check("high.")
         if self.high.period < 1 or min(self.high.durations, default=1) < 1:
             raise UserError(

@@ -75,7 +75,7 @@ def sequence(method: str, seed: int, strength: float | None = None, tasks: int =
             command("train.py", *words, *begun, "--env-kwargs", f"turned={task % TURNS}", "--log-dir", place)
             (run,) = (path.parent for path in Path(place).rglob("config.json"))
             curves.append(curve(run))
-        final = [judged(run, task) for task in range(tasks)]
+        final = [success_on(run, task) for task in range(tasks)]
     return {
         "curves": curves, "final": final, "strength": strength, "seconds": time.perf_counter() - started,
         "machine": processor(), "date": time.strftime("%Y-%m-%d"),
@@ -96,7 +96,7 @@ def curve(run: Path) -> list[float]:
         return [float(r["eval/success_rate"]) for r in csv.DictReader(progress) if r["eval/success_rate"]]
 
 
-def judged(run: Path | None, task: int) -> float:
+def success_on(run: Path | None, task: int) -> float:
     """The run's success on a task, with this task selected."""
     assert run is not None
     where = ("--task", str(task), "--env-kwargs", f"turned={task % TURNS}")

@@ -88,7 +88,7 @@ def recognition(run: Path) -> dict[str, float]:
     """Shares of skills that the discriminator of a run recognises on fresh rollouts."""
     loaded = evaluation.Loaded.read(run, evaluation.Options((run,)), StopRequest())
     agent = loaded.policy.agent
-    shares = [rollout(agent, loaded.session.make_env(NUM_ENVS, None), sampled) for sampled in (False, True)]
+    shares = [rollout(agent, loaded.session.make_env(NUM_ENVS), sampled) for sampled in (False, True)]
     return {
         "recognised": shares[0][0], "recognised_sampled": shares[1][0], "recognised_every_step": shares[0][1],
     }  # fmt: skip

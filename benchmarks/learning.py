@@ -29,7 +29,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parent))  # also as `python -m benchmarks.learning`
 
 from cases import CASES, Case
-from running import RESULTS, ROOT, command, mean, processor, side_by_side
+from running import RESULTS, ROOT, command, mean, processor, run_parallel
 
 from hrl.report.logger import STEPS, read_columns
 from hrl.report.pictures import save_curves
@@ -70,7 +70,7 @@ def main() -> None:
         for case, seed in wanted:
             shutil.rmtree(lasting(case, seed), ignore_errors=True)
     missing = [(c, s) for c, s in wanted if not any(_matches(r, c, s) for r in results)]
-    for (case, seed), result in side_by_side(lambda pair: measure(*pair, options.jobs), missing, options.jobs):
+    for (case, seed), result in run_parallel(lambda pair: measure(*pair, options.jobs), missing, options.jobs):
         results.append(result)
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")

@@ -29,7 +29,7 @@ EPISODIC = {"continuing_task": False}
 class Options:
     """Measure, and print the table."""
 
-    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j", "l", "m", "n")
+    rows: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "g", "i", "j", "l", "m", "n", "floor")
     """Rows of the table."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of our networks, replays and batched tasks."""
@@ -39,6 +39,9 @@ class Options:
     """Least duration of one measurement."""
     threads: int = 0
     """Number of torch's CPU threads; 0 for torch's default."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """wall: elapsed seconds. cpu: seconds of this process's own computing, for a machine with other work; the time of
+    worker processes does not count."""
     out: Path = RESULTS
     """Folder of the results file."""
 
@@ -73,14 +76,15 @@ def rate(function: Callable[[], Any], options: Options, per_call: float = 1.0) -
     """A function that measures calls per second, times `per_call`."""
 
     def measure() -> float:
-        calls, started = 0, time.perf_counter()
-        while time.perf_counter() - started < options.seconds:
+        now = time.perf_counter if options.clock == "wall" else time.process_time
+        calls, started = 0, now()
+        while now() - started < options.seconds:
             for _ in range(4):
                 function()
             calls += 4
         if options.device == "cuda":
             torch.cuda.synchronize()
-        return calls * per_call / (time.perf_counter() - started)
+        return calls * per_call / (now() - started)
 
     return measure
 

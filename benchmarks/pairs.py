@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import tyro
-from running import RESULTS, command, mean, processor, side_by_side
+from running import RESULTS, command, mean, processor, run_parallel
 
 from hrl.envs import EnvConfig, make_env
 from hrl.run.folder import RunFolder
@@ -61,7 +61,7 @@ def main() -> None:
     done = {(r["high"], r["low"], r["seed"]) for r in results}
     wanted = [(high, low, seed) for low in LOW for high in HIGH for seed in range(options.seeds)]
     missing = [job for job in wanted if job not in done]
-    for (high, low, seed), success in side_by_side(lambda job: measure(*job), missing, options.jobs):
+    for (high, low, seed), success in run_parallel(lambda job: measure(*job), missing, options.jobs):
         host = {"machine": processor(), "date": time.strftime("%Y-%m-%d")}
         results.append({"high": high, "low": low, "seed": seed, "success": success, **host})
         file.write_text(json.dumps(results, indent=1) + "\n")
@@ -81,8 +81,8 @@ def measure(high: str, low: str, seed: int) -> float:
         command("train.py", *words, "--log-dir", folder)
         run = RunFolder.begun(Path(folder))
         assert run is not None
-        judged = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
-    return float(json.loads(judged.splitlines()[-1])["success_rate_any"])
+        evaluated = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
+    return float(json.loads(evaluated.splitlines()[-1])["success_rate_any"])
 
 
 def learners(high: str, low: str) -> list[str]:

@@ -42,7 +42,7 @@ def dqn_updates(options: Options) -> Iterator[Row]:
 
 def ppo_steps(options: Options) -> Iterator[Row]:
     """The whole loop of PPO with 16 environments: rollouts of 128 steps, ten epochs in minibatches of 256."""
-    for env_id in ("CartPole-v1", "Noise-v0", "HalfCheetah-v5"):
+    for env_id in ("CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"):
         env = make_env(EnvConfig(env_id, num_envs=16), options.device)
         agent = built(FlatPPO.of(n_steps=128, batch_size=256), env, options)
         step = rolling(agent, env, learn=True)

@@ -50,7 +50,7 @@ for _number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(_number, _stop)
 
 
-def side_by_side(
+def run_parallel(
     measure: Callable[[Item], dict[str, Any]], items: Iterable[Item], jobs: int
 ) -> Iterator[tuple[Item, dict[str, Any]]]:
     """Measure the items, `jobs` in parallel. Yields each item and its result as soon as it is finished; raises a
@@ -72,7 +72,7 @@ def completed(
     """The results in a file by "row seed". Missing results of `wanted` are measured, and written when finished."""
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     missing = [pair for pair in wanted if f"{pair[0]} {pair[1]}" not in results]
-    for (row, seed), result in side_by_side(lambda pair: measure(*pair), missing, jobs):
+    for (row, seed), result in run_parallel(lambda pair: measure(*pair), missing, jobs):
         results[f"{row} {seed}"] = result
         file.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{row}, seed {seed}: done", flush=True)

@@ -120,10 +120,10 @@ def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
         ]
         command("train.py", *words, *given, "--log-dir", folder)
         (config,) = Path(folder).rglob("config.json")
-        judged = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
+        evaluated = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
         with (config.parent / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-    success = json.loads(judged.splitlines()[-1])["success_rate_any"]
+    success = json.loads(evaluated.splitlines()[-1])["success_rate_any"]
     return {"arguments": CASES[case], "success": success, "seconds": seconds, **host()}
 
 
@@ -134,11 +134,18 @@ def overhead(skills: list[str]) -> dict[str, Any]:
     setting = Setting(env.spec, NUM_ENVS, torch.device("cpu"), 0, lambda: env, 0, env=env, load_policy=load)
     torch.manual_seed(0)
     agent = SkillsConfig(tuple(skills), Controller(period=15)).make(setting)
-    policies = [policy.policy for policy in agent.levels[0].learner.policies]
+    policies = [by_hand(skill.partition(",")[0], load) for skill in skills]
     env.reset(0)
     ratios = [agents_loop(agent, env) / loop_by_hand(policies, env.env) for _ in range(ROUNDS)]
     env.close()
     return {"ratio": ratios, **host()}
+
+
+def by_hand(source: str, load: Callable[[Path], Any]) -> Any:
+    """The policy of a run or of a model, as its library loads it."""
+    kind, _, rest = source.partition(":")
+    file, _, name = rest.rpartition(":")
+    return {"PPO": PPO, "SAC": SAC}[name].load(file, device="cpu") if kind == "sb3" else load(Path(source))
 
 
 def agents_loop(agent: Any, env: Any) -> float:

@@ -8,6 +8,7 @@ results/speed-<device>.json. `benchmarks/race.py` measures row h, the wall-clock
 """
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from dataclasses import asdict
 
 import torch
 import tyro
+from floor import floor
 from measuring import Options, Row
 from rows import full_loop, levels, memory, updates
 from rows_choices import dqn_updates, ppo_steps
@@ -39,6 +41,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "l": training,
     "m": dqn_updates,
     "n": ppo_steps,
+    "floor": floor,
 }
 
 
@@ -62,6 +65,7 @@ def keep(name: str, rows: list[Row], options: Options) -> None:
     host = {
         "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__,
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "repeats": options.repeats,
+        "clock": options.clock, "load": os.getloadavg()[0],
     }  # fmt: skip
     options.out.mkdir(exist_ok=True)
     file = options.out / f"speed-{options.device}.json"

@@ -25,13 +25,13 @@ CASES = {
     "as tuned by hand": "",
     **{
         f"{name}, {kind}": f"{given}{tune}"
-        for name, given, knob in (
+        for name, given, parameter in (
             ("learning rate 1e-4", "--learning-rate 1e-4", "learning_rate"),
             ("learning rate 1e-2", "--learning-rate 1e-2", "learning_rate"),
             ("discount .9", "--gamma 0.9", "gamma"),
             ("discount .999", "--gamma 0.999", "gamma"),
         )
-        for kind, tune in (("kept", ""), ("tuned", f" --tune {knob} --tuning.every 2"))
+        for kind, tune in (("kept", ""), ("tuned", f" --tune {parameter} --tuning.every 2"))
     },
 }
 

@@ -20,8 +20,8 @@ class UnsupportedActions(Exception):
 class ActionMap:
     """The map between agents' actions and the actions of one environment's space.
 
-    `limit` bounds the entries of a Box without bounds. `scale` is the share of the range that is used, around its
-    middle. Raises UnsupportedActions for spaces other than Box, Discrete, MultiDiscrete and MultiBinary.
+    `limit` bounds the entries of a Box that have no bounds. `scale` is the fraction of the range that is used, centred
+    on its midpoint. Raises UnsupportedActions for spaces other than Box, Discrete, MultiDiscrete and MultiBinary.
     """
 
     def __init__(self, space: gym.Space[Any], limit: float = 1.0, scale: float = 1.0) -> None:
@@ -37,7 +37,7 @@ class ActionMap:
             raise UnsupportedActions(f"actions without entries ({space})")
 
     def _bound(self, space: spaces.Box, limit: float, scale: float) -> None:
-        """Set the used range, in float64, since half-ranges of float32's largest numbers would overflow."""
+        """Set the range of actions in float64: half-ranges of the largest float32 numbers would overflow float32."""
         self.integer = space.dtype.kind in "iub"
         low, high = (np.asarray(b, dtype=np.float64) for b in (space.low, space.high))
         below, above = space.bounded_below & np.isfinite(low), space.bounded_above & np.isfinite(high)
@@ -49,7 +49,7 @@ class ActionMap:
         self.centre, self.half = self.low / 2 + self.high / 2, (self.high / 2 - self.low / 2) * scale
         if scale != 1:
             self.low, self.high = self.centre - self.half, self.centre + self.half
-            if self.integer:  # at least one integer: the middle
+            if self.integer:  # keep at least one integer, the midpoint
                 low, high = np.ceil(self.low), np.floor(self.high)
                 self.low = np.where(low <= high, low, np.floor(self.centre))
                 self.high = np.where(low <= high, high, np.floor(self.centre))
@@ -61,12 +61,12 @@ class ActionMap:
         if not self.continuous:
             numbers = np.asarray(actions).reshape(-1, *(space.shape or ()))
             return (numbers if self.start is None else numbers + self.start).astype(space.dtype)
-        unit = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
-        if self.integer:  # every integer of the range has an equal share of [-1, 1]
+        unit = _between(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+        if self.integer:  # every integer in the range gets an equal part of [-1, 1]
             count = self.high - self.low + 1
             values = self.low + np.minimum(np.floor((unit + 1) / 2 * count), count - 1)
         else:
-            values = np.clip(self.centre + unit * self.half, self.low, self.high)
+            values = _between(self.centre + unit * self.half, self.low, self.high)
         shaped = values.reshape(-1, *space.shape)
         if space.dtype.kind in "iu":
             kind = np.iinfo(space.dtype)
@@ -74,10 +74,10 @@ class ActionMap:
             return np.clip(np.clip(shaped, kind.min, top).astype(space.dtype), space.low, space.high)
         if space.dtype.kind == "b":
             return shaped > 0.5
-        return np.clip(shaped.astype(space.dtype), space.low, space.high)  # rounding may exceed a bound
+        return _between(shaped.astype(space.dtype), space.low, space.high)  # rounding may exceed a bound
 
     def to_env_tensor(self, actions: Tensor) -> Tensor:
-        """As `to_env`, on the device, for environments that take tensors."""
+        """Like `to_env`, but on the device of `actions`, for environments that take tensors."""
         space: Any = self.space
         if not self.continuous:
             numbers = actions.reshape(-1, *(space.shape or ())).long()
@@ -104,7 +104,7 @@ class ActionMap:
         return np.where(self.half > 0, (values - self.centre) / np.where(self.half > 0, self.half, 1), 0.0)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Least and greatest used entries [A] of a Box's actions, float32; [0] for other spaces."""
+        """Lower and upper bounds [A] of a Box's actions, float32; [0] for other spaces."""
         if not self.continuous:
             return torch.empty(0), torch.empty(0)
         return torch.as_tensor(self.low).float(), torch.as_tensor(self.high).float()
@@ -119,6 +119,11 @@ class ActionMap:
         if isinstance(space, spaces.MultiDiscrete):
             return spaces.MultiDiscrete(space.nvec.ravel())
         return spaces.MultiBinary(int(np.prod(space.shape)))
+
+
+def _between(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
+    """np.clip, at a third of its time for small arrays."""
+    return np.minimum(np.maximum(values, low), high)
 
 
 class PlainActions(gym.ActionWrapper[Any, Any, Any]):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import gymnasium as gym
@@ -16,12 +17,14 @@ from hrl.envs.goals import is_goal_space, observation_part
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
 from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
+from hrl.envs.wrappers.pause import pausables
 
 
 class Bridge:
     """N environments that step together. Actions are in [-1, 1]; all values are tensors on `device`.
 
-    `seeds` provides a seed for each episode, for environments with disabled autoreset.
+    If they are `seeded`, every episode uses the seed after the last one's. This needs environments that do not reset
+    themselves (AutoresetMode.DISABLED).
     """
 
     def __init__(
@@ -29,20 +32,25 @@ class Bridge:
         env: gym.vector.VectorEnv[Any, Any, Any],
         spec: Spec,
         device: torch.device,
-        seeds: Iterator[int] | None = None,
+        seeded: bool = False,
         actions: ActionMap | None = None,
     ) -> None:
-        self.env, self.spec, self.device, self.seeds = env, spec, device, seeds
+        self.env, self.spec, self.device, self.seeded = env, spec, device, seeded
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.resets_within_step = self.mode != AutoresetMode.NEXT_STEP
         self.goal_env = is_goal_space(env.single_observation_space)
         self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
+        self._seeds: Iterator[int] = count()
+        self._pausables = pausables(env)
+        self._paused: Tensor | None = None  # [N] while some environments pause
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
+        self._always, self._never = ~self._resetting, self._resetting.clone()
+        self._nothing = torch.zeros(self.num_envs, 0, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
-        self.tells_success = False
+        self.reports_success = False
         self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
 
@@ -52,9 +60,10 @@ class Bridge:
         return self.mode == AutoresetMode.DISABLED
 
     def reset(self, seed: int) -> Observation:
-        """Begin an episode in every environment; environment i has seed `seed` + i, or the next one of `seeds`."""
-        seeds: Any = [next(self.seeds) for _ in range(self.num_envs)] if self.seeds else seed
-        raw, info = self._answer(lambda: self.env.reset(seed=seeds))
+        """Start an episode in every environment. Environment i uses the seed `seed` + i."""
+        self._seeds = count(seed + self.num_envs)
+        self._paused = None
+        raw, info = self._answer(lambda: self.env.reset(seed=seed))
         self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
         obs = self.observe(raw, self._mask(info))
@@ -62,7 +71,7 @@ class Bridge:
         return obs
 
     def send(self, actions: Tensor) -> None:
-        """Send every environment its action. Environments outside of this thread begin to step."""
+        """Send the actions [N, A] or [N]. Environments outside this thread start to step."""
         given = self._to_env(actions)
         env: Any = self.env
         if hasattr(env, "step_async"):
@@ -72,7 +81,7 @@ class Bridge:
             self._outcome = lambda: env.step(given)
 
     def step(self, actions: Tensor) -> Step:
-        """Send and receive."""
+        """Send the actions [N, A] or [N], and wait for the step."""
         self.send(actions)
         return self.receive()
 
@@ -81,9 +90,12 @@ class Bridge:
         raw, reward, terminated, truncated, info = self._answer(self._outcome)
         obs = self.observe(raw, self._mask(info))
         rewards = self._column(reward, torch.float32, "rewards")
-        ended, cut = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
-        active = ~self._resetting
-        done = (ended | cut) & active
+        terminated, truncated = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
+        active, taken = self._always, self.num_envs
+        if self._paused is not None or not self.resets_within_step:
+            active = ~(self._resetting if self._paused is None else self._resetting | self._paused)
+            terminated, truncated, taken = terminated & active, truncated & active, int(active.sum())
+        done = terminated | truncated
         final, following = obs, obs
         if self.mode == AutoresetMode.SAME_STEP:
             final = self._final(obs, info, done)
@@ -91,31 +103,38 @@ class Bridge:
             self._resetting = done
         elif bool(done.any()):
             following = self._restart(done)
-        count = self.num_envs if self.resets_within_step else int(active.sum())
-        self.steps += count
+        self.steps += taken
         self._check(final, rewards)
         if following is not final:
             self._check(following)
-        success, remembered = self._success(info, done), self._remembered(info)
-        return Step(following, final, rewards, ended & active, cut & active, active, success, count, remembered)
+        success, kept = self._success(info, done), self._hindsight_info(info)
+        return Step(following, final, rewards, terminated, truncated, active, success, taken, kept)
 
     def truncate(self, step: Step, where: Tensor) -> Step:
-        """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
+        """The step with the episodes at the mask `where` [N] truncated; new ones start there if `restarts`."""
         obs = self._merge(step.obs, self._restart(where), where) if self.restarts else step.obs
         return step._replace(obs=obs, truncated=step.truncated | where)
 
+    def pause(self, where: np.ndarray) -> None:
+        """Do not step the environments in `where` [N] bool until the next reset. Only evaluations' environments in this
+        process can pause; others step on."""
+        for env, paused in zip(self._pausables, where, strict=False):
+            env.paused = bool(paused)
+        if self._pausables:
+            self._paused = torch.as_tensor(where, device=self.device) if where.any() else None
+
     def verify(self) -> None:
-        """Raise EnvironmentFault for faults that `step` does not check, since it would wait for the device."""
+        """Raise EnvironmentFault for invalid values that `step` does not check, because it never waits for a GPU."""
         if bool(self._fault):
             self._fault.zero_()
             raise EnvironmentFault(
-                f"{self.spec.env_id} gave an observation, goal or reward that is NaN or infinite "
+                f"{self.spec.env_id} returned an observation, goal or reward that is NaN or infinite "
                 f"before environment step {self.steps}."
             )
 
     @property
     def is_family(self) -> bool:
-        """Whether the environments are a family of tasks, so that each can have its own task."""
+        """Whether the environments are a family of tasks, in which each environment can have a different task."""
         return hasattr(self.env, "sample_tasks") and hasattr(self.env, "set_tasks")
 
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
@@ -129,8 +148,8 @@ class Bridge:
         family.set_tasks(tasks)
 
     def lasting(self) -> dict[str, Tensor]:
-        """State of the environments that outlasts episodes, by name; it changes in place. Only our own batched tasks
-        can have any."""
+        """State of the environments that persists across episodes, by name; it changes in place. Only our batched
+        tasks have such state."""
         env: Any = self.env.unwrapped
         return dict(env.lasting()) if hasattr(env, "lasting") else {}
 
@@ -139,8 +158,8 @@ class Bridge:
         return outlines(self.env, index)
 
     def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
-        """One frame [H, W, 3] per environment, with marks [N, G] such as subgoals if goals are positions in its world:
-        in our own tasks, and in goal environments rendered by MuJoCo."""
+        """One frame [H, W, 3] per environment. Marks [N, G], such as subgoals, are drawn in our own tasks and in goal
+        environments rendered by MuJoCo, where goals are positions."""
         env: Any = self.env.unwrapped
         if hasattr(env, "marks"):
             env.marks = marks
@@ -175,7 +194,7 @@ class Bridge:
             return torch.as_tensor(values, dtype=dtype, device=self.device).reshape(self.num_envs)
         except (TypeError, ValueError, RuntimeError) as error:
             raise EnvironmentFault(
-                f"{self.spec.env_id} gave {name} that are not one number per environment at environment step "
+                f"{self.spec.env_id} returned {name} that are not one number per environment at environment step "
                 f"{self.steps}: {error}"
             ) from error
 
@@ -193,14 +212,15 @@ class Bridge:
         return batched([raw])
 
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
-        """Convert a batch of raw observations to tensors; `mask` [N, K] says which numbered actions are available.
+        """Convert a batch of raw observations to tensors; `mask` [N, K] marks the available discrete actions.
         Raises EnvironmentFault if observations are outside their space."""
         try:
             return self._observed(raw)._replace(mask=mask)
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise EnvironmentFault(
-                f"{self.spec.env_id} gave an observation outside its space at environment step {self.steps}: {reason}"
+                f"{self.spec.env_id} returned an observation outside its space at environment step {self.steps}: "
+                f"{reason}"
             ) from error
 
     def raw(self, obs: Observation) -> Any:
@@ -221,7 +241,7 @@ class Bridge:
         return Observation(torch.cat([state, *achieved], -1) if achieved else state, goal)
 
     def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:
-        """The true next observation, which under SAME_STEP is in info where an episode ended."""
+        """The true next observation. Under SAME_STEP, info contains it where an episode ended."""
         raw = info.get("final_obs", info.get("final_observation"))
         if raw is None:
             return obs
@@ -242,12 +262,12 @@ class Bridge:
 
     def _restart(self, done: Tensor) -> Observation:
         mask = done.cpu().numpy()
-        seeds: Any = [next(self.seeds) if self.seeds and d else None for d in mask]
+        seeds: Any = [next(self._seeds) if self.seeded and d else None for d in mask]
         raw, info = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
         return self.observe(raw, self._mask(info))
 
     def _mask(self, info: dict[str, Any]) -> Tensor | None:
-        """[N, K] the available choices in `info["action_mask"]`; all where there is none."""
+        """[N, K] the available choices from `info["action_mask"]`; all choices where an environment gives no mask."""
         if not self.spec.mask_dim:
             return None
         values, there = info.get(MASK), info.get(f"_{MASK}")
@@ -260,14 +280,15 @@ class Bridge:
             given = torch.as_tensor(values, dtype=torch.float32, device=self.device).reshape(mask.shape)
         except (TypeError, ValueError, RuntimeError) as error:
             raise EnvironmentFault(
-                f"{self.spec.env_id} gave an action mask that is not {self.spec.mask_dim} truth values at environment "
+                f"{self.spec.env_id} returned an action mask that is not {self.spec.mask_dim} booleans at environment "
                 f"step {self.steps}: {error}"
             ) from error
         known = torch.as_tensor(True if there is None else there, device=self.device).expand(self.num_envs)
         mask = torch.where(known.unsqueeze(-1), given, mask)
         if self.device.type == "cpu" and bool((mask.sum(-1) == 0).any()):
             raise EnvironmentFault(
-                f"{self.spec.env_id} gave an action mask without any available action at environment step {self.steps}."
+                f"{self.spec.env_id} returned an action mask without any available action at environment step "
+                f"{self.steps}."
             )
         return mask
 
@@ -279,7 +300,7 @@ class Bridge:
     def _flag(self, info: dict[str, Any]) -> Tensor:
         for key in SUCCESS_KEYS:
             if key in info:
-                self.tells_success = True
+                self.reports_success = True
                 values = info[key]
                 if isinstance(values, np.ndarray) and values.dtype == object:
                     values = np.array([bool(np.all(v)) for v in values])
@@ -288,13 +309,12 @@ class Bridge:
                     return flags.reshape(self.num_envs, -1).all(-1)
                 except (TypeError, ValueError, RuntimeError) as error:
                     raise EnvironmentFault(
-                        f"{self.spec.env_id} reported a success that is not a truth value at environment step "
-                        f"{self.steps}"
+                        f"{self.spec.env_id} reported a success that is not a boolean at environment step {self.steps}."
                     ) from error
-        return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return self._never
 
-    def _remembered(self, info: dict[str, Any]) -> Tensor:
-        """[N, K] the info that hindsight needs, from the final info where an episode ended."""
+    def _hindsight_info(self, info: dict[str, Any]) -> Tensor:
+        """[N, K] the entries of info that hindsight needs, from the final info where an episode ended."""
         parts = []
         for key in self.spec.info:
             now, final = info.get(key), (info.get("final_info") or {}).get(key)
@@ -307,7 +327,7 @@ class Bridge:
                 final = torch.as_tensor(final, dtype=torch.float32, device=self.device).reshape(values.shape)
                 values = torch.where(there.expand(self.num_envs).unsqueeze(-1), final, values)
             parts.append(values)
-        return torch.cat(parts, -1) if parts else torch.zeros(self.num_envs, 0, device=self.device)
+        return torch.cat(parts, -1) if parts else self._nothing
 
     def _answer(self, ask: Callable[[], Any]) -> Any:
         try:
@@ -328,18 +348,19 @@ class Bridge:
         given = {"an observation": obs.state, "a goal": obs.goal}
         if reward is not None:
             given["a reward"] = reward.unsqueeze(-1)
-        if self.tensors and self.device.type == "cuda":  # `verify` raises later, so that nothing waits here
+        if self.tensors and self.device.type == "cuda":  # `verify` raises later, without a wait here
             self._fault |= ~torch.isfinite(torch.stack([values.sum() for values in given.values()])).all()
             return
+        # One sum instead of masks, since a NaN or infinite entry makes the sum not finite.
+        if math.isfinite(sum(values.sum() for values in given.values() if values.shape[-1])):
+            return
         for name, values in given.items():
-            # One sum instead of a mask, since a NaN or infinite entry makes the sum not finite.
-            if not math.isfinite(values.sum().item()):
-                wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
-                if wrong:
-                    raise EnvironmentFault(
-                        f"Environment {wrong[0]} of {self.spec.env_id} gave {name} that is NaN or infinite "
-                        f"at environment step {self.steps}."
-                    )
+            wrong = (~torch.isfinite(values)).any(-1).nonzero().flatten().tolist()
+            if wrong:
+                raise EnvironmentFault(
+                    f"Environment {wrong[0]} of {self.spec.env_id} returned {name} that is NaN or infinite "
+                    f"at environment step {self.steps}."
+                )
 
 
 def _first(raw: Any) -> Any:

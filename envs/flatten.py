@@ -12,14 +12,14 @@ from torch import Tensor
 from hrl.envs.images import first_channels, image_shape, last_channels
 
 MOST_ENTRIES = 1_000_000
-"""Greatest number of entries of one flattened observation."""
+"""Maximum number of entries of a flattened observation."""
 
 
 class UnsupportedSpace(Exception):
     """Raised for an observation space that cannot be flattened; the message names it."""
 
 
-class Picked(spaces.Tuple):
+class UsableTuple(spaces.Tuple):
     """A tuple space without the entries that no network supports."""
 
     def __init__(self, parts: list[gym.Space[Any]], places: tuple[int, ...]) -> None:
@@ -29,8 +29,8 @@ class Picked(spaces.Tuple):
 
 
 def usable(space: gym.Space[Any]) -> gym.Space[Any] | None:
-    """The space without text, sequences, graphs, unions and empty entries: the space itself if it has none, and None if
-    nothing is left."""
+    """The space without text, sequences, graphs, unions and empty entries. Returns the space itself if it has none of
+    these, and None if no entry remains."""
     match space:
         case spaces.Box() if space.dtype.kind in "fiub" and np.prod(space.shape):
             return space
@@ -45,12 +45,12 @@ def usable(space: gym.Space[Any]) -> gym.Space[Any] | None:
             parts = [(i, part) for i, s in enumerate(space.spaces) if (part := usable(s)) is not None]
             if len(parts) == len(space.spaces) and all(part is space.spaces[i] for i, part in parts):
                 return space if parts else None
-            return Picked([part for _, part in parts], tuple(i for i, _ in parts)) if parts else None
+            return UsableTuple([part for _, part in parts], tuple(i for i, _ in parts)) if parts else None
     return None
 
 
 def left_out(space: gym.Space[Any], name: str = "") -> list[str]:
-    """Names and types of the entries of a dictionary or tuple that `usable` leaves out."""
+    """Names and types of the entries that `usable` removes from a dictionary or tuple."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         return [line for key, part in parts for line in left_out(part, f"{name}.{key}" if name else str(key))]
@@ -70,7 +70,7 @@ def leaves(space: gym.Space[Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[
 
 
 def flat_dim(space: gym.Space[Any]) -> int:
-    """Number of entries of one flattened observation, including pixels. Raises UnsupportedSpace."""
+    """Number of entries of a flattened observation, including pixels. Raises UnsupportedSpace if there are too many."""
     size = sum(_size(part) for part in parts_of(space))
     if size > MOST_ENTRIES:
         raise UnsupportedSpace(f"a vector of {size:,} entries (discrete values become one-hot)")
@@ -105,7 +105,7 @@ def _size(space: gym.Space[Any]) -> int:
 
 
 def flatten_batch(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
-    """N batched observations as [N, D] float32, with discrete values one-hot, and images last."""
+    """Flatten N batched observations to [N, D] float32. Discrete values become one-hot; images come last."""
     vectors: list[Tensor] = []
     images: list[Tensor] = []
     for part, values in _leaves(space, batch):
@@ -128,13 +128,13 @@ def _leaves(space: gym.Space[Any], batch: Any) -> Iterator[tuple[gym.Space[Any],
 def _flat(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
     match space:
         case spaces.Box() if image_shape(space) is not None:
-            # A copy of the bytes, since vector environments overwrite them with their next observations.
+            # Copy the bytes, because vector environments overwrite them with the next observations.
             pixels = np.ascontiguousarray(first_channels(np.array(batch, dtype=np.uint8)))
             return _sent(torch.from_numpy(pixels), device).float()
         case spaces.Box() | spaces.MultiBinary():
             if isinstance(batch, Tensor):  # no copy if it is already on the device
                 return batch.to(device, torch.float32).reshape(len(batch), -1)
-            # A copy, since vector environments overwrite these with their next observations.
+            # Copy the values, because vector environments overwrite them with the next observations.
             return _sent(torch.from_numpy(np.array(batch, dtype=np.float32)), device).reshape(len(batch), -1)
         case spaces.Discrete():
             index = _numbers(batch, device) - int(space.start)
@@ -150,8 +150,8 @@ def _flat(space: gym.Space[Any], batch: Any, device: torch.device) -> Tensor:
 
 
 def unflatten_batch(space: gym.Space[Any], flat: Tensor) -> Any:
-    """The inverse of `flatten_batch`: raw observations as a vector environment gives them, from [N, D]. Entries that no
-    network supports are missing."""
+    """The inverse of `flatten_batch`: convert [N, D] to raw observations in the form of a vector environment. Entries
+    that no network supports are missing."""
     values, parts = flat.cpu().numpy(), list(parts_of(space))
     first = [i for i, part in enumerate(parts) if image_shape(part) is None]
     order = [*first, *(i for i in range(len(parts)) if i not in first)]
@@ -183,7 +183,7 @@ def _raw(space: gym.Space[Any], values: np.ndarray) -> np.ndarray:
 
 
 class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
-    """One environment whose observations are flattened as in batches, to float32 vectors."""
+    """Flattens the observations of one environment to float32 vectors, as `flatten_batch` does for batches."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -197,7 +197,7 @@ class FlatObservation(gym.ObservationWrapper[Any, Any, Any]):
 
 
 def batched(observations: list[Any]) -> Any:
-    """Single raw observations as a batch, in the form of a vector environment's observations."""
+    """Stack single raw observations to a batch in the form of a vector environment."""
     first = observations[0]
     if isinstance(first, dict):
         return {key: batched([o[key] for o in observations]) for key in first}
@@ -211,7 +211,7 @@ def _numbers(batch: Any, device: torch.device) -> Tensor:
 
 
 def _check_numbers(batch: Any, start: Any, count: Any) -> None:
-    """Raise ValueError for numbers outside their space, which PyTorch does not check on a GPU. Tensors are not
+    """Raise ValueError for numbers outside their space, because PyTorch does not check them on a GPU. Tensors are not
     checked."""
     if not isinstance(batch, Tensor):
         index = np.asarray(batch) - start
@@ -220,7 +220,7 @@ def _check_numbers(batch: Any, start: Any, count: Any) -> None:
 
 
 def _sent(host: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor to the device, through pinned memory on a GPU, so that the host does not wait."""
+    """Move a tensor to the device. For a GPU, pinned memory avoids a wait of the host."""
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 

@@ -60,8 +60,8 @@ def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
 
 
 def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, ...] | None:
-    """The entries of observations [P, D] that equal the achieved goal [P, G]; None unless each goal entry varies and
-    occurs exactly once."""
+    """Indices of the entries of observations [P, D] that equal the achieved goal [P, G]. Returns None unless each goal
+    entry varies and matches exactly one entry of the observation."""
     indices = []
     for column in achieved.T:
         same = np.flatnonzero((observation == column[:, None]).all(0))
@@ -72,12 +72,12 @@ def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, .
 
 
 class GoalReward:
-    """The environment's own `compute_reward` on tensors, and whether the reward ends the episode.
+    """Calls the environment's `compute_reward` on tensors, and determines whether the reward ends the episode.
 
-    Goals are passed in their space's shape and dtype, one by one if `compute_reward` does not take batches. Of a step's
-    info, it receives only the entries named in `info`. Reaching the goal ends the episode if the environment's
-    `compute_terminated` returns True for an exactly achieved goal, and if the reward is sparse, so that it shows
-    whether the goal is reached.
+    `compute_reward` receives goals in the shape and dtype of their space, one by one if it does not take batches, and
+    only the entries of a step's info that `info` names. Reaching the goal ends the episode if `compute_terminated`
+    returns True for an exactly achieved goal and the reward is sparse, so that the reward shows whether the goal is
+    reached.
     """
 
     requires_host = True
@@ -86,7 +86,7 @@ class GoalReward:
     def __init__(
         self, seen: Probe, info: tuple[str, ...] = (), region: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        """`region` is a context for each call of the environment's code, in which it can be interrupted."""
+        """`region` is a context around each call of the environment's code; the call can be interrupted inside it."""
         self.env: Any = seen.env.unwrapped
         self.region = region
         self.name = seen.env.spec.id if seen.env.spec else type(self.env).__name__
@@ -129,8 +129,11 @@ class GoalReward:
             self.ends = bool(np.all(terminates(*reached, self._info(given_info[0]))))
 
     def _why(self, seen: Probe, error: Exception) -> str:
-        said = f"{type(error).__name__}: {error}"
-        fails = f"compute_reward of {self.name} fails ({said}), so hindsight cannot recompute rewards."
+        cause = f"{type(error).__name__}: {error}"
+        fails = (
+            f"compute_reward of {self.name} fails ({cause}), so hindsight cannot recompute rewards: correct it, or "
+            "switch hindsight off."
+        )
         pair = [shaped(seen.achieved[0], space) for space in self.spaces]
         try:  # with the info that hindsight stores
             self.env.compute_reward(*pair, self._info(self._stacked(seen.infos)[0]))
@@ -143,12 +146,12 @@ class GoalReward:
             return fails
         missing = error.args[0] if isinstance(error, KeyError) and error.args else "KEY"
         return (
-            f"compute_reward of {self.name} reads info ({said}), which hindsight does not have when it relabels: store "
-            f"the entry with --goal.info {missing}, or switch hindsight off."
+            f"compute_reward of {self.name} reads info ({cause}), which hindsight does not store. Store the entry with "
+            f"--goal.info {missing}, or switch hindsight off."
         )
 
     def _takes_batches(self, seen: Probe, given_info: np.ndarray) -> bool:
-        """Whether `compute_reward` takes a batch of goals, with the same rewards as one call per goal."""
+        """Whether `compute_reward` accepts a batch of goals and returns the same rewards as one call per goal."""
         try:
             goals = [shaped(seen.achieved, space) for space in self.spaces]
             rewards = self.env.compute_reward(*goals, self._info(given_info))
@@ -188,7 +191,7 @@ class GoalReward:
         except (Exception, SystemExit) as error:
             raise EnvironmentFault(f"compute_reward of {self.name} raised {type(error).__name__}: {error}") from error
         if not np.isfinite(rewards).all():
-            raise EnvironmentFault(f"compute_reward of {self.name} gave a reward that is NaN or infinite.")
+            raise EnvironmentFault(f"compute_reward of {self.name} returned a reward that is NaN or infinite.")
         reward = torch.as_tensor(rewards).reshape(achieved.shape[:-1]).to(achieved.device)
         return reward.float(), (reward == self.hit) & self.ends
 
@@ -207,7 +210,7 @@ def shaped(goals: np.ndarray, space: Any) -> np.ndarray:
 
 
 class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
-    """A goal environment whose observation and goals are float32 vectors, for libraries that require them."""
+    """Converts a goal environment's observation and goals to float32 vectors, for libraries that require them."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -220,11 +223,11 @@ class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Dict(flat)
 
     def observation(self, observation: Any) -> Any:
-        """The observation with each part as a float32 vector."""
+        """Convert each part of the observation to a float32 vector."""
         return {key: np.ravel(np.asarray(x, dtype=np.float32)) for key, x in observation.items()}
 
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
-        """The environment's own reward, for goals in their original shape and dtype."""
+        """The environment's reward, computed with the goals in their original shape and dtype."""
         inner: Any = self.env.unwrapped
         achieved = shaped(achieved_goal, self.forms["achieved_goal"])
         return inner.compute_reward(achieved, shaped(desired_goal, self.forms["desired_goal"]), info)

@@ -1,4 +1,4 @@
-"""Finds environments by their ids, with helpful errors for unknown ids."""
+"""Finds environments by id, and suggests similar ids if the id is unknown."""
 
 import contextlib
 import difflib
@@ -13,7 +13,7 @@ import gymnasium as gym
 
 
 class EnvError(Exception):
-    """Raised if an environment can't be made or used; the message says why and what to do."""
+    """Raised if an environment cannot be made or used. The message states the cause and the remedy."""
 
 
 def find_id(env_id: str) -> str:
@@ -25,7 +25,7 @@ def find_id(env_id: str) -> str:
     if module:
         try:
             importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever a user's module raises
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
     if name not in gym.registry:
@@ -47,8 +47,7 @@ def _hint(name: str) -> str:
 
 
 def packages_with(name: str) -> list[str]:
-    """Installed packages that use Gymnasium and contain this id in their source, so that importing them registers
-    it."""
+    """Installed packages that use Gymnasium and contain this id in their source. Importing them registers the id."""
     found = []
     for distribution in importlib.metadata.distributions():
         requires = " ".join(distribution.requires or []).lower()
@@ -67,8 +66,8 @@ def packages_with(name: str) -> list[str]:
 
 
 def register_robotics() -> str:
-    """Register gymnasium-robotics' tasks, without the notice that its import prints. Returns the reason if this fails,
-    for example because MuJoCo finds no rendering library, else ""."""
+    """Register gymnasium-robotics' tasks, and suppress the notice that its import prints. Returns "" on success, and
+    otherwise the reason, for example that MuJoCo finds no rendering library."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

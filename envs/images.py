@@ -1,7 +1,7 @@
 """Images in observations: detection of image spaces and of their channel axis.
 
-An image's pixels are the last entries of a flattened observation, channels first, as numbers from 0 to 255. The replay
-stores them as bytes.
+The last entries of a flattened observation are the pixels, channels first, from 0 to 255. The replay stores them as
+bytes.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 LEAST_SIDE = 7
-"""Least side of an image; smaller arrays of bytes are vectors."""
+"""Minimum height and width of an image. Smaller arrays of bytes are vectors."""
 
 
 def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
@@ -28,7 +28,7 @@ def image_shape(space: gym.Space[Any]) -> tuple[int, int, int] | None:
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first of three axes is the channel axis: no other axis is shorter, and the last one is longer."""
+    """Whether the first of three axes is the channel axis: no axis is shorter than it, and the last axis is longer."""
     return shape[0] < shape[2] and shape[0] <= min(shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Makes environments from a configuration, with clear errors."""
+"""Makes environments from a configuration."""
 
 import contextlib
 import importlib
@@ -30,7 +30,8 @@ from hrl.envs.images import image_shape
 from hrl.envs.spec import Spec
 from hrl.envs.wrappers.delay import DelayedReward, DelayedRewards
 from hrl.envs.wrappers.guard import MASK, EnvironmentFault, Guard
-from hrl.envs.wrappers.recall import Recall, Recalls
+from hrl.envs.wrappers.pause import Pausable
+from hrl.envs.wrappers.position_history import PositionHistory, PositionHistoryBatch
 from hrl.envs.wrappers.workers import WorkerEnv
 
 
@@ -63,29 +64,30 @@ class EnvConfig:
     env: str
     """Gymnasium id, or module:Id if importing the module registers it."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
-    """Keyword arguments of the environment, such as continuing_task=False; values are read as YAML."""
+    """Keyword arguments of the environment, such as continuing_task=False. Values are read as YAML."""
     num_envs: int = 1
     """Number of environments that step together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
-    """sync: in this process. async: in worker processes. auto: the environment's own vector form if it has one, else
+    """sync: in this process. async: in worker processes. auto: the environment's vector form if it has one, otherwise
     sync."""
     workers: int = 0
-    """Worker processes, each with an equal share of the environments; 0 for one per core."""
+    """Number of worker processes, which share the environments equally; 0 uses one per core."""
     worker_timeout: float = 120.0
-    """Seconds that a worker process may take to answer, after which the run saves and ends."""
+    """Maximum seconds to wait for a worker process. After that, the run saves and ends."""
     worker_start: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
     """Start method of worker processes; auto forks, or spawns if this process uses a GPU."""
     action_limit: float = 1.0
-    """Bound of action entries without bounds."""
+    """Bound for action entries of an unbounded Box."""
     action_scale: float = 1.0
-    """Share of the range of actions that is used, around its middle: 0.2 is a fifth of an ant's torques."""
+    """Fraction of the action range that is used, centred on its midpoint: 0.2 is a fifth of an ant's torques."""
     reward_delay: int = 0
-    """Give the sum of rewards only every so many steps and at the episode's end; 0 gives them immediately."""
+    """Number of steps after which the sum of their rewards is given, and also at the end of an episode; 0 gives rewards
+    immediately."""
     frame_stack: int = 0
-    """Number of last images to observe, stacked as channels; for environments that observe only an image."""
-    recall: tuple[int, ...] = ()
-    """Also observe the agent's positions so many steps ago: a memory for tasks that hide what was done. The positions
-    are appended to the observation; mask them for levels that must not see their position."""
+    """Number of most recent images to stack as channels, for environments that observe only an image."""
+    position_history: tuple[int, ...] = ()
+    """Numbers of steps: append the agent's positions this many steps ago to the observation, as a memory for tasks
+    with hidden state. Mask these entries for levels that must not see their position."""
 
     @property
     def name(self) -> str:
@@ -120,26 +122,26 @@ def _check(config: EnvConfig) -> None:
 def make_env(
     config: EnvConfig,
     device: torch.device | str = "cpu",
-    seeds: Iterator[int] | None = None,
     autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
     info: tuple[str, ...] = (),
     region: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    evaluation: bool = False,
     **overrides: Any,
 ) -> Bridge:
-    """Make environments as batched tensors. With `seeds`, every episode uses the next seed. `info` names the entries of
-    info that hindsight needs. `region` is a context for calls of the environment's own reward.
+    """Make environments with batched tensors. For an `evaluation`, every episode has its own seed. `info` names the
+    entries of info that hindsight needs. `region` is a context around calls of the environment's `compute_reward`.
 
-    Raises EnvError if the environment can't be made, or if its observations or actions are not supported.
+    Raises EnvError if the environment cannot be made, or if its observations or actions are not supported.
     """
     _check(config)
     config = replace(config, env_kwargs=config.env_kwargs | overrides)
-    mode = AutoresetMode.DISABLED if seeds is not None else autoreset
+    mode = AutoresetMode.DISABLED if evaluation else autoreset
     with _made(config):
         env = _make_vector(config, mode, torch.device(device), info)
         actions = _action_map(config, env.single_action_space)
         spec = _spec(config, env, actions, info, region)
-    own_mode = env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED
-    return Bridge(env, spec, torch.device(device), None if own_mode else seeds, actions)
+    seeded = evaluation and env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
+    return Bridge(env, spec, torch.device(device), seeded, actions)
 
 
 @contextlib.contextmanager
@@ -163,15 +165,16 @@ def _action_map(config: EnvConfig, space: gym.Space[Any]) -> ActionMap:
         return ActionMap(space, config.action_limit, config.action_scale)
     except UnsupportedActions as error:
         raise EnvError(
-            f"{config.name} takes {error}, which no agent here supports; wrap the environment so that it takes a "
-            "Box, Discrete, MultiDiscrete or MultiBinary action."
+            f"{config.name} takes {error}, which no agent supports. Wrap the environment so that it takes Box, "
+            "Discrete, MultiDiscrete or MultiBinary actions."
         ) from error
 
 
 def make_single(config: EnvConfig, index: int = 0) -> gym.Env[Any, Any]:
-    """One environment with Gymnasium's own wrappers and our guard, for libraries that convert actions themselves.
+    """Make one environment with Gymnasium's wrappers and our guard, for libraries that convert actions themselves.
 
     Its action space is a bounded float32 Box, Discrete from 0, or MultiDiscrete or MultiBinary of one dimension.
+    Raises EnvError if the environment cannot be made or is not supported.
     """
     _check(config)
     with _made(config):
@@ -213,55 +216,62 @@ def _make_in_worker(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -
     return _make_one(config, index, info)
 
 
-def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
+def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = (), pausable: bool = False) -> gym.Env[Any, Any]:
     register_robotics()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         env = gym.make(config.name, disable_env_checker=True, **config.env_kwargs)
     _remove_model_file(env)
-    if config.recall:
-        env = Recall(env, config.recall)
+    if config.position_history:
+        env = PositionHistory(env, config.position_history)
     if config.reward_delay:
         env = DelayedReward(env, config.reward_delay)
     if config.frame_stack > 1:
         if image_shape(env.observation_space) is None:
             raise EnvError(f"--frame-stack stacks images, but {config.name} observes {env.observation_space}.")
         env = gym.wrappers.FrameStackObservation(env, config.frame_stack, padding_type="reset")
-    return Guard(env, index, info)
+    return Guard(Pausable(env) if pausable else env, index, info)
 
 
 def _remove_model_file(env: gym.Env[Any, Any]) -> None:
-    """Delete the temporary file from which gymnasium-robotics' mazes have read their model; they leave it behind."""
+    """Delete the temporary model file of gymnasium-robotics' mazes, which they do not remove."""
     file = getattr(env.unwrapped, "tmp_xml_file_path", None)
     if isinstance(file, str):
         with contextlib.suppress(OSError):
             os.remove(file)
 
 
+def is_batched(config: EnvConfig) -> bool:
+    """Whether the environments are one batch, the environment's own vector form, in which more of them cost little.
+    Raises EnvError if the id is unknown."""
+    find_id(config.env)
+    return gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto"
+
+
 def _make_vector(
     config: EnvConfig, mode: AutoresetMode, device: torch.device, info: tuple[str, ...]
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
-    if gym.registry[config.name].vector_entry_point is not None and config.vectorization == "auto":
+    if is_batched(config):
         kwargs = _on_device(config, device)
         env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
-        if not (config.reward_delay or config.recall or config.frame_stack > 1):
+        if not (config.reward_delay or config.position_history or config.frame_stack > 1):
             return env
         if config.frame_stack <= 1 and env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
-            if config.recall:
-                env = Recalls(env, config.recall)
+            if config.position_history:
+                env = PositionHistoryBatch(env, config.position_history)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
-        env.close()  # other vector environments are replaced by single ones
+        env.close()  # replaced by single environments, which have wrappers for these options
     indices = range(config.num_envs)
     if config.vectorization == "async":
         makers = [partial(_make_in_worker, config, i, info) for i in indices]
         start = None if config.worker_start == "auto" else config.worker_start
         return WorkerEnv(makers, config.workers, mode, config.worker_timeout, start)
-    makers = [partial(_make_one, config, i, info) for i in indices]
+    makers = [partial(_make_one, config, i, info, mode == AutoresetMode.DISABLED) for i in indices]
     return gym.vector.SyncVectorEnv(makers, copy=False, autoreset_mode=mode)
 
 
 def _on_device(config: EnvConfig, device: torch.device) -> dict[str, Any]:
-    """The keyword arguments, with the training device if the vector form takes one and none is given."""
+    """The keyword arguments, plus the training device if the vector form takes a device and none is given."""
     entry: Any = gym.registry[config.name].vector_entry_point
     form = load_env_creator(entry) if isinstance(entry, str) else entry
     given = config.env_kwargs
@@ -277,8 +287,8 @@ def _require_usable(config: EnvConfig, observed: gym.Space[Any]) -> gym.Space[An
         flat_dim(space)
     except UnsupportedSpace as error:
         raise EnvError(
-            f"{config.name} observes {error}. This is not supported: wrap the environment so that it observes "
-            "vectors (gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
+            f"{config.name} observes {error}, which is not supported. Wrap the environment so that it observes vectors "
+            "(gymnasium.wrappers.FlattenObservation, or features of a pretrained network)."
         ) from error
     return space
 
@@ -292,7 +302,7 @@ def _mask_dim(config: EnvConfig, actions: gym.Space[Any]) -> int:
     """Number of choices of the action mask in the first info; 0 if there is none."""
     if not isinstance(actions, spaces.Discrete):
         return 0
-    one = _make_one(replace(config, reward_delay=0, recall=()), 0)
+    one = _make_one(replace(config, reward_delay=0, position_history=()), 0)
     _, info = one.reset(seed=0)
     one.close()
     return int(actions.n) if MASK in info else 0
@@ -327,13 +337,13 @@ def _spec(
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
         return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
     assert isinstance(space, spaces.Dict)
-    seen = probe(_make_one(replace(config, reward_delay=0, recall=()), 0, info))
+    seen = probe(_make_one(replace(config, reward_delay=0, position_history=()), 0, info))
     achieved = find_achieved(seen.observation, seen.achieved)
     if achieved is None:
         achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
         bounds = flat_bounds(space["achieved_goal"])
         low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
-    # A vector environment may have its task's reward on tensors; else a single environment's own code is called.
+    # A vector environment may compute its task's reward on tensors; otherwise, a single environment's code is called.
     reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info, region)
     return Spec(
         state_dim=len(low),

@@ -21,7 +21,7 @@ class Outline(NamedTuple):
 
 
 def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outline]:
-    """The current walls, gaps and blocks of one environment: from its own method `outlines(index)`, or from a
+    """The current walls, gaps and blocks of one environment, from its method `outlines(index)` or from a
     gymnasium-robotics maze. Empty for other environments.
     """
     own: Any = getattr(env.unwrapped, "outlines", None)
@@ -40,7 +40,7 @@ def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outli
 def mark(env: gym.Env[Any, Any], place: Sequence[float]) -> None:
     """Show a sphere at a position (x, y) or (x, y, z) in the next frame of an environment rendered by MuJoCo."""
     inner: Any = env.unwrapped
-    # gymnasium-robotics' mazes contain the environment that is rendered.
+    # gymnasium-robotics' mazes wrap the environment that renders.
     holders: tuple[Any, ...] = (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None))
     renderer = next((h.mujoco_renderer for h in holders if hasattr(h, "mujoco_renderer")), None)
     if renderer is None or env.render_mode is None or len(place) not in (2, 3):

@@ -35,7 +35,7 @@ class Step(NamedTuple):
     truncated: Tensor
     """[N] True where the episode was truncated before the task ended."""
     active: Tensor
-    """[N] False where the environment only reset, without a transition."""
+    """[N] False where the environment only reset and made no transition."""
     success: Tensor
     """[N] success at this step according to info; False if info does not report it."""
     taken: int
@@ -63,7 +63,7 @@ class Spec:
     task_reward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     """(achieved, desired) [..., G] -> (reward [...], whether it ends the episode [...])."""
     reward_range: tuple[float, float] | None
-    """Least and greatest reward of a step; None if unknown."""
+    """Minimum and maximum reward of a step; None if unknown."""
     max_episode_steps: int | None
     info: tuple[str, ...] = ()
     """Names of the entries of info that hindsight needs."""
@@ -72,7 +72,7 @@ class Spec:
     left_out: tuple[str, ...] = ()
     """Entries of the observation that agents do not see, since no network supports them."""
     images: tuple[tuple[int, int, int], ...] = ()
-    """(channels, height, width) of every image; their pixels are the last entries of the state, from 0 to 255."""
+    """(channels, height, width) of every image. Their pixels, from 0 to 255, are the last entries of the state."""
     frames: int = 1
     """Number of frames stacked in an image's channels, the newest last."""
     mask_dim: int = 0
@@ -85,7 +85,7 @@ class Spec:
 
     @property
     def pixels(self) -> int:
-        """P, the number of last entries of the state that are pixels."""
+        """P, the number of pixels, which are the last entries of the state."""
         return sum(channels * height * width for channels, height, width in self.images)
 
     @property

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from hrl.api.wandb import to_wandb
     from hrl.errors import UserError
     from hrl.report.evaluation import Evaluation
+    from hrl.report.pictures import Picture
     from hrl.run.callbacks import Callback, Progress
     from hrl.run.pretrained import list_pretrained
 
 WHERE = {
     "Callback": "hrl.run.callbacks",
     "Evaluation": "hrl.report.evaluation",
+    "Picture": "hrl.report.pictures",
     "Progress": "hrl.run.callbacks",
     "Run": "hrl.api.runs",
     "UserError": "hrl.errors",
@@ -39,7 +41,7 @@ WHERE = {
 """The module of each public name, imported when the name is first used."""
 
 __all__ = [
-    "Callback", "Evaluation", "Progress", "Run", "UserError", "__version__", "from_sb3", "list_pretrained",
+    "Callback", "Evaluation", "Picture", "Progress", "Run", "UserError", "__version__", "from_sb3", "list_pretrained",
     "load", "to_wandb", "train", "write_report",
 ]  # fmt: skip
 

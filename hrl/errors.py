@@ -2,4 +2,5 @@
 
 
 class UserError(Exception):
-    """An error that the user can fix. Command lines print its one sentence and exit with code 2."""
+    """An error that the user can fix. Its message states the cause and the remedy; command lines print it and exit with
+    code 2."""

@@ -1,4 +1,4 @@
-"""Running means of tensors, which stay on the device until they are logged."""
+"""Running means of tensors. They stay on the device until they are logged."""
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ class Means:
 
     def _total(self, name: str, shape: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         if name not in self._totals:
-            with torch.inference_mode(False):  # updated in both modes
+            with torch.inference_mode(False):  # training and inference update it
                 self._totals[name] = torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
         return self._totals[name]
 
     def pop(self) -> dict[str, float]:
-        """Return the means by name, without names that have no value, and reset. Waits for the device once."""
+        """Return the means of all names that have values, and reset. Waits for the device once."""
         if not self._totals:
             return {}
         totals = torch.stack([torch.stack([x.sum() for x in pair]) for pair in self._totals.values()])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 Space = gym.Space[Any]
 MOST_COMBINATIONS = 4096
-"""Greatest number of joint choices for learners that enumerate them."""
+"""Maximum number of joint choices for learners that enumerate them."""
 
 
 def unit_box(width: int) -> spaces.Box:

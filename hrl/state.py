@@ -35,5 +35,5 @@ def restore(parts: Mapping[str, Stateful], tensors: Mapping[str, Tensor]) -> Non
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, by the rest of their names."""
+    """The tensors with names that start with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

@@ -1,8 +1,8 @@
 """Requests to stop: Ctrl-C, SIGTERM, and a closed terminal.
 
-A request stops a run within two seconds; then the run saves its state. Loops check `signal` between two steps. Code
-that may take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, in which a request
-raises `Interrupted`. A second request ends the process immediately.
+A request stops a run within two seconds, and the run then saves its state. Loops check `signal` between two steps. Code
+that may take longer (an environment's step, an evaluation, a video) runs inside `interruptible`, where a request raises
+`Interrupted`. A second request ends the process immediately.
 """
 
 import os
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has no SIGHUP
 GRACE = 1.0
-"""Seconds before a region that usually ends soon is interrupted."""
+"""Seconds until a region that usually ends soon is interrupted."""
 
 
 class Interrupted(BaseException):
@@ -28,7 +28,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         """The signal of the request; None before one."""
-        self._grace: list[float] = []  # of the open regions, innermost last
+        self._grace: list[float] = []  # grace periods of the open regions, innermost last
         self._before: dict[int, object] = {}
         # On Ctrl-C under torchrun, each process gets the signal twice: from the terminal and from torchrun.
         self._repeated = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -37,7 +37,7 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             return self
         asking = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(HANGUP) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(HANGUP) is not signal.SIG_IGN:  # nohup ignores it
             asking.append(HANGUP)
         self._before = {number: signal.signal(number, self._ask) for number in asking}
         return self
@@ -64,23 +64,23 @@ class StopRequest:
             self._grace.pop()
 
     def outlast(self) -> None:
-        """Ignore SIGTERM from now on, which torchrun sends to the remaining processes when one has failed."""
+        """Ignore SIGTERM from now on. torchrun sends it to the remaining processes after one has failed."""
         self._before[signal.SIGTERM] = signal.SIG_IGN
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        for other in () if self._repeated else self._before:  # a shell forwards the hangup that it received itself
+        for other in () if self._repeated else self._before:  # a shell forwards a hangup that it receives
             signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
         _alarm(GRACE, self._interrupt)  # again, in case an environment swallows the first one
         if self._grace and not self._grace[-1]:
             raise Interrupted
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        for other in self._before:  # from now on also under torchrun
+        for other in self._before:  # from now on, also under torchrun
             signal.signal(other, signal.SIG_IGN if other == HANGUP else signal.SIG_DFL)
         _alarm(GRACE, self._interrupt)
-        if self._grace:  # the run's own computation is not interrupted
+        if self._grace:  # only open regions are interrupted
             raise Interrupted
 
 

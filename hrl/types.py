@@ -9,8 +9,8 @@ from torch import Tensor
 from hrl.errors import UserError as UserError
 
 TaskReward = Callable[..., tuple[Tensor, Tensor]]
-"""(achieved [..., G], desired [..., G]) -> (reward [...], whether reaching it ends the episode [...]). If the
-environment's `Spec.info` names entries of info, they are a third argument [..., K]."""
+"""(achieved [..., G], desired [..., G]) -> (reward [...], whether it ends the episode [...]). If the environment's
+`Spec.info` names entries of info, they are a third argument [..., K]."""
 
 
 class Observation(Protocol):
@@ -18,11 +18,16 @@ class Observation(Protocol):
     [N, K] of available choices, if the environment gives one."""
 
     @property
-    def state(self) -> Tensor: ...
+    def state(self) -> Tensor:
+        """[N, D] float32 flattened observations."""
+
     @property
-    def goal(self) -> Tensor: ...
+    def goal(self) -> Tensor:
+        """[N, G] float32 desired goals; G = 0 without goals."""
+
     @property
-    def mask(self) -> Tensor | None: ...
+    def mask(self) -> Tensor | None:
+        """[N, K] available choices; None if the environment gives no mask."""
 
 
 class Step(Protocol):
@@ -33,57 +38,93 @@ class Step(Protocol):
     """
 
     @property
-    def obs(self) -> Observation: ...
+    def obs(self) -> Observation:
+        """The observation to act on next."""
+
     @property
-    def final(self) -> Observation: ...
+    def final(self) -> Observation:
+        """The true next observation of this transition, even if the episode ended."""
+
     @property
-    def reward(self) -> Tensor: ...
+    def reward(self) -> Tensor:
+        """[N] rewards of the environment."""
+
     @property
-    def terminated(self) -> Tensor: ...
+    def terminated(self) -> Tensor:
+        """[N] bool: True where the task ended."""
+
     @property
-    def truncated(self) -> Tensor: ...
+    def truncated(self) -> Tensor:
+        """[N] bool: True where the episode was truncated before the task ended."""
+
     @property
-    def active(self) -> Tensor: ...
+    def active(self) -> Tensor:
+        """[N] bool: False where the environment only reset, without a transition."""
+
     @property
-    def success(self) -> Tensor: ...
+    def success(self) -> Tensor:
+        """[N] bool: success at this step according to info; False if info does not report it."""
+
     @property
-    def taken(self) -> int: ...
+    def taken(self) -> int:
+        """Environment steps taken: the number of active environments."""
+
     @property
     def info(self) -> Tensor:
         """[N, K] entries of info that hindsight needs."""
 
 
 class Spec(Protocol):
-    """The properties of an environment that an agent knows before the first step."""
+    """The properties of an environment that are known before the first step."""
 
     @property
-    def env_id(self) -> str: ...
+    def env_id(self) -> str:
+        """The environment's Gymnasium id."""
+
     @property
-    def state_dim(self) -> int: ...
+    def state_dim(self) -> int:
+        """D, the number of entries of a flattened observation."""
+
     @property
-    def goal_dim(self) -> int: ...
+    def goal_dim(self) -> int:
+        """G, the number of entries of a desired goal; 0 without goals."""
+
     @property
-    def action_dim(self) -> int: ...
+    def action_dim(self) -> int:
+        """A, the number of entries of an action vector; 0 for other action spaces."""
+
     @property
     def achieved(self) -> tuple[int, ...]:
         """State entries of the achieved goal, for goal environments."""
 
     @property
-    def state_low(self) -> Tensor: ...
-    @property
-    def state_high(self) -> Tensor: ...
-    @property
-    def action_low(self) -> Tensor: ...
-    @property
-    def action_high(self) -> Tensor: ...
-    @property
-    def task_reward(self) -> TaskReward | None: ...
-    @property
-    def reward_range(self) -> tuple[float, float] | None:
-        """(least, greatest) reward of a step if known, as for sparse goal rewards."""
+    def state_low(self) -> Tensor:
+        """[D] lower bounds of observations; -inf without bounds."""
 
     @property
-    def max_episode_steps(self) -> int | None: ...
+    def state_high(self) -> Tensor:
+        """[D] upper bounds of observations; inf without bounds."""
+
+    @property
+    def action_low(self) -> Tensor:
+        """[A] lower bounds of an action vector in the environment's units."""
+
+    @property
+    def action_high(self) -> Tensor:
+        """[A] upper bounds of an action vector in the environment's units."""
+
+    @property
+    def task_reward(self) -> TaskReward | None:
+        """The goal environment's reward as a function of goals; None without goals."""
+
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """(minimum, maximum) reward of a step, for example of sparse goal rewards; None if unknown."""
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Greatest number of steps of an episode; None if it is unknown."""
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """Entries of the observation that agents do not see."""
@@ -93,7 +134,9 @@ class Spec(Protocol):
         """Number of entries of a step's info that hindsight needs."""
 
     @property
-    def continuous(self) -> bool: ...
+    def continuous(self) -> bool:
+        """Whether actions are vectors (Box)."""
+
     @property
     def action_space(self) -> Any:
         """The environment's own action space."""
@@ -104,7 +147,7 @@ class Spec(Protocol):
 
     @property
     def images(self) -> tuple[tuple[int, int, int], ...]:
-        """(channels, height, width) of every image; their pixels are the last entries of the state, from 0 to 255."""
+        """(channels, height, width) of every image. Their pixels, from 0 to 255, are the last entries of the state."""
 
     @property
     def frames(self) -> int:
@@ -112,7 +155,7 @@ class Spec(Protocol):
 
     @property
     def pixels(self) -> int:
-        """P, the number of last entries of the state that are pixels."""
+        """P, the number of pixels, which are the last entries of the state."""
 
     @property
     def mask_dim(self) -> int:
@@ -123,59 +166,79 @@ class Outline(Protocol):
     """A rectangle seen from above, for pictures: its lower left corner, size and kind."""
 
     @property
-    def x(self) -> float: ...
+    def x(self) -> float:
+        """Left edge."""
+
     @property
-    def y(self) -> float: ...
+    def y(self) -> float:
+        """Lower edge."""
+
     @property
-    def width(self) -> float: ...
+    def width(self) -> float:
+        """Extent along x."""
+
     @property
-    def height(self) -> float: ...
+    def height(self) -> float:
+        """Extent along y."""
+
     @property
-    def kind(self) -> Literal["wall", "gap", "block"]: ...
+    def kind(self) -> Literal["wall", "gap", "block"]:
+        """Whether it is a wall, a gap in the floor, or a block that can be pushed."""
 
 
 class BatchedEnv(Protocol):
-    """N environments that step together. Actions are in [-1, 1]; the environment rescales them to its own bounds."""
+    """N environments that step together. Actions are in [-1, 1]; the environment rescales them to its bounds."""
 
     @property
-    def spec(self) -> Spec: ...
+    def spec(self) -> Spec:
+        """The properties of the environments."""
+
     @property
-    def num_envs(self) -> int: ...
+    def num_envs(self) -> int:
+        """N, the number of environments."""
+
     @property
     def resets_within_step(self) -> bool:
         """Whether every step of every environment is a transition, so that no step only resets."""
 
-    def reset(self, seed: int) -> Observation: ...
+    def reset(self, seed: int) -> Observation:
+        """Begin an episode in every environment; the seed determines all following episodes."""
+
     @property
-    def tells_success(self) -> bool:
+    def reports_success(self) -> bool:
         """Whether any info so far reported success."""
 
     @property
     def restarts(self) -> bool:
-        """Whether single environments can begin a new episode at any time."""
+        """Whether single environments can start a new episode at any time."""
 
     def truncate(self, step: Any, where: Tensor) -> Any:
-        """The step with episodes truncated at the mask `where` [N]; new ones begin there if `restarts`."""
+        """The step with the episodes at the mask `where` [N] truncated; new ones start there if `restarts`."""
+
+    def pause(self, where: np.ndarray) -> None:
+        """Do not step the environments in `where` [N] bool until the next reset, if this is possible."""
 
     def send(self, actions: Tensor) -> None:
-        """Send every environment its action; environments in other processes begin to step."""
+        """Send the actions [N, A] or [N]; environments in other processes start to step."""
 
     def receive(self) -> Step:
         """Wait for the step of the sent actions."""
 
     def step(self, actions: Tensor) -> Step:
-        """Send and receive."""
+        """Send the actions, and wait for the step."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the resources of the environments."""
+
     @property
     def is_family(self) -> bool:
         """Whether the environments are a family of tasks."""
 
     def verify(self) -> None:
-        """Raise for faults that `step` does not check, since it would wait for the device."""
+        """Raise an error for invalid values that `step` does not check, because it never waits for a GPU."""
 
     def lasting(self) -> dict[str, Tensor]:
-        """State that outlasts episodes, by name, which checkpoints contain; it changes in place."""
+        """State that persists across episodes, by name. It changes in place; checkpoints contain it."""
 
     def outlines(self, index: int) -> Sequence[Outline]:
         """The current walls, gaps and blocks of one environment; empty without a map."""
@@ -190,13 +253,13 @@ class BatchedEnv(Protocol):
         """One environment's raw observation as a batch of one."""
 
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
-        """Convert a batch of raw observations to tensors; `mask` [N, K] says which numbered actions are available."""
+        """Convert a batch of raw observations to tensors; `mask` [N, K] marks the available discrete actions."""
 
     def raw(self, obs: Observation) -> Any:
-        """The inverse of `observe`: a batch of observations in the environment's own form."""
+        """The inverse of `observe`: a batch of observations in the form of the environment."""
 
     def from_action(self, actions: np.ndarray) -> np.ndarray:
         """The inverse of `to_action`."""
 
     def to_action(self, actions: np.ndarray) -> np.ndarray:
-        """Convert actions [N, A] from [-1, 1] to the environment's own bounds and shape."""
+        """Convert actions [N, A] from [-1, 1] to the environment's bounds and shape."""

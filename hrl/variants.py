@@ -13,8 +13,8 @@ C = TypeVar("C", bound=Any)
 class Variant:
     """The base of interchangeable dataclasses, each with its own `kind`.
 
-    On the command line and in presets, the options of a variant appear beside the choice:
-    `--low.learner sac --low.tau .01`. A class that sets `kind` can be chosen by it in every configuration of its
+    On the command line and in presets, the options of a variant appear next to the choice:
+    `--low.learner sac --low.tau .01`. A class that sets `kind` can be chosen by this name in every configuration of its
     family.
     """
 
@@ -23,8 +23,8 @@ class Variant:
     kinds: ClassVar[dict[str, type[Any]]] = {}
 
     def __init_subclass__(cls, family: bool = False, listed: bool = True) -> None:
-        """`family` begins a family; a class that is not `listed` cannot be chosen by its kind, only used as a
-        default."""
+        """`family` starts a new family. A class that is not `listed` can only be a default; it cannot be chosen by its
+        kind."""
         super().__init_subclass__()
         if family:
             cls.kinds = {}
@@ -43,7 +43,9 @@ class Variant:
         if kind == self.kind:
             return self
         if kind not in self.choices and kind in self.kinds:
-            raise UserError(f"{where} cannot be {kind} here: this algorithm has an update rule of its own.")
+            raise UserError(
+                f"{where} cannot be {kind}, because this algorithm has its own update rule: omit the option."
+            )
         new = self.named(kind, where)
         changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != default_of(f)}
         return new(**{f.name: changed[f.name] for f in fields(new) if f.name in changed and f.name != "kind"})

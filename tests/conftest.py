@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hrl.hierarchy.setting import Setting
 from hrl.learners import SAC, TD3, Build, Learner, SACConfig, TD3Config
 from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions, read_transitions
+from hrl.report.evaluation import opened
 from hrl.spaces import unit_box
 
 torch.set_num_threads(1)
@@ -102,6 +104,11 @@ def stack(env: Bridge, testing: float = 0.0, early: bool = False, noise: float =
     middle = Level("middle", config, far, near.space, memories[1], where, 2, issues=near, **upper)
     high = Level("high", config, task, far.space, memories[2], where, 4, issues=far, **upper)
     return Hierarchy([low, middle, high], where)
+
+
+def fresh(env_id: str, **kwargs: Any) -> Callable[[int], AbstractContextManager[Bridge]]:
+    """New environments for each evaluation."""
+    return lambda n: opened(make_env(EnvConfig(env_id, kwargs, num_envs=n), evaluation=True))  # type: ignore[return-value]
 
 
 def roll(agent: Hierarchy, env: Bridge, steps: int, seed: int = 0) -> None:

@@ -1,5 +1,7 @@
 """The Python interface: the same runs as the command line."""
 
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_a_run_is_stopped_by_a_callback_and_resumed_exactly(tmp_path):
     assert seen[~np.isnan(seen)].tolist() == [100, 200, 300]
     again = part.resume(callbacks=[hrl.Callback(lambda p: p.save(), every=400)])
     assert again.finished and same_state(whole.path, again.path)
-    with pytest.raises(hrl.UserError, match="has 1,000 steps already"):
+    with pytest.raises(hrl.UserError, match="already has 1,000 steps"):
         again.resume()
     assert again.resume(1100).steps == 1100
 
@@ -80,6 +82,31 @@ def test_a_run_is_loaded_evaluated_and_acts(tmp_path):
         hrl.load(tmp_path / "nothing")
 
 
+def test_a_run_shows_pictures_without_pyplot(tmp_path):
+    before = set(sys.modules)
+    done = run(tmp_path, env="hrl/PointMaze_UMaze-v0", low__hidden=(8,), high__hidden=(8,))
+    picture = done.plot_trajectories(3)
+    (*drawn,) = (axes for axes in picture.figure.axes if axes.axison)
+    assert len(drawn) == 3 and picture._repr_png_()[:4] == b"\x89PNG"
+    picture.save(tmp_path / "paths.svg")
+    assert (tmp_path / "paths.svg").read_text().count("<svg") == 1
+    curves = done.plot_curves("eval/mean_reward", "time/fps")
+    first, second = curves.figure.axes
+    assert (first.get_title(), second.get_title()) == ("eval/mean_reward", "time/fps")
+    logged = done.scalars()["eval/mean_reward"]
+    assert first.lines[0].get_xydata().tolist() == [
+        [500, *logged[~np.isnan(logged)][:1]],
+        [1000, *logged[~np.isnan(logged)][1:]],
+    ]
+    assert [axes.get_title() for axes in done.plot_curves().figure.axes] == ["eval/success_rate", "eval/mean_reward"]
+    with pytest.raises(hrl.UserError, match="has no scalar eval/succes; it has"):
+        done.plot_curves("eval/succes")
+    assert "matplotlib.pyplot" not in set(sys.modules) - before
+    line = run(tmp_path)
+    with pytest.raises(hrl.UserError, match="are not drawn in two dimensions"):
+        line.plot_trajectories(1)
+
+
 class Mine(Ledger):
     """An environment without an id."""
 
@@ -97,7 +124,7 @@ def test_an_environment_is_a_class_or_a_function(tmp_path):
     assert third.steps >= 1000
     fourth = run(tmp_path / "d", "td3", env=gym.make("Ledger-v0", fail_at=-2), hidden=(8,))
     assert fourth.parts.env.env_kwargs == {"fail_at": -2}
-    with pytest.raises(hrl.UserError, match="give its class"):
+    with pytest.raises(hrl.UserError, match="pass its class"):
         run(tmp_path / "e", "td3", env=Mine())
     with pytest.raises(hrl.UserError, match="must be an id, a class or a function"):
         run(tmp_path / "e", "td3", env=3)

@@ -320,10 +320,10 @@ def test_measured_bounds_hold_what_moves_down_too():
 
 def test_a_guard_shortens_what_is_too_long_and_keeps_its_direction():
     guard = Guard(limit=2.0)
-    short = guard.judge({"a": f64(3.0), "b": f64(4.0)})
+    short = guard.clip({"a": f64(3.0), "b": f64(4.0)})
     assert short is not None and float(short["a"]) == pytest.approx(1.2) and float(short["b"]) == pytest.approx(1.6)
-    assert guard.judge({"a": f64(0.3)}) == {"a": f64(0.3)} and (guard.clipped, guard.skipped) == (1, 0)
-    assert guard.judge({"a": f64(float("nan"))}) is None and guard.judge({"a": f64(1e9)}) is None
+    assert guard.clip({"a": f64(0.3)}) == {"a": f64(0.3)} and (guard.clipped, guard.skipped) == (1, 0)
+    assert guard.clip({"a": f64(float("nan"))}) is None and guard.clip({"a": f64(1e9)}) is None
 
 
 def test_conjugate_gradients_refuse_a_map_that_is_no_gradient_step():

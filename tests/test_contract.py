@@ -39,7 +39,7 @@ def test_what_can_be_meant_in_one_way_is_taken_so():
     step, _ = stepped({"reward": np.float64(2), "terminated": np.array(True)}, steps=3)
     assert step.reward.tolist() == [2, 2] and step.terminated.all()
     step, env = stepped({"info": {"success": np.bool_(True), "note": "text"}})
-    assert step.success.all() and env.tells_success
+    assert step.success.all() and env.reports_success
 
 
 def test_success_of_several_entries_is_that_of_all_and_that_is_told(capfd):
@@ -58,7 +58,7 @@ def test_info_that_comes_and_goes_is_no_matter():
         Said.says = {"info": info}
         for _ in range(3):
             step = env.step(torch.zeros(2, 1))
-    assert not step.success.any() and env.tells_success
+    assert not step.success.any() and env.reports_success
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
@@ -68,9 +68,9 @@ def test_info_that_comes_and_goes_is_no_matter():
         ({"reward": np.zeros(2)}, "returned a reward that is not a single number: array([0., 0.])"),
         ({"reward": "high"}, "returned a reward that is not a single number: 'high'"),
         ({"terminated": np.zeros(2)}, "returned a terminated flag that is not a single number"),
-        ({"obs": np.zeros(4, np.float32)}, "returned an observation of shape (4,), not (3,) as its space says"),
-        ({"obs": np.zeros(1, np.float32)}, "returned an observation of shape (1,), not (3,) as its space says"),
-        ({"info": {"is_success": "yes"}}, "reported a success that is not a truth value: 'yes'"),
+        ({"obs": np.zeros(4, np.float32)}, "returned an observation of shape (4,), but its space has (3,)"),
+        ({"obs": np.zeros(1, np.float32)}, "returned an observation of shape (1,), but its space has (3,)"),
+        ({"info": {"is_success": "yes"}}, "reported a success that is not a boolean: 'yes'"),
         ({"info": None}, "returned an info that is not a dictionary: None"),
     ],
 )
@@ -87,7 +87,7 @@ def test_a_wrong_observation_in_the_middle_of_a_run_saves_it(vectorization, tmp_
     arguments += ["--vectorization", vectorization, "--goal.low", "-1", "--goal.high", "1", "--log-dir", str(tmp_path)]
     assert train.main(arguments) == 2
     error = capsys.readouterr().err
-    assert "shape (4,), not (3,)" in error and error.count("\n") == 1
+    assert "shape (4,), but its space has (3,)" in error and error.count("\n") == 1
     assert Checkpoints(run_of(tmp_path) / "checkpoints").last().steps == 2 * 99
 
 

@@ -232,7 +232,7 @@ def test_skills_of_an_earlier_run_get_a_controller(tmp_path):
         ("--discriminator.from-start True", "needs --goal.relative True"),
         ("--low.hindsight 0.5", "Skills have no goals to relabel"),
         ("--high.period 0", "high.period must be at least 1"),
-        ("--high.learner td3", "decides on vectors (Box)"),
+        ("--high.learner td3", "supports only vectors (Box)"),
     ],
 )
 def test_nonsense_is_told_in_one_sentence(option, words, tmp_path, capsys):

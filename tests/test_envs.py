@@ -82,14 +82,14 @@ def test_a_next_step_reset_is_no_step():
 
 
 def test_episodes_can_be_given_their_seeds():
-    env = make_env(EnvConfig("Ledger-v0", num_envs=2), seeds=iter([10, 20, 30, 41]))
-    obs = env.reset(0)
-    assert obs.state[:, 0].tolist() == [10, 20]
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2), evaluation=True)
+    obs = env.reset(10)
+    assert obs.state[:, 0].tolist() == [10, 11]
     begun = []
     for _ in range(7):
         step = env.step(torch.zeros(2, 1))
         begun += step.obs.state[step.obs.state[:, 1] == 0][:, 0].tolist()
-    assert begun == [30, 41]
+    assert begun == [12, 13, 14]
 
 
 def test_the_achieved_goal_is_found_in_the_observation_or_added_to_it():
@@ -124,8 +124,8 @@ def test_the_tasks_reward_is_the_environments_own_and_says_what_ends_an_episode(
     ("kwargs", "words"),
     [
         ({"fault": "raise"}, "Environment 0 of Ledger-v0 raised RuntimeError in step() at its step 4: the simulator"),
-        ({"fault": "nan"}, "Environment 0 of Ledger-v0 gave an observation that is NaN or infinite"),
-        ({"fault": "inf"}, "Environment 0 of Ledger-v0 gave a reward that is NaN or infinite"),
+        ({"fault": "nan"}, "Environment 0 of Ledger-v0 returned an observation that is NaN or infinite"),
+        ({"fault": "inf"}, "Environment 0 of Ledger-v0 returned a reward that is NaN or infinite"),
     ],
 )  # fmt: skip
 def test_faults_name_the_environment_and_the_step(kwargs, words):
@@ -227,11 +227,11 @@ def test_workers_do_not_outlive_a_main_process_that_is_killed():
 
 
 def test_workers_begin_episodes_only_where_one_ended():
-    env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=2, vectorization="async", workers=2), seeds=iter([20, 21, 31]))
-    env.reset(0)
+    env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=2, vectorization="async", workers=2), evaluation=True)
+    env.reset(20)
     for _ in range(3):
         step = env.step(torch.zeros(2, 1))
-    assert step.obs.state.tolist() == [[31, 0], [21, 3]]  # the first episode had three steps
+    assert step.obs.state.tolist() == [[22, 0], [21, 3]]  # the first episode had three steps
     env.close()
 
 

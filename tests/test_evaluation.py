@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import roll, setting, small_hiro
+from conftest import fresh, roll, setting, small_hiro
 from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -32,7 +32,7 @@ def test_stable_baselines3_evaluates_our_policies_to_the_same_returns(early):
     agent = config.make(setting(bridge, seed=3))
     roll(agent, bridge, 20)
     policy = HierarchyPolicy(agent, bridge)
-    ours = evaluate(policy, lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds), 8)
+    ours = evaluate(policy, fresh("GoalLine-v0"), 8)
     theirs = []
     for episode in range(8):
         env = make_vec_env("GoalLine-v0", n_envs=1, seed=10_000_000 + episode)
@@ -171,10 +171,8 @@ def test_success_at_any_step_and_at_the_final_one_are_told_apart():
 
 
 def test_evaluated_episodes_are_those_of_their_seeds():
-    make = lambda n, seeds: make_env(EnvConfig("Ledger-v0", num_envs=n), seeds=seeds)  # noqa: E731
-    bridge = make(1, None)
-    agent = small_hiro().make(setting(bridge))
-    result = evaluate(HierarchyPolicy(agent), make, 4).summary()
+    agent = small_hiro().make(setting(make_env(EnvConfig("Ledger-v0"))))
+    result = evaluate(HierarchyPolicy(agent), fresh("Ledger-v0"), 4).summary()
     # Seeds 10,000,000 + i begin with episode i: 3 steps cut, 7 ended, 5 cut, 1 ended; the end is the success.
     assert result["mean_ep_length"] == 4 and result["success_rate_any"] == result["success_rate_final"] == 0.5
     assert result["mean_reward"] == (6 + 28 + 15 + 1) / 4

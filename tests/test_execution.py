@@ -149,5 +149,5 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     assert pick_device("auto", Processes(rank=5, size=8, local_rank=1)) == torch.device("cuda", 1)
     assert pick_device("cpu", Processes(rank=5, size=8, local_rank=1)) == torch.device("cpu")
-    with pytest.raises(UserError, match="has 2 GPUs, too few"):
+    with pytest.raises(UserError, match="has 2 GPUs, fewer than processes"):
         pick_device("cuda", Processes(rank=2, size=3, local_rank=2))

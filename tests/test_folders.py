@@ -257,7 +257,7 @@ def test_an_edited_run_goes_on_only_when_asked_to(copied, capsys):
     edit(CONFIG, put("config", "agent", "low", "learning_rate", value=0.5))(copied)
     more = ["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]
     assert train.main(more) == 2
-    assert "was changed since the run began" in capsys.readouterr().err
+    assert "was changed after the run started" in capsys.readouterr().err
     assert train.main([*more, "--allow-edited"]) == 0
 
 
@@ -267,7 +267,7 @@ def test_one_run_that_cannot_be_read_is_left_out_of_a_comparison(finished, copie
     shutil.copytree(finished, other)
     assert evaluate.main([str(finished), str(copied), str(other), "--episodes", "1"]) == 0
     said = capsys.readouterr()
-    assert f"warning: {copied} is left out" in said.err and "2" in said.out
+    assert f"warning: {copied} is skipped" in said.err and "2" in said.out
 
 
 # -- a stranger's folder -------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def test_a_folder_with_links_is_refused(name, copied, tmp_path, capsys):
         (copied / name).rename(tmp_path / "aside")
     (copied / name).symlink_to(target)
     assert train.main(["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]) == 2
-    assert "contains links to other places" in capsys.readouterr().err and target.read_text() == "mine"
+    assert "contains links to other folders" in capsys.readouterr().err and target.read_text() == "mine"
 
 
 @pytest.mark.parametrize("value", [None, {}, {"recent": None}, {"recent": {"buckets": [[99999, 1, 1, 1, 1]]}}, "x"])
@@ -402,7 +402,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
 
 
 def test_a_checkpoint_folder_that_is_none_says_so(tmp_path):
-    with pytest.raises(UserError, match="holds no checkpoint yet"):
+    with pytest.raises(UserError, match="contains no checkpoint"):
         Checkpoints(tmp_path / "nowhere").last()
 
 

@@ -247,4 +247,4 @@ def test_what_hac_cannot_do_is_refused_in_a_sentence(options, sentence, tmp_path
 def test_an_environment_without_goals_is_refused_in_a_sentence(tmp_path, capsys):
     line = ["hac", "--env", "tasks:Ledger-v0", "--preset", "debug", "--progress", "False", "--log-dir", str(tmp_path)]
     assert train.main([*line, "--goal.low", "-1", "--goal.high", "1"]) == 2
-    assert "needs a goal environment whose reward has two values" in " ".join(capsys.readouterr().err.split())
+    assert "needs a goal environment with a two-valued reward" in " ".join(capsys.readouterr().err.split())

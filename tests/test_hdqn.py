@@ -230,7 +230,7 @@ def test_subgoals_of_minigrid_are_told_from_numbers_and_from_the_image(monkeypat
     ({"subgoals": "test_hdqn:nothing"}, "--subgoals test_hdqn:nothing cannot be used"),
     ({"subgoals": "test_hdqn:as_numbers"}, "to bool"),
     ({"points": (1.0,)}, "--points needs --goal.threshold"),
-    ({"points": (1.0, 2.0, 3.0), "threshold": 0.1}, r"needs 2 numbers per position .*but 3 is no multiple of 2"),
+    ({"points": (1.0, 2.0, 3.0), "threshold": 0.1}, r"needs 2 numbers per position .*but has 3 numbers"),
     ({"subgoals": "test_hdqn:BOTH", "period": 0}, "high.period must be at least 1"),
 ])  # fmt: skip
 def test_declarations_that_do_not_fit_are_told(options, words):

@@ -161,7 +161,7 @@ def test_a_rollout_has_the_same_steps_at_both_levels():
     assert isinstance(low.config.learner, PPOConfig) and low.config.learner.n_steps == 50
     config = HiPPOConfig.of(masked_entries=(0,), hidden_from_skills=(1,))
     low, high = config.make(setting(make_env(EnvConfig("Ledger-v0", num_envs=1)))).levels
-    assert low.sight.tolist() == [0, 0] and high.sight.tolist() == [0, 1]
+    assert low.observation_mask.tolist() == [0, 0] and high.observation_mask.tolist() == [0, 1]
 
 
 def test_sub_policies_differ_from_the_first_step_on():
@@ -188,7 +188,7 @@ def test_the_sub_policy_sees_the_goal_that_the_manager_obeys():
     ("option", "words"),
     [
         ("--skill-gain -1", "--skill-gain must not be negative"),
-        ("--period 15 5", "--period must be one number, or two in rising order, not 15 5"),
+        ("--period 15 5", "--period must be one number, or two in ascending order, not 15 5"),
         ("--period 0 5", "--period must be at least 1 environment step, not 0"),
         ("--latents 1", "--latents must be at least 2"),
         ("--learner td3", "HiPPO is a PPO over both levels"),

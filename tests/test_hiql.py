@@ -1,5 +1,6 @@
 """HIQL: its losses, its goals and its datasets by hand, and runs from a dataset that resume exactly."""
 
+import json
 import math
 import signal
 import sys
@@ -19,12 +20,17 @@ from tasks import GoalLine
 
 import hrl
 from hrl.agents.hiql import HIQL, Batch, HIQLConfig, awr_weight, expectile_loss
-from hrl.api.sessions import earlier_agent
+from hrl.agents.parts.goal_policy import GoalPolicy
+from hrl.api.sessions import load_agent
 from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env
 from hrl.execution.processes import ALONE
 from hrl.memory.dataset import Dataset, read_dataset
 from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, trajectory_goals, value_goals
+from hrl.planning.config import PlannerConfig
+from hrl.planning.exploring import Commanded as Seen
+from hrl.planning.landmarks import Landmarks
+from hrl.planning.offline import GoalReacher, PolicyDistance, VisitedRows
 from hrl.run.checkpoint import Checkpoints
 from hrl.run.folder import RunConfig
 from hrl.types import UserError
@@ -131,6 +137,38 @@ def test_the_value_is_a_distance_in_steps():
     assert bool(agent.distance(at, torch.zeros(4, 3, 1)).isfinite().all())
 
 
+def test_the_low_policy_alone_sees_the_representation_of_its_goal():
+    agent = learner()
+    state, goal = torch.zeros(2, 2), torch.tensor([[1.0], [-1.0]])
+    low = agent.low(torch.cat([state, agent.value.represent(state, goal)], -1))
+    assert torch.equal(GoalPolicy(agent, levels=1).act(Seen(state, goal, None), (), "greedy")[0], low.clamp(-1, 1))
+    assert not torch.equal(agent.act(state, goal), agent.act_low(state, goal))
+
+
+# -- planning --------------------------------------------------------------------------------------------------
+
+
+def test_landmarks_of_a_dataset_with_a_policys_own_distance(two):
+    """Edges lead forwards only, up to 4 units away, at 2 steps a unit; places are the second entries of states."""
+
+    def steps(state: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        ahead = goal[:, 0] - state[:, 1]
+        return torch.where(ahead >= 0, 2 * ahead, torch.inf)
+
+    env = make_env(EnvConfig(LINE_ENV))
+    reacher = GoalReacher(GoalPolicy(learner(), env), steps, two, longest=8.0)
+    landmarks = Landmarks(PolicyDistance(reacher, env.spec), env.spec, PlannerConfig(landmarks=8), reacher.longest)
+    landmarks.refresh(VisitedRows(two), torch.Generator().manual_seed(0))
+    number = {int(x): i for i, x in enumerate(landmarks.place[:, 0])}
+    assert set(number) <= {1, 3, 5, 7, 11, 13, 15, 17} and len(number) == 8  # the rows that are not final
+    between = landmarks.between
+    assert float(between[number[1], number[7]]) == 12 and between[number[7], number[1]].isinf()
+    assert float(between[number[7], number[11]]) == 8  # from one trajectory to the other
+    goal = torch.tensor([[17.0]])
+    route = landmarks.route(torch.tensor([[0.0, 1.0]]), goal, landmarks.to_goal(goal))
+    assert bool(route.connected) and float(route.place) in (3.0, 5.0) and float(route.steps) in (4.0, 8.0)
+
+
 # -- goals -----------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +234,7 @@ def no_run(path: Path) -> None:
     raise AssertionError(path)
 
 
-read_line = partial(read_dataset, earlier=no_run, device=CPU)
+read_line = partial(read_dataset, load_agent=no_run, device=CPU)
 
 
 def write(file: Path, **changes: Any) -> str:
@@ -246,7 +284,7 @@ def test_what_is_no_dataset_is_refused(tmp_path):
 def test_the_replay_of_a_run_holds_its_transitions(finished):
     parts = hrl.load(finished, trust=True).parts
     env = make_env(EnvConfig(LINE_ENV))
-    data = read_dataset(str(finished), env, partial(earlier_agent, RunConfig(threads=1), ALONE, Trust(True)), CPU)
+    data = read_dataset(str(finished), env, partial(load_agent, RunConfig(threads=1), ALONE, Trust(True)), CPU)
     assert parts.algorithm == "hiro" and len(data.transitions) == parts.run.total_steps and data.trajectories > 50
     rows = data.transitions
     before, after, action = data.state[rows], data.state[rows + 1], data.action[rows, 0]
@@ -302,7 +340,7 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_a_run_learns_to_go_towards_goals(walks, tmp_path):
+def test_a_run_learns_to_go_towards_goals_and_a_planner_leads_it(walks, tmp_path, capsys):
     more = ["--hidden", "32", "32", "--batch-size", "128", "--learning-rate", "3e-3", "--tau", "0.05"]
     more += ["--gamma", "0.9", "--subgoal-steps", "4", "--total-steps", "400", "--eval-freq", "0", "--save-freq", "0"]
     run = trained(tmp_path, "--dataset", str(walks), *more, algorithm="hiql")
@@ -313,6 +351,18 @@ def test_a_run_learns_to_go_towards_goals(walks, tmp_path):
     near, far = policy.distance(state, torch.tensor([[0.5], [2.0]])).tolist()
     assert 0 < near < far
     assert evaluate.main([str(run), "--episodes", "10", "--json", "--trust"]) == 0
+    seen = {"observation": state.numpy(), "achieved_goal": state[:, 1:].numpy(), "desired_goal": goal.numpy()}
+    predicted, memory = policy.predict(seen)
+    assert memory == () and np.allclose(predicted, action.numpy())
+    for word in ("0", "1"):  # the low policy alone, and both
+        line = [str(run), "--planner", "graph", "--planner.landmarks", "12", "--planner.level", word]
+        assert evaluate.main([*line, "--episodes", "5", "--json", "--trust"]) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["landmarks"] > 1 and found["max_hop"] == pytest.approx((4.0, 10.0)[int(word)])
+    for wrong, sentence in (("level=2", "level 2 does not exist"), ("explore=9", "takes landmarks from the dataset")):
+        name, value = wrong.split("=")
+        assert evaluate.main([str(run), "--planner", "graph", f"--planner.{name}", value, "--trust"]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_that_is_resumed_equals_one_that_went_on(walks, tmp_path):

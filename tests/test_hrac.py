@@ -139,7 +139,7 @@ def test_rows_that_were_written_over_are_not_read():
 
 def test_more_cells_than_the_matrix_may_have_are_told():
     matrix = AdjacencyMatrix(1, 2, 1.0, 3, CPU)
-    with pytest.raises(UserError, match=r"a wider adjacency\.cell"):
+    with pytest.raises(UserError, match=r"a larger adjacency\.cell"):
         matrix.add(torch.arange(4.0).reshape(4, 1, 1), torch.tensor([[2], [2], [1], [0]]))
 
 
@@ -292,7 +292,7 @@ def test_a_run_that_is_resumed_equals_one_that_went_on(tmp_path):
     ("option", "words"),
     [
         ("--adjacency.cell 0", "adjacency.cell must be positive"),
-        ("--adjacency.near 1.2", "adjacency.near must lie below adjacency.far"),
+        ("--adjacency.near 1.2", "adjacency.near must be below adjacency.far"),
         ("--adjacency.weight -1", "adjacency.weight must not be negative"),
         ("--adjacency.hidden 0", "adjacency.hidden must be"),
         ("--high.masked-entries 0 1", "high.masked_entries [1]"),

@@ -30,6 +30,7 @@ from hrl.planning.graph import components, farthest_points, shortest_paths
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.planner import FAILED, PlannerPolicy
 from hrl.run.checkpoint import Checkpoints
+from hrl.training.policy import HierarchyPolicy
 
 LAST = 1 / 9
 MAZE = ["--env", "hrl/PointMaze_UMaze-v0"]
@@ -181,6 +182,17 @@ def test_a_goal_without_a_path_is_told_and_headed_for():
     assert not bool(route.connected) and route.node.item() == number[1]
 
 
+def test_straight_to_the_goal_is_the_last_choice_where_no_hop_is_allowed():
+    """The graph calls all ways long, as behind walls. Straight to the goal would be the shortest way."""
+    _, landmarks = on_a_line(max_hop=2.0)
+    number = refreshed(landmarks, visited([0.0, 1.0, 2.0, 3.0, 3.0]))
+    count = len(number)
+    landmarks.between[:count, :count] = 50.0 * (1 - torch.eye(count))
+    goal, state = torch.tensor([[0.6]]), torch.tensor([[0.0, 0.2]])
+    route = landmarks.route(state, goal, landmarks.to_goal(goal))
+    assert route.node.item() == number[0] and not bool(route.connected)
+
+
 def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirmed():
     walks = [0.0, 1.0, 2.0, 1.0, 0.0], [3.0, 4.0, 5.0, 5.0]
     _, landmarks = on_a_line(max_hop=2.0)
@@ -195,7 +207,7 @@ def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirm
 def test_a_hop_ends_when_it_arrives_or_is_late_and_a_late_one_costs():
     agent, landmarks = on_a_line(max_hop=2.0)
     number = refreshed(landmarks, visited([0.0, 1.0, 2.0, 3.0, 3.0]))
-    policy = PlannerPolicy(agent.lowest(1), landmarks)
+    policy = PlannerPolicy(HierarchyPolicy(agent.lowest(1)), landmarks)
     obs = Observation(torch.tensor([[0.0, 0.2], [0.0, 0.2]]), torch.tensor([[3.2], [0.5]]))
     _, plan, (shown,) = policy.decide(obs, policy.start(2))
     assert plan.node.tolist() == [number[1], 12] and shown.flatten().tolist() == pytest.approx([1, 0.5])
@@ -235,7 +247,7 @@ def test_a_planner_over_a_run_acts_twice_alike_and_says_how_its_hops_went(maze, 
     assert one["planner"] == "graph" and one["landmarks"] == 20 and one["max_hop"] == 5 and one["explored"] == 0
     assert {"hop_success_rate", "disconnected_goals", "edges"} <= one.keys() and (tmp_path / "paths.png").exists()
     first, second, *_ = planner_notes(one)
-    assert "20 landmarks from the run's replay" in first and "Disconnected goals: " in second
+    assert "20 landmarks from the run's data" in first and "Disconnected goals: " in second
 
 
 def test_a_planner_explores_where_the_run_was_not_trained(maze, capsys):
@@ -266,7 +278,7 @@ def test_prediction_plans_as_an_evaluation_does(maze):
         ring.write({"state": obs.state}, {"state": step.final.state}, {}, ~off, off, off)
         obs = step.obs
     landmarks.refresh(ring, torch.Generator().manual_seed(0))
-    policy = PlannerPolicy(agent.lowest(1), landmarks, env=env)
+    policy = PlannerPolicy(HierarchyPolicy(agent.lowest(1)), landmarks, env=env)
     obs, memory, state = env.reset(1), policy.start(2), None
     nodes = set()
     for t in range(40):
@@ -313,7 +325,7 @@ def test_a_planner_in_training_resumes_bit_for_bit_and_decides_by_its_landmarks(
         ("--graph.max-hop 0", "graph.max_hop must be positive"),
         ("--graph.every 0", "graph.every must be at least 1"),
         ("--low.learner ppo", "Landmarks are states of a replay"),
-        ("--env Pendulum-v1", "A planner needs a goal to plan to"),
+        ("--env Pendulum-v1", "A planner needs a goal"),
     ],
 )
 def test_bad_options_of_training_get_one_sentence(words, sentence, tmp_path, capsys):
@@ -329,7 +341,7 @@ def test_bad_options_of_a_planner_get_one_sentence(maze, tmp_path, capsys):
     cases = [
         ("hiro", "--planner.level 2", "planner.level 2 does not exist"), ("hiro", "--planner.patience 0", "patience"),
         ("hiro", "--planner.level 1 --planner.distance value --planner.explore -1", "must not be negative"),
-        ("td3", "", "A planner needs a goal to plan to"), ("sb3", "", "--planner needs a run with levels"),
+        ("td3", "", "A planner needs a goal"), ("sb3", "", "--planner needs a run of a hierarchical algorithm"),
     ]  # fmt: skip
     for run, words, sentence in cases:
         capsys.readouterr()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import all_rows, everything, roll, setting, small_hiro, stack
+from conftest import all_rows, everything, fresh, roll, setting, small_hiro, stack
 from gymnasium.vector import AutoresetMode
 from tasks import LENGTHS
 
@@ -229,7 +229,7 @@ def test_evaluation_touches_nothing_of_training():
     roll(agent, env, 20)
     before = {name: x.clone() for name, x in agent.tensors().items()}
     memory, state = [h.elapsed.clone() for h in agent.memory], torch.get_rng_state()
-    make = lambda n, seeds: make_env(EnvConfig("GoalLine-v0", num_envs=n), seeds=seeds)  # noqa: E731
+    make = fresh("GoalLine-v0")
     first = evaluate(HierarchyPolicy(agent), make, 30)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(h.elapsed, m) for h, m in zip(agent.memory, memory, strict=True))

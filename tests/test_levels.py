@@ -88,12 +88,24 @@ def test_the_high_levels_hindsight_actions_are_what_was_reached_at_the_end_of_it
 def test_a_missed_subgoal_costs_the_middle_level_its_penalty_in_place_of_its_reward():
     agent = ledger(testing=1.0)
     middle, t = agent.levels[1], everything(agent, 1)
-    changed = SubgoalTesting(agent.commands[0], middle.memory, 2.0)(t, torch.Generator())
+    changed = SubgoalTesting(agent.commands[0], middle.memory, 2.0, 2)(t, torch.Generator())
     missed = changed.penalty > 0
     assert missed.any()
+    left = torch.tensor(LENGTHS)[t.state[:, 0].long() % 4] - t.state[:, 1].long()  # steps of the episode
+    assert torch.equal(missed, left > 2)  # no subgoal is reached, and the last one of an episode is cut short
     batch, plain = middle.batch(changed), middle.batch(t)
     assert (batch.reward[missed] == -2).all() and (batch.discount[missed] == 0).all()
     assert torch.equal(batch.reward[~missed], plain.reward[~missed])
+
+
+def test_only_the_last_subgoal_of_an_episode_is_cut_short_at_the_high_level():
+    """Episodes of 7 steps: the high level decides twice, each time for two decisions, the last of which is short."""
+    agent = ledger(testing=1.0)
+    high, t = agent.levels[2], everything(agent, 2)
+    changed = SubgoalTesting(agent.commands[1], high.memory, 2.0, 2)(t, torch.Generator())
+    seven = t.state[:, 0] % 4 == 1
+    assert t.below_length[seven].tolist() == [2] * int(seven.sum())
+    assert torch.equal(changed.penalty[seven] > 0, t.state[seven, 1] == 0)
 
 
 def test_a_row_that_is_not_written_yet_is_refused():

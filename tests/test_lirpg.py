@@ -31,7 +31,7 @@ def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credi
         learner.round(env, 0.0)
     before, state = learner.episodes, learner.agent
     credit = normalised(before.advantage, before.keep).double()
-    inner, after = learner._inner(before), learner._met(env)
+    inner, after = learner._inner(before), learner._next_episodes(env)
     held = learner.rule.__class__(learner.config.learning_rate, through_scale=True)
     inner.optimiser = held  # with the scale's part, so that differences see all there is
     outer = lambda p, c: -after.mean(learner.log_prob(p, after) * after.advantage)  # noqa: E731
@@ -53,7 +53,7 @@ def test_a_reward_follows_what_is_wanted_of_it():
             return type("Estimate", (), {"gradient": -data.action[..., 0].sign()})  # more of the first action's sign
 
     learner._teach(Wanted(), learner.agent, data.advantage, data, data)
-    paid = learner.paid(data)
+    paid = learner.intrinsic_reward(data)
     assert len(calls) == 1 and float((paid.sign() == data.action[..., 0].sign()).float().mean()) > 0.9
     assert paid.abs().max() <= 1
 
@@ -73,7 +73,7 @@ def test_agents_are_born_anew_and_the_reward_stays():
 def test_without_it_nothing_is_paid_and_nothing_taught():
     learner, env = lives(reward="task")
     learner.round(env, 0.0)
-    assert not learner.paid(learner.episodes).any() and "reward/gradient" not in learner.metrics
+    assert not learner.intrinsic_reward(learner.episodes).any() and "reward/gradient" not in learner.metrics
 
 
 def test_numbered_actions_are_told_apart_by_the_reward():
@@ -81,7 +81,7 @@ def test_numbered_actions_are_told_apart_by_the_reward():
     actions = int(env.spec.action_space.n)
     learner = Lifetimes(LIRPGConfig(episodes=4), lambda: Categorical(env.spec.state_dim, actions, ()), env.spec, CPU, 0)
     learner.round(env, 0.0)
-    assert learner.paid(learner.episodes).shape == learner.episodes.reward.shape
+    assert learner.intrinsic_reward(learner.episodes).shape == learner.episodes.reward.shape
 
 
 # -- late rewards --------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
     (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
     (["--env", "hrl/Track-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
-    (["--env", "tasks:Switches-v0"], "needs numbered (Discrete) actions"),
+    (["--env", "tasks:Switches-v0"], "needs discrete actions"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):
     assert train.main(["lirpg", *arguments, "--log-dir", str(tmp_path)]) == 2

@@ -98,7 +98,7 @@ def test_what_options_are_for_is_taught_by_the_return_through_their_update(part,
     for _ in range(3):
         learner.round(env, 0.0)
     double = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
-    before, after = (tree_map(double, x) for x in (learner.lived, learner._met(env)))
+    before, after = (tree_map(double, x) for x in (learner.lived, learner._next_episodes(env)))
     learner.own, learner.eta, learner.options, learner.pace = (
         tree_map(double, x) for x in (learner.own, learner.eta, learner.options, learner.pace)
     )
@@ -137,7 +137,7 @@ def test_a_reward_follows_what_is_wanted_of_it():
     first = float((wanted * learner.credit(learner.eta, before)).sum())
     learner._teach(inner, state, credit, before, before)
     assert float((wanted * learner.credit(learner.eta, before)).sum()) > first + 0.1 * float(wanted.abs().sum())
-    assert float(learner.paid(learner.eta["reward"], before).abs().max()) <= 1
+    assert float(learner.intrinsic_reward(learner.eta["reward"], before).abs().max()) <= 1
 
 
 # -- who learns what -----------------------------------------------------------------------------------------
@@ -205,14 +205,14 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "Pendulum-v1"], "Pendulum-v1 was created as a single task"),
-    (["--env", "hrl/Navigation-v0"], "needs numbered (Discrete) actions"),
+    (["--env", "hrl/Navigation-v0"], "needs discrete actions"),
     (["--env", "hrl/Taxi-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Taxi-v0", "--lifetime", "0"], "--lifetime must be positive"),
     (["--env", "hrl/Taxi-v0", "--switching-cost", "-1"], "--switching-cost must not be negative"),
-    (["--env", "hrl/Taxi-v0", "--gamma", "2"], "--gamma must lie between 0 and 1"),
+    (["--env", "hrl/Taxi-v0", "--gamma", "2"], "--gamma must be between 0 and 1"),
     (["--env", "hrl/Taxi-v0", "--hidden", "0"], "--hidden must be positive layer sizes"),
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
-    (["--env", "hrl/Taxi-v0", "--options", "0", "--primitives", "False"], "leaves managers nothing to choose from"),
+    (["--env", "hrl/Taxi-v0", "--options", "0", "--primitives", "False"], "managers have no choices"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):
     assert train.main(["modac", *arguments, "--log-dir", str(tmp_path)]) == 2

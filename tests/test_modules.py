@@ -99,7 +99,7 @@ def test_a_series_that_is_no_number_is_refused():
 
 
 def test_a_rate_of_zero_is_told_as_what_it_is():
-    with pytest.raises(UserError, match="learning rate above 0, not 0"):
+    with pytest.raises(UserError, match="positive inner learning rate, not 0"):
         Implicit(Descent(lambda w, lam, step: (w - lam).square().sum(), SGD(0.0)), 5)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import all_rows, everything, roll, setting, small_hiro
+from gymnasium import spaces
 from hrl_scripts import train
 from runs import same_state, trained
 from tasks import LENGTHS
@@ -12,6 +13,7 @@ from tasks import LENGTHS
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.learning import FromRollout
 from hrl.learners import PPO, Build, PPOConfig
+from hrl.learners.ppo import Rollout
 from hrl.memory.rollout import RolloutMemory, advantages
 from hrl.networks.normaliser import RewardScale, RunningNorm
 from hrl.spaces import unit_box
@@ -118,8 +120,6 @@ def test_ppos_loss_by_hand():
     old, advantage = log_prob.detach() + torch.tensor([0.5, -0.5, 0.05, 0.5, -0.5]), torch.tensor([1.0, 1, 2, -1, -1])
     value = learner.critic(inputs).squeeze(-1)
     returns, before = value.detach() + 3, value.detach() + torch.tensor([0.05, 0.0, 0.5, -0.5, 0.0])
-    from hrl.learners.ppo import Rollout
-
     loss, metrics = learner.loss(Rollout(inputs, action, old, before, advantage, returns), 0.1)
     ratio = (log_prob - old).exp()
     surrogate = torch.stack([ratio[0], torch.tensor(1.2), 2 * ratio[2], torch.tensor(-0.8), -ratio[4]])
@@ -128,7 +128,49 @@ def test_ppos_loss_by_hand():
     entropy = torch.distributions.Normal(mean, std.expand_as(mean)).entropy().sum(-1)
     by_hand = -surrogate.mean() + 0.5 * (clipped - returns).square().mean() - 0.1 * entropy.mean()
     torch.testing.assert_close(loss, by_hand)
-    assert float(metrics["clip_fraction"]) == pytest.approx(0.8)
+    parameters = list(learner.parameters())
+    gradients = (torch.autograd.grad(x, parameters, retain_graph=True) for x in (loss, by_hand))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    summary = learner.summary([metrics])
+    assert float(summary["clip_fraction"]) == pytest.approx(0.8)
+    assert float(summary["kl"]) == pytest.approx(float((ratio - 1 - (log_prob - old)).mean().detach()), abs=1e-6)
+    assert float(summary["value_mean"]) == pytest.approx(float(clipped.mean().detach()), abs=1e-6)
+
+
+@pytest.mark.parametrize("actions", [unit_box(2), spaces.Discrete(3), spaces.MultiDiscrete([2, 4])], ids=str)
+@pytest.mark.parametrize("clip_range_vf", [None, 0.1])
+def test_the_gradient_that_is_written_out_is_that_of_the_loss(actions, clip_range_vf):
+    torch.manual_seed(0)
+    config = PPOConfig(hidden=(4, 5), clip_range_vf=clip_range_vf, policy_gain=1.0, max_grad_norm=1e9)
+    learner = PPO(Build(3, actions), config)
+    inputs = torch.randn(40, 3)
+    head = learner.actor(inputs).detach()
+    mask = None
+    if isinstance(actions, spaces.Discrete):
+        mask = torch.ones(40, 3)
+        mask[::2, 1] = 0.0
+    action = learner.distribution.sample(head, torch.Generator().manual_seed(0), mask).detach()
+    old = learner.distribution.log_prob(head, action, mask).detach() + 0.3 * torch.randn(40)
+    before = learner.value(inputs) + 0.1 * torch.randn(40)
+    batch = Rollout(inputs, action, old, before, torch.randn(40), torch.randn(40), mask)
+    loss, metrics = learner.loss(batch, 0.1)
+    expected = torch.autograd.grad(loss, learner.policy_optimiser.parameters)
+    assert learner.slopes is not None
+    found = learner.slopes(batch, learner.weights(batch), 0.1)
+    assert 0.1 < float(learner.summary([dict(metrics)])["clip_fraction"]) < 0.9
+    for mine, theirs in zip(learner.policy_optimiser.places, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert found.keys() == metrics.keys()
+    for name, value in metrics.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_networks_that_are_no_plain_perceptrons_are_differentiated_automatically():
+    plain = Build(3, unit_box(2))
+    assert PPO(plain, PPOConfig()).slopes is not None
+    assert PPO(plain, PPOConfig(layer_norm=True)).slopes is None
+    assert PPO(plain._replace(tasks=2), PPOConfig()).slopes is None
 
 
 def test_a_divergence_that_is_too_large_ends_the_passes():

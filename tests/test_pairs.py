@@ -45,9 +45,9 @@ def test_a_pair_trains_and_resumes_exactly(high, low, tmp_path):
 
 
 @pytest.mark.parametrize(("high", "low", "env", "sentence"), [
-    ("td3", "dqn", "tasks:GoalLine-v0", "dqn decides among numbered choices, but the low level decides on vectors"),
-    ("td3", "sac", "CartPole-v1", "sac decides on vectors (Box), but the low level decides in Discrete(2)"),
-    ("dqn", "td3", "tasks:GoalLine-v0", "dqn decides among numbered choices, but the high level decides on vectors"),
+    ("td3", "dqn", "tasks:GoalLine-v0", "dqn supports only discrete actions, but those of the low level are vectors"),
+    ("td3", "sac", "CartPole-v1", "sac supports only vectors (Box), but the actions of the low level are Discrete(2)"),
+    ("dqn", "td3", "tasks:GoalLine-v0", "dqn supports only discrete actions, but those of the high level are vectors"),
 ])  # fmt: skip
 def test_a_pair_that_does_not_fit_is_refused_in_one_sentence(high, low, env, sentence, tmp_path, capsys):
     words = line(high, low, env, tmp_path, 300)

@@ -69,7 +69,7 @@ def test_a_step_bootstraps_from_the_option_that_acted_or_a_new_one():
 def test_advantages_of_steps_go_on_where_an_option_ends():
     made, (batch, state, option) = learner(), steps()
     value = torch.tensor([q_of(made, state[t], int(option[t])) for t in range(3)])
-    noted = {"log_prob": torch.zeros(3), "value": value}
+    noted = {"log_prob": torch.zeros(3)}
     follows = torch.tensor([True, True, False]).unsqueeze(-1)
     rollout = made.rollout(Decisions(batch, noted, follows, torch.arange(3)))
     delta = batch.reward + batch.discount * made.next_values(batch) - value
@@ -84,7 +84,7 @@ def test_advantages_of_steps_go_on_where_an_option_ends():
 @pytest.mark.parametrize("cost", [0.0, 0.5])
 def test_the_termination_loss_is_taken_at_the_next_state(cost):
     made, (batch, state, option) = learner(deliberation_cost=cost), steps()
-    noted = {"log_prob": torch.zeros(3), "value": torch.zeros(3)}
+    noted = {"log_prob": torch.zeros(3)}
     rollout = made.rollout(Decisions(batch, noted, torch.zeros(3, 1, dtype=torch.bool), torch.arange(3)))
     loss, chance = made.termination_loss(rollout)
     total = 0.0
@@ -99,7 +99,7 @@ def test_the_termination_loss_is_taken_at_the_next_state(cost):
 
 def test_the_termination_gradient_by_hand():
     made, (batch, state, _) = learner(deliberation_cost=0.2), steps()
-    noted = {"log_prob": torch.zeros(3), "value": torch.zeros(3)}
+    noted = {"log_prob": torch.zeros(3)}
     one = made.rollout(Decisions(batch, noted, torch.zeros(3, 1, dtype=torch.bool), torch.tensor([0])))
     bias = made.termination[-1].bias
     (gradient,) = torch.autograd.grad(made.termination_loss(one)[0], [bias])
@@ -111,7 +111,7 @@ def test_the_termination_gradient_by_hand():
 
 def test_an_advantage_is_measured_in_deviations_if_they_are_normalised():
     made, (batch, _, _) = learner(), steps()
-    noted = {"log_prob": torch.zeros(3), "value": torch.zeros(3)}
+    noted = {"log_prob": torch.zeros(3)}
     rollout = made.rollout(Decisions(batch, noted, torch.zeros(3, 1, dtype=torch.bool), torch.arange(3)))
     made.config.deliberation_cost = 0.0
     plain = made.termination_loss(rollout)[0]

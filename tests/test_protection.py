@@ -111,7 +111,7 @@ def test_packnet_shares_weights_out_and_never_touches_those_of_an_earlier_task()
     learned(learner, 20)
     for task, known in ((1, second), (0, first)):
         learner.choose_task(task)
-        protection.recall(task)
+        protection.select_task(task)
         assert torch.equal(learner.mode(inputs), known)
 
 
@@ -153,7 +153,7 @@ def test_runs_that_begin_with_runs(first, tmp_path, by):
     actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
     assert not torch.equal(*actions)
     for policy in (once, twice):
-        policy.recall(0)
+        policy.select_task(0)
     actions = [policy.decide(obs, policy.start(6))[0] for policy in (once, twice)]
     assert torch.equal(*actions) == (by == "packnet")
     assert evaluate.main([str(third), "--task", "1", "--episodes", "2", "--json"]) == 0
@@ -186,17 +186,17 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
     [
         (["--low.init-from", "nowhere"], "nowhere is not a run folder"),
         (["--low.init-from", "{first}", "--low.hidden", "9"], "networks of other sizes"),
-        (["--low.init-from", "{first}", "--low.masked-entries", "0"], "entries (none) are hidden from it"),
+        (["--low.init-from", "{first}", "--low.masked-entries", "0"], "masked-entries to (none)"),
         (["--low.init-from", "{first}", "--goal.periods", "3"], "uses another goal space"),
         (["--low.init-from", "{first}", "--low.protect.by", "packnet", "--low.tasks", "1"], "to the number of tasks"),
         (["--low.init-from", "{first}", "--low.protect.strength", "-1"], "must be positive"),
         (["--low.init-from", "{second}", "--low.protect.by", "l2"], "protected by ewc, not by l2"),
-        (["--low.init-from", "{third}"], "the last of 3 tasks"),
-        (["--low.init-from", "{bare}", "--low.protect.by", "packnet"], "must protect from the first run on"),
+        (["--low.init-from", "{third}"], "has learned all its 3 tasks"),
+        (["--low.init-from", "{bare}", "--low.protect.by", "packnet"], "must be used from the first run on"),
         (["--high.init-from", "{first}", "--goal.low", "-5", "--goal.high", "5"], "uses another goal space"),
         (
             ["--low.init-from", "{first}", "--low.protect.by", "l2", "--tune", "low.learning_rate"],
-            "ignore what a level protects",
+            "cannot be combined with protection",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, to
 
 def test_a_task_that_is_not_there_is_told(first, finished_alone, capsys):
     assert evaluate.main([str(first), "--task", "1"]) == 2
-    assert "has learned tasks 0 to 0, but not 1" in capsys.readouterr().err
+    assert "has learned the tasks 0 to 0, but not 1" in capsys.readouterr().err
     assert evaluate.main([str(finished_alone), "--task", "0"]) == 2
     assert "a single task" in capsys.readouterr().err
 
@@ -234,7 +234,7 @@ def test_a_levels_run_of_another_algorithm_is_told(tmp_path, capsys):
     assert train.main([*words, "--log-dir", str(tmp_path / "flat")]) == 0
     run = run_of(tmp_path / "flat")
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--low.init-from", str(run)]) == 2
-    assert "has no levels to load" in capsys.readouterr().err
+    assert "has no levels" in capsys.readouterr().err
 
 
 def test_one_level_begins_with_an_earlier_run_too(tmp_path):

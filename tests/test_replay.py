@@ -211,7 +211,7 @@ def test_random_goals_of_the_task_are_those_of_other_decisions():
     changed = relabel(t, torch.Generator().manual_seed(0))
     kept = ~relabel.steps.holds(t.steps)
     assert torch.equal(changed.target[1:][~kept[1:]], t.target[:-1][~kept[1:]])
-    again = relabel.judged(t, changed.target)[0]
+    again = relabel.goal_rewards(t, changed.target)[0]
     paid = (again * relabel.gamma ** torch.arange(relabel.period)).sum(-1)
     assert torch.allclose(changed.reward[~kept], paid[~kept])
 
@@ -241,7 +241,7 @@ def test_hindsight_on_the_task_pays_every_step_again_and_ends_at_the_goal():
     # States 1.1, 1.2, 1.3 follow. Goal 1.2: rewards -2, then 0 and the end. Goal 1.3: -2, -2, 0. Goal 1.4 lies beyond
     # the segment, though not beyond the period.
     for goal, paid, reached in ((1.2, [-2, 0, 0, 0], True), (1.3, [-2, -2, 0, 0], True), (1.4, [-2, -2, -2, 0], False)):
-        assert [x.tolist() for x in relabel.judged(t, torch.tensor([[goal]]))[:2]] == [[paid], [reached]]
+        assert [x.tolist() for x in relabel.goal_rewards(t, torch.tensor([[goal]]))[:2]] == [[paid], [reached]]
     # They are added up by the discount of .5: -2 - 1 - .5.
     later = {"end": lambda self, rows: rows.row + 1, "get": lambda self, rows, name: torch.tensor([[1.4]])}
     relabel.replay = type("Later", (), later)()  # type: ignore[assignment]
@@ -255,7 +255,7 @@ def test_relabelled_task_transitions_agree_with_the_environment():
     t = everything(agent, 1)
     (relabel,) = high.relabels
     assert isinstance(relabel, HindsightTask)
-    paid, reached, _ = relabel.judged(t, t.target)
+    paid, reached, _ = relabel.goal_rewards(t, t.target)
     reward = (paid * relabel.gamma ** torch.arange(relabel.period)).sum(-1)
     assert t.terminated.any() and (~t.terminated).any()
     assert torch.allclose(reward, t.reward, atol=1e-5)
@@ -267,17 +267,22 @@ def test_subgoal_testing_punishes_only_tested_subgoals_that_were_missed():
         def count(self, rows: Rows, name: str) -> torch.Tensor:
             return rows.row % 2
 
+        def over(self, rows: Rows) -> torch.Tensor:
+            return rows.row == 9
+
         def get(self, rows: Rows, name: str) -> torch.Tensor:
             return torch.full((len(rows.row), 1), 0.5)
 
     t = transition(
-        rows=Rows(torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 3, 5])), state=torch.zeros(4, 1),
-        action=torch.tensor([[0.5], [0.5], [0.5], [-0.5]]), next_state=torch.tensor([[0.0], [0.0], [0.9], [0.0]]),
-        reward=torch.ones(4), terminated=torch.zeros(4, dtype=torch.bool),
+        rows=Rows(torch.zeros(6, dtype=torch.int64), torch.tensor([0, 1, 3, 5, 7, 9])), state=torch.zeros(6, 1),
+        action=torch.tensor([[0.5], [0.5], [0.5], [-0.5], [0.5], [0.5]]),
+        next_state=torch.tensor([[0.0], [0.0], [0.9], [0.0], [0.0], [0.0]]), length=torch.tensor([3, 3, 3, 3, 2, 3]),
     )  # fmt: skip
-    changed = SubgoalTesting(line(), Tested(), penalty=7.0)(t, torch.Generator())  # type: ignore[arg-type]
-    # Not tested; missed; reached within .25; missed, but another subgoal than the one that was tested.
-    assert changed.penalty.tolist() == [0.0, 7.0, 0.0, 0.0]
+    testing = SubgoalTesting(line(), Tested(), penalty=7.0, decisions=3)  # type: ignore[arg-type]
+    changed = testing(t, torch.Generator())
+    # Not tested; missed; reached within .25; missed, but another subgoal than the one that was tested; cut short, by a
+    # level above and by the episode's end.
+    assert changed.penalty.tolist() == [0.0, 7.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_correction_finds_the_subgoal_that_explains_the_actions():

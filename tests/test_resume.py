@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(finished, tmp_path, capsys)
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert code == 2
-    assert "could not be written" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
     assert Checkpoints(run / "checkpoints").last().steps == 1000
     assert not list((run / "checkpoints").glob(".*"))
 

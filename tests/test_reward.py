@@ -53,7 +53,7 @@ def test_it_is_paid_to_the_level_and_not_to_its_judge():
     learner.net.net[-1].bias.data.fill_(0.5)
     paid = level.batch(t).reward - t.reward
     torch.testing.assert_close(paid, torch.full((16,), float(torch.tensor(0.5).tanh())))
-    assert torch.equal(learner.judge.batch(t).reward, t.reward)
+    assert torch.equal(learner.outer_critic.batch(t).reward, t.reward)
 
 
 def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
@@ -65,8 +65,8 @@ def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
     roll(agent, env, 60)
     t = agent.levels[0].transitions(64, agent.generator)
     assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger pays t + 1
-    judged = agent.levels[0].tuners[0].judge.batch(t)
-    assert torch.equal(judged.reward, t.reward) and bool((agent.levels[0].batch(t).reward <= 0).all())
+    outer = agent.levels[0].tuners[0].outer_critic.batch(t)
+    assert torch.equal(outer.reward, t.reward) and bool((agent.levels[0].batch(t).reward <= 0).all())
     before = agent.levels[0].tuners[0].state_dict()["reward.net.4.weight"].clone()
     agent.levels[0].learning.update(3, 0.0, agent.generator)
     assert not torch.equal(before, agent.levels[0].tuners[0].state_dict()["reward.net.4.weight"])
@@ -111,8 +111,8 @@ def test_a_judge_adds_up_what_comes_late_to_the_episodes_end():
     )
     agent = config.make(setting(env))
     roll(agent, env, 60)
-    judge = agent.levels[0].tuners[0].judge
-    batch = judge._long(256, agent.generator)
+    critic = agent.levels[0].tuners[0].outer_critic
+    batch = critic._long(256, agent.generator)
     lengths = (3, 7, 5, 1)
     cut = 0
     for inputs, reward, after, discount in zip(

@@ -148,7 +148,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
     [
         ("hirro --env PointMaze_UMaze-v3", "Did you mean hiro?"),
         ("hiro --env PointMaze_Umaze-v3", "Did you mean PointMaze_UMaze-v3"),
-        ("hiro --env CartPole-v1", "td3 decides on vectors"),
+        ("hiro --env CartPole-v1", "td3 supports only vectors"),
         ("hiro --env tasks:Picture-v0", "observes only an image"),
         ("hiro --env tasks:GoalLine-v0 --high.period 0", "high.period must be at least 1"),
         ("hiro --env tasks:GoalLine-v0 --low.learning-rate -1", "low.learning_rate must be positive"),
@@ -169,7 +169,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
         ("hiro --env tasks:GoalLine-v0 --low.learning-rate nan", "--low.learning-rate must be a finite number"),
         ("hiro --env tasks:GoalLine-v0 --goal.projection math:pi", "not callable"),
-        ("hiro --env tasks:GoalLine-v0 --high.random-actions 2 3", "high.random_actions must be two shares"),
+        ("hiro --env tasks:GoalLine-v0 --high.random-actions 2 3", "high.random_actions must be two fractions"),
         ("hiro --env tasks:GoalLine-v0 --low.action-noise 0 0.1 0.2", "low.action_noise must be one or two numbers"),
         ("hiro --env tasks:GoalLine-v0 --low.reward-scale 0", "low.reward_scale must be positive"),
         ("hiro --env tasks:GoalLine-v0 --low.hidden 0", "low.hidden must be"),
@@ -205,7 +205,7 @@ def test_bad_options_are_told_by_the_command_line(arguments, capsys):
 
 def test_a_run_with_no_steps_left_or_of_another_environment_is_told(finished, tmp_path, capsys):
     assert train.main(["--resume", str(finished)]) == 2
-    assert "give --total-steps above that" in capsys.readouterr().err
+    assert "set --total-steps above this number" in capsys.readouterr().err
     assert evaluate.main([str(finished), "--env", "Pendulum-v1"]) == 2
     assert "does not fit Pendulum-v1" in capsys.readouterr().err
     run = tmp_path / "run"
@@ -232,7 +232,7 @@ def test_a_changed_configuration_is_told(finished, tmp_path, capsys):
     content["config"]["agent"]["low"]["hidden"] = [7]
     (run / "config.json").write_text(json.dumps(content))
     assert train.main(["--resume", str(run), "--total-steps", "2000"]) == 2
-    assert "was changed since the run began" in capsys.readouterr().err
+    assert "was changed after the run started" in capsys.readouterr().err
     assert train.main(["--resume", str(run), "--total-steps", "2000", "--allow-edited"]) == 2
     assert "does not fit the configuration" in capsys.readouterr().err
     (run / "config.json").write_text('{"algorithm": "hiro", "config": {}}')
@@ -296,5 +296,5 @@ def test_help_explains_every_option(capsys):
         "--seed",
     ]:
         assert word in text
-    assert text.index("The options that matter most") < text.index("--high.period") < text.index("--env-kwargs")
-    assert "Discount an environment step (published: .99). (default: 0.95)" in " ".join(text.split())
+    assert text.index("The most important options") < text.index("--high.period") < text.index("--env-kwargs")
+    assert "Discount per environment step (published: .99). (default: 0.95)" in " ".join(text.split())

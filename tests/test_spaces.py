@@ -91,7 +91,7 @@ def test_what_no_network_reads_is_left_out_and_that_is_told(tmp_path, capsys):
     Drawn.acted = spaces.Box(-1, 1, (1,))
     arguments = ["sac", "--env", "tasks:Drawn-v0", "--preset", "debug", "--eval-freq", "0", "--total-steps", "12"]
     assert train.main([*arguments, "--log-dir", str(tmp_path)]) == 0
-    assert "Left out of the observation, because no network here can read it: inner.mission (Text), k (Text)." in (
+    assert "Not part of the observation, because no network supports it: inner.mission (Text), k (Text)." in (
         capsys.readouterr().out
     )
 

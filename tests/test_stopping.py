@@ -101,7 +101,8 @@ def test_a_worker_that_does_not_answer_ends_the_run_with_a_sentence_and_a_checkp
     arguments += ["--vectorization", "async", "--worker-timeout", "1", "--eval-freq", "0"]
     assert train.main(["hiro", *arguments, "--log-dir", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err
-    assert "did not answer for 1 seconds (--worker-timeout)" in error and error.count("\n") == 1
+    sentence = "did not answer for 1 seconds. If its steps are slow, increase --worker-timeout"
+    assert sentence in error and error.count("\n") == 1
     assert Checkpoints(run_of(tmp_path / "runs") / "checkpoints").last().steps == 2 * 199
 
 
@@ -199,7 +200,7 @@ def test_evaluation_episodes_are_cut_at_the_limit_and_that_is_told(tmp_path, cap
     capsys.readouterr()
     assert evaluate.main([str(run), "--episodes", "3", "--max-steps", "7"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "3 of 3 episodes were cut after 7 steps" in out and "reports no success" in out and "7.000" in out
+    assert "3 of 3 episodes were truncated after 7 steps" in out and "reports no success" in out and "7.000" in out
 
 
 def test_an_environment_that_swallows_the_first_request_is_left_by_the_next():

@@ -44,10 +44,10 @@ def test_trials_below_the_median_are_given_up_and_the_best_is_kept(tmp_path):
     """Success is x at every evaluation; the search sees it and keeps the highest."""
     steps_made: dict[float, int] = {}
 
-    def train_one(values, seed, judge):
+    def train_one(values, seed, give_up):
         for steps in range(100, 1001, 100):
             steps_made[values["x"]] = steps
-            if judge(steps, {"eval/success_rate": values["x"] * steps / 1000}):
+            if give_up(steps, {"eval/success_rate": values["x"] * steps / 1000}):
                 break
         return True
 
@@ -62,11 +62,11 @@ def test_trials_below_the_median_are_given_up_and_the_best_is_kept(tmp_path):
 def test_a_trials_value_is_its_seeds_mean_and_a_stopped_one_is_forgotten(tmp_path, capsys):
     seen = []
 
-    def train_one(values, seed, judge):
+    def train_one(values, seed, give_up):
         seen.append(seed)
         if len(seen) > 4:
             return False  # the user's Ctrl-C
-        judge(100, {"eval/success_rate": 0.2 + 0.4 * seed})
+        give_up(100, {"eval/success_rate": 0.2 + 0.4 * seed})
         return True
 
     config = SweepConfig({"layers": {"choices": [[8], [16, 16]]}}, trials=5, seeds=2, prune=False)
@@ -87,7 +87,7 @@ def test_dotted_names_are_nested():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("trials: 3", "names no parameters"),
+        ("trials: 3", "has no parameters"),
         ("parameters: {low.learning_rate: {low: 1}}", "needs either choices, or low and high"),
         ("parameters: {low.learning_rate: {choices: [1], low: 0, high: 1}}", "needs either choices"),
         ("{parameters: {low.learning_rate: {choices: [1]}}, trial: 3}", "Did you mean trials?"),
@@ -112,9 +112,9 @@ def test_processes_that_share_a_sweep_draw_different_trials(tmp_path):
     config = SweepConfig({"x": {"low": 0.0, "high": 1.0}}, trials=4, prune=False)
     drawn = []
 
-    def train_one(values, seed, judge):
+    def train_one(values, seed, give_up):
         drawn.append(values["x"])
-        judge(1, {"eval/success_rate": 0.0})
+        give_up(1, {"eval/success_rate": 0.0})
         return True
 
     first, second = (Sweep(config, tmp_path, "Some-v0", 0, train_one) for _ in range(2))
@@ -125,6 +125,6 @@ def test_processes_that_share_a_sweep_draw_different_trials(tmp_path):
 
 def test_an_unknown_metric_is_told(tmp_path):
     config = SweepConfig({"x": {"low": 0.0, "high": 1.0}}, metric="eval/succes_rate")
-    sweep = Sweep(config, tmp_path, "Some-v0", 0, lambda values, seed, judge: judge(1, {"eval/success_rate": 0.0}))
+    sweep = Sweep(config, tmp_path, "Some-v0", 0, lambda values, seed, give_up: give_up(1, {"eval/success_rate": 0.0}))
     with pytest.raises(UserError, match="must be one of eval/success_rate"):
         sweep.run()

@@ -59,7 +59,7 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
 
 def test_a_time_that_ends_before_it_begins_is_refused():
     with pytest.raises(
-        UserError, match=r"low\.learning_stops must come after low\.random_warmup \(100\), not at 100\."
+        UserError, match=r"low\.learning_stops must be greater than low\.random_warmup \(100\), not 100\."
     ):
         LevelConfig.of(random_warmup=100, learning_stops=100).check("low.")
 
@@ -87,7 +87,7 @@ def test_drift_is_how_far_decisions_move(ledger):
     assert torch.equal(agent.generator.get_state(), before)  # the run's own chances are not touched
 
 
-@pytest.mark.parametrize(("slow", "word"), [(0.02, "too fast to be tracked"), (0.0, "stopped moving")])
+@pytest.mark.parametrize(("slow", "word"), [(0.02, "too fast for it to track"), (0.0, "no longer change")])
 def test_what_lasts_is_told_once(ledger, slow, word):
     agent, env = ledger()
     roll(agent, env, 30)

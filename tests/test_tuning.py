@@ -113,7 +113,9 @@ def test_tuning_the_high_discount_leaves_the_low_level_its_own_judge():
         roll(agent, env, 12)
         low = agent.levels[0]
         t = low.transitions(16, agent.generator)
-        assert torch.equal(low.tuners[0].judge.batch(t).reward, low.batch(t).reward)  # for subgoals, not the task's
+        assert torch.equal(
+            low.tuners[0].outer_critic.batch(t).reward, low.batch(t).reward
+        )  # for subgoals, not the task's
 
 
 def test_looks_are_as_rare_as_asked():
@@ -160,7 +162,7 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
     ("config", "names", "word"),
     [
         (HIROConfig(), ("learning_rate",), "low.learning_rate, low.gamma"),
-        (HIROConfig(), ("low.speed",), "is not a hyperparameter that can be tuned"),
+        (HIROConfig(), ("low.speed",), "is not a tunable hyperparameter"),
         (HIROConfig(), ("high.ent_coef",), "only SAC has a temperature"),
         (FlatTD3.of(schedule="linear"), ("learning_rate",), "cannot be combined with a schedule"),
         (FlatTD3.of(gamma=1.0, clip_values=False), ("gamma",), "needs an initial value between 0 and 1"),

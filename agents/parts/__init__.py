@@ -1,1 +1,1 @@
-"""Parts that algorithms share, and long parts of single algorithms."""
+"""Parts that several algorithms share, and long parts of single algorithms."""

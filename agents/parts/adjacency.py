@@ -36,11 +36,11 @@ class AdjacencyConfig:
     cell: float = 1.0
     """Width of a cell, in goal space (published: 1)."""
     limit: int = 5000
-    """Greatest number of visited cells, which is the matrix's greatest size."""
+    """Maximum number of visited cells, and thereby maximum size of the matrix."""
     hidden: tuple[int, ...] = (128, 128, 128)
     """Units of the network's hidden layers (published: 128, 128, 128)."""
     embedding: int = 32
-    """Dimension of the embedding whose distances measure adjacency (published: 32)."""
+    """Dimension of the embedding in which distances measure adjacency (published: 32)."""
     learning_rate: float = 2e-4
     """The network's learning rate (published: 2e-4)."""
     near: float = 1.0
@@ -64,7 +64,7 @@ class AdjacencyConfig:
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"adjacency.hidden must be one or more positive layer sizes, not {self.hidden}.")
         if not self.near < self.far:
-            raise UserError(f"adjacency.near must lie below adjacency.far, but they are {self.near} and {self.far}.")
+            raise UserError(f"adjacency.near must be below adjacency.far, but they are {self.near} and {self.far}.")
         if not self.weight >= 0:
             raise UserError(f"adjacency.weight must not be negative, but is {self.weight}.")
 
@@ -88,8 +88,8 @@ class AdjacencyMatrix:
         return (place / self.width).round().long()
 
     def add(self, place: Tensor, ahead: Tensor) -> None:
-        """Add N parallel walks: positions [L, N, G], and how many [L, N] of the following positions belong to the same
-        walk, at most k."""
+        """Add N parallel walks: positions [L, N, G], and the number [L, N] of following positions that belong to the
+        same walk, at most k."""
         walked = ahead > 0
         walked[1:] |= ahead[:-1] > 0  # where a walk ends
         number = torch.zeros_like(ahead)
@@ -106,7 +106,7 @@ class AdjacencyMatrix:
         self.cells, number = torch.unique(torch.cat([self.cells, cell]), dim=0, return_inverse=True)
         if len(self) > self.limit:
             raise UserError(
-                f"More than {self.limit} cells of width {self.width} were visited. Start a new run with a wider "
+                f"More than {self.limit} cells of width {self.width} were visited. Start a new run with a larger "
                 "adjacency.cell or with subgoals of fewer entries (goal.indices), or raise the adjacency limit "
                 "in the run's config.json and continue with --resume."
             )
@@ -128,7 +128,7 @@ class AdjacencyMatrix:
 
 def contrastive(embedded: Tensor, adjacent: Tensor, near: float, far: float) -> Tensor:
     """The network's loss [] over all pairs of cells: embedded [B, E], adjacent [B, B]."""
-    # Without matrix products, which are inexact for near points.
+    # Avoid matrix products, which are inexact for near points.
     distance = torch.cdist(embedded, embedded, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.where(adjacent, (distance - near).clamp_min(0.0), (far - distance).clamp_min(0.0)).mean()
 
@@ -145,8 +145,8 @@ class Adjacency:
         k: int,
         config: AdjacencyConfig,
     ) -> None:
-        """For a level that sets subgoals with `command` and does not see the `masked` entries. Raises UserError if
-        these include entries of the goal space."""
+        """The model belongs to a level that sets subgoals with `command` and does not observe the `masked` entries.
+        Raises UserError if these include entries of the goal space."""
         hidden = sorted({*command.goals.entries(state_dim)} & {*masked})
         if hidden:
             raise UserError(
@@ -159,7 +159,7 @@ class Adjacency:
         with walked.device:
             self.net = mlp(command.dim, config.hidden, config.embedding)
         self.optimiser = FlatAdam(self.net.parameters(), config.learning_rate)
-        self.weight = torch.zeros((), device=walked.device)  # none before the first fit
+        self.weight = torch.zeros((), device=walked.device)  # zero before the first fit
         self.read = torch.zeros_like(walked.cursor)
         self.pause = max(config.every // LOOKS, walked.num_envs)
         self.at = 0
@@ -180,7 +180,7 @@ class Adjacency:
     def keep_up(
         self, level: Level, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> Metrics:
-        """Update the matrix every `pause` environment steps, and fit the network if due. Waits for the device then."""
+        """Update the matrix every `pause` environment steps, and fit the network if due; both wait for the device."""
         if steps - self.at < self.pause:
             return {}
         fit = steps // self.config.every > self.at // self.config.every
@@ -192,7 +192,7 @@ class Adjacency:
     def look(self) -> None:
         """Add the newest rows of the lowest level's ring to the matrix. Rows that are read twice change nothing."""
         ring = self.walked
-        # Read the last k rows again, for cells reached from there since, but no more rows than the ring holds.
+        # Read the last k rows again, because later rows reached new cells from them, but at most the rows of the ring.
         back = min(int((ring.cursor - self.read).max()) + self.matrix.k, ring.length - 2)
         row = ring.cursor + torch.arange(-back, 1, device=ring.device).unsqueeze(-1)
         rows = Rows(torch.arange(ring.num_envs, device=ring.device).expand_as(row), row)
@@ -217,7 +217,7 @@ class Adjacency:
 
     @torch.no_grad()
     def measure(self, level: Level) -> Metrics:
-        """Metrics of the level's subgoals at its last decisions: the share that is adjacent according to the matrix,
+        """Metrics of the level's subgoals at its last decisions: the fraction that is adjacent according to the matrix,
         and the mean violation of the constraint."""
         state, target = level.segment.state, level.segment.target
         action = level.decide(state, target)

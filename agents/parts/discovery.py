@@ -52,7 +52,8 @@ class DiscoverySettings(Protocol):
     eval_explore: bool
 
     @property
-    def credit(self) -> Credit: ...
+    def credit(self) -> Credit:
+        """How returns become advantages."""
 
 
 class Lived(NamedTuple):
@@ -71,7 +72,7 @@ class Lived(NamedTuple):
 
 
 class Discovery(RoundLearner):
-    """Learns managers ω, one per task and reset with each draw of tasks; options π_θ(a|s, o), shared by all tasks; and
+    """Learns managers ω (one per task, reset when new tasks are sampled), options π_θ(a|s, o) that all tasks share, and
     the options' rewards r_η(s, o, a) and terminations β_η(s, o). In each round:
 
         managers    ω' = ω + α_M ∇_ω Σ_t A_t log π_ω(o_t|s_t)             A: the task's return minus a cost per choice
@@ -113,17 +114,17 @@ class Discovery(RoundLearner):
     # -- a round ---------------------------------------------------------------------------------------------
 
     def round(self, env: Any, progress: float) -> Finished:
-        """Update managers and options on the current episodes, collect new ones, and train rewards and terminations on
-        these."""
+        """Update managers and options on the current episodes, collect new episodes, and train rewards and terminations
+        on the new ones."""
         c = self.settings
         if self.lived is None:
             self.tasks = env.sample_tasks(c.tasks, self.generator)
             self.own, self.age = self.adaptation.spread(c.tasks), 0
-            self.lived = self._met(env)
+            self.lived = self._next_episodes(env)
         before = self.lived
         self.own = self.adaptation.adapted(self.own, before.data)
         learned = self._learn(before, c.entropy * max(1 - 2 * progress, 0.0)) if self.learns else None
-        after = self.lived = self._met(env)
+        after = self.lived = self._next_episodes(env)
         self.age += 1
         self.metrics = self._metrics_of(after)
         if learned is not None:
@@ -167,8 +168,8 @@ class Discovery(RoundLearner):
                 params, memory = rule.step(self.eta[part], gradient[part], self.memory[part], None)
                 self.eta[part], self.memory[part] = params, memory
         self.adaptation.shared = self.options | self.eta["end"]
-        paid = self._mean_square(self.eta["reward"], before)
-        return {"discovery/gradient": float(norm(wanted)), "discovery/paid": float(paid.sqrt())}
+        square = self._mean_square(self.eta["reward"], before)
+        return {"discovery/gradient": float(norm(wanted)), "discovery/intrinsic_reward": float(square.sqrt())}
 
     def meta_loss(
         self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived
@@ -188,7 +189,7 @@ class Discovery(RoundLearner):
         return wanted, loss
 
     def _acted(self, options: Params, after: Lived) -> Tensor:
-        """The part of -J, minus the tasks' return, that depends on the options' actions."""
+        """The part of -J, the negative return of the tasks, that depends on the options' actions."""
         data = after.data
         return score(call(self.adaptation.policy, "acted", options, data.state, data.action, data.memory), data).mean()
 
@@ -204,7 +205,7 @@ class Discovery(RoundLearner):
             return lived.data.advantage
         with torch.no_grad():
             credit = self.credit(self.eta, lived)
-        self._judge(lived, credit)
+        self._fit_values(lived, credit)
         return credit
 
     def credit(self, eta: Any, lived: Lived) -> Tensor:
@@ -215,22 +216,22 @@ class Discovery(RoundLearner):
         end = call(self.adaptation.policy, "ending", eta["end"], lived.following, option)
         goes_on = self.settings.gamma * (1 - end) * lived.goes_on
         gained = option_advantages(
-            self.paid(eta["reward"], lived), value, following, goes_on, lived.stays, self.settings.lam
+            self.intrinsic_reward(eta["reward"], lived), value, following, goes_on, lived.stays, self.settings.lam
         )
         return gained * lived.mine
 
-    def paid(self, reward: Params, lived: Lived) -> Tensor:
+    def intrinsic_reward(self, reward: Params, lived: Lived) -> Tensor:
         """The options' learned reward r_η [M, T, E]."""
         return call(self.reward, "forward", reward, lived.data.state, self._option(lived), lived.data.action)
 
     def _mean_square(self, reward: Params, lived: Lived) -> Tensor:
         """Mean square of r_η over the steps of options."""
-        return (self.paid(reward, lived).square() * lived.mine).sum() / lived.mine.sum().clamp_min(1.0)
+        return (self.intrinsic_reward(reward, lived).square() * lived.mine).sum() / lived.mine.sum().clamp_min(1.0)
 
     def _option(self, lived: Lived) -> Tensor:
         return lived.data.memory[0].clamp(0, self.settings.options - 1)
 
-    def _judge(self, lived: Lived, credit: Tensor) -> None:
+    def _fit_values(self, lived: Lived, credit: Tensor) -> None:
         """Fit V^o to the options' returns."""
         option = self._option(lived)
         with torch.no_grad():
@@ -247,30 +248,32 @@ class Discovery(RoundLearner):
     ) -> Trajectories:  # fmt: skip
         """Collect one episode of every environment; those of a task are adjacent. Rewards exclude the switching
         cost."""
-        met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
-        return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+        rollout = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.with_advantages(
+            *rollout[:5], self.settings.credit, rollout.final, rollout.truncated, rollout.memory
+        )
 
-    def _met(self, env: Any) -> Lived:
-        met = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
-        option, anew = met.memory
+    def _next_episodes(self, env: Any) -> Lived:
+        rollout = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
+        option, anew = rollout.memory
         cost = self.settings.switching_cost * anew
         data = Trajectories.with_advantages(
-            met.state, met.action, met.reward - cost, met.keep, met.success, self.settings.credit, met.final, met.cut,
-            met.memory,
+            rollout.state, rollout.action, rollout.reward - cost, rollout.keep, rollout.success, self.settings.credit,
+            rollout.final, rollout.truncated, rollout.memory,
         )  # fmt: skip
-        self.steps += int(met.keep.sum())
-        later = torch.cat([met.keep[:, 1:], torch.zeros_like(met.keep[:, :1])], 1)
-        last = met.keep - later  # 1 at each episode's last step
-        shifted = torch.cat([met.state[:, 1:], met.state[:, -1:]], 1)
-        following = torch.where(last.unsqueeze(-1) > 0, met.final.unsqueeze(1), shifted)
+        self.steps += int(rollout.keep.sum())
+        later = torch.cat([rollout.keep[:, 1:], torch.zeros_like(rollout.keep[:, :1])], 1)
+        last = rollout.keep - later  # 1 at each episode's last step
+        shifted = torch.cat([rollout.state[:, 1:], rollout.state[:, -1:]], 1)
+        following = torch.where(last.unsqueeze(-1) > 0, rollout.final.unsqueeze(1), shifted)
         stays = later * ~torch.cat([anew[:, 1:], anew[:, -1:]], 1)
-        mine = met.keep * (option < self.settings.options)
-        return Lived(data, following, later + last * met.cut.unsqueeze(1), mine, stays)
+        mine = rollout.keep * (option < self.settings.options)
+        return Lived(data, following, later + last * rollout.truncated.unsqueeze(1), mine, stays)
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def drop_episodes(self) -> None:
-        """Drop managers and current episodes, which a checkpoint does not store; the next round draws new tasks."""
+        """Drop managers and current episodes, which a checkpoint does not store. The next round samples new tasks."""
         self.lived = None
 
     def networks(self) -> dict[str, Tensor]:

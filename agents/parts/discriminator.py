@@ -1,7 +1,8 @@
 """Skills that a discriminator distinguishes (DIAYN: Eysenbach, Gupta, Ibarz, Levine 2018, arXiv:1802.06070).
 
 A discriminator q(z|s) learns which of K skills led to a state, by minimising -E[log q(z|s')] over the transitions of
-the level that obeys the skills. That level is rewarded for states in which its skill is recognised (eq. 3):
+the level that obeys the skills. This level is rewarded for states in which the discriminator recognises its skill
+(eq. 3):
 
     r_z(s, a, s') = log q(z|s') - log p(z),   p(z) = 1 / K.
 """
@@ -32,16 +33,16 @@ class DiscriminatorConfig:
     """Options of the discriminator."""
 
     from_start: bool = False
-    """The discriminator also sees the position where the skill began, so that a skill may mean something else in
-    another place. Needs goal.relative."""
+    """The discriminator also sees the position where the skill started, so a skill can have different meanings at
+    different positions. Needs goal.relative."""
     hidden: tuple[int, ...] = (256, 256)
-    """Units of its hidden layers (published: 300, 300)."""
+    """Units of the discriminator's hidden layers (published: 300, 300)."""
     learning_rate: float = 3e-4
-    """Its learning rate (published: 3e-4)."""
+    """The discriminator's learning rate (published: 3e-4)."""
     batch_size: int = 256
     """Transitions per update (published: 128)."""
     train_freq: int = 1
-    """Environment steps (of all environments together) from one round of updates to the next."""
+    """Environment steps (of all environments together) between two rounds of updates."""
     gradient_steps: int = 1
     """Updates per round."""
 
@@ -58,8 +59,8 @@ class DiscriminatedSkill(Skill, nn.Module):
     """One of K skills that a discriminator recognises.
 
     With an absolute goal space, the discriminator sees the projected state φ(s'). With a relative one, it sees the
-    displacement φ(s') - φ(s₀) since the skill began, which the level that obeys sees too. Targets are the skill's
-    one-hot number and φ(s₀).
+    displacement φ(s') - φ(s₀) since the skill started, which the level below also observes. A target consists of the
+    skill's one-hot number and φ(s₀).
     """
 
     def __init__(self, count: int, goals: GoalSpace, config: DiscriminatorConfig, scale: float = 1.0) -> None:
@@ -73,12 +74,12 @@ class DiscriminatedSkill(Skill, nn.Module):
             self.net = mlp(inputs, config.hidden, count)
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
-        """[..., K + G] the skill's one-hot number, and the position where it begins."""
+        """[..., K + G] the skill's one-hot number, and the position where it starts."""
         number = one_hot(action.squeeze(-1).long(), self.count).to(state.dtype)
         return torch.cat([number, self.goals.project(state)], -1)
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-        """The one-hot number, and the displacement since the skill began if the discriminator sees it."""
+        """The one-hot number, and the displacement since the skill started if the discriminator sees it."""
         if not self.goals.relative:
             return target[..., : self.count]
         return torch.cat([target[..., : self.count], self._moved(state, target)], -1)
@@ -126,7 +127,7 @@ class SkillRecognition:
     def keep_up(
         self, level: Level, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> Metrics:
-        """Make the updates that are due. Returns the last one's loss and accuracy."""
+        """Make the updates that are due. Returns the loss and the accuracy of the last update."""
         metrics: Metrics = {}
         for _ in range(self.timescale.due(steps)):
             if in_haste():
@@ -135,7 +136,7 @@ class SkillRecognition:
         return metrics
 
     def update(self, memory: Replay, generator: torch.Generator) -> Metrics:
-        """One gradient step on -E[log q(z|s')] over drawn transitions."""
+        """Take one gradient step on -E[log q(z|s')] over sampled transitions."""
         rows = memory.draw(self.batch_size, generator)
         target, reached = memory.get(rows, "target"), memory.get(rows.later(1), "state")
         logits, number = self.command.logits(reached, target), self.command.number(target)
@@ -160,18 +161,18 @@ class SkillUsage:
     def __init__(self, count: int, device: torch.device, window: int = 200) -> None:
         self.count, self.decay = count, 1 - 1 / window
         self.share = torch.full((count,), 1 / count, device=device)
-        """[K] share of the environments in each skill."""
+        """[K] fraction of the environments in each skill."""
 
     def keep_up(
         self, level: Level, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> Metrics:
-        """Add the active skills. Returns the entropy, 1 for equal shares."""
+        """Add the active skills. Returns the entropy, 1 for equal fractions."""
         active = one_hot(level.segment.action.squeeze(-1).long(), self.count).to(self.share.dtype).mean(0)
         self.share.lerp_(active, 1 - self.decay)
         return {"skill_entropy": -torch.xlogy(self.share, self.share).sum() / math.log(self.count)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The shares."""
+        """The fractions."""
         return {"share": self.share}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

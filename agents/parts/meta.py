@@ -39,17 +39,17 @@ class MetaSettings:
     eval_explore: bool = False
     """Evaluate with exploration instead of the most likely actions."""
     every_step: bool = False
-    """Learn from all episodes, before adaptation and after every step of it, not only from the last ones."""
+    """Learn from all episodes, before adaptation and after each of its steps, instead of only from the last ones."""
     fixed_start: bool = False
-    """Keep the initial values of the adapting parameters fixed; only the shared parameters are learned."""
+    """Keep the initial values of the adapted parameters fixed; only the shared parameters are learned."""
     first_order: bool = False
     """Ignore second derivatives (first-order MAML)."""
     correction: bool = False
-    """Differentiate through the sampling of the episodes too (DiCE): unbiased, with more variance."""
+    """Also differentiate through the sampling of the episodes (DiCE): unbiased, with more variance."""
     outer: Literal["trust-region", "adam"] = "trust-region"
     """The outer step."""
     divergence: float = 0.01
-    """Greatest divergence of a trust-region step."""
+    """Maximum divergence of a trust-region step."""
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
     gamma: float = 0.99
@@ -60,7 +60,7 @@ class MetaSettings:
     """Initial weight of the actions' entropy in the outer loss; it falls linearly to 0 over the first half of the
     run."""
     clip: float = 10.0
-    """Greatest norm of the outer gradient for Adam; longer ones are scaled down, and invalid ones are skipped."""
+    """Maximum norm of the outer gradient for Adam. Longer gradients are scaled down; invalid gradients are skipped."""
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
@@ -80,7 +80,7 @@ class MetaSettings:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} must lie between 0 and 1, not at {getattr(self, name)}.")
+                raise UserError(f"--{name} must be between 0 and 1, not {getattr(self, name)}.")
         if self.entropy < 0:
             raise UserError(f"--entropy must not be negative, but is {self.entropy}.")
 
@@ -91,7 +91,7 @@ class MetaSettings:
 
 
 class MetaLearner(RoundLearner):
-    """The outer level, which learns the initial values of adapting parameters and the shared parameters."""
+    """The outer level. It learns the initial values of the adapted parameters, and the shared parameters."""
 
     def __init__(
         self, settings: MetaSettings, adaptation: Adaptation, spec: Spec, device: torch.device, seed: int
@@ -111,7 +111,7 @@ class MetaLearner(RoundLearner):
     # -- a round ---------------------------------------------------------------------------------------------
 
     def round(self, env: Any, progress: float) -> Finished:
-        """Draw tasks, adapt to each, and take the outer step. Returns the episodes after adaptation."""
+        """Sample tasks, adapt to each, and take the outer step. Returns the episodes after adaptation."""
         c = self.settings
         tasks = env.sample_tasks(c.tasks, self.generator)
         own, way = self.adaptation.spread(c.tasks), []
@@ -135,10 +135,10 @@ class MetaLearner(RoundLearner):
             return dict(metrics)
         gradient, loss = torch.func.grad_and_value(lambda p: objective(p)[0])(self._parameters())
         checked = {}
-        # The value of DiCE and of ratios to itself is constant, so finite differences do not measure the gradient.
+        # The values of DiCE and of ratios to itself are constant, so finite differences do not measure the gradient.
         if self.adaptation.policy.closed_form and not c.correction:
             checked["slope_error"] = slope_error(lambda p: objective(p)[0], self._parameters(), gradient, 1e-2)
-        let_through = self.guard.judge(gradient)
+        let_through = self.guard.clip(gradient)
         if let_through is not None:
             for parameter, g in zip(leaves(self._parameters()), leaves(let_through), strict=True):
                 parameter.grad = g
@@ -159,13 +159,15 @@ class MetaLearner(RoundLearner):
         watch: Watch | None = None,
     ) -> Trajectories:
         """Collect one episode of every environment; those of a task are adjacent."""
-        met = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
-        return Trajectories.with_advantages(*met[:5], self.settings.credit, met.final, met.cut, met.memory)
+        rollout = rollout_tasks(env, self.adaptation, tasks, own, generator, explore, watch)
+        return Trajectories.with_advantages(
+            *rollout[:5], self.settings.credit, rollout.final, rollout.truncated, rollout.memory
+        )
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, Tensor]:
-        """The initial values of adapting parameters and the shared parameters."""
+        """The initial values of the adapted parameters, and the shared parameters."""
         return {f"policy.{name}": x for name, x in (self.adaptation.initial | self.adaptation.shared).items()}
 
     def momenta(self) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """A meta-learned policy for evaluations and scripts."""
 
-from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -9,14 +8,11 @@ from torch import Tensor
 from hrl.nested.levels.adaptation import Adaptation, Params
 from hrl.policies.policy_gradient import Trajectories
 from hrl.report.episodes import Episode, finished
-from hrl.report.evaluation import Evaluation, Watch, interval
+from hrl.report.evaluation import Environments, Evaluation, Watch, interval
 from hrl.training.actor import Actor
-from hrl.types import BatchedEnv
-
-MakeEnv = Callable[[int, Iterator[int]], BatchedEnv]
 
 
-class HowItAdapts(Protocol):
+class AdaptationSettings(Protocol):
     """Options of the adaptation to a new task in evaluation."""
 
     episodes: int
@@ -27,13 +23,15 @@ class HowItAdapts(Protocol):
 
 
 class AdaptingLearner(Protocol):
-    """The interface of a learner whose policy adapts to tasks."""
+    """The interface of a learner with a policy that adapts to tasks."""
 
     adaptation: Adaptation
     device: torch.device
 
     @property
-    def settings(self) -> HowItAdapts: ...
+    def settings(self) -> AdaptationSettings:
+        """How the policy adapts in evaluations."""
+
     def collect(
         self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
         watch: Watch | None = None,
@@ -49,17 +47,21 @@ class AdaptingPolicy(Actor):
         super().__init__(adaptation.policy, lambda: adaptation.shared | adaptation.initial, learner.device)
         self.learner = learner
 
-    def evaluate(self, make: MakeEnv, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
+    def evaluate(self, environments: Environments, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
         """Adapt to `tasks` held-out tasks. The result's episodes are those after the last step, with the most likely
         actions unless `eval_explore`.
 
-        The rates are `return_after_k`, the mean over tasks after k steps; `return_after_k_error`, half its 95 %
-        interval; and `sampled_return_after_k`, the return of the exploring episodes that the next step uses. `watch` is
-        called in the evaluated episodes: before adaptation and after each step.
+        The rates are `return_after_k`, the mean over tasks after k steps; `return_after_k_error`, half the width of its
+        95 % interval; and `sampled_return_after_k`, the return of the exploring episodes that the next step uses.
+        `watch` is called in the evaluated episodes, before adaptation and after each step.
         """
-        learner, c = self.learner, self.learner.settings
+        c, learner = self.learner.settings, self.learner
         generator = torch.Generator(learner.device).manual_seed(seed)
-        env: Any = make(tasks * c.episodes, iter([seed] * tasks * c.episodes))
+        with environments(tasks * c.episodes) as env:
+            return self._evaluate(env, tasks, generator, watch)
+
+    def _evaluate(self, env: Any, tasks: int, generator: torch.Generator, watch: Watch | None) -> Evaluation:
+        learner, c = self.learner, self.learner.settings
         drawn = env.sample_tasks(tasks, generator, held_out=True)
         own = learner.adaptation.spread(tasks)
         data = learner.collect(env, drawn, own, generator)
@@ -74,7 +76,6 @@ class AdaptingPolicy(Actor):
             rates[f"sampled_return_after_{k}"] = float(data.returns().mean())
             if bounds := interval(returns, proportion=False):
                 rates[f"return_after_{k}_error"] = (bounds[1] - bounds[0]) / 2
-        env.close()
         episodes = [
             Episode(i, reward, int(length), bool(reached), bool(final))
             for i, (reward, length, reached, final) in enumerate(finished(shown).values.tolist())

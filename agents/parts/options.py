@@ -1,4 +1,4 @@
-"""Two levels of which the low one consists of options: a policy over options chooses one, which acts until it ends."""
+"""Two levels; the low level consists of options. A policy over options chooses one option, which acts until it ends."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -18,8 +18,8 @@ from hrl.types import Spec, UserError
 
 @dataclass
 class OptionsConfig(HierarchyConfig):
-    """The base of algorithms that learn options: their policies and terminations below, the policy over options
-    above. Both levels learn from the task's reward."""
+    """The base class of algorithms that learn options: the low level has their policies and terminations, the high
+    level the policy over options. Both levels learn from the task's reward."""
 
     learners: ClassVar[tuple[type[LearnerConfig], type[LearnerConfig]]]
     """The learners of the low and the high level."""
@@ -44,7 +44,9 @@ class OptionsConfig(HierarchyConfig):
             raise UserError(f"--options must be at least 1, not {self.options}.")
         for (name, level), kind in zip((("low", self.low), ("high", self.high)), self.learners, strict=True):
             if not isinstance(level.learner, kind):
-                raise UserError(f"--{name}.learner cannot be changed here: options need this algorithm's update rule.")
+                raise UserError(
+                    f"--{name}.learner cannot be changed, because options need this algorithm's update rule."
+                )
             level.check(f"{name}.")
         if self.low.normalize_observations != self.high.normalize_observations:
             raise UserError("--low.normalize-observations and --high.normalize-observations must be the same.")
@@ -55,8 +57,8 @@ class OptionsConfig(HierarchyConfig):
         """Raise UserError if the environment does not fit."""
         if spec.goal_dim or spec.images:
             raise UserError(
-                f"Options here see one vector, but {spec.env_id} has {'images' if spec.images else 'a separate goal'}: "
-                "use an environment whose observation is a vector that includes the goal."
+                f"Options observe one vector, but {spec.env_id} has {'images' if spec.images else 'a separate goal'}: "
+                "use an environment that observes a vector, which includes the goal."
             )
 
     def describe(self, spec: Spec) -> list[str]:
@@ -67,8 +69,8 @@ class OptionsConfig(HierarchyConfig):
         ]
 
     def build_with(self, setting: Setting, low_reads: Any = None, high_reads: Any = None) -> Hierarchy:
-        """Build both levels. `low_reads` and `high_reads` are functions (other level's learner, state [..., D]) ->
-        [..., K] that a level's learner reads."""
+        """Build both levels. `low_reads` and `high_reads` are functions (learner of the other level, state [..., D]) ->
+        [..., K] that a level's learner uses."""
         spec, options = setting.spec, Skill(self.options, scale=self.reward_scale)
         task = Task.of(spec, GoalConfig(), self.reward_scale, 0.0, setting.device)
         below = make_memory(self.low, options, spec.actions, setting, bottom=True)

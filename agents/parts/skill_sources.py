@@ -1,4 +1,4 @@
-"""Skills that exist already: trained runs, models of stable-baselines3 and sb3-contrib, and plain functions."""
+"""Existing skills: trained runs, models of stable-baselines3 and sb3-contrib, and plain functions."""
 
 import importlib
 import inspect
@@ -14,28 +14,31 @@ from hrl.policies.frozen import Conditioned, Frozen, Plain, Predicts
 from hrl.report.display import warn
 from hrl.types import UserError
 
-KEYS = ("name", "period", "observe", "latent", "available", "ends")
+KEYS = ("name", "period", "observe", "latent", "available", "ends", "reward")
 LIBRARIES = ("stable_baselines3", "sb3_contrib")
 
 
 @dataclass(frozen=True)
 class SkillSource:
-    """One skill: `SOURCE[,name=…][,period=…][,observe=…][,available=…][,ends=…][,latent=…]`."""
+    """One skill: `SOURCE[,name=…][,period=…][,observe=…][,available=…][,ends=…][,latent=…][,reward=…]`."""
 
     source: str
     """A run folder, `sb3:FILE.zip:CLASS`, or `module:function`."""
     name: str
     """Its name in metrics."""
     period: int | None = None
-    """Greatest number of environment steps of one use. Default: the controller's period."""
+    """Maximum number of environment steps of one execution. Default: the controller's period."""
     observe: tuple[int, ...] = ()
-    """Entries of the flattened observation that it receives. Default: the environment's own observation."""
+    """Entries of the flattened observation that it receives. Default: the observation in the environment's form."""
     latent: int = 0
-    """Entries of a latent vector that it takes beside the observation (functions only)."""
+    """Number of entries of a latent vector that it takes in addition to the observation (functions only)."""
     available: str | None = None
-    """`module:function` from states [..., D] to [...]: whether the skill can begin. Default: always."""
+    """`module:function` from states [..., D] to [...]: whether the skill can start. Default: always."""
     ends: str | None = None
     """`module:function` from states [..., D] to [...]: whether the skill ends before its period is over."""
+    reward: str | None = None
+    """`module:function` from states and next states [..., D] to [...]: the reward from which a trainable skill learns.
+    Default: the task's reward."""
 
     @classmethod
     def parse(cls, text: str) -> "SkillSource":
@@ -86,7 +89,7 @@ def load_skill(skill: SkillSource, setting: Setting) -> Frozen:
     policy = load_policy(skill, setting)
     try:
         return Frozen(policy, skill.name, skill.observe, skill.latent, env)
-    except Exception as error:  # whatever a foreign policy raises
+    except Exception as error:  # the policy may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"The skill {skill.name} does not fit {spec.env_id}: {reason}. Select the entries that it observes with "
@@ -129,14 +132,22 @@ def load_model(source: str, device: torch.device) -> Predicts:
         raise UserError(f"The skill {source} must have the form sb3:FILE.zip:CLASS, such as sb3:model.zip:PPO.")
     if not Path(file).is_file():
         raise UserError(f"The model file {file} does not exist.")
-    warn(f"{file} is a pickle: loading it runs the code in it.")
+    warn(f"{file} is a pickle file: loading it runs its code.")
     try:
-        return _class_of(name).load(file, device=device)
+        return with_fixed_mode(_class_of(name).load(file, device=device))
     except UserError:
         raise
-    except Exception as error:  # a damaged or foreign file
+    except Exception as error:  # a damaged file, or one of another kind
         reason = " ".join(str(error).split())
         raise UserError(f"The model {file} cannot be loaded as {name} ({type(error).__name__}: {reason}).") from error
+
+
+def with_fixed_mode(model: Any) -> Predicts:
+    """The model in evaluation mode for ever. Its `predict` would set the mode of every layer in each call, which takes
+    half of its time."""
+    model.policy.set_training_mode(False)
+    model.policy.set_training_mode = lambda mode: None
+    return model
 
 
 def _class_of(name: str) -> Any:
@@ -156,5 +167,5 @@ def imported(name: str) -> Callable[..., Any]:
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return found
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(f"{name!r} cannot be imported ({type(error).__name__}: {error}).") from error

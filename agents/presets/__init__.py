@@ -1,8 +1,8 @@
 """Tuned hyperparameters per environment, in one YAML file per algorithm.
 
-A file maps environment ids, or patterns of them, to option values. `default` applies to every environment, `debug`
-makes a run of seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file that
-`extends` another algorithm's file adds to its entries.
+A file maps environment ids, or patterns of ids, to option values. `default` applies to every environment, `debug`
+makes runs that take seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file
+that `extends` another algorithm's file adds to its entries.
 """
 
 from fnmatch import fnmatch
@@ -21,7 +21,7 @@ NAMED = ("debug", "published")
 
 def preset(algorithm: str, env_id: str, name: str) -> Values:
     """The merged values for an environment. `name` is auto, none, debug, the name of an entry, or a YAML file of the
-    same form, whose entries take precedence.
+    same form; its entries take precedence.
 
     Raises UserError if the entry does not exist.
     """
@@ -32,8 +32,8 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
     if name.endswith((".yaml", ".yml")):
         entries, name = _added(entries, Path(name)), "auto"
     if name not in ("auto", "debug") and name not in entries:
-        raise UserError(f"There is no preset {name!r} for {algorithm}; there are auto, none, {', '.join(entries)}.")
-    if name == "published":  # the paper's settings on the same task, without our tuned ones
+        raise UserError(f"There is no preset {name!r} for {algorithm}: choose from auto, none, {', '.join(entries)}.")
+    if name == "published":  # the paper's settings for the same task, without our tuned values
         entries = _contents("common") | {name: entries[name]}
     chosen = [key for key in entries if key == "default" or (key not in NAMED and fnmatch(env_id, key))]
     if name != "auto":

@@ -1,4 +1,4 @@
-"""The base of all tasks of MuJoCo's ant: its body, its initial state, and physics that runs in parallel to learning."""
+"""The base class of tasks with MuJoCo's ant: its body, its initial state, and physics in parallel to learning."""
 
 import math
 from abc import abstractmethod
@@ -35,7 +35,7 @@ def require_positive(name: str, value: Any) -> None:
 
 
 class Ants(TensorEnv):
-    """N ants, each in its own world. Actions are torques in ±30, held for .1 s.
+    """N ants in N separate worlds. Actions are torques in ±30, held for 0.1 s.
 
     Physics, state and rewards are on the CPU for `physics` "mujoco", and on `device` for "mjx".
     """
@@ -57,8 +57,8 @@ class Ants(TensorEnv):
         self.at_rest = torch.from_numpy(model.qpos0).to(self.physics.qpos)
 
     def begin(self, where: Tensor) -> None:
-        """Reset the ant to rest, with noise U(-.1, .1) on its pose and N(0, .1²) on its velocity, and the rest of the
-        world to its initial state."""
+        """Reset the worlds at the mask `where` [N]. The ant starts at rest, with noise U(-0.1, 0.1) on its pose and
+        N(0, 0.1²) on its velocity."""
         qpos, qvel = self.at_rest.repeat(self.num_envs, 1), torch.zeros_like(self.physics.qvel)
         qpos[:, :ANT_QPOS] += (self.uniform(self.num_envs, ANT_QPOS) * 2 - 1) * NOISE
         qpos[:, :2] += self.starts()
@@ -68,14 +68,14 @@ class Ants(TensorEnv):
         wide = where.unsqueeze(-1)
         self.physics.qpos.copy_(torch.where(wide, qpos, self.physics.qpos))
         self.physics.qvel.copy_(torch.where(wide, qvel, self.physics.qvel))
-        self.physics.forget(where)
+        self.physics.clear_warmstart(where)
 
     def starts(self) -> Tensor:
         """[N, 2] start positions of new episodes."""
         return torch.zeros(self.num_envs, 2, device=self.device)
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take five physics steps, and return their outcome."""
+        """Take five physics steps. Returns (reward [N], whether the task ended [N], success [N])."""
         self.physics.step(actions)
         return self.outcome()
 
@@ -90,7 +90,7 @@ class Ants(TensorEnv):
 
     @abstractmethod
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The outcome of the last step: (reward [N], whether the task ended [N], success [N])."""
+        """The result of the last step: (reward [N], whether the task ended [N], success [N])."""
 
     @property
     def torso(self) -> Tensor:
@@ -98,7 +98,7 @@ class Ants(TensorEnv):
         return self.physics.qpos[:, :3]
 
     def sensed(self, *more: Tensor) -> Tensor:
-        """[N, 30 + …] the ants' 15 positions and 14 velocities, the observations `more`, and .001 t."""
+        """[N, 30 + …] the ants' 15 positions and 14 velocities, the observations `more`, and 0.001 t."""
         body = self.physics.qpos[:, :ANT_QPOS], self.physics.qvel[:, :ANT_QVEL]
         return torch.cat([*body, *more, CLOCK * self.elapsed.unsqueeze(-1)], -1).float()
 

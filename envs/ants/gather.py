@@ -15,7 +15,7 @@ from hrl.envs.scene import Outline
 from hrl.envs.tasks.tensor import SingleEnv
 
 RANGE = 10
-"""Objects lie at even coordinates in [-10, 8]² except the origin, where the ant begins; walls are 11 away."""
+"""Objects lie at even coordinates in [-10, 8]² except the origin, where the ant starts. Walls are 11 away."""
 CATCH, SIGHT, BINS = 1.0, 6.0, 10
 UPRIGHT = (0.2, 1.0)
 
@@ -23,9 +23,9 @@ UPRIGHT = (0.2, 1.0)
 class AntGather(Ants):
     """N ants among apples and bombs. An apple within 1 of the torso gives +1, a bomb -1; both then vanish.
 
-    An episode ends when all objects are gone, or, with the reward `dying_cost`, when the ant falls. An observation is
-    15 positions, 14 velocities, the nearness (1 - distance / 6) of the nearest apple in each of ten directions around
-    the ant, the same for bombs, and .001 t.
+    An episode ends when all objects are collected, or when the ant falls, with the reward `dying_cost`. An observation
+    is 15 positions, 14 velocities, the nearness (1 - distance / 6) of the nearest apple in each of ten directions
+    around the ant, the same for bombs, and 0.001 t.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class AntGather(Ants):
     ) -> None:
         if apples < 1 or bombs < 0 or apples + bombs >= RANGE**2:
             raise ValueError(
-                f"there must be at least one apple, and at most {RANGE**2 - 1} apples and bombs together, not "
-                f"{apples} and {bombs}"
+                f"apples must be at least 1, and apples and bombs together at most {RANGE**2 - 1}, not {apples} and "
+                f"{bombs}"
             )
         require_positive("span, the angle of view,", span)
         require_number("dying_cost", dying_cost)
@@ -58,7 +58,7 @@ class AntGather(Ants):
         self.worth = torch.tensor([1.0] * apples + [-1.0] * bombs, device=self.device)
 
     def begin(self, where: Tensor) -> None:
-        """Put the ant at the origin, and the objects at different random positions."""
+        """Put the ant at the origin, and the objects at distinct random positions."""
         super().begin(where)
         place = self.uniform(self.num_envs, len(self.grid)).argsort(-1)[:, : self.count]
         self.objects.copy_(torch.where(where.view(-1, 1, 1), self.grid[place], self.objects))

@@ -1,5 +1,5 @@
-"""HIRO's ant tasks (Nachum 2018, appendix C): a maze, a block to push aside, a gap to fill with a block; and HRAC's
-sparse-reward maze (Zhang 2020)."""
+"""HIRO's ant tasks (Nachum 2018, appendix C): a maze, a block to push aside, and a gap to fill with a block. HRAC's
+maze with a sparse reward (Zhang 2020)."""
 
 import math
 from dataclasses import replace
@@ -84,19 +84,19 @@ def corners(goal: Any) -> tuple[Tensor, Tensor]:
     except (TypeError, ValueError):
         places = torch.empty(0)
     if places.shape not in ((2,), (3,), (2, 2), (2, 3)):
-        raise ValueError(f"goal must be a place [x, y] or [x, y, z], or two such places as corners, not {goal}")
+        raise ValueError(f"goal must be a position [x, y] or [x, y, z], or two such positions as corners, not {goal}")
     low, high = places if places.dim() == 2 else (places, places)
     return low, high
 
 
 class AntMaze(Ants):
-    """N ants that walk to goals in a maze. An observation is 15 positions, 14 velocities and .001 t.
+    """N ants that walk to goals in a maze. An observation is 15 positions, 14 velocities and 0.001 t.
 
     `maze` is Maze, Push, Fall or Sparse, or a custom map: rows from north to south separated by slashes, such as
     1111/1s01/1111 (1 or # is a wall, 0 or . free, s a start), with cells of width `scale`. `goal` is a position, or
-    (low, high) corners between which every episode draws one. The reward is minus the distance to the goal; if
-    `sparse`, it is 1 nearer than `reach`, which ends the episode, and 0 elsewhere. Success means a distance of at most
-    `reach`. `observe_blocks` adds the blocks' positions to the observation.
+    two corners (low, high) between which every episode samples one. With `reward_type` "dense", the reward is minus the
+    distance to the goal. With "sparse", it is 1 at a distance below `reach`, which ends the episode, and 0 elsewhere.
+    Success means a distance of at most `reach`. `observe_blocks` adds the blocks' positions to the observation.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class AntMaze(Ants):
         return self.choice(self.start_places, self.num_envs)
 
     def begin(self, where: Tensor) -> None:
-        """Draw a start and a goal."""
+        """Sample a start and a goal for the episodes at the mask `where` [N]."""
         super().begin(where)
         drawn = self.goal_low + (self.goal_high - self.goal_low) * self.uniform(*self.goal.shape)
         self.goal.copy_(torch.where(where.unsqueeze(-1), drawn, self.goal))
@@ -146,13 +146,13 @@ class AntMaze(Ants):
     def outcome(self) -> tuple[Tensor, Tensor, Tensor]:
         """The reward and success of the current positions."""
         distance = torch.linalg.vector_norm(self.achieved - self.goal, dim=-1)
-        return *self._judged(distance), distance <= self.reach
+        return *self._reward(distance), distance <= self.reach
 
     def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
         """(achieved, desired) [..., G] -> (reward [...], whether it ends the episode [...])."""
-        return self._judged(torch.linalg.vector_norm(achieved - desired, dim=-1))
+        return self._reward(torch.linalg.vector_norm(achieved - desired, dim=-1))
 
-    def _judged(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+    def _reward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         if not self.sparse:
             return -distance.float(), torch.zeros_like(distance, dtype=torch.bool)
         reached = distance < self.reach
@@ -182,7 +182,7 @@ class AntMaze(Ants):
 
     @cached_property
     def _tracks(self) -> dict[str, tuple[Tensor, dict[int, int]]]:
-        """For each block, its initial position [3], and the entry of qpos that moves it along each axis."""
+        """The initial position [3] of each block, and the entry of qpos that moves it along each axis."""
         model = self.physics.model
         joint = lambda name: mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)  # noqa: E731
         found: dict[str, tuple[Tensor, dict[int, int]]] = {}

@@ -1,4 +1,4 @@
-"""MuJoCo's physics for a batch of equal worlds, stepped by MuJoCo's own threads."""
+"""MuJoCo's physics for a batch of equal worlds, stepped by MuJoCo's threads."""
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,10 @@ Simulator = Literal["mujoco", "mjx"]
 
 
 def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> Any:
-    """N worlds of one model, on the CPU, or on `device` with MJX. Raises ImportError if MJX is not installed."""
+    """N worlds of one model, on the CPU, or on `device` with MJX.
+
+    Raises ValueError for an unknown name, and ImportError if MJX is not installed.
+    """
     if name == "mujoco":
         return Physics(model, num_envs, substeps)
     if name != "mjx":
@@ -24,17 +27,17 @@ def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: i
 
         return GPUPhysics(model, num_envs, substeps, device)
     except ImportError as error:
-        raise ImportError(f"physics=mjx needs pip install '.[gpu-physics]' ({error})") from error
+        raise ImportError(f"physics=mjx needs MJX: pip install 'nested-hrl[gpu-physics]' ({error})") from error
 
 
 def cores() -> int:
-    """This process's share of the CPU cores, since torchrun starts several processes on a machine."""
+    """This process's share of the CPU cores: torchrun may start several processes on a machine."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Physics:
-    """N worlds of one model on the CPU, with one thread per core. Torch may have fewer threads, since its threads
+    """N worlds of one model on the CPU, with one thread per core. Give torch fewer threads, because its threads
     busy-wait. `qpos` [N, nq] and `qvel` [N, nv] are float64 tensors, written in place.
     """
 
@@ -54,13 +57,13 @@ class Physics:
         state = torch.from_numpy(self._state)
         self.qpos, self.qvel = state[:, 1 : 1 + model.nq], state[:, 1 + model.nq : 1 + model.nq + model.nv]
         self.qpos.copy_(torch.from_numpy(model.qpos0))
-        self._beside = ThreadPoolExecutor(1)
+        self._background = ThreadPoolExecutor(1)
         self._outcome: Future[None] | None = None
 
     def send(self, control: Tensor) -> None:
         """Start `substeps` physics steps with the control [N, nu] in the background."""
         self._control[:] = control.numpy(force=True)[:, None]
-        self._outcome = self._beside.submit(self._go)
+        self._outcome = self._background.submit(self._go)
 
     def receive(self) -> None:
         """Wait for the physics steps."""
@@ -68,8 +71,8 @@ class Physics:
         self._outcome.result()
         self._state[:] = self._after[:, -1]
 
-    def forget(self, where: Tensor) -> None:
-        """Do nothing for restarted worlds [N], since each step begins without a warm start of the solver."""
+    def clear_warmstart(self, where: Tensor) -> None:
+        """Do nothing for restarted worlds [N]: each step starts the solver without a warm start."""
 
     def step(self, control: Tensor) -> None:
         """Send and receive without a background thread."""
@@ -85,5 +88,5 @@ class Physics:
 
     def close(self) -> None:
         """End the threads."""
-        self._beside.shutdown()
+        self._background.shutdown()
         self._rollout.close()

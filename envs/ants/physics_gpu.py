@@ -7,7 +7,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory too
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave memory for torch
 
 import jax
 from mujoco import mjx
@@ -16,12 +16,12 @@ from mujoco import mjx
 class GPUPhysics:
     """N worlds of one model on JAX's device. `qpos` [N, nq] and `qvel` [N, nv] are float32 tensors, written in place.
 
-    Tensors and arrays share memory through DLPack, once per step in each direction.
+    Tensors and JAX arrays share memory through DLPack, which converts once per step in each direction.
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> None:
         if device.type == "cuda" and jax.default_backend() != "gpu":
-            raise ImportError("jax computes on the CPU here: install 'jax[cuda12]' with pip, or use --device cpu")
+            raise ImportError("jax finds no GPU: pip install 'jax[cuda12]', or use --device cpu")
         self.model, self.num_envs, self.device = model, num_envs, device
         self._advance = jax.jit(jax.vmap(_steps(mjx.put_model(model), mjx.make_data(model), substeps)))
         of = lambda n: torch.zeros(num_envs, n, device=device)  # noqa: E731
@@ -30,7 +30,7 @@ class GPUPhysics:
         self._outcome: list[Any] = []
 
     def send(self, control: Tensor) -> None:
-        """Start the physics steps of one step with the control [N, nu]; JAX runs them asynchronously."""
+        """Start `substeps` physics steps with the control [N, nu]; JAX runs them asynchronously."""
         given = (self.qpos, self.qvel, self._warmstart, control.float())
         self._outcome = self._advance(*(jax.dlpack.from_dlpack(x.contiguous()) for x in given))
 
@@ -39,12 +39,12 @@ class GPUPhysics:
         for mine, new in zip((self.qpos, self.qvel, self._warmstart), self._outcome, strict=True):
             mine.copy_(torch.from_dlpack(new))
 
-    def forget(self, where: Tensor) -> None:
+    def clear_warmstart(self, where: Tensor) -> None:
         """Reset the solver's warm start in restarted worlds [N]."""
         self._warmstart.masked_fill_(where.unsqueeze(-1), 0.0)
 
     def step(self, control: Tensor) -> None:
-        """Send and receive."""
+        """Take `substeps` physics steps with the control [N, nu]."""
         self.send(control)
         self.receive()
 
@@ -57,7 +57,7 @@ def _steps(model: Any, data: Any, count: int) -> Any:
 
     def advance(qpos: Any, qvel: Any, warmstart: Any, control: Any) -> tuple[Any, Any, Any]:
         now = data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, ctrl=control)
-        with jax.default_matmul_precision("highest"):  # by default, GPUs multiply with fewer bits than float32
+        with jax.default_matmul_precision("highest"):  # by default, GPUs multiply at less than float32 precision
             now = jax.lax.fori_loop(0, count, lambda _, d: mjx.step(model, d), now)
         return now.qpos, now.qvel, now.qacc_warmstart
 

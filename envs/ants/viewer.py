@@ -21,8 +21,8 @@ class Viewer:
         self._screen: Any = None
 
     def picture(self, qpos: Tensor, marks: Sequence[Mark], view: tuple[Sequence[float], float]) -> np.ndarray:
-        """A picture [H, W, 3] from above of the world with state `qpos` [nq], with spheres at the marks. `view` is the
-        camera's target [3] and its distance.
+        """A picture [H, W, 3] from above of the world with positions `qpos` [nq], with a sphere at each mark. `view` is
+        the camera's target [3] and its distance.
         """
         if self._screen is None:
             self._screen = OffScreenViewer(self.model, mujoco.MjData(self.model), *SIZE)

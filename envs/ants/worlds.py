@@ -1,4 +1,4 @@
-"""Worlds of MuJoCo's ant: mazes from maps, with blocks to push and gaps to cross (Nachum 2018, after rllab)."""
+"""Worlds for MuJoCo's ant: mazes from maps, with blocks to push and gaps to cross (Nachum 2018, after rllab)."""
 
 import os
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ import mujoco
 import numpy as np
 
 ANT = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
-"""Gymnasium's ant has the same body as rllab's; time step, motors and contacts are set as in HIRO."""
+"""Gymnasium's ant has the same body as rllab's. Time step, motors and contacts are set as in HIRO."""
 TIMESTEP, TORQUE = 0.02, 30.0
 HEIGHT = 0.5  # of walls, blocks and platforms, in cells
 GREY, RED, LIGHT = (0.4, 0.4, 0.4, 1.0), (0.9, 0.1, 0.1, 1.0), (0.9, 0.9, 0.9, 1.0)
 MARGIN = 0.01
-"""Distance below which a contact pushes. MuJoCo adds the margins of two geoms; versions of HIRO's time used the greater
-one."""
+"""Distance below which a contact exerts a force. MuJoCo adds the margins of two geoms; at HIRO's time, it took their
+maximum."""
 SOFT, HARD = (0.8, 0.8, 0.01, 0.5, 2.0), (0.995, 0.995, 0.01, 0.5, 2.0)
 """Impedance of contacts (solimp), without and with blocks."""
 
@@ -27,7 +27,7 @@ class Block:
     """A block that moves along some axes."""
 
     axes: str
-    """A subset of "xyz". A block that can fall is a hundredth narrower than a cell, so that it fits into a gap."""
+    """A subset of "xyz". A block that can fall is 1 % narrower than a cell, so that it fits into a gap."""
 
     @property
     def falls(self) -> bool:
@@ -46,14 +46,14 @@ class Maze:
 
     @classmethod
     def of(cls, text: str, scale: float, **blocks: str) -> "Maze":
-        """Read a map from text, with the axes along which each letter's block moves. Raises ValueError if it is
-        invalid."""
+        """Read a map from text. `blocks` gives the axes along which the block of each letter moves. Raises ValueError
+        if the map is invalid."""
         maze = cls(tuple(text.split()), scale, {letter: Block(axes) for letter, axes in blocks.items()})
         signs = set("".join(maze.rows)) - set("#.s~") - set(blocks)
         if signs or not maze.cells("s") or len({len(row) for row in maze.rows}) > 1:
             raise ValueError(
-                "a map must have rows of the same length, with # for a wall, . for free space, s for a start (at "
-                "least one) and ~ for a gap"
+                "a map must have rows of equal length and at least one start: # is a wall, . free space, s a start and "
+                "~ a gap"
             )
         return maze
 
@@ -71,7 +71,7 @@ class Maze:
         return (column - self.origin[1]) * self.scale, (self.origin[0] - row) * self.scale
 
     def top(self, x: float, y: float) -> float:
-        """Height at a position: of the wall or the ground, or 0 in a gap. Outside of the map there are walls."""
+        """Height of the wall or ground at a position, 0 in a gap. The outside of the map counts as wall."""
         row, column = self.origin[0] - round(y / self.scale), self.origin[1] + round(x / self.scale)
         inside = 0 <= row < len(self.rows) and 0 <= column < len(self.rows[0])
         sign = self.rows[row][column] if inside else "#"
@@ -101,7 +101,7 @@ class Maze:
 
 
 def merged(cells: Iterable[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """Rectangles (row, column, rows, columns) that cover these cells once, since fewer boxes collide faster."""
+    """Rectangles (row, column, rows, columns) that cover each of these cells once. Fewer boxes speed up collisions."""
     left, boxes = set(cells), []
     while left:
         row, column = min(left)
@@ -133,7 +133,7 @@ def ant_in(maze: Maze) -> mujoco.MjModel:
 
 
 def room(distance: float) -> mujoco.MjModel:
-    """The ant in a square room with walls of thickness 1 at this distance."""
+    """The ant in a square room with walls of thickness 1 at this distance from the origin."""
     spec, half = ant(), distance + 0.5
     for sign in (-1, 1):
         box(spec.worldbody, (0, sign * distance, 0), (half, 0.5, 1), LIGHT)

@@ -1,1 +1,1 @@
-"""Our own tasks, as tensors on one device."""
+"""Our own tasks, which step batches of environments with tensors on one device."""

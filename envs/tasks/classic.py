@@ -1,7 +1,7 @@
 """Gymnasium's mountain car and pendulum as goal environments, in batches. Reaching the goal ends the episode.
 
 Both are tasks of Hierarchical Actor-Critic (Levy 2019): the goal is a state, with a tolerance for each entry. The
-reward is 0 where it is reached and -1 elsewhere. The dynamics are those of MountainCarContinuous-v0 and Pendulum-v1.
+reward is 0 at the goal and -1 elsewhere. The dynamics are those of MountainCarContinuous-v0 and Pendulum-v1.
 """
 
 import math
@@ -20,18 +20,18 @@ SIZE = 200
 
 
 class StateGoal(TensorEnv):
-    """N environments whose goal is one state, to be reached within a tolerance. A subclass has the dynamics."""
+    """N environments with one goal state, to be reached within a tolerance. Subclasses define the dynamics."""
 
     observed: ClassVar[tuple[float, ...]]
-    """Greatest observation; the least one is its negative."""
+    """Maximum of each observation entry; the minimum is its negative."""
     low: ClassVar[tuple[float, ...]]
-    """Least goal."""
+    """Minimum of each goal entry."""
     high: ClassVar[tuple[float, ...]]
-    """Greatest goal."""
+    """Maximum of each goal entry."""
     target: ClassVar[tuple[float, ...]]
     """The goal."""
     tolerance: ClassVar[tuple[float, ...]]
-    """Greatest difference of each entry from the goal."""
+    """Maximum absolute difference of each entry from the goal."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class StateGoal(TensorEnv):
         return achieved - desired
 
     def begin(self, where: Tensor) -> None:
-        """Draw initial states."""
+        """Sample initial states at the mask `where` [N]."""
         self.state.copy_(torch.where(where.unsqueeze(-1), self.drawn(), self.state))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take one step."""
+        """Take one step with actions [N, 1]. Returns (reward [N], whether the task ended [N], success [N])."""
         self.state.copy_(self.moved(self.state, actions.squeeze(-1).clamp(-1.0, 1.0)))
         reward, reached = self.task_reward(self.achieved(self.state), self.goal)
         return reward, reached, reached
@@ -92,7 +92,7 @@ class StateGoal(TensorEnv):
         return {"observation": self.seen(self.state), "achieved_goal": achieved, "desired_goal": goal}
 
     def picture(self, index: int) -> np.ndarray:
-        """Goals within their bounds [H, W, 3]: the task's red, the achieved one green."""
+        """The goal space [H, W, 3]: the task's goal in red, the achieved goal in green."""
         image = np.full((SIZE, SIZE, 3), 245, np.uint8)
         low, high = np.array(self.low), np.array(self.high)
         now = self.achieved(self.state)[index].cpu().numpy()
@@ -103,22 +103,22 @@ class StateGoal(TensorEnv):
 
 
 class MountainCarGoal(StateGoal):
-    """N cars too weak to climb the hill at once. Observes [position, velocity].
+    """N cars that are too weak to drive straight up the hill. Observes [position, velocity].
 
-    The goal is a position of .48 ± .03, whose lower end is MountainCarContinuous-v0's goal, .45, at a velocity of
-    .04 ± .04 (units per step). Cars start at rest, at a position in [-.6, -.4].
+    The goal is a position of 0.48 ± 0.03 at a velocity of 0.04 ± 0.04 (units per step); the lower end of the positions,
+    0.45, is the goal of MountainCarContinuous-v0. Cars start at rest, at a position in [-0.6, -0.4].
     """
 
     observed, low, high = (1.2, 0.07), (-1.2, -0.07), (0.6, 0.07)
     target, tolerance = (0.48, 0.04), (0.03, 0.04)
 
     def drawn(self) -> Tensor:
-        """A position in [-.6, -.4], at rest."""
+        """[N, 2] positions in [-0.6, -0.4], at rest."""
         place = self.uniform(self.num_envs) * 0.2 - 0.6
         return torch.stack([place, torch.zeros_like(place)], -1)
 
     def moved(self, state: Tensor, push: Tensor) -> Tensor:
-        """v' = v + .0015 a - .0025 cos 3x, x' = x + v'; the wall at -1.2 stops the car."""
+        """v' = v + 0.0015 a - 0.0025 cos 3x, x' = x + v'. The wall at -1.2 stops the car."""
         place, speed = state.unbind(-1)
         speed = (speed + 0.0015 * push - 0.0025 * (3 * place).cos()).clamp(-0.07, 0.07)
         place = (place + speed).clamp(-1.2, 0.6)
@@ -127,9 +127,9 @@ class MountainCarGoal(StateGoal):
 
 
 class PendulumGoal(StateGoal):
-    """N pendulums with too little torque to rise at once. Observes [cos θ, sin θ, θ'], θ = 0 upright.
+    """N pendulums with too little torque to swing up directly. Observes [cos θ, sin θ, θ'], with θ = 0 upright.
 
-    Goals are the angle from hanging down, in [-π, π], and the angular velocity. The task's is upright within 10°, at a
+    A goal is (angle from hanging down in [-π, π], angular velocity). The task's goal is upright within 10°, at a
     velocity within ±1 rad/s. Pendulums start at any angle, at a velocity in [-1, 1].
     """
 
@@ -137,12 +137,12 @@ class PendulumGoal(StateGoal):
     target, tolerance = (math.pi, 0.0), (math.radians(10), 1.0)
 
     def drawn(self) -> Tensor:
-        """Any angle, and a velocity in [-1, 1]."""
+        """[N, 2] any angle, and a velocity in [-1, 1]."""
         lot = self.uniform(self.num_envs, 2) * 2 - 1
         return lot * torch.tensor([torch.pi, 1.0], device=self.device)
 
     def moved(self, state: Tensor, push: Tensor) -> Tensor:
-        """θ'' = 15 sin θ + 3 u with torque u = 2 a, over .05 s."""
+        """θ'' = 15 sin θ + 3 u with torque u = 2 a, over 0.05 s."""
         angle, speed = state.unbind(-1)
         speed = (speed + 0.05 * (15 * angle.sin() + 6 * push)).clamp(-8.0, 8.0)
         return torch.stack([angle + 0.05 * speed, speed], -1)
@@ -158,7 +158,7 @@ class PendulumGoal(StateGoal):
         return torch.stack([torch.atan2(-angle.sin(), -angle.cos()), speed], -1)
 
     def apart(self, achieved: Tensor, desired: Tensor) -> Tensor:
-        """The difference of two goals, that of the angles in [-π, π]."""
+        """[..., 2] the difference of two goals, with the angle in [-π, π]."""
         angle, speed = (achieved - desired).unbind(-1)
         return torch.stack([torch.atan2(angle.sin(), angle.cos()), speed], -1)
 

@@ -1,4 +1,4 @@
-"""Families of tasks: environments with different tasks, for agents that adapt to a task."""
+"""Task families: environments with different tasks, for agents that adapt to a task."""
 
 from abc import abstractmethod
 
@@ -9,7 +9,7 @@ from hrl.envs.tasks.tensor import TensorEnv
 
 
 class TaskFamily(TensorEnv):
-    """A batch of environments, each with its own task. The task is not observed; agents infer it by acting."""
+    """A batch of environments, each with a task. Agents do not observe the task; they infer it by acting."""
 
     @property
     @abstractmethod

@@ -32,7 +32,7 @@ def drawn(wall: Tensor, marks: Marks, scale: int = 24) -> np.ndarray:
 
 
 def slipped(actions: Tensor, chance: Tensor, slip: float) -> Tensor:
-    """The moves [N] after slipping, with probability `slip`, to one of the other three; `chance` [2, N] in [0, 1)."""
+    """The moves [N], each replaced by one of the other three with probability `slip`; `chance` [2, N] ~ U(0, 1)."""
     others = (actions + 1 + (chance[1] * 3).long()) % 4
     return torch.where(chance[0] < slip, others, actions)
 
@@ -41,10 +41,10 @@ class FourRooms(TensorEnv):
     """Four rooms joined by hallways. The observation is the cell's number. The goal gives a reward of 1 and ends the
     episode.
 
-    An action moves one cell, or with probability `slip` in one of the other three directions; walls stop it. The
-    goal is a cell's number, by default the east hallway's (option task G1 of the paper); with -1, each episode draws a
-    new goal and adds it to the observation. After `moves_after` episodes of an environment, its goal moves, once, to a
-    random cell of the lower right room (Bacon 2017); 0 for never.
+    An action moves the agent by one cell, with probability `slip` in one of the other three directions; walls block it.
+    `goal` is a cell's number, by default that of the east hallway (goal G1 of the paper); with -1, each episode samples
+    a goal and adds it to the observation. After `moves_after` episodes of an environment, its goal moves once to a
+    random cell of the lower right room (Bacon 2017); 0 keeps it in place.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FourRooms(TensorEnv):
         moves_after: int = 0,
     ) -> None:
         if moves_after < 0 or (moves_after and goal < 0):
-            raise ValueError("FourRooms needs a moves_after of at least 0, and 0 with a goal of -1")
+            raise ValueError("moves_after of FourRooms must be at least 0, and must be 0 if goal is -1")
         self.walls = walls("FourRooms").to(device)
         self.cells = (~self.walls).nonzero()
         count = len(self.cells)
@@ -73,7 +73,7 @@ class FourRooms(TensorEnv):
         self.lower_right = ((row > 7) & (column > 6)).nonzero().squeeze(-1)
 
     def lasting(self) -> dict[str, Tensor]:
-        """The goal, and the number of episodes begun, if the goal moves after some of them."""
+        """The goal and the number of started episodes, if the goal moves after some episodes."""
         return {"goal": self.goal, "begun": self.begun} if self.moves_after else {}
 
     def _neighbours(self) -> Tensor:
@@ -85,7 +85,7 @@ class FourRooms(TensorEnv):
         return torch.where(there >= 0, there, torch.arange(len(self.cells), device=self.device).unsqueeze(1))
 
     def begin(self, where: Tensor) -> None:
-        """Start in a random cell that is not the goal."""
+        """Start in a random cell other than the goal at the mask `where` [N]."""
         count = len(self.cells)
         if self.moves_after:
             self.begun += where
@@ -98,14 +98,14 @@ class FourRooms(TensorEnv):
         self.cell.copy_(torch.where(where, start, self.cell))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Move, or slip."""
+        """Move with actions [N], or slip. Returns (reward [N], whether the task ended [N], success [N])."""
         move = slipped(actions, self.uniform(2, self.num_envs), self.slip)
         self.cell.copy_(self.reaches[self.cell, move])
         reached = self.cell == self.goal
         return reached.float(), reached, reached
 
     def observe(self) -> Tensor:
-        """The cell's number, and the goal's if episodes draw it."""
+        """[N] the cell's number, or [N, 2] with the goal's number if episodes sample it."""
         return self.cell.clone() if self.fixed >= 0 else torch.stack([self.cell, self.goal], -1)
 
     def picture(self, index: int) -> np.ndarray:
@@ -120,15 +120,14 @@ class FourRoomsEnv(SingleEnv):
 
 
 class KeyDoor(TensorEnv):
-    """Two rooms with a locked door between them: fetch the key, open the door, reach the goal (as MiniGrid's DoorKey).
+    """Two rooms with a locked door: fetch the key, open the door, reach the goal (like MiniGrid's DoorKey).
 
-    The observation is (row, column) of agent, key, door and goal, scaled to [0, 1], and whether the key is held and
-    the door is open. Stepping on the key takes it; walking against the door with the key opens it. The goal gives a
-    reward of 1 and ends the episode. Each episode draws new positions. With probability `slip`, a move goes in one of
-    the other three directions.
+    The observation is (row, column) of agent, key, door and goal, scaled to [0, 1], and whether the agent holds the key
+    and the door is open. The agent takes the key by moving onto it, and opens the door by moving against it with the
+    key. The goal gives a reward of 1 and ends the episode. Each episode samples new positions. With probability `slip`,
+    a move goes in one of the other three directions.
 
-    Without `observe_status`, the observation ends with the goal's place: an agent has to remember whether it holds the
-    key.
+    Without `observe_status`, the last two entries are missing: an agent has to remember whether it holds the key.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class KeyDoor(TensorEnv):
         observe_status: bool = True,
     ) -> None:
         if size < 6:
-            raise ValueError(f"KeyDoor needs a size of at least 6 cells, not {size}")
+            raise ValueError(f"size of KeyDoor must be at least 6 cells, not {size}")
         seen = spaces.Box(0.0, 1.0, (10 if observe_status else 8,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
         self.size, self.slip, self.observe_status = size, slip, observe_status
@@ -153,7 +152,8 @@ class KeyDoor(TensorEnv):
         self.moves = torch.tensor(MOVES, device=self.device)
 
     def begin(self, where: Tensor) -> None:
-        """Place the dividing wall and its door, agent and key in different cells on the left, the goal on the right."""
+        """Sample the dividing wall and its door, distinct cells on the left for agent and key, and one on the right for
+        the goal."""
         inner, n = self.size - 2, self.num_envs
         u = self.uniform(6, n)
         door_column = 3 + (u[0] * (inner - 3)).long()
@@ -172,7 +172,7 @@ class KeyDoor(TensorEnv):
         self.opened.masked_fill_(where, False)
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Move, take the key, open the door, or reach the goal."""
+        """Move with actions [N]. Returns (reward [N], whether the task ended [N], success [N])."""
         if self.slip:
             actions = slipped(actions, self.uniform(2, self.num_envs), self.slip)
         ahead = self.agent + self.moves[actions]
@@ -215,12 +215,12 @@ KEY_DOOR_SUBGOALS: dict[str, Callable[[Tensor], Tensor]] = {
     "door": lambda state: state[..., 9] > 0.5,
     "goal": lambda state: (state[..., :2] == state[..., 6:8]).all(-1),
 }
-"""Predicates, states [..., 10] -> bool [...]: the key is taken, the door is open, the agent is at the goal."""
+"""Predicates, states [..., 10] -> bool [...]: the agent holds the key, the door is open, the agent is at the goal."""
 
 
 _CELLS = (~walls("FourRooms")).nonzero().float()
 
 
 def four_rooms_place(state: Tensor) -> Tensor:
-    """(row, column) [..., 2] of the agent in four rooms, from one-hot observations [..., D], as a goal projection."""
+    """A goal projection for four rooms: the agent's (row, column) [..., 2] from one-hot observations [..., D]."""
     return state[..., : len(_CELLS)] @ _CELLS.to(state.device)

@@ -1,4 +1,4 @@
-"""Maps of mazes from above; # is a wall. The first four are gymnasium-robotics' (from D4RL, Fu et al. 2020)."""
+"""Maps of mazes from above; # is a wall. The first four are those of gymnasium-robotics (from D4RL, Fu et al. 2020)."""
 
 import torch
 from torch import Tensor

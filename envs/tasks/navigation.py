@@ -14,10 +14,10 @@ STRIDE, REACH, SPREAD = 0.1, 0.01, 0.5
 
 
 class Navigation(TaskFamily):
-    """N points that begin at the origin and move by a tenth of the action, at most .1 along x and y per step.
+    """N points that start at the origin and move by a tenth of the action, at most 0.1 along x and y per step.
 
-    The task is a goal, uniform in [-.5, .5]². The reward is minus the distance to the goal; an episode ends within .01
-    of it along x and y.
+    A task is a goal, uniform in [-0.5, 0.5]². The reward is minus the distance to the goal. An episode ends within 0.01
+    of the goal along x and y.
     """
 
     task_dim = 2
@@ -34,10 +34,10 @@ class Navigation(TaskFamily):
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, moved)
         self.place = torch.zeros(num_envs, 2, device=self.device)
         self.goal = torch.zeros(num_envs, 2, device=self.device)
-        self.drawn = True  # until tasks are given, each episode draws its own
+        self.drawn = True  # each episode samples a task until `set_tasks` is called
 
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-        """Sample [count, 2] goals. Goals are continuous, so none are held out."""
+        """Sample [count, 2] goals. No goals are held out, because they are continuous."""
         return (torch.rand(count, 2, generator=generator, device=self.device) * 2 - 1) * SPREAD
 
     def set_tasks(self, tasks: Tensor) -> None:

@@ -1,8 +1,8 @@
 """gymnasium-robotics' point mazes (Fu et al. 2020) in batches: the same layouts, dynamics, observations and goals.
 
-Forces along x and y push a ball of radius .1 through a maze of unit cells. A step computes the same as MuJoCo: soft
-frictionless contacts whose forces minimise a convex function of the acceleration, then an Euler step with implicit
-damping. A policy trained here therefore acts unchanged in `PointMaze_*-v3`.
+Forces along x and y push a ball of radius 0.1 through a maze of unit cells. A step computes the same as MuJoCo: contact
+forces that minimise a convex function of the acceleration (soft, frictionless contacts), then an Euler step with
+implicit damping. A policy trained here therefore works unchanged in `PointMaze_*-v3`.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -30,7 +30,7 @@ GOAL_DRAWS = 8
 
 
 class PointMaze(TensorEnv):
-    """N point mazes. Keyword arguments are those of gymnasium-robotics, and `turned`, a number of quarter turns."""
+    """N point mazes. Keyword arguments are those of gymnasium-robotics, plus `turned`: quarter turns of the layout."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class PointMaze(TensorEnv):
     # -- the task --------------------------------------------------------------------------------------------
 
     def begin(self, where: Tensor) -> None:
-        """Draw goal and start in two different free cells, each with noise."""
+        """Sample goal and start in two different free cells at the mask `where` [N], each with noise."""
         count, n = len(self.cells), self.num_envs
         cell = (self.uniform(n) * count).long()
         other = (self.uniform(n) * (count - 1)).long()
@@ -75,7 +75,8 @@ class PointMaze(TensorEnv):
         return place + (self.uniform(*place.shape) * 2 - 1) * NOISE
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take one MuJoCo step. A continuing task with `reset_target` draws a new goal when it is reached."""
+        """Take one MuJoCo step with actions [N, 2]. A continuing task with `reset_target` samples a new goal when the
+        current one is reached."""
         self.state.copy_(moved(self.state, actions, self.map))
         reward, ended = self.task_reward(self.state[:, :2], self.goal)
         success = (self.state[:, :2] - self.goal).norm(dim=-1) <= REACH
@@ -84,7 +85,7 @@ class PointMaze(TensorEnv):
         return reward, ended, success
 
     def _another_goal(self) -> Tensor:
-        """The first of GOAL_DRAWS random goals that is not reached yet."""
+        """[N, 2] the first of GOAL_DRAWS random goals that is not already reached."""
         goals = torch.stack([self._noisy(self.choice(self.cells, self.num_envs)) for _ in range(GOAL_DRAWS)])
         far = (goals - self.state[:, :2]).norm(dim=-1) > REACH
         first = far.to(torch.uint8).argmax(0)
@@ -109,7 +110,7 @@ class PointMaze(TensorEnv):
 
     def picture(self, index: int) -> np.ndarray:
         """One maze from above [H, W, 3]: goal in red, ball in green, subgoal in orange."""
-        scale = 40  # pixels a cell
+        scale = 40  # pixels per cell
         wide = self.walls.repeat_interleave(scale, 0).repeat_interleave(scale, 1).cpu().numpy()
         image = np.where(wide[..., None], np.array([110, 90, 70], np.uint8), np.array([245, 245, 245], np.uint8))
         y, x = np.mgrid[: wide.shape[0], : wide.shape[1]] / scale
@@ -135,7 +136,7 @@ class PointMazeEnv(SingleGoalEnv):
 
 
 class Map(NamedTuple):
-    """Walls and their coordinates. Constants are tensors, since host numbers would make the host wait."""
+    """Walls and their coordinates. Constants are tensors, because copying host numbers to a GPU makes the host wait."""
 
     walls: Tensor
     """[rows, columns]"""
@@ -156,7 +157,7 @@ class Map(NamedTuple):
 
 
 def moved(state: Tensor, action: Tensor, maze: Map) -> Tensor:
-    """Positions and velocities [N, 4] after one step of .01 s with actions [N, 2]."""
+    """Positions and velocities [N, 4] after one step of 0.01 s with actions [N, 2]."""
     position, velocity = state[:, :2], state[:, 2:].clamp(-MAX_SPEED, MAX_SPEED)
     force = GEAR * action.clamp(-1.0, 1.0) - DAMPING * velocity
     distance, normal = contacts(position, maze)
@@ -166,8 +167,8 @@ def moved(state: Tensor, action: Tensor, maze: Map) -> Tensor:
 
 
 def contacts(position: Tensor, maze: Map) -> tuple[Tensor, Tensor]:
-    """Distance [N, 4] of the ball's surface from the four cells around the nearest crossing of grid lines (infinite
-    without a wall), and the direction [N, 4, 2] away from each cell. No other cell can touch the ball."""
+    """Distance [N, 4] of the ball's surface from the four cells around the nearest crossing of grid lines (infinite for
+    free cells), and the direction [N, 4, 2] away from each cell. No other cell can touch the ball."""
     place = (position - maze.origin) * maze.down  # (column, row)
     crossing = place.round()
     offset = (place - crossing).unsqueeze(1)  # [N, 1, 2]

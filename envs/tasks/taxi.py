@@ -1,4 +1,4 @@
-"""Taxi (Dietterich 2000) as a family of tasks, as in FAMP: passenger and destination are hidden."""
+"""Taxi (Dietterich 2000) as a task family, as in FAMP: passenger and destination are hidden."""
 
 from itertools import permutations
 
@@ -14,7 +14,7 @@ SIZE, LOAD = 5, 4
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
 """(row, column) of the actions 0 to 3, in Taxi-v4's order: south, north, east, west."""
 PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))
-"""(row, column) of the passengers' positions and destinations: R, G, Y, B."""
+"""(row, column) of the passenger's possible positions and destinations: R, G, Y, B."""
 STARTS = ((2, 2), (0, 2), (2, 0), (2, 4))
 WALLS = {((0, 1), (0, 2)), ((1, 1), (1, 2)), ((3, 0), (3, 1)), ((4, 0), (4, 1)), ((3, 2), (3, 3)), ((4, 2), (4, 3))}
 STEP_COST, FARE = 0.1, 2.0
@@ -30,7 +30,7 @@ def number(cell: tuple[int, int]) -> int:
 
 
 def journeys() -> list[tuple[int, int, int]]:
-    """(start, passenger, destination): 48 with a passenger to fetch, 12 with one aboard."""
+    """All tasks (start, passenger, destination): 48 with a passenger to fetch, 12 with the passenger aboard."""
     fetched = [(number(s), number(a), number(b)) for s in STARTS for a, b in permutations(PLACES, 2)]
     return fetched + [(number(s), ABOARD, number(b)) for s in STARTS[:3] for b in PLACES]
 
@@ -38,9 +38,9 @@ def journeys() -> list[tuple[int, int, int]]:
 class Taxi(TaskFamily):
     """N taxis on a 5 x 5 grid with walls. A task is (start of the taxi, position of the passenger, destination).
 
-    The observation is one of 50: twice the taxi's cell, plus one with the passenger aboard. Actions 0 to 3 move. Action
-    4 picks the passenger up at its position and sets it down at the destination; elsewhere it has no effect. Every step
-    costs .1; setting down gives 2 and ends the episode. Of the 60 tasks, every fifth is held out, 12 in total.
+    The observation is one of 50 numbers: twice the taxi's cell, plus 1 with the passenger aboard. Actions 0 to 3 move.
+    Action 4 picks the passenger up at its position and drops it off at the destination; elsewhere it has no effect.
+    Each step costs 0.1; the drop-off gives 2 and ends the episode. Every fifth of the 60 tasks is held out (12).
     """
 
     task_dim = 3
@@ -56,16 +56,16 @@ class Taxi(TaskFamily):
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(LOAD + 1))
         self.reaches = torch.tensor(_neighbours(), device=self.device)
         tasks = torch.tensor(journeys(), device=self.device)
-        # Held-out tasks are spread diagonally, so that training has every start, and nearly every journey.
+        # Held-out tasks are spread diagonally, so that training includes every start and nearly every journey.
         held = torch.tensor([(i + i // 12) % HELD_OUT == 0 for i in range(len(tasks))], device=self.device)
         self.tasks = {False: tasks[~held], True: tasks[held]}
         self.task = self.choice(self.tasks[False], num_envs)
-        self.drawn = True  # until tasks are given, each episode draws its own
+        self.drawn = True  # each episode samples a task until `set_tasks` is called
         self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.aboard = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
 
     def sample_tasks(self, count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
-        """Sample [count, 3] cells of start, passenger and destination, without repetition as long as possible."""
+        """Sample [count, 3] cells of start, passenger and destination, each at most once if there are enough tasks."""
         tasks = self.tasks[held_out]
         order = torch.randperm(len(tasks), generator=generator, device=self.device)
         return tasks[order.repeat(-(-count // len(tasks)))[:count]]
@@ -84,7 +84,7 @@ class Taxi(TaskFamily):
         self.aboard.copy_(torch.where(where, self.task[:, 1] == ABOARD, self.aboard))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Move, pick up or set down."""
+        """Move, pick up or drop off with actions [N]. Returns (reward [N], whether the task ended [N], success [N])."""
         moved = self.reaches[self.cell, actions.clamp_max(len(MOVES) - 1)]
         delivered = self.aboard & (actions == LOAD) & (self.cell == self.task[:, 2])
         self.aboard |= (actions == LOAD) & (self.cell == self.task[:, 1])
@@ -92,7 +92,7 @@ class Taxi(TaskFamily):
         return delivered * FARE - STEP_COST, delivered, delivered
 
     def observe(self) -> Tensor:
-        """[N] twice the cell, plus one with the passenger aboard."""
+        """[N] twice the cell, plus 1 with the passenger aboard."""
         return 2 * self.cell + self.aboard
 
     def picture(self, index: int) -> np.ndarray:

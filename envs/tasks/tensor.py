@@ -1,4 +1,4 @@
-"""The base classes of tasks that step thousands of environments at once on one device, and of single environments."""
+"""Base classes of tasks that step thousands of environments at once on one device, and of single environments."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -20,9 +20,9 @@ Values = Tensor | dict[str, Tensor]
 class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """N environments of one task. Observations and rewards are tensors on `device`.
 
-    When an episode ends, the next one begins in the same step (SAME_STEP); `info["final_obs"]` then holds the true next
-    observations. A task implements `begin`, `advance`, `observe` and `picture`. Its state is tensors that it writes in
-    place. Nothing waits for a device.
+    When an episode ends, the next one starts in the same step (SAME_STEP), and `info["final_obs"]` contains the true
+    next observations. A task implements `begin`, `advance`, `observe` and `picture`. It stores its state in tensors and
+    changes them in place. Nothing waits for a device.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -43,11 +43,11 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.generator = torch.Generator(self.device)
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.render_mode = render_mode
-        self.marks: Tensor | None = None  # [N, G] positions shown in pictures, if any
+        self.marks: Tensor | None = None  # [N, G] positions to show in pictures
 
     @abstractmethod
     def begin(self, where: Tensor) -> None:
-        """Begin episodes at the mask `where` [N]."""
+        """Start episodes at the mask `where` [N]."""
 
     @abstractmethod
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,12 +66,12 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return []
 
     def lasting(self) -> dict[str, Tensor]:
-        """State that outlasts episodes and resets, by name, which checkpoints of a run contain. It changes in place."""
+        """State that persists across episodes and resets, by name. It changes in place; checkpoints contain it."""
         return {}
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Values, dict[str, Any]]:
-        """Begin an episode in every environment. A list of seeds is combined into one, since the batch shares a random
-        state."""
+        """Start an episode in every environment. The batch shares one random state, so a list of seeds is combined into
+        one seed."""
         if seed is not None:
             given = [s for s in np.atleast_1d(seed) if s is not None]
             self.generator.manual_seed(int(np.random.SeedSequence([int(s) for s in given]).generate_state(1)[0]))
@@ -80,20 +80,21 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return self.observe(), {}
 
     def step(self, actions: Tensor) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """Take one step in every environment, and begin the next episode where one ended."""
+        """Take one step in every environment, and start the next episode where one ended."""
         return self.conclude(*self.advance(torch.as_tensor(actions, device=self.device)))
 
     def conclude(
         self, reward: Tensor, terminated: Tensor, success: Tensor
     ) -> tuple[Values, Tensor, Tensor, Tensor, dict[str, Any]]:
-        """The result of `step` after `advance`: applies the time limit, and begins the next episodes."""
+        """Apply the time limit to the results [N] of `advance`, and start the next episodes. Returns the result of
+        `step`."""
         self.elapsed += 1
         truncated = torch.zeros_like(terminated)
         if self.max_episode_steps is not None:
             truncated = self.elapsed >= self.max_episode_steps
         done, info = terminated | truncated, {"success": success}
         seen = self.observe()
-        if self.device.type == "cpu" and not bool(done.any()):  # the check does not wait on a CPU
+        if self.device.type == "cpu" and not bool(done.any()):  # on a CPU, this check does not wait
             return seen, reward, terminated, truncated, info
         self.begin(done)
         self.elapsed.masked_fill_(done, 0)
@@ -104,11 +105,11 @@ class TensorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return tuple(self.picture(i) for i in range(self.num_envs)) if self.render_mode == "rgb_array" else None
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform random numbers in [0, 1), from the batch's own generator."""
+        """Uniform random numbers in [0, 1) from the batch's generator."""
         return torch.rand(shape, generator=self.generator, device=self.device)
 
     def choice(self, options: Tensor, shape: int) -> Tensor:
-        """Uniformly drawn entries [shape, ...] of options [K, ...]."""
+        """Entries [shape, ...], sampled uniformly from `options` [K, ...]."""
         return options[(self.uniform(shape) * len(options)).long()]
 
 
@@ -124,13 +125,13 @@ class SingleEnv(gym.Env[Any, Any]):
         self.render_mode = render_mode
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
+        """Start an episode."""
         super().reset(seed=seed)
         obs, _ = self.batch.reset(seed=int(self.np_random.integers(2**31)), options=options)
         return self._plain(obs), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step. Gymnasium's own wrapper applies the time limit."""
+        """Take one step. Gymnasium's wrapper applies the time limit."""
         reward, terminated, success = self.batch.advance(torch.as_tensor(np.asarray(action)).unsqueeze(0))
         self.batch.elapsed += 1
         found = {"success": bool(success)}
@@ -147,20 +148,20 @@ class SingleEnv(gym.Env[Any, Any]):
 
 
 class SingleGoalEnv(SingleEnv):
-    """A single environment of a task with goals, with the interface of goal environments."""
+    """A single environment of a goal task, with the interface of gymnasium-robotics' goal environments."""
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """The reward [...] of goals [..., G]."""
-        return self._asked(achieved_goal, desired_goal)[0].numpy()
+        return self._task_reward(achieved_goal, desired_goal)[0].numpy()
 
     def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
         """Whether the achieved goal ends the episode."""
-        return bool(self._asked(achieved_goal, desired_goal)[1])
+        return bool(self._task_reward(achieved_goal, desired_goal)[1])
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """False: Gymnasium's own wrapper applies the time limit."""
+        """Return False, because Gymnasium's wrapper applies the time limit."""
         return False
 
-    def _asked(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:
+    def _task_reward(self, achieved: Any, desired: Any) -> tuple[Tensor, Tensor]:
         goals = (torch.from_numpy(np.array(x, dtype=np.float32)) for x in (achieved, desired))
         return self.batch.task_reward(*goals)  # type: ignore[attr-defined]

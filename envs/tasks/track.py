@@ -1,4 +1,4 @@
-"""A point that follows a moving target. Every action matters immediately, so delayed rewards hide much."""
+"""A point that follows a moving target. Every action affects the reward immediately; delayed rewards hide this."""
 
 import numpy as np
 import torch
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from hrl.envs.tasks.tensor import SingleEnv, TensorEnv
 
-STRIDE, WANDER, EDGE = 0.2, 0.15, 1.5
+STRIDE, DRIFT, EDGE = 0.2, 0.15, 1.5
 
 
 class Track(TensorEnv):
     """N points p and targets q, initially uniform in [-1, 1]². Both are observed.
 
-    p moves by at most .2 along x and y, within [-1.5, 1.5]². The reward is minus the remaining distance to q, which
-    then moves by N(0, .15²) within [-1, 1]². Success means a distance below .2.
+    p moves by at most 0.2 along x and y, within [-1.5, 1.5]². The reward is minus the distance to q after this move. q
+    then moves by N(0, 0.15²) within [-1, 1]². Success means a distance below 0.2.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Track(TensorEnv):
         self.place = torch.zeros(num_envs, 2, device=self.device)
 
     def begin(self, where: Tensor) -> None:
-        """Draw point and target."""
+        """Sample point and target at the mask `where` [N]."""
         fresh = self.uniform(2, self.num_envs, 2) * 2 - 1
         for x, new in zip((self.point, self.place), fresh, strict=True):
             x.copy_(torch.where(where.unsqueeze(-1), new, x))
@@ -41,7 +41,7 @@ class Track(TensorEnv):
         self.point.copy_((self.point + STRIDE * actions.clamp(-1.0, 1.0)).clamp(-EDGE, EDGE))
         distance = torch.linalg.vector_norm(self.point - self.place, dim=-1)
         drift = torch.randn(self.num_envs, 2, generator=self.generator, device=self.device)
-        self.place.copy_((self.place + WANDER * drift).clamp(-1.0, 1.0))
+        self.place.copy_((self.place + DRIFT * drift).clamp(-1.0, 1.0))
         return -distance, torch.zeros_like(distance, dtype=torch.bool), distance < STRIDE
 
     def observe(self) -> Tensor:

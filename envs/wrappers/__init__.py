@@ -1,1 +1,1 @@
-"""Wrappers of environments: checks of returned values, delayed rewards, past positions, worker processes."""
+"""Wrappers of environments: checks of returned values, delayed rewards, a history of positions, worker processes."""

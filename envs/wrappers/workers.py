@@ -21,17 +21,17 @@ from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_
 
 from hrl.envs.wrappers.guard import EnvironmentFault
 
-PR_SET_PDEATHSIG = 1  # as Linux numbers it
+PR_SET_PDEATHSIG = 1  # Linux's constant
 CLOSING = 0.5
-"""Seconds that workers get to close their environments."""
+"""Seconds that workers have to close their environments."""
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 
 
 class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
-    """N environments in groups, each stepped by its own process.
+    """N environments in groups, with one process per group.
 
-    With one process per environment, messages take longer than a step of most environments; with one process per core,
-    they do not. `step_async` sends the actions, and `step_wait` waits for the results.
+    One process per core is faster than one process per environment, where messages take longer than most environments'
+    steps. `step_async` sends the actions, and `step_wait` waits for the results.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         context: Any = multiprocessing.get_context(start or ("spawn" if torch.cuda.is_initialized() else "fork"))
         shared = create_shared_memory(self.single_observation_space, self.num_envs, context)
         outcome = context.RawArray("d", 3 * self.num_envs)
-        self._shared = shared  # kept, since its locks vanish with it, and a spawned process needs them at its start
+        self._shared = shared  # keep its locks alive: a spawned process needs them when it starts
         self.seen = read_from_shared_memory(self.single_observation_space, shared, self.num_envs)
         self.outcome = np.frombuffer(outcome).reshape(3, self.num_envs)
         self.pipes: list[Connection] = []
@@ -73,14 +73,14 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             self.pipes.append(ours)
             self.processes.append(process)
         try:
-            list(self._receive())  # each worker confirms that its environments are made
+            list(self._receive())  # each worker confirms that it has made its environments
         except BaseException:
             self.close_extras()
             raise
-        atexit.register(self.close)  # workers ignore SIGTERM, with which Python would end them
+        atexit.register(self.close)  # Python would end workers with SIGTERM, which they ignore
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin episodes; environment i has seed `seed` + i, or the i-th seed of a list."""
+        """Start episodes. Environment i uses the seed `seed` + i, or the i-th seed of a list."""
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         mask = np.ones(self.num_envs, dtype=bool) if options is None else options.get("reset_mask", True)
         for pipe, group in zip(self.pipes, self.groups, strict=True):
@@ -115,14 +115,14 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """End the workers."""
         atexit.unregister(self.close)
         for pipe in self.pipes:
-            with contextlib.suppress(OSError):  # the worker may have died already
+            with contextlib.suppress(OSError):  # the worker may have died
                 pipe.send(("close", None))
             pipe.close()
         deadline = time.monotonic() + CLOSING
         for process in self.processes:
             process.join(timeout=max(deadline - time.monotonic(), 0.0))
         for process in self.processes:
-            if process.is_alive():  # stopped, or in a step that does not end
+            if process.is_alive():  # suspended, or in a step that does not return
                 process.kill()
                 process.join()
 
@@ -137,7 +137,7 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
                 group = self.groups[number]
                 raise EnvironmentFault(
                     f"Worker process {number}, which steps environments {group.start} to {group.stop - 1}, did not "
-                    f"answer for {self.timeout:g} seconds (--worker-timeout)."
+                    f"answer for {self.timeout:g} seconds. If its steps are slow, increase --worker-timeout."
                 )
             answers.append(pipe.recv())
         for answer in answers:
@@ -155,7 +155,7 @@ def _work(
     outcome: Any,
     total: int,
 ) -> None:
-    """A worker, which answers commands until its pipe is closed. Only the main process handles stop signals."""
+    """A worker process. It answers commands until its pipe is closed, and leaves stop signals to the main process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":  # a killed main process cannot close its pipes
@@ -195,7 +195,7 @@ def _work(
 
 
 def _answer(pipe: Connection, answer: Any) -> None:
-    """Send an answer. Exceptions are converted to EnvironmentFault, which can always be sent."""
+    """Send an answer. Exceptions become EnvironmentFault, which can always be pickled."""
     if isinstance(answer, BaseException) and not isinstance(answer, EnvironmentFault):
         answer = EnvironmentFault(f"A worker process raised {type(answer).__name__}: {answer}")
     with contextlib.suppress(OSError):  # the main process is gone
@@ -214,7 +214,7 @@ def _copy(place: Any, values: Any, group: slice) -> None:
 
 
 def merged(infos: Sequence[dict[str, Any]], sizes: Sequence[int]) -> dict[str, Any]:
-    """The infos of all groups as one vector environment's info; missing entries are zeros or None."""
+    """Merge the infos of all groups to the info of one vector environment. Missing entries are zeros or None."""
     result: dict[str, Any] = {}
     for key in dict.fromkeys(key for info in infos for key in info):
         parts = [info.get(key) for info in infos]

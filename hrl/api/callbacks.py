@@ -1,4 +1,4 @@
-"""Callbacks of stable-baselines3 in our runs."""
+"""Callbacks of stable-baselines3, for use in our runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from hrl.run.callbacks import Callback, Progress
 
 
 def from_sb3(callback: BaseCallback, every: int = 1000) -> Callback:
-    """A callback of stable-baselines3 as one of ours.
+    """Convert a callback of stable-baselines3 to a callback of this toolkit.
 
     Its `on_step` is called every `every` environment steps; a result of False ends the run. Its `logger.record` writes
     to TensorBoard and progress.csv. In runs of stable-baselines3's algorithms, its `model` is their own; in our runs,
@@ -47,7 +47,7 @@ class EnvView:
 
 
 class ModelView:
-    """A run in training with the part of a stable-baselines3 model's interface that callbacks use."""
+    """A run in training, with the part of the interface of stable-baselines3's models that callbacks use."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""Environments that a program gives as objects: an id, a class, a function that makes one, or a vector environment."""
+"""Environments that a program passes: an id, a class, a function that makes one, or a vector environment."""
 
 import inspect
 from collections.abc import Callable
@@ -14,10 +14,10 @@ EnvLike = str | type[gym.Env[Any, Any]] | Callable[..., Any] | gym.Env[Any, Any]
 
 
 def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
-    """The Gymnasium id and the keyword arguments of an environment; classes and functions get an id of their own.
+    """The Gymnasium id and the keyword arguments of an environment. Classes and functions get a new id.
 
     A process that loads the run later must pass the class or function again. Raises UserError for an environment object
-    without an id: training needs several copies of it, and evaluation separate ones.
+    without an id, because training needs several copies, and evaluation needs separate ones.
     """
     if isinstance(env, str):
         return env, {}
@@ -25,7 +25,7 @@ def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
         spec = env.spec
         if spec is None or spec.id not in gym.registry:
             raise UserError(
-                f"Training needs several copies of {type(env).__name__}: give its class, or a function that makes it, "
+                f"Training needs several copies of {type(env).__name__}: pass its class, or a function that makes it, "
                 "instead of one object."
             )
         return spec.id, {k: v for k, v in spec.kwargs.items() if k not in gym.registry[spec.id].kwargs}
@@ -38,7 +38,7 @@ def _registered(make: Any) -> str:
     name = f"local/{getattr(make, '__qualname__', type(make).__name__)}-v0".replace("<", "").replace(">", "")
     name = name.replace(".", "_")
     if name in gym.registry:
-        del gym.registry[name]  # a notebook's cell defines the class anew
+        del gym.registry[name]  # a cell of a notebook may define the class again
     many = not inspect.isclass(make) and "num_envs" in inspect.signature(make).parameters
     limit = getattr(make, "max_episode_steps", None)
     gym.register(

@@ -1,7 +1,7 @@
 """A run as an object: its policy, evaluations and curves."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from hrl.api.trust import Trust
 from hrl.execution.processes import join_processes
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
-from hrl.report.logger import read_progress
+from hrl.report.logger import STEPS, read_progress
+from hrl.report.pictures import Dims, Picture, curve_figure, trajectory_figure
+from hrl.report.statistics import Curve
 from hrl.report.video import record
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
@@ -29,7 +31,7 @@ class Run:
     """A trained or unfinished run, by its folder."""
 
     def __init__(self, path: Path | str, trust: Trust = NO_TRUST) -> None:
-        """Raises UserError if the folder is not a run's, or names modules that are not trusted."""
+        """Raises UserError if this is not a run folder, or if it names modules that are not trusted."""
         self.folder, self.trust = RunFolder.existing(Path(path)), trust
         self.parts = Parts.stored(self.folder, trust)
 
@@ -75,7 +77,7 @@ class Run:
         self, episodes: int = 100, which: Which = "last", env: EnvLike | None = None, keep_paths: int = 0
     ) -> Evaluation:
         """Evaluate the deterministic policy in separate environments with fixed seeds, or on another environment with
-        the same observations and actions. `keep_paths` is the number of episodes whose paths are kept for pictures."""
+        the same observations and actions. Keeps the paths of the first `keep_paths` episodes for pictures."""
         parts = self.parts
         if env is not None:
             identifier, keywords = env_id(env)
@@ -84,7 +86,8 @@ class Run:
             )
         parts = parts._replace(run=replace(parts.run, eval_env=None))
         session = make_session(parts, self.folder, trust=self.trust)
-        return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
+        with closing(session):
+            return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
 
     def record(self, file: Path, episodes: int = 3, which: Which = "last") -> Path:
         """Write an mp4 of the first evaluation episodes. Raises UserError if the environment cannot be rendered."""
@@ -103,6 +106,37 @@ class Run:
         """Every logged scalar by tag, one value per logged row; NaN where a row has none."""
         return read_progress(self.path)
 
+    def plot_trajectories(
+        self, episodes: int = 4, which: Which = "last", env: EnvLike | None = None, dims: Dims | None = None
+    ) -> Picture:
+        """The paths of evaluation episodes with their subgoals, as `evaluate` runs them, in two dimensions of the goal
+        space (default: the first two). A notebook shows the result inline.
+
+        Raises UserError if the positions have more than two dimensions, and `dims` does not choose two of them."""
+        figure = trajectory_figure(self.evaluate(episodes, which, env, keep_paths=episodes), dims=dims)
+        if figure is None:
+            raise UserError(
+                f"The paths of {self.parts.env.env} are not drawn in two dimensions: give two entries of the goal "
+                "space, such as dims=(0, 1). Agents without a goal space and without goals have no paths."
+            )
+        return Picture(figure)
+
+    def plot_curves(self, *tags: str) -> Picture:
+        """Logged scalars over environment steps, one panel per tag; by default the evaluations' return, and success if
+        the environment reports it. A notebook shows the result inline.
+
+        Raises UserError for a tag that was not logged."""
+        logged = self.scalars()
+        chosen = tags or tuple(tag for tag in ("eval/success_rate", "eval/mean_reward") if tag in logged)
+        unknown = [tag for tag in chosen if tag not in logged]
+        if unknown or not chosen:
+            raise UserError(f"{self.path} has no scalar {', '.join(unknown)}; it has {', '.join(logged)}.")
+        panels = {}
+        for tag in chosen:
+            there = ~np.isnan(logged[tag])
+            panels[tag] = {self.algorithm: [Curve(logged[STEPS][there], logged[tag][there])]}
+        return Picture(curve_figure(panels, ""))
+
     def resume(self, total_steps: int | None = None, callbacks: Sequence[Any] = ()) -> "Run":
         """Continue training from the last checkpoint, up to `total_steps`, exactly as if the run had not stopped.
 
@@ -110,7 +144,8 @@ class Run:
         require_resumable(self.folder)
         if self.folder.edited:
             raise UserError(
-                f"{self.path / 'config.json'} was changed since the run began, but a resumed run must keep its options."
+                f"{self.path / 'config.json'} was changed after the run started, but a resumed run must keep its "
+                "options: undo the change."
             )
         run = replace(self.parts.run, total_steps=total_steps or self.parts.run.total_steps)
         return run_session(self.parts._replace(run=run), self.folder, True, callbacks, self.trust)
@@ -148,13 +183,14 @@ def require_resumable(folder: RunFolder) -> None:
 
 
 def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkpoint:
-    """The checkpoint to resume from. Raises UserError if the run has no steps left, or another number of processes."""
+    """The checkpoint to resume from. Raises UserError if the run has no steps left, or if the number of processes
+    differs."""
     checkpoints = Checkpoints(folder.checkpoints)
     checkpoint = checkpoints.last()
     for sentence in checkpoints.warnings:
         warn(sentence)
     if checkpoint.steps >= run.total_steps:
-        raise UserError(f"{folder.path} has {checkpoint.steps:,} steps already; give --total-steps above that.")
+        raise UserError(f"{folder.path} already has {checkpoint.steps:,} steps: set --total-steps above this number.")
     begun_with = checkpoint.numbers.get("processes", 1)
     if processes != begun_with:
         raise UserError(

@@ -1,9 +1,9 @@
-"""Sessions: a run's folder, environments and agent, as the command lines and the Python interface build them.
+"""Sessions: a run's folder, environments and agent. The command lines and the Python interface build them.
 
-This room is above the algorithms and the environments; nothing else in `hrl` imports it.
+This package is above the algorithms and the environments; only `hrl.cli` imports it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,11 +16,12 @@ from hrl.agents import HierarchyConfig, find_agent
 from hrl.api.trust import Trust
 from hrl.api.wandb import require_wandb, to_wandb
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
-from hrl.envs.make import make_single
+from hrl.envs.make import is_batched, make_single
 from hrl.execution.modes import keep_freed_memory
 from hrl.execution.processes import ALONE, Processes
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.display import print_line
+from hrl.report.evaluation import EVALUATION_ENVS
 from hrl.report.hparams import comparable
 from hrl.report.pictures import trajectories
 from hrl.run.callbacks import Callback
@@ -31,6 +32,8 @@ from hrl.run.session import Session, Which, pick_device
 from hrl.stopping import GRACE, StopRequest
 from hrl.types import UserError
 
+EVALUATION_BATCH = 1000
+"""Most environments that an evaluation steps together if they are a batch."""
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are printed as one sentence."""
@@ -56,13 +59,13 @@ class Parts(NamedTuple):
         return cls(algorithm, *(updated(default, values, source) for default, values in pairs))
 
     def plain(self, agent: Any = None) -> dict[str, Any]:
-        """The configuration as plain values, with this agent's options instead of its own if they are given."""
+        """The configuration as plain values. If `agent` is given, it replaces the agent's configuration."""
         return {"env": asdict(self.env), "run": plain(self.run), "agent": plain(self.agent if agent is None else agent)}
 
 
 @dataclass
 class Environments:
-    """Makes the environments of a run. Those of evaluations must have the same sizes as those of training."""
+    """Makes the environments of a run. Environments of evaluations must have the same sizes as those of training."""
 
     parts: Parts
     device: torch.device
@@ -70,21 +73,32 @@ class Environments:
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     """The sizes of observations, goals and actions in training, once known."""
 
-    def make(self, count: int | None, seeds: Iterator[int] | None, **overrides: Any) -> Any:
-        """`count` environments, or the training's own number for None; `seeds` are those of evaluation episodes."""
-        own, other = self.parts.env, self.parts.run.eval_env
-        chosen = own if count is None else replace(own, num_envs=count, vectorization="auto")
-        if seeds is not None and other:
-            chosen = replace(chosen, env=other)
+    def make(self, count: int | None) -> Any:
+        """`count` environments of training, or the training's own number for None."""
+        own = self.parts.env
+        return self._make(own if count is None else replace(own, num_envs=count, vectorization="auto"))
+
+    def make_evaluation(self, count: int, **overrides: Any) -> Any:
+        """`count` environments to evaluate in."""
+        return self._make(replace(self.evaluated, num_envs=count), evaluation=True, **overrides)
+
+    @property
+    def evaluated(self) -> EnvConfig:
+        """One environment of evaluations."""
+        own = self.parts.env
+        return replace(own, env=self.parts.run.eval_env or own.env, num_envs=1, vectorization="auto")
+
+    def _make(self, chosen: EnvConfig, **options: Any) -> Any:
+        own = self.parts.env
         info = getattr(getattr(self.parts.agent, "goal", None), "info", ())
         region = partial(self.stop.interruptible, GRACE)
-        made = make_env(chosen, self.device, seeds, info=info, region=region, **overrides)
+        made = make_env(chosen, self.device, info=info, region=region, **options)
         sizes = made.spec.state_dim, made.spec.goal_dim, made.spec.action_dim
         if chosen.env == own.env:
             self.sizes.append(sizes)
         elif self.sizes and sizes != self.sizes[0]:
             raise UserError(
-                f"--eval-env {chosen.env} has other observations, goals or actions than {own.env}; choose an "
+                f"--eval-env {chosen.env} has other observations, goals or actions than {own.env}: choose an "
                 "environment with the same ones."
             )
         return made
@@ -106,7 +120,7 @@ def make_session(
         torch.set_num_threads(parts.run.threads)
     device = pick_device(parts.run.device, processes)
     stop = stop if stop is not None else StopRequest()
-    make = Environments(parts, device, stop).make
+    environments = Environments(parts, device, stop)
     resolved: list[Any] = []
 
     def begin(lines: Sequence[str] = (), agent: Any = None) -> None:
@@ -119,7 +133,7 @@ def make_session(
         for line in lines:
             print_line(line)
         if parts.run.eval_env:
-            make(1, iter([0])).close()  # find its faults before training
+            environments.make_evaluation(1).close()  # errors should come before training
         if resume is None:
             folder.make()
             if held is not None:
@@ -134,10 +148,12 @@ def make_session(
         folder=folder,
         device=device,
         num_envs=parts.env.num_envs,
-        make_env=make,
+        make_env=environments.make,
+        make_evaluation=environments.make_evaluation,
         make_single=partial(make_single, parts.env),
-        make_rendering=partial(make, render_mode="rgb_array"),
-        earlier=partial(earlier_agent, parts.run, processes, trust),
+        make_rendering=partial(environments.make_evaluation, 1, render_mode="rgb_array"),
+        most_evaluation_envs=EVALUATION_BATCH if is_batched(environments.evaluated) else EVALUATION_ENVS,
+        load_agent=partial(load_agent, parts.run, processes, trust),
         load_policy=partial(trained_policy, which="best", trust=trust, device=parts.run.device),
         resume=resume,
         processes=processes,
@@ -150,18 +166,18 @@ def make_session(
     )
 
 
-def earlier_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
+def load_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:
     """The final agent of another run, on this run's device. Raises UserError if the run has no hierarchy."""
     folder = RunFolder.existing(path)
     parts = Parts.stored(folder, trust)
     if not isinstance(parts.agent, HierarchyConfig):
-        raise UserError(f"{path} is a run of {parts.algorithm}, which has no levels to load.")
+        raise UserError(f"{path} is a run of {parts.algorithm}, which has no levels: choose a run of a hierarchy.")
     its_run = replace(parts.run, device=run_config.device, threads=run_config.threads)
     return parts.agent.restored(make_session(parts._replace(run=its_run), folder, processes=processes))
 
 
 def trained_policy(path: Path, which: Which, trust: Trust, device: DeviceName | None = None) -> Any:
-    """The trained policy of a run folder, on another device than the run's own if one is given.
+    """The trained policy of a run folder, by default on the device of the run.
 
     A hierarchy's policy has stable-baselines3's `predict`. Raises UserError if there is no policy, or if the folder
     names modules that are not trusted.

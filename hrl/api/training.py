@@ -30,8 +30,8 @@ def train(
     `algorithm` is a name as on the command line, such as "hiro", or a configuration object, such as `HIROConfig()`.
     `env` is an environment's id, class, or factory. `options` are those of the command line (`python train.py hiro
     --help`): `total_steps=50_000`, `seed=1`, `num_envs=16`, `low__learning_rate=1e-3`, `low={"learning_rate": 1e-3}`.
-    `preset` is auto (tuned values of this environment), none, debug, or published; a configuration object takes only
-    the preset's options of the environment and the run. `callbacks` are called during training.
+    `preset` is "auto" (tuned values for this environment), "none", "debug" or "published". With a configuration object,
+    only the preset's options of the environment and the run apply. `callbacks` are called during training.
 
     Ctrl-C saves the run and returns it; `Run.resume` continues it exactly. Raises UserError for invalid options.
     """
@@ -50,8 +50,8 @@ def train(
 
 
 def with_values(parts: Parts, values: Mapping[str, Any], source: str, agents_own: bool = True) -> Parts:
-    """The parts with these values, each in the configuration that has the option. Without `agents_own`, the agent's
-    options are ignored. Raises UserError, naming the source, for unknown options."""
+    """The parts with these values; each value goes to the configuration that has the option. Without `agents_own`, the
+    agent's options are ignored. Raises UserError, naming the source, for unknown options."""
     known = [set(part.__dataclass_fields__) for part in parts[1:3]]
     split: list[dict[str, Any]] = [{}, {}, {}]
     for name, value in values.items():
@@ -80,7 +80,7 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _agent(algorithm: str | Any) -> tuple[str, Any]:
-    """(name, configuration) of an algorithm's name or configuration object."""
+    """(name, configuration) from an algorithm's name or configuration object."""
     if isinstance(algorithm, str):
         return algorithm, find_agent(algorithm)
     kind = type(algorithm)

@@ -1,8 +1,8 @@
 """Trust in run folders: which modules their configurations may import.
 
 A stored configuration can name modules: a custom algorithm or projection, or an environment that a module registers.
-Importing a module runs its code, so modules named in a folder are imported only if the user trusts the folder or named
-the module on the command line.
+Importing a module runs its code, so modules named in a folder are imported only if the user trusts the folder, or has
+named the module on the command line.
 """
 
 import os
@@ -32,7 +32,7 @@ class Trust:
     def require(self, folder: Path, algorithm: str, config: Mapping[str, Any]) -> None:
         """Allow the import of the modules that a run folder names. Raises UserError if they are not trusted.
 
-        An environment's module that is already loaded is allowed, since importing it again runs no code.
+        An environment's module that is already loaded is allowed, because importing it again runs no code.
         """
         for option, name in named_modules(algorithm, config):
             if self.everything or name in self.modules:

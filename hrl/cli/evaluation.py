@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,31 +43,32 @@ class Options:
     max_steps: Annotated[int | None, tyro.conf.arg(aliases=["--eval-max-steps"])] = None
     """Environment steps after which an episode is truncated. Default: the environment's own limit, or 1,000."""
     checkpoint: Literal["last", "best"] = "last"
-    """The checkpoint to evaluate: the last, or the best of the evaluations during training."""
+    """The checkpoint to evaluate: the last one, or the best according to the evaluations during training."""
     env: str | None = None
     """Evaluate on another environment id with the same observations, goals and actions."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
     """Keyword arguments of the environment, in addition to those of training."""
     planner: Literal["none", "graph"] = "none"
     """graph: shortest paths over a graph of visited states set the goals of the run's lowest level, without further
-    training. Needs a task with goals, and a level that obeys goals."""
+    training. This needs a task with goals, and a level that obeys goals."""
     planning: Annotated[PlannerConfig, tyro.conf.arg(name="planner")] = field(default_factory=PlannerConfig)
     task: int | None = None
-    """Select an earlier task, from 0, of a run that continues earlier ones (--….init-from, --….tasks)."""
+    """Number (from 0) of the task to act in, for a run that continues earlier runs (--….init-from, --….tasks)."""
     trust: bool = False
-    """Import the modules that the run folders name. They run code: only for folders whose origin you trust."""
+    """Import the modules that the run folders name. Importing runs their code: use it only for folders that you
+    trust."""
     json: bool = False
     """Print one JSON object (a list for several runs) and nothing else."""
     plot: Path | None = None
     """Write a picture: trajectories with subgoals for one run, learning curves for several."""
     plot_dims: tuple[int, int] | None = None
-    """The two dimensions of the goal space in which trajectories are drawn. Default: the first two, if there are no
-    more or the environment has a map."""
+    """The two dimensions of the goal space in which trajectories are drawn. Default: the first two if there are no
+    more, or if the environment has a map."""
     group_by: tuple[str, ...] = ()
     """Options that group the runs by their values, such as low.learning_rate. Default: all options in which the runs
     differ, except the seed."""
     label: tuple[str, ...] = ()
-    """One name per run; runs of the same name are one group."""
+    """One name per run; runs with the same name form a group."""
     video: Path | None = None
     """Write an mp4 of the first episodes of one run."""
 
@@ -84,7 +86,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
 
 
 def check(options: Options) -> None:
-    """Raise UserError if options are invalid or exclude each other."""
+    """Raise UserError if options are invalid or contradict each other."""
     if not options.runs:
         raise UserError(f"Name at least one run folder: {spelled('evaluate')} runs/<env>/<algorithm>/<run>.")
     for name in ("episodes", "max_steps"):
@@ -127,7 +129,7 @@ class Loaded:
         trust = Trust(options.trust, frozenset({(options.env or "").rpartition(":")[0]} - {""}))
         algorithm, env, config, agent = Parts.stored(folder, trust)
         if folder.edited:
-            warn(f"{path / 'config.json'} was changed since the run began.")
+            warn(f"{path / 'config.json'} was changed after the run started.")
         trained = trained_on, _ = env.env, env.env_kwargs
         env = replace(env, env=options.env or env.env, env_kwargs={**env.env_kwargs, **options.env_kwargs})
         config.eval_env = None
@@ -140,12 +142,12 @@ class Loaded:
         else:
             policy = agent.load(session, options.checkpoint)
         if options.task is not None:
-            if not hasattr(policy, "recall"):
+            if not hasattr(policy, "select_task"):
                 raise UserError(
-                    f"--task selects one of several tasks learned in sequence, but {algorithm} has no levels that "
-                    "learn several tasks."
+                    f"--task needs a run that learned several tasks in sequence, but {algorithm} has no levels: omit "
+                    "--task."
                 )
-            policy.recall(options.task)
+            policy.select_task(options.task)
         settings = folder.read_config()["config"]
         return cls(path, algorithm, trained_on, env, config, settings, session, policy, facts)
 
@@ -164,7 +166,8 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
     loaded = Loaded.read(path, options, stop)
     if options.plot:
         require_plane(loaded, options.plot_dims)
-    result = loaded.session.evaluate(loaded.policy, options.episodes or 100, keep_paths=12 if options.plot else 0)
+    with closing(loaded.session):
+        result = loaded.session.evaluate(loaded.policy, options.episodes or 100, keep_paths=12 if options.plot else 0)
     summary = loaded.summary(result, options)
     if options.json:
         print(json.dumps(summary))
@@ -184,7 +187,7 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
 
 def require_plane(loaded: Loaded, chosen: Dims | None) -> None:
     """Raise UserError before the evaluation if trajectories cannot be drawn in two dimensions."""
-    env = loaded.session.make_env(1, iter([0]))
+    env = loaded.session.make_evaluation(1)
     place = loaded.policy.place(torch.zeros(1, env.spec.state_dim, device=loaded.session.device))
     mapped = bool(env.outlines(0))
     env.close()
@@ -208,9 +211,10 @@ def compare(options: Options, stop: StopRequest) -> None:
     for i, path in enumerate(options.runs):
         try:
             loaded = Loaded.read(path, options, stop)
-            result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
+            with closing(loaded.session):
+                result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
         except FAULTS as error:
-            warn(f"{path} is left out: {error}")
+            warn(f"{path} is skipped: {error}")
             continue
         label = options.label[i] if options.label else None
         runs.append(

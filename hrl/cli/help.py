@@ -1,6 +1,6 @@
-"""The `--help` of an algorithm: the options that matter most, then all others by group.
+"""The `--help` of an algorithm: the most important options, then all others by group.
 
-An option that several levels have is listed once, as `--LEVEL.gamma`, with each level's default.
+An option that several levels have is listed once, as `--LEVEL.gamma`, with the default of each level.
 """
 
 import ast
@@ -18,7 +18,7 @@ from rich.console import Console
 from hrl.variants import Variant
 
 ESSENTIAL = ("env", "preset", "num_envs", "total_steps", "eval_freq", "seed", "device", "log_dir")
-"""Options that matter for every algorithm; an algorithm adds its own as `essential`."""
+"""The most important options of every algorithm; an algorithm adds its own as `essential`."""
 LEVELS = ("low", "middle", "high")
 GROUPS = {
     "command": "period reward reward_scale reward_offset early subgoal_scale egocentric levels",
@@ -28,7 +28,7 @@ GROUPS = {
     "timescale": "learning_rate actor_learning_rate schedule warmup train_freq gradient_steps "
     "learning_starts learning_stops frozen tune n_steps n_epochs",
 }
-"""Options by group. Every other option of a level belongs to its learner or, if nested, to its own group."""
+"""Options by group. All other options of a level belong to its learner or, if nested, to a separate group."""
 OF_GROUP = {name: group for group, names in GROUPS.items() for name in names.split()}
 ORDER = ("environment", "run", *GROUPS, "learner", "algorithm")
 
@@ -58,8 +58,8 @@ class Option:
 
 
 def show_help(program: str, parts: Mapping[str, Any], more: Mapping[str, tuple[str, Any, str]]) -> None:
-    """Print the help of an algorithm. `parts` are the configurations by group name, the algorithm's own last; `more`
-    holds additional options: their values, default and text."""
+    """Print the help of an algorithm. `parts` are the configurations by group name, the algorithm's last. `more`
+    contains additional options: their values, default and text."""
     agent = list(parts.values())[-1]
     options = [Option(name, kind, text, _value(default), "run") for name, (kind, default, text) in more.items()]
     for group, config in parts.items():
@@ -68,7 +68,7 @@ def show_help(program: str, parts: Mapping[str, Any], more: Mapping[str, tuple[s
     console.print(f"usage: {program} --env ID [options]\n", markup=False)
     console.print(" ".join(inspect.cleandoc(type(agent).__doc__ or "").split("\n\n")[0].split()), markup=False)
     first = (*ESSENTIAL, *getattr(agent, "essential", ()))
-    _print(console, "The options that matter most", sorted((o for o in options if o.path in first), key=_rank(first)))
+    _print(console, "The most important options", sorted((o for o in options if o.path in first), key=_rank(first)))
     groups = {name: [o for o in options if o.group == name] for name in dict.fromkeys(o.group for o in options)}
     levels = [level for level in LEVELS if any(o.level == level for o in options)]
     if len(levels) > 1:

@@ -1,4 +1,4 @@
-"""Runs a command line: requests to stop, and errors as one sentence."""
+"""Runs a command line: handles requests to stop, and prints errors as one sentence."""
 
 import sys
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from hrl.stopping import Interrupted, StopRequest
 
 
 def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothing to save") -> int:
-    """Run a command line, and print a UserError's sentence instead of its traceback. `left` is the message about the
-    state after a request to stop, for commands that print none."""
+    """Run a command line, and print the sentence of a UserError instead of a traceback. Returns the exit code. `left`
+    is the message after a request to stop, for commands that print none."""
     stop = StopRequest()
     try:
         with stop:
@@ -23,7 +23,7 @@ def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothin
         return 2
     except BrokenPipeError:
         return 141
-    except OSError as error:  # a disk that is full, removed or not writable
+    except OSError as error:  # a full, removed or read-only disk
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

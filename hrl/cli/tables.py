@@ -14,8 +14,8 @@ from hrl.report.groups import Run, comparison, scores
 
 def show_one(summary: dict[str, Any], result: Evaluation) -> None:
     """Print a table of one run."""
-    what = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
-    table = Table(title=f"{what} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
+    run = f"{summary['algorithm']} on {summary['env']}, {summary['checkpoint']} checkpoint"
+    table = Table(title=f"{run} at {summary['steps']:,} steps, {summary['episodes']} episodes", title_justify="left")
     for column in ("", "mean", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
     for row in scores(summary):

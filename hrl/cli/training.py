@@ -38,10 +38,10 @@ OWN: dict[str, tuple[str, Any, str]] = {
     "trust": (
         "",
         False,
-        "Import the modules that the run folders given here (--low.init-from) name. They run code.",
+        "Import the modules that the given run folders (--low.init-from) name. Importing runs their code.",
     ),
 }
-"""Options of the command line itself, with their values, default and text."""
+"""Options of the command line, with their values, default and text."""
 SWITCHES = ("--trust", "--wandb")
 """Options that need no value."""
 NAMING = ("--env", "--eval-env", "--goal.projection", "--subgoals", "--skill")
@@ -55,11 +55,12 @@ class Resume:
     resume: Path
     """The run folder."""
     total_steps: int | None = None
-    """Train up to so many environment steps. Default: the run's original number."""
+    """Environment steps to train in total. Default: the run's original number."""
     progress: tyro.conf.FlagConversionOff[bool] = True
     """Show a live display if the output is a terminal."""
     trust: bool = False
-    """Import the modules that the run folder names. They run code: only for folders whose origin you trust."""
+    """Import the modules that the run folder names. Importing runs their code: use it only for folders that you
+    trust."""
     allow_edited: bool = False
     """Resume although config.json was edited. The run is then not an exact continuation."""
 
@@ -107,7 +108,7 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 
 
 def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options with a value after bare switches, and the trust: `--trust` itself and the modules named here."""
+    """The options, with a value after bare switches, and the trust: from `--trust` and the modules named here."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += [argument, "True"] if argument in SWITCHES and following.startswith("--") else [argument]
@@ -123,7 +124,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     sweep, (parts, _) = SweepConfig.read(path), resolved(algorithm, arguments)
     folder = parts.run.log_dir / "sweeps" / path.stem
 
-    def train_one(values: dict[str, Any], seed: int, judge: GiveUp) -> bool:
+    def train_one(values: dict[str, Any], seed: int, give_up: GiveUp) -> bool:
         one = with_values(parts, values, str(path))
         run = replace(one.run, seed=parts.run.seed + seed, log_dir=folder / "runs", progress=False)
         where = RunFolder.new(run.log_dir, one.env.env, algorithm, run.seed)
@@ -133,11 +134,11 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
             contextlib.redirect_stdout(log),
         ):
             session = make_session(one._replace(run=run), where, stop=stop, trust=trust, held=held)
-            session.judge = judge
+            session.give_up = give_up
             return one.agent.train(session) is None
 
     if not parts.run.eval_freq:
-        raise UserError("A sweep compares trials by their evaluations: set --eval-freq.")
+        raise UserError("A sweep compares trials by their evaluations, but there are none: set --eval-freq.")
     finished = Sweep(sweep, folder, parts.env.name, parts.run.seed, train_one).run()
     print(f"{'Done' if finished else 'Stopped; run this again to continue'}. Best: --preset {folder / 'preset.yaml'}")
     return finished
@@ -162,7 +163,7 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
         )
         raise SystemExit(0)
     given = Parts(algorithm, *parse(algorithm, parts[1:], arguments))
-    # Given keyword arguments are added to the preset's.
+    # Add the given keyword arguments to those of the preset.
     env = replace(given.env, env_kwargs={**parts.env.env_kwargs, **given.env.env_kwargs})
     parts = given._replace(env=env)
     parts.run.check()
@@ -226,7 +227,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
     parts = Parts.stored(folder, trust)
     if folder.edited and not options.allow_edited:
         raise UserError(
-            f"{folder.path / 'config.json'} was changed since the run began, but a resumed run must keep its "
+            f"{folder.path / 'config.json'} was changed after the run started, but a resumed run must keep its "
             "options. Undo the change, or resume anyway with --allow-edited."
         )
     processes = join_processes()

@@ -1,1 +1,1 @@
-"""Execution of the training loop's functions: eagerly, compiled, as CUDA graphs, or in several processes."""
+"""Execution of the training loop's functions: eager, compiled, as CUDA graphs, or in several processes."""

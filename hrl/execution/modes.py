@@ -1,7 +1,7 @@
 """Execution modes: eager, torch.compile, or captured as CUDA graphs.
 
 All modes run the same functions and give the same results. A function can be captured if it uses only the device, has
-static shapes and updates its state in place, as acting, observing and rounds of updates do.
+static shapes and updates its state in place. Acting, observing and rounds of updates fulfil these conditions.
 """
 
 import ctypes
@@ -21,9 +21,9 @@ from hrl.types import UserError
 Mode = Literal["auto", "eager", "compile", "graph"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # as glibc numbers them
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's constants
 WARM_UP = 3
-"""Calls that run eagerly before a capture, so that libraries and optimisers have allocated their state."""
+"""Eager calls before a capture, in which libraries and optimisers allocate their state."""
 
 
 def none_true(mask: Tensor) -> bool:
@@ -35,14 +35,14 @@ def none_true(mask: Tensor) -> bool:
 
 
 class Execution:
-    """Eager: everything runs as it is written."""
+    """Eager execution: functions run unchanged."""
 
     def function(self, function: F) -> F:
-        """Prepare a function that never waits for the host: act, observe, or a round of updates."""
+        """Prepare a function that never waits for the device: act, observe, or a round of updates."""
         return function
 
     def formula(self, formula: F) -> F:
-        """Prepare a pure formula, such as a loss: no random numbers, nothing changed in place."""
+        """Prepare a pure formula, such as a loss, which draws no random numbers and changes nothing in place."""
         return formula
 
 
@@ -50,17 +50,19 @@ EAGER = Execution()
 
 
 class Compiled(Execution):
-    """Formulas go through torch.compile; code that draws random numbers or writes in place stays outside them."""
+    """Compiles formulas with torch.compile. Code that draws random numbers or writes in place stays outside them."""
 
     def formula(self, formula: F) -> F:
+        """The formula, compiled for static shapes."""
         compiled: Any = torch.compile(formula, dynamic=False)
         return compiled
 
 
 class Graphed(Execution):
-    """Functions are captured as CUDA graphs, one for each combination of shapes and host arguments."""
+    """Captures functions as CUDA graphs, one for each combination of shapes and host arguments."""
 
     def function(self, function: F) -> F:
+        """The function, captured at its first call with each combination of shapes."""
         captured: Any = Captured(function)
         return captured
 
@@ -69,21 +71,22 @@ EXECUTIONS: dict[str, type[Execution]] = {"eager": Execution, "compile": Compile
 
 
 def pick_execution(mode: Mode, device: torch.device) -> Execution:
-    """The execution mode for a device; auto captures on a GPU. Raises UserError if the device does not support it."""
+    """The execution mode for a device; auto captures on a GPU. Raises UserError if the device does not support the
+    mode."""
     if mode == "auto":
         mode = "graph" if device.type == "cuda" else "eager"
     if mode == "compile" and device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-        raise UserError("--execution compile needs a C++ compiler (g++, or the one that CXX names) on a CPU.")
+        raise UserError("--execution compile needs a C++ compiler on a CPU: install g++, or set CXX.")
     if mode == "graph" and device.type != "cuda":
         raise UserError("--execution graph captures CUDA graphs and needs --device cuda; use eager or compile here.")
     return EXECUTIONS[mode]()
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep the memory that tensors free, instead of returning it to the system page by page.
+    """Make the C library keep the memory of freed tensors, instead of returning it to the system page by page.
 
-    By default, every tensor above 128 KiB is mapped and cleared again, which on a CPU takes as long as the arithmetic
-    on it. Does nothing if the C library is not glibc.
+    By default, the memory of every tensor above 128 KiB is mapped and cleared anew, which on a CPU takes as long as the
+    arithmetic on it. Does nothing if the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -101,7 +104,7 @@ class _Graph:
 
 
 class Captured:
-    """A function as CUDA graphs. Tensor arguments are copied to the graph's inputs; the next call overwrites the
+    """A function as CUDA graphs. Tensor arguments are copied to the inputs of a graph; the next call overwrites the
     returned tensors. Host arguments (numbers, generators) select the graph."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -143,6 +146,7 @@ class Captured:
         return _Graph(graph, [x for x in places if isinstance(x, Tensor)], output)
 
     def _generators(self, leaves: list[Any]) -> list[torch.Generator]:
-        """Generators that the graph advances at each replay: the arguments, and that of the function's owner."""
+        """Generators that the graph advances at each replay: those among the arguments, and the generator of the
+        function's object."""
         owner = getattr(getattr(self.function, "__self__", None), "generator", None)
         return [x for x in (*leaves, owner) if isinstance(x, torch.Generator)]

@@ -1,5 +1,5 @@
-"""Several processes of one run, started by `torchrun`. Each steps its own environments and samples its own replays;
-every gradient is averaged over all processes, so that their networks stay equal to the last bit."""
+"""Several processes of one run, started by `torchrun`. Each process steps its own environments and samples from its own
+replays. Every gradient is averaged over all processes, so their networks stay bitwise equal."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Processes:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """The rank among the processes of its machine, which is the index of its GPU."""
+    """The rank among the processes of this machine, and the index of this process's GPU."""
 
     @property
     def first(self) -> bool:
@@ -35,7 +35,7 @@ class Processes:
         return bool(flags > 0)
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes in the first process, an empty list in the others. All processes must call it."""
+        """The values of all processes in the first process; an empty list in the others. All processes must call it."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.first else None
@@ -60,7 +60,7 @@ def average_over_processes(tensor: Tensor) -> None:
 
 
 def least_of_processes(count: int) -> int:
-    """The least of the processes' numbers; the number itself with a single process. All processes must call it."""
+    """The minimum of the processes' numbers; the number itself with a single process. All processes must call it."""
     if not (dist.is_available() and dist.is_initialized()):
         return count
     least = torch.tensor(count)
@@ -79,7 +79,10 @@ def join_processes() -> Processes:
     try:
         dist.init_process_group(backend)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"The {size} processes of this run cannot connect to each other: {error}") from error
+        raise UserError(
+            f"The {size} processes of this run cannot connect to each other ({error}): check torchrun's address "
+            "and port."
+        ) from error
     return Processes(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
 
 

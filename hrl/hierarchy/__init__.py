@@ -1,1 +1,1 @@
-"""The stack of levels on different clocks, and the parts of a level: commands, goal spaces, timescales."""
+"""The hierarchy of levels on different clocks, and the parts of a level: commands, goal spaces, timescales."""

@@ -1,9 +1,9 @@
 """Per-environment clocks: the last decision of each upper level, its age, and the reward since then.
 
-State that lasts from step to step is written in place, so that a captured graph finds it at the same address.
+State that persists between steps is written in place, so that a captured graph finds it at the same address.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,19 +12,19 @@ from torch import Tensor
 from hrl.types import Step, UserError
 
 Periods = int | tuple[int, int]
-"""The option of a period: a number, or the bounds of a random one."""
+"""A period as an option: a number, or the bounds of a random period."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Environment steps between two decisions of a level: for each decision uniform in {least, …, greatest}."""
+    """Environment steps between two decisions of a level: uniform in {least, …, greatest} for each decision."""
 
     least: int = 1
     greatest: int = 1
 
     @classmethod
     def of(cls, given: "Periods | Period") -> "Period":
-        """A constant period from a number, a random one from its two bounds."""
+        """A constant period from a number, or a random period from its two bounds."""
         if isinstance(given, Period):
             return given
         return cls(given, given) if isinstance(given, int) else cls(*given)
@@ -46,14 +46,17 @@ class Period:
         if self.least < 1:
             raise UserError(f"{option} must be at least 1 {unit}, not {self.least}.")
         if self.greatest < self.least:
-            raise UserError(f"{option} must be one number, or two in rising order, not {self.least} {self.greatest}.")
+            raise UserError(
+                f"{option} must be one number, or two in ascending order, not {self.least} {self.greatest}."
+            )
 
     def over(self, below: "Period") -> "Period":
         """The inverse of `*`: this period in decisions of a level with the period `below`."""
         return Period(self.least // below.least, self.greatest // below.greatest)
 
     def draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """[N] durations of new decisions, int64; without a generator, the mean. A constant period draws nothing."""
+        """[N] durations of new decisions, int64; the mean without a generator. A constant period uses no random
+        numbers."""
         if generator is None or self.least == self.greatest:
             return torch.full_like(like, self.mean, dtype=torch.int64)
         return torch.randint(self.least, self.greatest + 1, like.shape, generator=generator, device=like.device)
@@ -72,7 +75,7 @@ class ActiveCommand:
     lasts: Tensor
     """[N] decisions of the level below for which it may be active, int64."""
     carried: Tensor
-    """[N, S] the state that the policy of the level below carries from step to step under this command."""
+    """[N, S] the recurrent state of the level below's policy under this command."""
 
     @classmethod
     def nothing(cls, num_envs: int, dim: int, carried: int, device: torch.device) -> "ActiveCommand":
@@ -82,9 +85,11 @@ class ActiveCommand:
         return cls(target, elapsed, none, none.clone(), torch.zeros(num_envs, carried, device=device))
 
     def assign(self, other: "ActiveCommand") -> None:
-        """Copy another's tensors into these, in place."""
-        for field in fields(self):
-            getattr(self, field.name).copy_(getattr(other, field.name))
+        """Copy the tensors of another command into these, in place, except those that are the same tensor."""
+        for name, mine in vars(self).items():
+            theirs = getattr(other, name)
+            if theirs is not mine:
+                mine.copy_(theirs)
 
     @property
     def due(self) -> Tensor:
@@ -97,7 +102,7 @@ class ActiveCommand:
         return self.decisions + 1 >= self.lasts
 
     def renewed(self, due: Tensor, target: Tensor, lasts: Tensor) -> "ActiveCommand":
-        """A copy with new targets [N, G] that last so long [N], of age 0, where `due` [N]."""
+        """A copy with new targets [N, G] of age 0 and duration `lasts` [N] where `due` [N]."""
         return replace(
             self,
             target=torch.where(due.unsqueeze(-1), target, self.target),
@@ -107,19 +112,19 @@ class ActiveCommand:
         )
 
     def ticked(self, active: Tensor, decided: Tensor) -> "ActiveCommand":
-        """A copy one environment step later, in which a decision of the level below ended where `decided` [N]. An
-        environment that only reset has no active command."""
+        """A copy one environment step later; `decided` [N] masks environments where a decision of the level below ended
+        in it. An environment that only reset has no active command."""
         elapsed = torch.where(active, self.elapsed + 1, FRESH)
         return replace(self, elapsed=elapsed, decisions=self.decisions + decided)
 
     def dropped(self, where: Tensor) -> "ActiveCommand":
-        """A copy without an active command where [N] the segment ended."""
+        """A copy without an active command where `where` [N] is true."""
         return replace(self, elapsed=self.elapsed.masked_fill(where, FRESH))
 
 
 FRESH = 1 << 40
 UNTIL_ENDED = FRESH
-"""The period of a level whose commands last until they end early."""
+"""The period for commands that last until they end early."""
 
 
 class Transition(NamedTuple):
@@ -187,7 +192,7 @@ class Segment:
     mask: Tensor
     """[N, K] choices available at the decision; K = 0 if the environment gives no mask."""
     notes: dict[str, Tensor]
-    """[N] numbers by name that the learner stores with the decision."""
+    """[N] values by name that the learner stores with the decision."""
     reward: Tensor
     """[N] Σ γ^i r_i so far."""
     discount: Tensor
@@ -206,7 +211,7 @@ class Segment:
         mask: int = 0,
         notes: tuple[str, ...] = (),
     ) -> "Segment":
-        """No segment open; `state`, `target`, `action` and `mask` are widths."""
+        """A state without open segments; `state`, `target`, `action` and `mask` are widths."""
         return cls(
             state=torch.zeros(num_envs, state, device=device),
             target=torch.zeros(num_envs, target, device=device),
@@ -220,12 +225,10 @@ class Segment:
             tested=torch.zeros(num_envs, dtype=torch.bool, device=device),
         )
 
-    def begin(self, decision: "Decision") -> None:
-        """Open a segment in every environment."""
-        for mine, given in self._pairs(decision):
+    def begin(self, decision: "Decision", counted: bool) -> None:
+        """Open a segment of one step in every environment, with its counters if they are `counted`."""
+        for mine, given in self._pairs(decision, counted):
             mine.copy_(given)
-        self.reward.zero_()
-        self.discount.fill_(1.0)
 
     def open(self, due: Tensor, decision: "Decision") -> None:
         """Open a segment where due [N]."""
@@ -235,11 +238,10 @@ class Segment:
         self.reward.masked_fill_(due, 0.0)
         self.discount.masked_fill_(due, 1.0)
 
-    def _pairs(self, decision: "Decision") -> list[tuple[Tensor, Tensor]]:
-        pairs = [
-            (self.state, decision.state), (self.target, decision.target), (self.action, decision.action),
-            (self.first, decision.first), (self.below, decision.below), (self.tested, decision.tested),
-        ]  # fmt: skip
+    def _pairs(self, decision: "Decision", counted: bool = True) -> list[tuple[Tensor, Tensor]]:
+        pairs = [(self.state, decision.state), (self.target, decision.target), (self.action, decision.action)]
+        if counted:
+            pairs += (self.first, decision.first), (self.below, decision.below), (self.tested, decision.tested)
         if decision.mask is not None and self.mask.shape[-1]:
             pairs.append((self.mask, decision.mask))
         return pairs + [(self.notes[name], x) for name, x in decision.notes.items()]
@@ -253,7 +255,11 @@ class Segment:
         """The counters of that row."""
         return {"first": self.first, "below": self.below, "tested": self.tested}
 
-    def pay(self, reward: Tensor, gamma: float, active: Tensor) -> None:
-        """Add one environment step's reward where a step was taken."""
+    def set_reward(self, reward: Tensor) -> None:
+        """Set the reward [N] of segments of one step."""
+        self.reward.copy_(reward)
+
+    def add_reward(self, reward: Tensor, gamma: float, active: Tensor) -> None:
+        """Add the rewards [N] of one environment step where `active` [N]."""
         self.reward.add_(torch.where(active, self.discount * reward, 0.0))
         torch.where(active, self.discount * gamma, self.discount, out=self.discount)

@@ -21,7 +21,7 @@ class LevelConfig:
     gamma: float = 0.99
     """Discount per environment step."""
     tasks: int = 1
-    """Number of tasks, each with biases of its own in the actor; with --…init-from, each run learns the next one."""
+    """Number of tasks, each with separate biases in the actor; with --…init-from, each run learns the next task."""
     masked_entries: tuple[int, ...] = ()
     """State entries that are hidden from the level's networks; they read 0 instead."""
     normalize_observations: bool = False
@@ -31,29 +31,30 @@ class LevelConfig:
     warmup: int = 0
     """Updates over which the learning rate first rises from zero."""
     random_warmup: int = 0
-    """Environment steps for which all decisions are random. The level neither learns from them nor keeps them;
-    meanwhile the levels below learn to obey."""
+    """Environment steps at the start during which all decisions are random. The level does not store or learn from
+    them, while the levels below learn to follow commands."""
     learning_stops: int | None = None
-    """Environment steps after which the level still acts but no longer learns, so that the level above sees a fixed
-    policy. Default: it learns to the run's end."""
+    """Environment steps after which the level acts but no longer learns, so that the level above sees a fixed policy.
+    Default: the end of the run."""
     hindsight: float | None = None
-    """Share of a batch whose command is replaced by a goal reached later, or by another. Default: .8 if commands
-    can be replaced and the learner has a replay; at the top level this needs a goal environment."""
+    """Fraction of a batch in which another goal, for example one reached later, replaces the command. Default: .8 if
+    commands can be replaced and the learner has a replay. The top level needs a goal environment."""
     hindsight_strategy: Strategy = "future"
-    """future: the goal reached at a random later moment of the episode. final: at its end. random: any subgoal or, at
-    the top level, another decision's goal, reached or not."""
+    """future: the goal reached at a random later time in the episode. final: the goal reached at its end. random: any
+    subgoal or, at the top level, the goal of another decision, reached or not."""
     hindsight_horizon: int | None = None
-    """Greatest number of the level's decisions to the moment of the replacing goal. Default: to the episode's end.
-    random ignores it."""
+    """Maximum number of the level's decisions until the replacing goal. Default: until the end of the episode. random
+    ignores this option."""
     frozen: bool = False
     """Act, but do not learn."""
     init_from: Path | None = None
-    """Start from the level of this name in an earlier run (its folder), not from scratch."""
+    """Run folder: start from the level of the same name in this earlier run, not from scratch."""
     protect: ProtectConfig = field(default_factory=ProtectConfig)
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """A level from its own and its learner's options: `LevelConfig.of(learner="sac", tau=.01, gamma=.95)`."""
+        """Make a level from its options and those of its learner: `LevelConfig.of(learner="sac", tau=.01,
+        gamma=.95)`."""
         return flat(cls(), options)
 
     def check(self, prefix: str) -> None:
@@ -65,7 +66,7 @@ class LevelConfig:
         for option in ("hindsight", "gamma"):
             value = getattr(self, option)
             if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{prefix}{option} must lie between 0 and 1, not at {value}.")
+                raise UserError(f"{prefix}{option} must be between 0 and 1, not {value}.")
         if self.tasks < 1:
             raise UserError(f"{prefix}tasks must be positive, not {self.tasks}.")
         if self.gamma == 1.0 and getattr(self.learner, "clip_values", False):
@@ -74,15 +75,15 @@ class LevelConfig:
             raise UserError(f"{prefix}hindsight_horizon must be at least 1, not {self.hindsight_horizon}.")
         if self.learning_stops is not None and not self.learning_stops > self.random_warmup:
             raise UserError(
-                f"{prefix}learning_stops must come after {prefix}random_warmup ({self.random_warmup}), "
-                f"not at {self.learning_stops}."
+                f"{prefix}learning_stops must be greater than {prefix}random_warmup ({self.random_warmup}), "
+                f"not {self.learning_stops}."
             )
         if self.learner.on_policy:
             self._check_on_policy(prefix)
         self.protect.check(prefix, self.tasks)
 
     def fitted(self, given: Set[str]) -> Self:
-        """A copy without a preset's relabelling options if the learner has no replay; `given` options stay."""
+        """A copy without the preset's relabelling options if the learner has no replay; `given` options stay."""
         if not self.learner.on_policy:
             return self
         needs: dict[str, Any] = {
@@ -97,7 +98,9 @@ class LevelConfig:
     def _check_on_policy(self, prefix: str) -> None:
         kind = self.learner.kind
         if self.hindsight:
-            raise UserError(f"{prefix}hindsight needs a replay, but {kind} learns only from its last rollout.")
+            raise UserError(
+                f"{prefix}hindsight needs a replay, but {kind} learns only from its last rollout: set it to 0."
+            )
 
     @property
     def off_policy(self) -> ReplayConfig:

@@ -1,4 +1,4 @@
-"""Exploration of a level: Gaussian noise and bursts of random decisions, graded over the environments."""
+"""Exploration of a level: Gaussian noise and repeated random decisions, with different amounts per environment."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from hrl.spaces import Space, action_width, from_uniform
 class Exploration:
     """Adds noise and random decisions to a level's actions in each of N environments.
 
-    A random decision is repeated, as in εz-greedy exploration (Dabney 2021), since a single random step seldom moves a
-    body far. Its duration is geometric with mean `hold`, and a share `random` of all decisions is random. During a
-    `warmup` all decisions are random.
+    A random decision is repeated, as in εz-greedy exploration (Dabney 2021), because a single random step rarely moves
+    a body far. Its duration is geometric with mean `hold`, and a fraction `random` of all decisions is random. During a
+    `warmup`, all decisions are random.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Exploration:
         self.shaken = max(config.noise) > 0
         self.anywhere = max(config.random) > 0 or config.fraction > 0 or warmup
         self.begins = torch.zeros_like(self.share)
-        """[N, 1] probability that a random decision begins where none is running, such that the share results."""
+        """[N, 1] probability of starting a random decision where none is running, such that the fraction results."""
         self.warming_up = warmup
         self.progress(0.0)
         self.held = torch.zeros(num_envs, action_width(actions), device=device)
@@ -38,27 +38,30 @@ class Exploration:
         noise = torch.randn(action.shape, generator=generator, device=action.device)
         return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
 
-    def __call__(self, action: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
-        """[N, A] the explored action for the policy's `action`. `due` [N] masks the environments with a new decision,
-        `mask` [N, K] the available choices."""
+    def __call__(
+        self, action: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
+    ) -> Tensor:
+        """[N, A] the explored action for the policy's `action`. `due` [N] masks the environments with a new decision
+        (None for all), `mask` [N, K] the available choices."""
         action = self.noisy(action, self.noise, generator)
         if not self.anywhere:
             return action
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
-        # One number decides whether the last random decision goes on (below 0), and if not, whether one begins.
+        # One number determines whether the last random decision continues (below 0), and if not, whether one starts.
         lot = torch.where(self.holding, (uniform[:, :1] - 1) * self.hold + 1, uniform[:, :1])
-        lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))  # not due: nothing changes
+        if due is not None:  # where not due, nothing changes
+            lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))
         torch.lt(lot, self.begins, out=self.holding)
         anything = from_uniform(self.actions, uniform[:, 1:])
         if mask is not None:
             drawn = torch.rand(mask.shape, generator=generator, device=mask.device)
             anything = torch.where(mask > 0.5, drawn, -1.0).argmax(-1, keepdim=True).float()
-            self.holding &= (lot >= 0) | (mask.gather(-1, self.held.long()) > 0.5)  # ends when no longer available
+            self.holding &= (lot >= 0) | (mask.gather(-1, self.held.long()) > 0.5)  # end if no longer available
         torch.where(self.holding & (lot >= 0), anything, self.held, out=self.held)
         return torch.where(self.holding, self.held, action)
 
     def progress(self, done: float) -> None:
-        """Set the share of random decisions after the share `done` of the run: 1 in a warmup, else as configured."""
+        """Set the fraction of random decisions at the fraction `done` of the run: 1 in a warmup, else as configured."""
         share = self.share
         if self.warming_up:
             share = torch.ones_like(share)
@@ -69,7 +72,7 @@ class Exploration:
         self.begins.copy_(begins)
 
     def warm_up(self, on: bool) -> None:
-        """Make all decisions random (`on`), or the configured share."""
+        """Make all decisions random (`on`), or the configured fraction."""
         if on != self.warming_up:
             self.warming_up = on
             self.progress(0.0)
@@ -79,7 +82,7 @@ class Exploration:
         self.holding.fill_(False)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The share of random decisions. Running random decisions are not saved: they end at a checkpoint."""
+        """The fraction of random decisions. Running random decisions end at a checkpoint and are not saved."""
         return {"begins": self.begins, "warming_up": torch.tensor(self.warming_up)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -89,6 +92,6 @@ class Exploration:
 
 
 def graded(ends: tuple[float, ...], num_envs: int, device: torch.device) -> Tensor:
-    """[N, 1] values from the first environment's to the last one's; their mean for a single environment."""
+    """[N, 1] values interpolated from the first to the last environment; their mean for a single environment."""
     first, last = (ends[0], ends[-1]) if num_envs > 1 else ((ends[0] + ends[-1]) / 2,) * 2
     return torch.linspace(first, last, num_envs, device=device).unsqueeze(-1)

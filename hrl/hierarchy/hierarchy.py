@@ -1,7 +1,7 @@
 """The hierarchy: a stack of learners on different clocks.
 
 Level 0 acts in the environment at every step. Each level above decides once per period, and its decision is a
-command to the level below. `act`, `observe` and `learn` are the whole training loop.
+command to the level below. The training loop calls `act`, `observe` and `learn`.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ RANK_SEED = 104_729
 """Difference between the seeds of two consecutive processes of a run."""
 
 ActionMode = Literal["greedy", "noisy", "exploring"]
-"""greedy: the policies' modes, and a random period's mean. noisy: samples, as in training. exploring: also random
-decisions and subgoal tests, in the training environments only."""
+"""greedy: the modes of the policies, and the means of random periods. noisy: samples, as in training. exploring: also
+random decisions and subgoal tests, only in the training environments."""
 Memory = list[ActiveCommand]
-"""The active command of every upper level, lowest first: the whole state of acting from step to step."""
+"""The active command of every upper level, lowest first: the complete state of acting between steps."""
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Decisions:
     targets: list[Tensor]
     """The command that each level obeys now; the last is the task's goal."""
     due: list[Tensor]
-    """Mask [N] of environments where each upper level decided anew; the lowest level decides at every step."""
+    """Mask [N] of environments where each upper level made a new decision; the lowest level decides at every step."""
     tests: list[Tensor]
     """Mask [N] of environments where all levels below act without exploration, to test the command."""
     notes: list[dict[str, Tensor]]
-    """[N] numbers that each level's learner stores with its decision."""
+    """[N] values that each level's learner stores with its decision."""
     memory: Memory
 
 
@@ -71,7 +71,8 @@ class Hierarchy:
         self._observe_step = setting.execution.function(self._observe)
 
     def lowest(self, count: int) -> "Hierarchy":
-        """The `count` lowest levels, only to act with `decide`: the highest of them obeys the observation's goal."""
+        """The `count` lowest levels, for acting with `decide` only. The highest of them obeys the observation's
+        goal."""
         part = copy(self)
         part.levels, part.commands = self.levels[:count], self.commands[: count - 1]
         part.memory, part.horizons = self.memory[: count - 1], self.horizons[: count - 1]
@@ -89,7 +90,8 @@ class Hierarchy:
 
     @torch.inference_mode()
     def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
-        """Decide from the top down: each level that is due decides anew, the others keep their active command."""
+        """Decide from the top down: each level that is due makes a new decision, the others keep their active
+        command."""
         state, renewed = obs.state, list(memory)
         targets: list[Tensor] = [obs.goal]
         actions: list[Tensor] = []
@@ -115,14 +117,14 @@ class Hierarchy:
             for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, target)):
                 column.insert(0, answer)
             notes.insert(0, noted)
-        bottom, always = self.levels[0], torch.ones_like(above)
+        bottom = self.levels[0]
         if bottom.learner.recurrent:
             action, carried = bottom.learner.act_on(
                 bottom.inputs(state, targets[0]), renewed[0].carried, renewed[0].elapsed == 0
             )
             renewed[0], noted = replace(renewed[0], carried=carried), {}
         else:
-            action, noted = self._decision(bottom, state, targets[0], always, greedy, how, obs.mask)
+            action, noted = self._decision(bottom, state, targets[0], None, greedy, how, obs.mask)
         return Decisions([action, *actions], targets, due, [greedy, *tests], [noted, *notes], renewed)
 
     def _decision(
@@ -130,7 +132,7 @@ class Hierarchy:
         level: Level,
         state: Tensor,
         target: Tensor,
-        due: Tensor,
+        due: Tensor | None,
         greedy: Tensor,
         how: ActionMode,
         mask: Tensor | None,
@@ -146,13 +148,12 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _act(self, obs: Observation) -> Tensor:
-        """Actions [N, A] for training, with exploration. Opens a segment where a level decides anew."""
+        """Actions [N, A] for training, with exploration. Opens a segment where a level makes a new decision."""
         d = self.decide(obs, self.memory, "exploring")
         bottom, *upper = self.levels
         first = bottom.memory.cursor
-        bottom.segment.begin(
-            Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
-        )
+        decision = Decision(obs.state, d.targets[0], d.actions[0], first, first, d.tests[0], d.notes[0], obs.mask)
+        bottom.segment.begin(decision, counted=bool(bottom.memory.counters))
         for i, (level, due) in enumerate(zip(upper, d.due, strict=True), 1):
             if not none_true(due):
                 below = self.levels[i - 1].memory.cursor
@@ -175,28 +176,31 @@ class Hierarchy:
 
     @torch.inference_mode()
     def _observe(self, outcome: Transition) -> None:
-        ended = self._ended(self.memory, outcome.state, outcome.active, outcome.done, self.generator)
+        done = outcome.done
+        ended = self._ended(self.memory, outcome.state, outcome.active, done, self.generator)
         for i, level in enumerate(self.levels):
             extrinsic = level.command.extrinsic
-            if level.normaliser is not None:
-                level.normaliser.update(outcome.state, outcome.active)
+            level.observe(outcome)
             if "reward" in level.memory.fields:
-                paid = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
-                level.segment.pay(paid, level.config.gamma, outcome.active)
+                reward = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
+                if i:
+                    level.segment.add_reward(reward, level.config.gamma, outcome.active)
+                else:
+                    level.segment.set_reward(reward)
             if not extrinsic and not level.requires_host:
                 reward = level.command.reward(level.segment.state, outcome.state, level.segment.target)
                 level.metrics.add_where("intrinsic_reward", reward, ended[i])
             if not i:
-                self._store(i, 1, outcome, ended[i])
+                self._store(i, 1, outcome, ended[i], done)
             elif not none_true(ended[i]):
                 self._measure(i, outcome, ended[i])
-                self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i])
+                self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i], done)
         for held, following in zip(self.memory, self._ticked(self.memory, ended), strict=True):
             held.assign(following)
 
     def after(self, memory: Memory, step: Step) -> Memory:
-        """The memory after a step: clocks advance, and commands whose segment ended are dropped. An end that is random
-        is the more likely answer."""
+        """The memory after a step: clocks advance, and commands with an ended segment are dropped. Random ends take the
+        more likely outcome."""
         outcome = Transition.of(step)
         return self._ticked(memory, self._ended(memory, outcome.state, outcome.active, outcome.done, None))
 
@@ -214,8 +218,8 @@ class Hierarchy:
         self, memory: Memory, state: Tensor, active: Tensor, done: Tensor, generator: torch.Generator | None
     ) -> list[Tensor]:
         """Masks [N] of environments where each level's segment ends with a step to this state [N, D]: the level below
-        has used up its decisions, or the command, the episode or the segment of the level above ends. The generator
-        draws ends that are random."""
+        has used all its decisions, or the command, the episode or the segment of the level above ends. Random ends are
+        sampled with the generator."""
         over, below = [], active
         for held, level in zip(memory, self.levels, strict=False):
             below = below & held.last
@@ -239,12 +243,12 @@ class Hierarchy:
             below.metrics.add_where(name, values, ended, lasted)
         below.metrics.add_where("command_duration", lasted, ended)
 
-    def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor) -> None:
-        """Write level i's open segment. Where it ended [N] it becomes a transition of `length` [N] environment
-        steps."""
+    def _store(self, i: int, length: Tensor | int, outcome: Transition, ended: Tensor, done: Tensor) -> None:
+        """Write level i's open segment. It becomes a transition of `length` [N] environment steps where `ended` [N].
+        `done` [N] masks the ends of episodes."""
         level = self.levels[i]
         segment, top = level.segment, i == len(self.levels) - 1
-        # The level's next decision overwrites target and mask, unless this one was the episode's last.
+        # The level's next decision overwrites target and mask, unless this was the last decision of the episode.
         following = {"state": outcome.state, "target": outcome.goal if top else segment.target}
         if outcome.mask is not None:
             following["mask"] = outcome.mask
@@ -252,35 +256,25 @@ class Hierarchy:
             following["first"] = segment.first + length
         if "below" in level.memory.counters:
             following["below"] = self.levels[i - 1].memory.last_row()
-        level.memory.write(
-            segment.row(outcome.info), following, segment.counters(), ended, outcome.done, outcome.terminated
-        )
+        level.memory.write(segment.row(outcome.info), following, segment.counters(), ended, done, outcome.terminated)
 
     # -- learning --------------------------------------------------------------------------------------------
 
     def learn(self, total_steps: float = math.inf, in_haste: Callable[[], bool] = bool) -> None:
-        """Make the updates that each level's timescale requires. Learning-rate schedules end at `total_steps`. The
-        remaining updates are skipped as soon as `in_haste` returns True."""
+        """Make the updates that each level's timescale requires. Learning-rate schedules end at `total_steps`. Skips
+        the remaining updates as soon as `in_haste` returns True."""
         for level in self.levels:
             level.learn(self.steps, total_steps, self.generator, in_haste)
 
     def pop_metrics(self) -> dict[str, float]:
         """`<level>/<name>` means since the last call. Waits for the device."""
-        metrics: dict[str, float] = {}
-        for level in self.levels:
-            values = level.metrics.pop()
-            for name, optimiser in level.learner.optimisers().items():
-                values[f"{name.removesuffix('_optimiser')}_learning_rate"] = float(optimiser.lr)
-            values["memory_size"] = float(len(level.memory))
-            values["updates"] = float(level.timescale.done)
-            metrics |= {f"{level.name}/{name}": value for name, value in values.items()}
-        return metrics
+        return {name: value for level in self.levels for name, value in level.pop_metrics().items()}
 
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def truncate_episodes(self, obs: Observation) -> None:
-        """Truncate every open segment and episode at `obs`, so that a checkpoint needs no simulator state."""
+        """Truncate every open segment and episode at `obs`, so that checkpoints need no simulator state."""
         always = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         nothing = torch.zeros(self.num_envs, device=self.device)
         info = torch.zeros(self.num_envs, 0, device=self.device)
@@ -288,20 +282,20 @@ class Hierarchy:
         for i, held in enumerate(self.memory, 1):
             level = self.levels[i]
             open_ = (held.elapsed > 0) & (held.elapsed < FRESH)
-            # Without an open segment, the open row is the last observation of the previous segment: keep it.
+            # Without an open segment, keep the open row: it is the last observation of the previous segment.
             segment, first, below = level.segment, self.levels[0].memory.cursor, self.levels[i - 1].memory.cursor
             target = obs.goal if level is self.levels[-1] else segment.target
             empty = Decision(obs.state, target, segment.action, first, below, ~always, {}, None)
             segment.open(~open_, empty)
-            self._store(i, torch.where(open_, held.elapsed, 0), outcome, open_)
+            self._store(i, torch.where(open_, held.elapsed, 0), outcome, open_, always)
         for level in self.levels:
-            level.memory.truncate_episodes()
+            level.truncate_episodes()
         self.restart()
 
     def restart(self) -> None:
         """Drop all active commands: every level is due for a decision."""
         for level in self.levels:
-            level.exploration.restart()
+            level.restart()
         for held, nothing in zip(self.memory, self.initial_state(self.num_envs), strict=True):
             held.assign(nothing)
 
@@ -314,7 +308,7 @@ class Hierarchy:
         return gather(self.parts()) | {"generator": self.generator.get_state(), "steps": torch.tensor(self.steps)}
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """The tensors that differ between the processes of a run, copied to the host: memories and the random state."""
+        """Memories and the random state, which differ between the processes of a run, copied to the host."""
         own = {name: x for name, x in self.tensors().items() if ".memory." in name or name == "generator"}
         return {name: x.detach().cpu().clone() for name, x in own.items()}
 

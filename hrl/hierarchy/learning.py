@@ -22,7 +22,7 @@ from hrl.networks.normaliser import RewardScale
 from hrl.state import Stateful
 
 AT_ONCE = 16
-"""Most batches that are sampled together. With one at a time, sampling is half the cost of a small update."""
+"""Maximum number of batches sampled at once. One at a time, sampling would be half the cost of a small update."""
 
 
 class Learning(Protocol):
@@ -37,15 +37,20 @@ class Learning(Protocol):
     metrics: Means
 
     @property
-    def requires_host(self) -> bool: ...
-    def transitions(self, size: int, generator: torch.Generator) -> Transitions: ...
-    def batch(self, t: Transitions) -> Batch: ...
+    def requires_host(self) -> bool:
+        """Whether an update calls the host; then it is not captured."""
+
+    def transitions(self, size: int, generator: torch.Generator) -> Transitions:
+        """`size` transitions of the level's memory, relabelled."""
+
+    def batch(self, t: Transitions) -> Batch:
+        """Transitions as the learner sees them."""
 
 
 def timescale_of(config: LevelConfig, environments: int, period: Period, learning_starts: int) -> Timescale:
-    """When a level updates, and how often then. A rollout of `n_steps` decisions of mean length is one round, from the
-    end of the random warmup on; a replay waits for `learning_starts` environment steps too, and until every environment
-    has ended a segment."""
+    """The times and numbers of a level's updates. After the random warmup, a rollout of `n_steps` decisions of mean
+    length is one round. A replay also waits for `learning_starts` environment steps, and until every environment has
+    ended a segment."""
     learner = config.learner
     if isinstance(learner, OnPolicyConfig):
         every = learner.n_steps * period.mean * environments
@@ -62,7 +67,7 @@ class FromReplay:
         self.level, self.learner, self.memory = level, level.learner, level.memory
         self.at_once = (
             1 if isinstance(self.memory, PrioritisedReplay) else AT_ONCE
-        )  # each draw depends on the last errors
+        )  # each sample depends on the last errors
         self.batch_size = -(-level.config.off_policy.batch_size // setting.processes.size)  # this process's share
         if level.tuners:  # their transforms are not captured
             self._round = self._tuned_round
@@ -73,7 +78,7 @@ class FromReplay:
             self._round = setting.execution.function(self._plain_round)
 
     def parts(self) -> dict[str, Stateful]:
-        """Empty: sampling from a replay has no state of its own."""
+        """Empty: sampling from a replay has no state."""
         return {}
 
     def learn(
@@ -110,7 +115,7 @@ class FromReplay:
             self.level.metrics.add(self.learner.update(batch, number, generator))
 
     def _tuned_round(self, count: int, phase: int, generator: torch.Generator) -> None:
-        """Before each update, each tuner adapts so that the update does better on the following batch."""
+        """Before each update, each tuner adapts to improve the result of the update on the following batch."""
         level = self.level
         parts = level.transitions((count + 1) * self.batch_size, generator).split(self.batch_size)
         made = level.timescale.done - count
@@ -139,7 +144,7 @@ class FromRollout:
     def learn(
         self, updates: int, progress: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> None:
-        """Make one update if any is due; earlier rollouts are no longer stored."""
+        """Make one update if any is due. Only the last rollout is stored."""
         if updates and not in_haste():
             self.update(1, progress, generator)
 
@@ -154,7 +159,7 @@ class FromRollout:
             self.level.metrics.add(self.learner.learn(rollout, self.batch_size, progress, generator))
 
     def rollout(self, generator: torch.Generator) -> Any:
-        """The decisions since the last update, as the learner learns from them. Waits for the device."""
+        """The decisions since the last update, in the learner's form. Waits for the device."""
         rows, there = self.memory.unread()  # [T, N]
         flat = Rows(rows.env.flatten(), rows.row.flatten())
         t = read_transitions(self.memory, flat, self.level.command.extrinsic)

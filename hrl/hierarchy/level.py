@@ -1,4 +1,4 @@
-"""A level: one member of the stack, with its own policy, learner, memory and timescale."""
+"""A level of the hierarchy, with its policy, learner, memory and timescale."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from hrl.execution.modes import Execution
-from hrl.hierarchy.clock import Period, Periods, Segment
+from hrl.hierarchy.clock import Period, Periods, Segment, Transition
 from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
@@ -29,34 +29,34 @@ from hrl.state import Stateful
 from hrl.types import UserError
 
 Relabel = Callable[[Transitions, torch.Generator], Transitions]
-Shaping = Callable[[Tensor, Tensor], Tensor]
-"""(inputs [B, I], action [B, A]) -> addition to the reward [B]."""
+RewardTerm = Callable[[Tensor, Tensor], Tensor]
+"""(inputs [B, I], action [B, A]) -> a term that is added to the reward [B]."""
 
 
 class Tuner(Stateful, Protocol):
     """Adapts a level's hyperparameters or reward while it learns (see hrl/nested/levels/tuning.py and reward.py)."""
 
     @property
-    def shaping(self) -> Shaping | None:
-        """The addition to the level's reward; None without one."""
+    def intrinsic_reward(self) -> RewardTerm | None:
+        """The term that is added to the level's reward; None if there is none."""
 
     def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
-        """Adapt such that update `number`, on the batch `now`, does better on the batch `following`."""
+        """Adapt to improve the result of update `number`, on the batch `now`, as evaluated on the batch `following`."""
 
 
 class Tuned(Protocol):
-    """Makes the tuner of a level."""
+    """A factory of a level's tuner."""
 
     @property
     def tunes(self) -> tuple[str, ...]:
-        """The names that the tuner sets: learning_rate, gamma, ent_coef or reward."""
+        """Names of the tuned quantities: learning_rate, gamma, ent_coef or reward."""
 
     def __call__(self, level: "Level") -> Tuner:
-        """Raises UserError if the level's learner does not have the hyperparameter."""
+        """Make the tuner. Raises UserError if the level's learner does not have the hyperparameter."""
 
 
 class Model(Stateful, Protocol):
-    """A model that a level trains beside its learner, such as a model of the world (see agents/parts/adjacency.py).
+    """A model that a level trains in addition to its learner (see agents/parts/adjacency.py).
 
     It runs eagerly, outside compiled or captured functions. Tensors that updates read from it change in place.
     """
@@ -64,7 +64,7 @@ class Model(Stateful, Protocol):
     def keep_up(
         self, level: "Level", steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
     ) -> Metrics:
-        """Called before a level's updates, after `steps` environment steps. Most calls have nothing to do."""
+        """Called before a level's updates, after `steps` environment steps. Most calls do nothing."""
 
 
 class Level:
@@ -90,11 +90,11 @@ class Level:
         reads: Reads | None = None,
         pace: int | None = None,
     ) -> None:
-        """The level decides in `actions` every `period` environment steps; its decisions issue the command `issues` to
-        the level below, if there is one. `steps` is the memory of the environment steps within its decisions.
-        `testing` is the share of its decisions during which the levels below act without exploration. `reads` is a
-        function of another level for the learner. `pace` is the number of environment steps per decision from which
-        the timescale is computed, by default `period`."""
+        """The level decides in the space `actions` every `period` environment steps. Its decisions issue the command
+        `issues` to the level below, if there is one. `steps` is the memory of the environment steps within its
+        decisions. `testing` is the fraction of its decisions during which the levels below act without exploration.
+        `reads` is a function of another level for the learner. The timescale is computed from `pace`, the environment
+        steps per decision, by default `period`."""
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1, because the rewards for a subgoal never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
@@ -103,12 +103,12 @@ class Level:
         self.memory, self.steps, self.testing, self.issues = memory, steps, testing, issues
         self.relabels, self.models = list(relabels), list(models)
         self.gamma = torch.tensor(config.gamma, device=device)
-        self.sight = self._sight(spec.state_dim, device)
+        self.observation_mask = self._observation_mask(spec.state_dim, device)
         self.normaliser = RunningNorm(spec.state_dim, spec.pixels).to(device) if config.normalize_observations else None
         self.continuous = isinstance(actions, spaces.Box)
         self._add_up_steps()
         self.encoder = self._encoder(setting)
-        self.learner = self._learner(setting, {knob for one in tuned for knob in one.tunes}, constraint, reads)
+        self.learner = self._learner(setting, {name for one in tuned for name in one.tunes}, constraint, reads)
         self.terminating = self.learner if isinstance(self.learner, Terminating) else None
         environments = num_envs * setting.processes.size
         rhythm = self.period if pace is None else Period.of(pace)
@@ -121,12 +121,12 @@ class Level:
         self.exploration = Exploration(config.learner.exploring, num_envs, actions, device, warmup)
         self.metrics = Means(device)
         self.tuners = [make(self) for make in tuned]
-        self.shaping = next((t.shaping for t in self.tuners if t.shaping is not None), None)
+        self.intrinsic_reward = next((t.intrinsic_reward for t in self.tuners if t.intrinsic_reward is not None), None)
         learning = FromRollout if isinstance(memory, RolloutMemory) else FromReplay
         self.learning = learning(self, setting)
 
     def _add_up_steps(self) -> None:
-        """Relabel batches to returns of several decisions, if the learner asks for them."""
+        """Relabel batches to n-step returns, if the learner requires them."""
         n_step = getattr(self.config.learner, "n_step", 1)
         if n_step > 1:
             if not self.command.extrinsic or self.relabels:
@@ -137,7 +137,7 @@ class Level:
             self.relabels.append(NStep(self.memory, n_step, self.config.gamma))
 
     def _encoder(self, setting: Setting) -> PixelEncoder | None:
-        """A network for images, if there are any: its own, or another level's."""
+        """The network for images, if there are any: a new one, or that of another level."""
         spec = setting.spec
         if not spec.images:
             return None
@@ -148,7 +148,7 @@ class Level:
     def _learner(
         self, setting: Setting, tunes: set[str], constraint: Constraint | None, reads: Reads | None
     ) -> Learner:
-        """The learner, protected if asked. Hyperparameters in `tunes` change while it learns."""
+        """The learner, with protection if configured. Hyperparameters in `tunes` change while it learns."""
         c, command = self.config, self.command
         known = command.value_range(c.gamma) if not tunes & {"gamma", "reward"} else None
         build = Build(
@@ -160,7 +160,7 @@ class Level:
         protect(learner, c.protect, self.name)
         return learner
 
-    def _sight(self, state_dim: int, device: torch.device) -> Tensor:
+    def _observation_mask(self, state_dim: int, device: torch.device) -> Tensor:
         """[D] 1 for state entries that the networks see, 0 for masked entries."""
         masked = self.config.masked_entries
         outside = [i for i in masked if not 0 <= i < state_dim]
@@ -169,18 +169,18 @@ class Level:
                 f"{self.name}.masked_entries {outside} do not exist: the observation has {state_dim} entries (0 "
                 f"to {state_dim - 1})."
             )
-        sight = torch.ones(state_dim, device=device)
-        sight[list(masked)] = 0.0
-        return sight
+        mask = torch.ones(state_dim, device=device)
+        mask[list(masked)] = 0.0
+        return mask
 
     # -- acting ----------------------------------------------------------------------------------------------
 
     def inputs(self, state: Tensor, target: Tensor) -> Tensor:
         """The networks' inputs [..., I]."""
-        shown = state * self.sight if self.config.masked_entries else state
+        shown = state * self.observation_mask if self.config.masked_entries else state
         encoded = self.command.encode(state, target, shown)
         if self.normaliser is not None:
-            shown = self.normaliser(state) * self.sight
+            shown = self.normaliser(state) * self.observation_mask
         return torch.cat([shown, encoded], -1)
 
     def decide(self, state: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -188,7 +188,7 @@ class Level:
         return self.within(self.learner.act(self.inputs(state, target), None, mask))
 
     def within(self, action: Tensor) -> Tensor:
-        """A decision clipped to the bounds of a Box, which policies without a squashing function may exceed."""
+        """A decision clipped to the bounds of a Box. Policies without a squashing function may exceed them."""
         return action.clamp(-1.0, 1.0) if self.continuous and self.learner.remembers else action
 
     def sample(self, state: Tensor, target: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
@@ -197,21 +197,26 @@ class Level:
         return self.within(self.exploration.noisy(action, self.exploration.mean_noise, generator))
 
     def explore(
-        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+        self,
+        state: Tensor,
+        target: Tensor,
+        due: Tensor | None,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The decision [N, A] with exploration, for the environments that are due [N], and the numbers [N] that the
-        learner stores with it."""
+        """The decision [N, A] with exploration, for the environments that are `due` [N] (None for all), and the values
+        [N] that the learner stores with it."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         return self.exploration(action, due, generator, mask), notes
 
     @property
     def ends_early(self) -> bool:
-        """Whether the command that the level obeys may end before its period is over."""
+        """Whether the command that the level obeys may end before its period."""
         return self.terminating is not None or cast(IssuedCommand, self.command).ends_early
 
     def ended(self, state: Tensor, target: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Whether [B] the command that the level obeys ends in this state: as the command says, or the learner. The
-        learner's answer is a draw, or the more likely one without a generator."""
+        """Whether [B] the command that the level obeys ends in this state, according to the command or the learner. The
+        learner samples its answer, or takes the more likely one without a generator."""
         ended = cast(IssuedCommand, self.command).ended(state, target)
         if self.terminating is not None:
             ended = ended | self.terminating.ends(self.inputs(state, target), generator)
@@ -223,10 +228,33 @@ class Level:
         error = action - self.decide(state, target)
         return -0.5 * error.square().sum(-1) if self.continuous else -(error != 0).float().sum(-1)
 
+    # -- observing -------------------------------------------------------------------------------------------
+
+    def observe(self, outcome: Transition) -> None:
+        """Called with every step's outcome, before a segment that ends with it is stored."""
+        if self.normaliser is not None:
+            self.normaliser.update(outcome.state, outcome.active)
+
+    def truncate_episodes(self) -> None:
+        """Truncate every open episode of the memory."""
+        self.memory.truncate_episodes()
+
+    def restart(self) -> None:
+        """End all running random decisions."""
+        self.exploration.restart()
+
+    def pop_metrics(self) -> dict[str, float]:
+        """`<level>/<name>` means since the last call. Waits for the device."""
+        values = self.metrics.pop()
+        for name, optimiser in self.learner.optimisers().items():
+            values[f"{name.removesuffix('_optimiser')}_learning_rate"] = float(optimiser.lr)
+        values |= {"memory_size": float(len(self.memory)), "updates": float(self.timescale.done)}
+        return {f"{self.name}/{name}": value for name, value in values.items()}
+
     # -- learning --------------------------------------------------------------------------------------------
 
     def waits_at(self, steps: int) -> bool:
-        """Whether the level has not begun to learn after `steps` environment steps."""
+        """Whether the level has not started to learn after `steps` environment steps."""
         return steps < self.config.random_warmup
 
     def done_at(self, steps: int) -> bool:
@@ -239,7 +267,7 @@ class Level:
         return not self.waits_at(steps) and not self.done_at(steps)
 
     def progress(self, steps: int, total: float) -> float:
-        """The elapsed share of the level's learning period, in a run of `total` environment steps."""
+        """The elapsed fraction of the level's learning period, in a run of `total` environment steps."""
         c = self.config
         end = total if c.learning_stops is None else min(c.learning_stops, total)
         return (steps - c.random_warmup) / max(end - c.random_warmup, 1)
@@ -257,18 +285,18 @@ class Level:
         self.learning.learn(due, min(max(progress, 0.0), 1.0), generator, in_haste)
 
     def warm_up(self, steps: int) -> None:
-        """Make all decisions random during a warmup. Its transitions are dropped, since the low level has changed."""
+        """Make all decisions random during a warmup, and drop its transitions, because the low level changes."""
         if self.exploration.warming_up and not self.waits_at(steps):
             self.memory.clear()
         self.exploration.warm_up(self.waits_at(steps))
 
     @property
     def requires_host(self) -> bool:
-        """Whether sampling calls the host: true if the task's reward is the environment's own code, not on tensors."""
+        """Whether sampling calls the host: True if the environment's own code computes the task's reward."""
         return any(getattr(part, "requires_host", False) for part in (self.command, *self.relabels))
 
     def transitions(self, size: int, generator: torch.Generator) -> Transitions:
-        """Relabelled transitions, drawn from the memory."""
+        """Relabelled transitions, sampled from the memory."""
         rows = self.memory.draw(size, generator)
         transitions = read_transitions(self.memory, rows, self.command.extrinsic)
         if self.steps is not None:
@@ -280,28 +308,31 @@ class Level:
         return transitions
 
     def batch(
-        self, t: Transitions, gamma: Tensor | None = None, outer: bool = False, shaping: Shaping | None = None
+        self,
+        t: Transitions,
+        gamma: Tensor | None = None,
+        outer: bool = False,
+        intrinsic_reward: RewardTerm | None = None,
     ) -> Batch:
         """Convert transitions to the learner's batch. Intrinsic rewards are computed here, from the relabelled target.
 
-        An upper level that obeys a subgoal gets one reward per decision, for the state it led to (as in HAC). The end
-        of the task does not end a level that obeys a subgoal: it bootstraps there, as at a truncation. Ending the
-        episode therefore neither avoids negative rewards nor loses any. A command that ends early is terminal, with a
-        value of 0, since the next command is another one. With `outer`, the reward is the outer level's objective: the
-        task's reward without the learned part, if a reward is learned.
-        """
+        An upper level that obeys a subgoal gets one reward per decision, for the resulting state (as in HAC). The end
+        of the task is not terminal for a level that obeys a subgoal: it bootstraps there, as at a truncation. Ending
+        the episode therefore neither avoids nor loses rewards. A command that ends early is terminal, with a value of
+        0, because another command follows. With `outer`, the reward is the outer level's objective: the task's reward
+        without the learned term, if a reward is learned."""
         inputs = self.inputs(t.state, t.target)
-        shaping = shaping if shaping is not None else self.shaping
+        intrinsic_reward = intrinsic_reward if intrinsic_reward is not None else self.intrinsic_reward
         gamma = self.gamma if gamma is None else gamma
-        if self.command.extrinsic or (outer and shaping is not None):
+        if self.command.extrinsic or (outer and intrinsic_reward is not None):
             reward, ended = t.total(gamma), t.terminated
         else:
             reward, ended = self.command.reward(t.state, t.next_state, t.target), self._obeyed(t)
         if t.penalty is not None:
             missed = t.penalty > 0
             reward, ended = torch.where(missed, -t.penalty, reward), ended | missed
-        if shaping is not None and not outer:
-            reward = reward + shaping(inputs, t.action)
+        if intrinsic_reward is not None and not outer:
+            reward = reward + intrinsic_reward(inputs, t.action)
         return Batch(
             inputs=inputs,
             action=t.action,
@@ -330,7 +361,7 @@ class Level:
         networks: dict[str, Stateful] = {"net": self.learner}
         if self.normaliser is not None:
             networks["normaliser"] = self.normaliser
-        if isinstance(self.command, nn.Module):  # its networks encode the command, or pay for it
+        if isinstance(self.command, nn.Module):  # its networks encode the command, or compute its reward
             networks["command"] = self.command
         return networks
 

@@ -27,10 +27,10 @@ def make_memory(
 ) -> Replay:
     """The memory of a level that decides in `actions` under `command`, every `period` environment steps.
 
-    `counters` are integers that each decision has beside its fields. `rewards` stores the environment's reward even if
-    the level does not learn from it. `held` is the least number of rows, which levels above read. The `bottom` level
-    also stores action masks and the info that hindsight needs. Raises UserError if the memory is too large.
-    """
+    `counters` are integers that each decision has in addition to its fields. `rewards` stores the environment's reward
+    even if the level does not learn from it. `held` is the minimum number of rows, which levels above read. The
+    `bottom` level also stores action masks and the info that hindsight needs. Raises UserError if the memory is too
+    large."""
     spec, device, num_envs = setting.spec, setting.device, setting.num_envs
     fields = {"state": spec.state_dim, "target": command.dim, "action": action_width(actions)}
     following = ("state", "target") if command.extrinsic else ("state",)
@@ -60,28 +60,30 @@ def make_memory(
             return PrioritisedReplay(fields, following, counters, rows, num_envs, device, held, **images, beta=beta)
         return Replay(fields, following, counters, rows, num_envs, device, held, **images)
     except RuntimeError as error:
-        raise UserError(f"A replay of {max(rows, held):,} transitions does not fit into memory.") from error
+        raise UserError(
+            f"A replay of {max(rows, held):,} transitions does not fit into memory. Set a smaller buffer_size."
+        ) from error
 
 
 def steps_held(low: LevelConfig, high: LevelConfig, period: Period, setting: Setting) -> int:
     """Environment steps that the low level's memory must hold for a high level that reads the steps of all its stored
-    decisions. 0 if the low level's `buffer_size` holds the whole run anyway."""
+    decisions. 0 if the low level's `buffer_size` holds the complete run."""
     total = setting.total_steps
     if high.learner.on_policy or setting.acts_only:
         return 0
     if not low.learner.on_policy and total is not None and total <= low.off_policy.buffer_size // 2:
-        return 0  # half, since ends of episodes take rows too
+        return 0  # half, because ends of episodes also take rows
     decisions = max(high.off_policy.buffer_size // setting.num_envs, 16) + 2
     return decisions * period.greatest * setting.num_envs
 
 
 def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting) -> None:
-    """Raise UserError if the host has too little memory, which would otherwise fail in the middle of a run."""
+    """Raise UserError if the host has too little memory. Without this check, a run would fail later."""
     size = rows * (4 * (sum(fields.values()) - setting.spec.pixels) + pixels)
     if setting.device.type == "cpu" and hasattr(os, "sysconf"):
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > room:
             raise UserError(
                 f"A replay of {rows:,} transitions does not fit into memory: it needs {size / 2**30:,.1f} GiB, "
-                f"but there are only {room / 2**30:,.1f}. Set a smaller buffer_size."
+                f"but only {room / 2**30:,.1f} GiB are available. Set a smaller buffer_size."
             )

@@ -24,17 +24,17 @@ class Setting:
     measure: Callable[[], BatchedEnv]
     """Makes separate environments, for measured goal bounds."""
     total_steps: int | None = None
-    """Environment steps of training, of all processes together; 0 to only act. None: unknown."""
+    """Environment steps of training, of all processes together; 0 for acting only; None if unknown."""
     execution: Execution = EAGER
     """Execution mode of acting, observing and updates."""
     processes: Processes = ALONE
     """The processes of the run, which learn together."""
     env: BatchedEnv | None = None
-    """The training environments, for policies that use observations and actions in the environment's own form."""
+    """The training environments, for policies that use observations and actions in the form of the environment."""
     load_policy: Callable[[Path], Any] | None = None
     """Loads the trained policy of a run's folder."""
     encoder: PixelEncoder | None = None
-    """Encoder of another level, through which levels see images. None: each level has its own."""
+    """Encoder of another level that levels use for images; None if each level has a separate encoder."""
 
     @property
     def acts_only(self) -> bool:

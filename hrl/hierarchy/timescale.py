@@ -37,7 +37,8 @@ class Timescale:
         return due
 
     def factor(self, progress: float, updates: int = 1) -> float:
-        """The learning rate's factor for the next updates, after the share `progress` of learning. Counts them."""
+        """The learning rate's factor for the next updates, at the fraction `progress` of learning. Counts the
+        updates."""
         rise = min(1.0, (self.done + 1) / self.warmup) if self.warmup else 1.0
         self.done += updates
         return rise * FALL[self.schedule](min(max(progress, 0.0), 1.0))
@@ -63,11 +64,12 @@ class Coupling:
     """The ratio between the learning rates of adjacent levels."""
 
     ratio: float | None = None
-    """Learning rates of each level over those of the level below, whose schedule it shares. Default: independent."""
+    """Learning rate of each level divided by that of the level below. The levels then share its schedule. Default:
+    independent learning rates."""
 
     def tie(self, levels: Sequence[Any]) -> list[Any]:
-        """The levels' configurations, with the learning rates and schedules of all but the lowest replaced. Raises
-        UserError for a ratio that is not positive."""
+        """The levels' configurations, with new learning rates and schedules for all levels but the lowest. Raises
+        UserError if the ratio is not positive."""
         if self.ratio is None:
             return list(levels)
         if not self.ratio > 0:

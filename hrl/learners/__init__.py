@@ -1,4 +1,4 @@
-"""Update rules by name. A new update rule needs one new file here and one new import."""
+"""Update rules by name. A new update rule needs one file in this folder and one import below."""
 
 from hrl.learners.base import (
     Batch,

@@ -1,7 +1,7 @@
 """Adam (Kingma & Ba 2015), and plain gradient descent, over one flat vector.
 
-The parameters become views of the vector. A step, a norm, an average over processes and a target network's update are
-then one operation each, regardless of the number of layers.
+The parameters become views of the vector. A step, a norm, an average over processes and a target update then need only
+one operation each, regardless of the number of layers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from torch.optim.adam import adam
 from hrl.execution.processes import average_over_processes
 
 ALIGNMENT = 16
-"""Each parameter starts at a multiple of this many entries (64 bytes), the alignment that matrix products need."""
+"""Each parameter starts at a multiple of this number of entries (64 bytes), the alignment for matrix products."""
 
 
 def flatten(parameters: Sequence[Tensor]) -> Tensor:
-    """One vector that holds all parameters, which become views of it. Call it after moving them to their device."""
+    """Copy all parameters into one vector; they become views of it. Call it after moving them to their device."""
     flat = parameters[0].new_zeros(sum(_padded(p.numel()) for p in parameters))
     for parameter, view in zip(parameters, views(flat, parameters), strict=True):
         view.copy_(parameter.data)
@@ -36,26 +36,32 @@ def _padded(size: int) -> int:
 
 
 class FlatAdam:
-    """Minimises losses over its parameters. The learning rate is a tensor, so that captured graphs see it change."""
+    """Adam on one flat vector. The learning rate is a tensor, so that changes take effect in captured graphs."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, max_norm: float | None = None, eps: float = 1e-8
     ) -> None:
-        """Gradients with a norm above `max_norm` are scaled down to it."""
+        """Gradients with a norm above `max_norm` are scaled down to this norm."""
         self.parameters, self.initial_lr, self.max_norm, self.eps = list(parameters), lr, max_norm, eps
         self.flat = flatten(self.parameters)
         self.gradient = torch.zeros_like(self.flat)
         self.state = {"first": torch.zeros_like(self.flat), "second": torch.zeros_like(self.flat)}
         self.state["steps"] = self.flat.new_zeros(())
         self.lr = self.flat.new_tensor(lr)
-        self._places = views(self.gradient, self.parameters)
+        self.places = views(self.gradient, self.parameters)
+        """The parts of `gradient` that belong to each parameter."""
         self.guard: Callable[[Tensor, Tensor], None] | None = None
-        """Called with (gradient, parameters); changes the gradient of protected parameters in place (protection.py)."""
+        """A function (gradient, parameters) that changes the gradient of protected parameters in place (protection.py).
+        """
 
     def minimise(self, loss: Tensor) -> Tensor:
-        """Take one step on these parameters; no other gradients are computed. Returns the gradient's norm."""
+        """Take one step on the loss, and compute no other gradients. Returns the gradient's norm."""
         gradients = torch.autograd.grad(loss, self.parameters)
-        torch._foreach_copy_(self._places, list(gradients))
+        torch._foreach_copy_(self.places, list(gradients))
+        return self.descend()
+
+    def descend(self) -> Tensor:
+        """Take one step with the gradient in `places`, averaged over the processes. Returns its norm."""
         average_over_processes(self.gradient)
         if self.guard is not None:
             with torch.no_grad():

@@ -20,23 +20,23 @@ Metrics = dict[str, Tensor]
 Constraint = Callable[[Tensor, Tensor], Tensor]
 """(inputs [B, I], action [B, A]) -> cost of the action [B] in the actor's loss, differentiable in the action."""
 Reads = Callable[[Tensor], Tensor]
-"""State [..., D], as the levels see it -> [..., K]: such as the values or probabilities of K options."""
+"""State [..., D], as the levels observe it -> [..., K], such as the values or probabilities of K options."""
 
 
 class Batch(NamedTuple):
-    """B transitions as a learner sees them. Inputs are the observation and the encoded command; actions are rows of
-    numbers (hrl/spaces.py)."""
+    """B transitions in the form that learners use. Inputs are the observation and the encoded command; actions are rows
+    of numbers (hrl/spaces.py)."""
 
     inputs: Tensor
     """[B, I]"""
     action: Tensor
     """[B, A]"""
     reward: Tensor
-    """[B], the discounted sum over the transition's duration."""
+    """[B] the discounted sum over the transition's duration."""
     next_inputs: Tensor
     """[B, I]"""
     discount: Tensor
-    """[B], γ^duration, or 0 where the task ended (semi-Markov decision process)."""
+    """[B] γ^duration, or 0 where the task ended (semi-Markov decision process)."""
     weight: Tensor | None = None
     """[B] weight of each transition in the loss; None for 1."""
     mask: Tensor | None = None
@@ -61,15 +61,15 @@ class Build(NamedTuple):
     inputs: int
     """I, the width of its inputs."""
     actions: Space
-    """A Box of [-1, 1], or Discrete, MultiDiscrete or MultiBinary, numbered from 0."""
+    """A Box of [-1, 1], or Discrete, MultiDiscrete or MultiBinary with numbers from 0."""
     name: str = "learner"
     """The level's name, for error messages."""
     encoder: nn.Module | None = None
     """Inputs [B, I] -> features [B, width], with an attribute `width`; None for the inputs themselves."""
     tasks: int = 1
-    """Number of tasks, each with biases of its own in the actor."""
+    """Number of tasks, each with separate biases in the actor."""
     value_range: tuple[float, float] | None = None
-    """Least and greatest discounted sum of rewards; None if unknown."""
+    """Minimum and maximum of the discounted sum of rewards; None if unknown."""
     constraint: Constraint | None = None
     """Added to the actor's loss."""
     tuned: frozenset[str] = frozenset()
@@ -83,16 +83,17 @@ class Build(NamedTuple):
 
 
 class Exploring(NamedTuple):
-    """Exploration of a level beyond its learner's own sampling. Pairs are for the first and the last environment."""
+    """Exploration of a level in addition to its learner's sampling. Pairs are values of the first and the last
+    environment."""
 
     noise: tuple[float, ...] = (0.0,)
     """Standard deviation of Gaussian noise on vectors."""
     random: tuple[float, float] = (0.0, 0.0)
-    """Share of uniformly random decisions."""
+    """Fraction of uniformly random decisions."""
     hold: float = 1.0
     """Mean number of decisions for which a random one is repeated."""
     fraction: float = 0.0
-    """Share of the run over which the share of random decisions falls from 1 to `random`."""
+    """Fraction of the run over which the fraction of random decisions falls from 1 to `random`."""
 
 
 Kind = Annotated[str, tyro.conf.arg(name="learner")]
@@ -103,10 +104,10 @@ class LearnerConfig(Variant, ABC, family=True):
     """The options of an update rule."""
 
     on_policy: ClassVar[bool] = False
-    """Whether the learner needs a rollout of its own policy instead of a replay."""
+    """Whether the learner needs a rollout of its current policy instead of a replay."""
 
     kind: Kind = ""
-    """Update rule: td3, sac, dqn, discrete-sac or ppo. Each has options of its own."""
+    """Update rule: td3, sac, dqn, discrete-sac or ppo. Each rule has its own options."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     hidden: tuple[int, ...] = (256, 256)
@@ -141,26 +142,26 @@ class ReplayConfig(LearnerConfig):
     """The options of update rules that learn from a replay."""
 
     batch_size: int = 256
-    """Transitions per gradient step, of all processes together."""
+    """Transitions per gradient step, over all processes."""
     buffer_size: int = 1_000_000
-    """Capacity of the replay, in the level's own transitions."""
+    """Capacity of the replay, in transitions of the level."""
     train_freq: int = 1
-    """Environment steps (of all environments together) from one round of gradient steps to the next."""
+    """Environment steps (of all environments together) between two rounds of gradient steps."""
     gradient_steps: int = 1
     """Gradient steps per round."""
     tau: float = 0.005
-    """Share of the online network that enters the target network at each update (Polyak averaging)."""
+    """Weight of the online network in each update of the target network (Polyak averaging)."""
     huber: bool = False
     """Huber loss for the critic instead of the squared error."""
     random_actions: tuple[float, float] = (0.0, 0.0)
-    """Exploration: share of uniformly random decisions in the first and in the last environment; the others
-    interpolate between them, and a single environment has their mean."""
+    """Exploration: fraction of uniformly random decisions in the first and in the last environment. The others
+    interpolate between them; a single environment uses the mean."""
     random_hold: float = 1.0
     """Exploration: mean number of decisions for which a random one is repeated."""
 
     @property
     def exploring(self) -> Exploring:
-        """Exploration with random decisions."""
+        """The configured random decisions."""
         return Exploring(random=self.random_actions, hold=self.random_hold)
 
     def check(self, prefix: str) -> None:
@@ -169,9 +170,9 @@ class ReplayConfig(LearnerConfig):
         positive = ("batch_size", "buffer_size", "train_freq", "tau")
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
         self._require(prefix, ("gradient_steps",), lambda x: x >= 0, "must not be negative, but is")
-        self._require(prefix, ("tau",), lambda x: x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("tau",), lambda x: x <= 1, "must be between 0 and 1, not")
         if not all(0 <= share <= 1 for share in self.random_actions):
-            raise UserError(f"{prefix}random_actions must be two shares between 0 and 1, not {self.random_actions}.")
+            raise UserError(f"{prefix}random_actions must be two fractions between 0 and 1, not {self.random_actions}.")
         if not self.random_hold >= 1:
             raise UserError(f"{prefix}random_hold must be at least 1 decision, not {self.random_hold}.")
 
@@ -183,22 +184,22 @@ class ActorCriticConfig(ReplayConfig):
     actor_learning_rate: float | None = None
     """The actor's step size. Default: the same as the critic's."""
     min_q_weight: float = 1.0
-    """Bootstrapped value of the two critics: 1 takes the smaller one (published), 0 their mean, and values between
-    interpolate. The smaller one underestimates by a part of their disagreement δ, which adds up to δ/(1-γ)."""
+    """Bootstrapped value of the two critics: 1 uses their minimum (published), 0 their mean; other values interpolate.
+    The minimum underestimates by a part of their difference δ, which adds up to δ/(1-γ)."""
     action_noise: tuple[float, ...] = (0.1,)
     """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one number for all environments,
     or two for the first and the last."""
 
     @property
     def exploring(self) -> Exploring:
-        """Exploration with noise and random decisions."""
+        """The configured noise and random decisions."""
         return super().exploring._replace(noise=self.action_noise)
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("actor_learning_rate",), lambda x: x > 0, "must be positive, not")
-        self._require(prefix, ("min_q_weight",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("min_q_weight",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if len(self.action_noise) not in (1, 2) or min(self.action_noise) < 0:
             raise UserError(
                 f"{prefix}action_noise must be one or two numbers that are not negative, not {self.action_noise}."
@@ -231,15 +232,15 @@ class Learner(nn.Module, ABC):
     formulas: tuple[str, ...] = ()
     """Names of pure methods, which may be compiled."""
     entropy_bonus = False
-    """Whether values include a bonus for the policy's entropy."""
+    """Whether values include an entropy bonus."""
     remembers: tuple[str, ...] = ()
-    """Names of numbers stored with each decision for learning, such as PPO's log-probability and value."""
+    """Names of values that are stored with each decision for learning, such as PPO's log-probability and value."""
     recurrent = False
-    """Whether acting carries a state from step to step under one command; then `act_on` is called."""
+    """Whether acting has a recurrent state under each command; `act_on` is then called."""
     state_dim = 0
     """S, the width of that state."""
     requires_host = False
-    """Whether acting calls the host, such as policies of other libraries; then it is not captured."""
+    """Whether acting calls the host, as policies of other libraries do; it is then not captured."""
 
     def __init__(self, build: Build) -> None:
         super().__init__()
@@ -250,22 +251,22 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
-        """Actions [..., A] for inputs [..., I]: samples with a generator if the policy is stochastic, else its mode.
-        `mask` [..., K] masks the available choices."""
+        """Actions [..., A] for inputs [..., I]: samples if the policy is stochastic and there is a generator, else its
+        mode. `mask` [..., K] masks the available choices."""
 
     def act_and_note(
         self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The actions of `act`, and the numbers [...] by name that the learner `remembers`."""
+        """The actions of `act`, and the values [...] by name that the learner `remembers`."""
         return self.act(inputs, generator, mask), {}
 
     def act_on(self, inputs: Tensor, carried: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """The actions [N, A] of a recurrent learner, and its next state [N, S], from the carried state [N, S]. `start`
-        [N] masks environments where a new command begins, whose carried state is not valid."""
+        [N] masks environments where a new command starts and the carried state is invalid."""
         raise NotImplementedError
 
     def value(self, inputs: Tensor) -> Tensor:
-        """Value [B] of inputs [B, I] under the policy's mode, by the lesser of twin critics."""
+        """Value [B] of inputs [B, I] under the policy's mode: the minimum of twin critics."""
         raise NotImplementedError
 
     @abstractmethod
@@ -283,7 +284,7 @@ class Learner(nn.Module, ABC):
 
     @property
     def task(self) -> int:
-        """The current task, whose biases are active. Waits for the device."""
+        """The current task, which determines the active biases. Waits for the device."""
         return next((int(m.task) for m in self.modules() if isinstance(m, TaskLinear)), 0)
 
     def optimisers(self) -> dict[str, FlatAdam]:
@@ -298,7 +299,7 @@ class Learner(nn.Module, ABC):
                 optimiser.lr.fill_(optimiser.initial_lr * factor)
 
     def bound(self, target: Tensor) -> Tensor:
-        """Clip bootstrapped targets to `value_range`, if known (HAC: [-1/(1-γ), 0])."""
+        """Clip bootstrapped targets to `value_range` if it is known (HAC: [-1/(1-γ), 0])."""
         return target if self.value_range is None else target.clamp(*self.value_range)
 
 
@@ -327,9 +328,9 @@ class Terminating(Protocol):
     """The additional interface of a learner that decides when the command from above ends."""
 
     def ends(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Whether [B] the command in the inputs [B, I] ends there: a draw, or the more likely answer without a
+        """Whether [B] the command in the inputs [B, I] ends: a sample, or the more likely answer without a
         generator."""
 
 
 Choice = Annotated[LearnerConfig, tyro.conf.arg(name="")]
-"""A configuration field that holds a learner's options; on the command line they appear beside the field."""
+"""A configuration field with a learner's options, which the command line shows next to the field."""

@@ -1,4 +1,4 @@
-"""SAC for discrete actions (Christodoulou 2019), with expectations over all choices instead of samples."""
+"""SAC for discrete actions (Christodoulou 2019). Expectations over all choices replace samples."""
 
 import math
 from copy import deepcopy
@@ -27,7 +27,7 @@ class DiscreteSACConfig(ReplayConfig):
     ent_coef: float | None = None
     """Temperature. Default: learned, for the target entropy below."""
     target_entropy: float = 0.5
-    """Target entropy, as a share of the entropy of uniformly random choices (published: .98)."""
+    """Target entropy, as a fraction of the entropy of uniformly random choices (published: .98)."""
 
     def build(self, build: Build) -> "DiscreteSAC":
         """Build the learner. Raises UserError for continuous actions."""
@@ -38,11 +38,11 @@ class DiscreteSACConfig(ReplayConfig):
         super().check(prefix)
         self._require(prefix, ("actor_learning_rate",), lambda x: x > 0, "must be positive, not")
         self._require(prefix, ("ent_coef",), lambda x: x >= 0, "must not be negative, but is")
-        self._require(prefix, ("target_entropy",), lambda x: 0 < x < 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("target_entropy",), lambda x: 0 < x < 1, "must be between 0 and 1, not")
 
 
 class DiscreteSAC(Learner):
-    """Categorical actor, twin critics of all choices with slow copies, temperature α."""
+    """Categorical actor, twin critics of all choices with target networks, temperature α."""
 
     formulas = ("target", "critic_loss", "actor_loss")
     entropy_bonus = True
@@ -79,7 +79,7 @@ class DiscreteSAC(Learner):
         return self.critic.of_features(features).amin(0).gather(-1, likely).squeeze(-1)
 
     def log_probs(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """log π(·|s) [..., K]; a large negative number where a choice is not available."""
+        """log π(·|s) [..., K]; a large negative number for choices that are not available."""
         return available(self.actor(features), mask).log_softmax(-1).clamp_min(-1e9)
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:

@@ -1,7 +1,7 @@
 """DQN (Mnih 2015), with optional double Q learning (van Hasselt 2016) and dueling heads (Wang 2016).
 
-The replay implements prioritised replay (Schaul 2016) and n-step returns: a batch has weights, and each transition has
-its own discount. Several discrete entries (MultiDiscrete, MultiBinary) become one joint choice.
+The memory provides prioritised replay (Schaul 2016) and n-step returns: a batch has weights, and each transition has a
+discount. Several discrete entries (MultiDiscrete, MultiBinary) become one joint choice.
 """
 
 from copy import deepcopy
@@ -24,13 +24,13 @@ class DQNConfig(ReplayConfig):
     learning_rate: float = 5e-4
     """Step size of Adam."""
     batch_size: int = 64
-    """Transitions per gradient step, of all processes together."""
+    """Transitions per gradient step, over all processes."""
     buffer_size: int = 100_000
-    """Capacity of the replay, in the level's own transitions."""
+    """Capacity of the replay, in transitions of the level."""
     train_freq: int = 4
-    """Environment steps (of all environments together) from one round of gradient steps to the next."""
+    """Environment steps (of all environments together) between two rounds of gradient steps."""
     tau: float = 0.01
-    """Share of the online network that enters the target network at each update (Polyak averaging)."""
+    """Weight of the online network in each update of the target network (Polyak averaging)."""
     huber: bool = True
     """Huber loss instead of the squared error."""
     double: bool = True
@@ -38,24 +38,24 @@ class DQNConfig(ReplayConfig):
     dueling: bool = False
     """Separate heads for the state's value and the actions' advantages."""
     n_step: int = 1
-    """Number of decisions whose rewards are summed before bootstrapping from the target network."""
+    """Number of decisions over which rewards are summed before bootstrapping from the target network."""
     prioritised: bool = False
-    """Draw transitions by their last error, not uniformly (alpha .6), with importance weights."""
+    """Sample transitions by their last error (alpha .6) with importance weights, instead of uniformly."""
     priority_beta: float = 0.4
-    """Exponent of those weights at the start of the run; it rises to 1."""
+    """Exponent of the importance weights at the start of the run; it rises linearly to 1."""
     random_actions: tuple[float, float] = (0.02, 0.1)
-    """Exploration: share of uniformly random decisions in the first and in the last environment; the others
-    interpolate between them, and a single environment has their mean."""
+    """Exploration: fraction of uniformly random decisions in the first and in the last environment. The others
+    interpolate between them; a single environment uses the mean."""
     exploration_fraction: float = 0.1
-    """Share of the run over which the share of random decisions falls from 1 to `random_actions`."""
+    """Fraction of the run over which the fraction of random decisions falls from 1 to `random_actions`."""
     clip_values: bool = True
     """Clip bootstrapped targets to the range of possible discounted returns, if it is known."""
     max_grad_norm: float = 10.0
-    """Greatest norm of the gradient; longer gradients are scaled down."""
+    """Maximum norm of the gradient. Longer gradients are scaled down."""
 
     @property
     def exploring(self) -> Exploring:
-        """Random decisions with a share that falls at the beginning of the run."""
+        """Random decisions, with a fraction that falls at the start of the run."""
         return super().exploring._replace(fraction=self.exploration_fraction)
 
     def build(self, build: Build) -> "DQN":
@@ -68,7 +68,7 @@ class DQNConfig(ReplayConfig):
         super().check(prefix)
         self._require(prefix, ("n_step", "max_grad_norm"), lambda x: x > 0, "must be positive, not")
         names = ("priority_beta", "exploration_fraction")
-        self._require(prefix, names, lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, names, lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
 
 
 class QNetwork(nn.Module):

@@ -11,8 +11,8 @@ def require_box(build: Build, kind: str) -> None:
     """Raise UserError unless actions are continuous (Box)."""
     if not isinstance(build.actions, spaces.Box):
         raise UserError(
-            f"{kind} decides on vectors (Box), but the {build.name} level decides in {build.actions}; use dqn, "
-            "discrete-sac or ppo."
+            f"{kind} supports only vectors (Box), but the actions of the {build.name} level are {build.actions}: use "
+            "dqn, discrete-sac or ppo."
         )
 
 
@@ -21,13 +21,13 @@ def joint_choices(build: Build, kind: str) -> Choices:
     sizes = choice_sizes(build.actions)
     if sizes is None:
         raise UserError(
-            f"{kind} decides among numbered choices, but the {build.name} level decides on vectors; use td3, sac or "
+            f"{kind} supports only discrete actions, but those of the {build.name} level are vectors: use td3, sac or "
             "ppo."
         )
     choices = Choices(sizes)
     if choices.count > MOST_COMBINATIONS:
         raise UserError(
             f"{kind} needs a value for each of {choices.count:,} combinations of actions, more than "
-            f"{MOST_COMBINATIONS:,}; use ppo, which decides on each entry separately."
+            f"{MOST_COMBINATIONS:,}: use ppo, which decides on each entry separately."
         )
     return choices

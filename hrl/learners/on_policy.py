@@ -1,4 +1,4 @@
-"""The interface of learners that learn from a rollout of their own policy."""
+"""The interface of on-policy learners, which learn from rollouts of their current policy."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class OnPolicyConfig(LearnerConfig):
     remembers: ClassVar[tuple[str, ...]] = ()
     """Names of numbers stored with each decision for learning."""
     n_steps: int = 2048
-    """Decisions per environment in a rollout. Where decisions have no fixed duration: environment steps."""
+    """Decisions per environment in a rollout; environment steps if decisions have no fixed duration."""
     batch_size: int = 64
-    """Decisions per gradient step, of all processes together."""
+    """Decisions per gradient step, over all processes."""
     normalize_reward: bool = False
     """Divide rewards by the running standard deviation of discounted returns."""
 
@@ -36,11 +36,11 @@ class Decisions(NamedTuple):
     batch: Batch
     """[T * N, ...]"""
     noted: dict[str, Tensor]
-    """[T * N] the numbers that the learner `remembers`, by name."""
+    """[T * N] the values that the learner `remembers`, by name."""
     follows: Tensor
     """[T, N] whether the next row is the next decision of the same episode under the same command."""
     places: Tensor
-    """[B] the numbers of the decisions among the T * N rows."""
+    """[B] indices of the decisions among the T * N rows."""
 
 
 class OnPolicyLearner(Learner):
@@ -52,7 +52,7 @@ class OnPolicyLearner(Learner):
 
     @abstractmethod
     def learn(self, rollout: Any, size: int, progress: float, generator: torch.Generator) -> Metrics:
-        """Learn from a rollout in minibatches of `size`, after the share `progress` of the run. Returns mean
+        """Learn from a rollout in minibatches of `size`, at the fraction `progress` of the run. Returns mean
         metrics."""
 
     def update(self, batch: Batch, number: int, generator: torch.Generator) -> Metrics:

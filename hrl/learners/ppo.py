@@ -1,7 +1,7 @@
 """PPO: proximal policy optimisation (Schulman et al. 2017), with generalised advantage estimation (Schulman 2016).
 
-PPO learns from the last rollout of its own policy. Decisions may last several environment steps; advantages are
-discounted by γ to the power of each decision's duration (hrl/memory/rollout.py).
+PPO learns from the last rollout of its policy. Decisions may last several environment steps; advantages are discounted
+by γ to the power of each decision's duration (hrl/memory/rollout.py).
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Metrics
 from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, mean_metrics
+from hrl.learners.slopes import slopes_of
 from hrl.memory.rollout import advantages
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import mlp, width_of
@@ -23,7 +24,7 @@ from hrl.networks.layers import mlp, width_of
 class PPOConfig(OnPolicyConfig):
     """PPO's options."""
 
-    remembers: ClassVar[tuple[str, ...]] = ("log_prob", "value")
+    remembers: ClassVar[tuple[str, ...]] = ("log_prob",)
     kind: Kind = "ppo"
     learning_rate: float = 3e-4
     """Step size of Adam."""
@@ -42,17 +43,17 @@ class PPOConfig(OnPolicyConfig):
     ent_coef: float = 0.0
     """Weight of the policy's entropy."""
     ent_coef_final: float | None = None
-    """Entropy weight at the end of the run, reached linearly. Default: constant."""
+    """Entropy weight at the end of the run, with linear interpolation. Default: constant."""
     vf_coef: float = 0.5
     """Weight of the value function's loss."""
     max_grad_norm: float = 0.5
-    """Greatest norm of the gradient; longer gradients are scaled down."""
+    """Maximum norm of the gradient. Longer gradients are scaled down."""
     target_kl: float | None = None
-    """End the passes once the divergence of π from π_old exceeds 1.5 times this value. Default: never."""
+    """Stop the passes when the divergence of π from π_old exceeds 1.5 times this value. Default: never."""
     log_std_init: float = 0.0
-    """Logarithm of the policy's standard deviation at the start, in half-ranges of the action."""
+    """Initial logarithm of the policy's standard deviation, in half-ranges of the action."""
     policy_gain: float = 0.01
-    """Gain of the policy's last layer at the start. The default makes the policy almost equal at all inputs."""
+    """Initial gain of the policy's last layer. With the default, the policy is almost equal for all inputs."""
 
     def build(self, build: Build) -> "PPO":
         """Build the learner, for any action space."""
@@ -65,7 +66,7 @@ class PPOConfig(OnPolicyConfig):
         self._require(prefix, positive, lambda x: x > 0, "must be positive, not")
         weights = ("ent_coef", "ent_coef_final", "vf_coef", "policy_gain")
         self._require(prefix, weights, lambda x: x >= 0, "must not be negative, but")
-        self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must lie between 0 and 1, not at")
+        self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
 
 
 class Rollout(NamedTuple):
@@ -78,7 +79,7 @@ class Rollout(NamedTuple):
     log_prob: Tensor
     """[B] log π_old(a|s), at the decision."""
     value: Tensor
-    """[B] V(s), at the decision."""
+    """[B] V(s), before the update."""
     advantage: Tensor
     """[B]"""
     returns: Tensor
@@ -119,6 +120,8 @@ class PPO(OnPolicyLearner):
         orthogonal(self.actor, config.policy_gain)
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
+        self.slopes = slopes_of(self, config)
+        """The gradient of the loss written out, if the networks are plain perceptrons."""
 
     def network(self, width: int, outputs: int, tasks: int = 1) -> nn.Sequential:
         """The layers from features [..., width] to outputs."""
@@ -134,12 +137,10 @@ class PPO(OnPolicyLearner):
     def act_and_note(
         self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The actions of `act`, with log π(a|s) and V(s)."""
-        features = self.encoder(inputs)
-        head = self.actor(features)
-        action = self.distribution.sample(head, generator, mask)
-        notes = {"log_prob": self.distribution.log_prob(head, action, mask), "value": self.critic(features).squeeze(-1)}
-        return action, notes
+        """The actions of `act`, with log π(a|s)."""
+        head = self.actor(self.encoder(inputs))
+        action, log_prob = self.distribution.sample_and_log_prob(head, generator, mask)
+        return action, {"log_prob": log_prob}
 
     @torch.no_grad()
     def value(self, inputs: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ class PPO(OnPolicyLearner):
     def rollout(self, decisions: Decisions) -> Rollout:
         """The decisions with their advantages."""
         batch, follows = decisions.batch, decisions.follows
-        log_prob, value = decisions.noted["log_prob"], decisions.noted["value"]
+        log_prob, value = decisions.noted["log_prob"], self.value(batch.inputs)
         columns = (batch.reward, batch.discount, value, self.next_values(batch))
         reward, discount, now, following = (x.view(follows.shape) for x in columns)
         advantage = advantages(reward, discount, now, following, follows, self.config.gae_lambda).flatten()
@@ -161,7 +162,7 @@ class PPO(OnPolicyLearner):
         return rollout.at(decisions.places)
 
     def learn(self, rollout: Rollout, size: int, progress: float, generator: torch.Generator) -> Metrics:
-        """Make `n_epochs` passes over a rollout in minibatches of `size`, after the share `progress` of the run.
+        """Make `n_epochs` passes over a rollout in minibatches of `size`, at the fraction `progress` of the run.
         Returns mean metrics."""
         c, count = self.config, len(rollout.action)
         ent_coef = c.ent_coef if c.ent_coef_final is None else c.ent_coef + progress * (c.ent_coef_final - c.ent_coef)
@@ -170,24 +171,27 @@ class PPO(OnPolicyLearner):
             order = torch.randperm(count, generator=generator, device=rollout.action.device)
             for batch in rollout.at(order).split(size):
                 noted.append(self.step(batch, ent_coef))
-                if c.target_kl is not None and float(noted[-1]["kl"]) > 1.5 * c.target_kl:
-                    return mean_metrics(noted)
-        return mean_metrics(noted)
+                if c.target_kl is not None and float(divergence(noted[-1]["log_ratio"])) > 1.5 * c.target_kl:
+                    return self.summary(noted)
+        return self.summary(noted)
 
     def step(self, batch: Rollout, ent_coef: float) -> Metrics:
         """Take one gradient step on a minibatch."""
+        if self.slopes is not None:
+            metrics = self.slopes(batch, self.weights(batch), ent_coef)
+            return metrics | {"grad_norm": self.policy_optimiser.descend()}
         loss, metrics = self.loss(batch, ent_coef)
         return metrics | {"grad_norm": self.policy_optimiser.minimise(loss)}
 
     def loss(self, batch: Rollout, ent_coef: float) -> tuple[Tensor, Metrics]:
-        """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)"""
+        """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)
+
+        Metrics include log ρ and V(s) [B], from which `summary` computes others.
+        """
         c = self.config
         features = self.encoder(batch.inputs)
         head = self.actor(features)
-        advantage = batch.advantage
-        if c.normalize_advantage and len(advantage) > 1:
-            deviation, mean = torch.std_mean(advantage)
-            advantage = (advantage - mean) / (deviation + 1e-8)
+        advantage = self.weights(batch)
         log_prob, entropy = self.distribution.log_prob_and_entropy(head, batch.action, batch.mask)
         log_ratio = log_prob - batch.log_prob
         ratio = log_ratio.exp()
@@ -197,14 +201,32 @@ class PPO(OnPolicyLearner):
         if c.clip_range_vf is not None:
             value = batch.value + (value - batch.value).clamp(-c.clip_range_vf, c.clip_range_vf)
         value_loss = nn.functional.mse_loss(value, batch.returns)
-        with torch.no_grad():  # Schulman's low-variance estimate of the divergence
-            outside = (ratio - 1).abs() > c.clip_range
-            kl, clip_fraction, value_mean = torch.stack([ratio - 1 - log_ratio, outside, value]).mean(-1)
-        metrics = {
-            "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(),
-            "kl": kl, "clip_fraction": clip_fraction, "value_mean": value_mean,
-        }  # fmt: skip
-        return policy_loss + c.vf_coef * value_loss - ent_coef * entropy, metrics
+        loss = policy_loss + c.vf_coef * value_loss - ent_coef * entropy
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        metrics |= {"log_ratio": log_ratio, "value": value}
+        return loss, {name: x.detach() for name, x in metrics.items()}
+
+    def weights(self, batch: Rollout) -> Tensor:
+        """Â [B], normalised over the minibatch if so configured."""
+        advantage = batch.advantage
+        if not self.config.normalize_advantage or len(advantage) < 2:
+            return advantage
+        deviation, mean = torch.std_mean(advantage)
+        return (advantage - mean) / (deviation + 1e-8)
+
+    def summary(self, noted: list[Metrics]) -> Metrics:
+        """The metrics of gradient steps, averaged over all of their decisions: those of the loss, the divergence of π
+        from π_old (Schulman's low-variance estimate), the share of clipped ratios, and the mean value."""
+        together = {name: torch.cat([metrics.pop(name) for metrics in noted]) for name in ("log_ratio", "value")}
+        log_ratio = together["log_ratio"]
+        outside = (log_ratio.exp() - 1).abs() > self.config.clip_range
+        more = {"kl": divergence(log_ratio), "clip_fraction": outside.float().mean()}
+        return mean_metrics(noted) | more | {"value_mean": together["value"].mean()}
+
+
+def divergence(log_ratio: Tensor) -> Tensor:
+    """E[ρ - 1 - log ρ], Schulman's low-variance estimate of KL(π_old, π)."""
+    return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
 def orthogonal(net: nn.Sequential, gain: float) -> None:

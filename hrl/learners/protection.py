@@ -2,7 +2,7 @@
 
 Only the level's actor is protected, as in Continual World (Wołczyk 2021). A protection changes the gradient in the
 actor's optimiser, so the learner needs no changes. Its state is part of the learner's networks and of every checkpoint.
-At the end of a task the protection is *sealed*: it records which weights matter.
+At the end of a task, the protection is *sealed*: it records the important weights.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from hrl.networks.layers import TaskLinear
 from hrl.types import UserError
 
 CHUNK = 64
-"""Samples whose gradients are computed together."""
+"""Number of samples for which gradients are computed at once."""
 LEAST_IMPORTANCE = 1e-5
 """Lower bound of a parameter's importance (as in Continual World)."""
 
@@ -43,8 +43,8 @@ class ProtectConfig:
         """Raise UserError if a value is invalid."""
         if not self.strength > 0 or self.samples < 1 or self.updates < 0:
             raise UserError(
-                f"{prefix}protect.strength and .samples must be positive and .updates must not be negative, but "
-                f"they are {self.strength}, {self.samples} and {self.updates}."
+                f"{prefix}protect.strength and .samples must be positive and .updates must not be negative, not "
+                f"{self.strength}, {self.samples} and {self.updates}."
             )
         if self.by == "packnet" and tasks < 2:
             raise UserError(
@@ -67,7 +67,7 @@ class Protection(nn.Module):
 
     def __init__(self, learner: Learner, config: ProtectConfig) -> None:
         super().__init__()
-        # Not registered as a submodule, since the learner owns this module.
+        # Not registered as a submodule, because the learner owns this module.
         self.learner: Learner
         self.__dict__["learner"] = learner
         self.config = config
@@ -80,7 +80,8 @@ class Protection(nn.Module):
         self.owned = [id(x) in own for x in self.optimiser.parameters]
 
     def owners(self, shared: float) -> Tensor:
-        """The task of each task-specific parameter, and `shared` for the others; laid out as the optimiser's vector."""
+        """The task of each task-specific parameter, and `shared` for the others, in the layout of the optimiser's
+        vector."""
         owner = torch.full_like(self.optimiser.flat, shared)
         for place, owned in zip(views(owner, self.optimiser.parameters), self.owned, strict=True):
             if owned:  # [tasks, ...]
@@ -88,7 +89,7 @@ class Protection(nn.Module):
         return owner
 
     def guard(self, gradient: Tensor, flat: Tensor) -> None:
-        """Change the actor's gradient in place; both arguments are laid out as the optimiser's vector."""
+        """Change the actor's gradient in place. Both arguments have the layout of the optimiser's vector."""
         raise NotImplementedError
 
     def seal(self, material: Material) -> None:
@@ -96,9 +97,9 @@ class Protection(nn.Module):
         raise NotImplementedError
 
     def begin(self, drawn: dict[str, Tensor]) -> None:
-        """Prepare the loaded parameters for the next task; `drawn` are new ones by the learner's names."""
+        """Prepare the loaded parameters for the next task; `drawn` are newly initialised parameters by name."""
 
-    def recall(self, task: int) -> None:
+    def select_task(self, task: int) -> None:
         """Restore the actor's weights of a finished task, for acting only."""
 
 
@@ -141,7 +142,7 @@ class EWC(Anchored):
 def fisher(learner: Learner, optimiser: FlatAdam, inputs: Tensor) -> Tensor:
     """The diagonal Fisher information of the actor's Gaussian N(μ, σ): E Σ_a [(∂μ_a)² + 2 (∂σ_a)²] / σ_a².
 
-    Laid out as the optimiser's vector; inputs are [B, I].
+    The result has the layout of the optimiser's vector; inputs are [B, I].
     """
     params = {f"actor.{name}": x.detach() for name, x in cast(Any, learner).actor.named_parameters()}
 
@@ -161,11 +162,11 @@ def fisher(learner: Learner, optimiser: FlatAdam, inputs: Tensor) -> Tensor:
 
 
 class PackNet(Protection):
-    """Every task has its own weights, and reads but never changes those of earlier tasks.
+    """Every task has separate weights; it uses the weights of earlier tasks, but never changes them.
 
-    `owner` is the task of each parameter. A finished task keeps the largest of its weights, so that each remaining task
-    gets an equal share; the rest is free for the next task. Biases keep the first task's values, except task-specific
-    biases.
+    `owner` is the task of each parameter. A finished task keeps the largest of its weights, such that each remaining
+    task gets an equal share; the other weights are free for the next task. Biases keep the first task's values, except
+    task-specific biases.
     """
 
     owner: Tensor
@@ -192,7 +193,7 @@ class PackNet(Protection):
 
     @torch.no_grad()
     def _halt(self) -> None:
-        """Zero the optimiser's state, so that no momentum moves frozen weights."""
+        """Zero the optimiser's state, so that momentum does not change frozen weights."""
         for state in self.optimiser.state.values():
             state.zero_()
 
@@ -210,17 +211,17 @@ class PackNet(Protection):
 
     @torch.no_grad()
     def begin(self, drawn: dict[str, Tensor]) -> None:
-        """Initialise the free weights anew."""
+        """Reinitialise the free weights."""
         actor: nn.Module = cast(Any, self.learner).actor
         owner = views(self.owner, self.optimiser.parameters)
         for (name, weight), whose, shared in zip(actor.named_parameters(), owner, self.shared, strict=True):
             if shared:
                 weight.copy_(torch.where(whose == self.sealed, drawn[f"actor.{name}"], weight))
-        if hasattr(self.learner, "target_actor"):  # the target network was neither pruned nor initialised anew
+        if hasattr(self.learner, "target_actor"):  # the target network was neither pruned nor reinitialised
             cast(Any, self.learner).target_actor.load_state_dict(actor.state_dict())
 
     @torch.no_grad()
-    def recall(self, task: int) -> None:
+    def select_task(self, task: int) -> None:
         """Zero the weights of later tasks."""
         self.optimiser.flat.mul_(self.owner <= task)
 

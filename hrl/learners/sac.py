@@ -35,7 +35,7 @@ class SACConfig(ActorCriticConfig):
     learning_rate: float = 3e-4
     """Step size of Adam."""
     action_noise: tuple[float, ...] = (0.0,)
-    """Exploration: standard deviation of Gaussian noise beyond the policy's own, in half-ranges of the action; one
+    """Exploration: standard deviation of Gaussian noise in addition to the policy's, in half-ranges of the action; one
     number for all environments, or two for the first and the last."""
     ent_coef: float | None = None
     """Temperature. Default: learned, for a target entropy of minus the action dimension."""

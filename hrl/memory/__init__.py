@@ -1,1 +1,1 @@
-"""The memory of a level: a ring of transitions, or a rollout of the last decisions."""
+"""The memories of levels (a replay, or a rollout of the last decisions), and datasets for offline learning."""

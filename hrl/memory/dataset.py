@@ -21,12 +21,12 @@ MINARI = "minari:"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Trajectories, one after the other in R rows. The last row of a trajectory holds only its final observation."""
+    """Trajectories, one after another in R rows. The last row of a trajectory contains only its final observation."""
 
     state: Tensor
     """[R, D] float32"""
     action: Tensor
-    """[R, A] float32, as agents take them (hrl/spaces.py); without meaning in final rows."""
+    """[R, A] float32, agents' actions (hrl/spaces.py); meaningless in final rows."""
     final: Tensor
     """[R] int64, the final row of each row's trajectory."""
     transitions: Tensor
@@ -34,9 +34,9 @@ class Dataset:
 
     @classmethod
     def of(cls, state: Any, action: Any, terminal: Any, device: torch.device) -> "Dataset":
-        """The dataset of rows [R, D], [R, A] and [R]; `terminal` is true in the final row of every trajectory.
+        """Build a dataset from rows [R, D], [R, A] and [R]; `terminal` is true in the final row of every trajectory.
 
-        Raises UserError if it has no transition, or a value that is not finite.
+        Raises UserError if there is no transition, or if a value is not finite.
         """
         states, actions = (torch.as_tensor(np.asarray(x), dtype=torch.float32) for x in (state, action))
         ends = torch.as_tensor(np.asarray(terminal)).bool().clone()
@@ -63,10 +63,10 @@ class Dataset:
         return digest.hexdigest()
 
 
-def read_dataset(source: str, env: BatchedEnv, earlier: Callable[[Path], Any], device: torch.device) -> Dataset:
-    """Read `FILE.npz`, `minari:ID`, or the bottom level's replay of a run folder, for an environment.
+def read_dataset(source: str, env: BatchedEnv, load_agent: Callable[[Path], Any], device: torch.device) -> Dataset:
+    """Read a dataset for an environment: `FILE.npz`, `minari:ID`, or a run folder, for the bottom level's replay.
 
-    `earlier` returns the final agent of a run. Raises UserError if the source cannot be read or does not fit.
+    `load_agent` returns the final agent of a run. Raises UserError if the source cannot be read or does not fit.
     """
     path = Path(source)
     if source.startswith(MINARI):
@@ -74,10 +74,10 @@ def read_dataset(source: str, env: BatchedEnv, earlier: Callable[[Path], Any], d
     elif path.suffix == ".npz":
         rows = _from_npz(path, env)
     elif (path / "config.json").exists():
-        rows = trajectories_of(earlier(path).levels[0].memory, source)
+        rows = trajectories_of(load_agent(path).levels[0].memory, source)
     else:
         raise UserError(
-            f"--dataset {source} is no dataset: give a run folder of this toolkit, a file FILE.npz in OGBench's "
+            f"--dataset {source} is not a dataset: give a run folder of this toolkit, a file FILE.npz in OGBench's "
             "layout, or minari:ID."
         )
     _require_fit(source, rows, env.spec)
@@ -85,11 +85,11 @@ def read_dataset(source: str, env: BatchedEnv, earlier: Callable[[Path], Any], d
 
 
 TrajectoryRows = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""States [R, D], actions [R, A] as agents take them, and [R] whether a row is final."""
+"""States [R, D], agents' actions [R, A], and [R] whether a row is final."""
 
 
 def _require_fit(source: str, rows: TrajectoryRows, spec: Spec) -> None:
-    """Raise UserError if rows have other sizes than the environment's observations and actions."""
+    """Raise UserError if the rows differ in size from the environment's observations and actions."""
     state, action, terminal = rows
     if state.ndim != 2 or action.ndim != 2 or not len(state) == len(action) == len(terminal):
         raise UserError(
@@ -118,20 +118,20 @@ def _from_npz(path: Path, env: BatchedEnv) -> TrajectoryRows:
 
 
 def _from_minari(name: str, env: BatchedEnv) -> TrajectoryRows:
-    """A dataset of Minari, which is downloaded if it is not on this machine."""
+    """Read a dataset of Minari. Downloads it if it is not on this machine."""
     try:
         import minari
     except ImportError as error:
         raise UserError("--dataset minari:ID needs the package minari: pip install 'nested-hrl[offline]'.") from error
     try:
         episodes = list(minari.load_dataset(name, download=True).iterate_episodes())
-    except Exception as error:  # of the network, the file system or Minari's own kinds
+    except Exception as error:  # errors of the network, the file system or Minari
         raise UserError(f"Minari cannot load the dataset {name!r}: {' '.join(str(error).split())}") from error
     parts: list[TrajectoryRows] = []
     for episode in episodes:
         state = env.observe(episode.observations).state.numpy(force=True)
         action = _agents(np.asarray(episode.actions), env)
-        last = np.zeros_like(action[:1])  # of the final observation
+        last = np.zeros_like(action[:1])  # for the final observation
         parts.append((state, np.concatenate([action, last]), np.arange(len(state)) == len(state) - 1))
     if not parts:
         raise UserError(f"Minari's dataset {name!r} has no episodes.")
@@ -140,7 +140,7 @@ def _from_minari(name: str, env: BatchedEnv) -> TrajectoryRows:
 
 
 def _agents(action: np.ndarray, env: BatchedEnv) -> np.ndarray:
-    """Actions of the environment [R, ...] as rows of numbers [R, A]."""
+    """Convert actions of the environment [R, ...] to agents' actions [R, A]."""
     try:
         converted = env.from_action(action)
     except ValueError as error:
@@ -156,7 +156,7 @@ def trajectories_of(ring: Replay, source: str) -> TrajectoryRows:
     parts: list[TrajectoryRows] = []
     for i in range(ring.num_envs):
         newest = int(ring.cursor[i])
-        row = torch.arange(max(newest - (ring.length - 2), int(ring.forgotten[i]), 0), newest, device=ring.device)
+        row = torch.arange(max(newest - (ring.length - 2), int(ring.cleared[i]), 0), newest, device=ring.device)
         rows = Rows(torch.full_like(row, i), row)
         if len(row):
             values = (ring.get(rows, "state"), ring.get(rows, "action"), ring.is_final(rows))

@@ -1,4 +1,4 @@
-"""Goals drawn from the trajectories of a dataset, as rows of it (hindsight for offline learning)."""
+"""Samples goals from the trajectories of a dataset, as rows of the dataset (hindsight for offline learning)."""
 
 import math
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from hrl.memory.dataset import Dataset
 
 @dataclass(frozen=True)
 class GoalShares:
-    """Shares of the goals of values; the remaining goals are later states of the same trajectory."""
+    """Fractions of the goals for value learning. The remaining goals are later states of the same trajectory."""
 
     current: float = 0.2
-    """Share of goals that are the current state, and so are reached."""
+    """Fraction of goals that are the current state, and therefore reached."""
     random: float = 0.3
-    """Share of goals that are a random state of the dataset."""
+    """Fraction of goals that are a random state of the dataset."""
 
 
 def draw_transitions(data: Dataset, count: int, generator: torch.Generator) -> Tensor:
-    """[B] rows of uniformly drawn transitions."""
+    """[B] rows of uniformly sampled transitions."""
     place = torch.randint(len(data.transitions), (count,), generator=generator, device=data.state.device)
     return data.transitions[place]
 
 
 def value_goals(data: Dataset, rows: Tensor, shares: GoalShares, gamma: float, generator: torch.Generator) -> Tensor:
-    """[B] rows of goals: the current state, a random one, or one n steps later in the trajectory. n is geometric with
-    P(n) = (1 - γ) γ^(n-1), and ends at the trajectory's last state."""
+    """[B] rows of goals: the current state, a random state, or the state n steps later in the trajectory, at most its
+    last state. n is geometric: P(n) = (1 - γ) γ^(n-1)."""
     device, count = rows.device, len(rows)
     uniform = torch.rand(2, count, generator=generator, device=device, dtype=torch.float64)
     later = 1 + ((1 - uniform[0]).log() / math.log(gamma)).floor().long()
@@ -46,5 +46,5 @@ def trajectory_goals(data: Dataset, rows: Tensor, generator: torch.Generator) ->
 
 
 def steps_ahead(rows: Tensor, steps: int, end: Tensor) -> Tensor:
-    """[B] the rows `steps` later, but none beyond the rows `end` [B]."""
+    """[B] the rows `steps` later, at most the rows `end` [B]."""
     return torch.minimum(rows + steps, end)

@@ -1,4 +1,4 @@
-"""Prioritised replay (Schaul 2016): transitions are drawn by their last error, with importance weights."""
+"""Prioritised replay (Schaul 2016): transitions are sampled by their last error, with importance weights."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ LEAST = 1e-6
 
 
 class PrioritisedReplay(Replay):
-    """A replay with a priority |δ|^α for every transition. New transitions get the largest priority so far."""
+    """A replay with a priority |δ|^α for every transition. New transitions get the maximum priority so far."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class PrioritisedReplay(Replay):
         ended: Tensor,
         terminated: Tensor,
     ) -> None:
-        """Write as the ring does. Overwritten, open and final rows get a priority of 0."""
+        """Like `Replay.write`. Overwritten, open and final rows get a priority of 0."""
         here = self._index(self._env, self.cursor)
         super().write(row, following, counters, keep, ended, terminated)
         self.priority.index_copy_(0, here, torch.where(keep, self.largest, 0.0))
@@ -53,7 +53,7 @@ class PrioritisedReplay(Replay):
             self.priority.index_fill_(0, self._index(self._env, self.cursor + ahead), 0.0)
 
     def draw(self, batch: int, generator: torch.Generator) -> Rows:
-        """Draw `batch` transitions in proportion to their priorities."""
+        """Sample `batch` transitions with probabilities proportional to their priorities."""
         ends = self.priority.cumsum(0, dtype=torch.float64)
         uniform = torch.rand(batch, generator=generator, device=self.device, dtype=torch.float64)
         place = torch.searchsorted(ends, uniform * ends[-1], right=True).clamp_max(len(ends) - 1)
@@ -62,7 +62,7 @@ class PrioritisedReplay(Replay):
         return Rows(env, newest - (newest - slot) % self.length)
 
     def weights(self, rows: Rows) -> Tensor:
-        """Importance weights [B] (n P)^-β, divided by the largest of the batch."""
+        """Importance weights [B] (n P)^-β, divided by the maximum of the batch."""
         probability = self.priority[self._index(rows.env, rows.row)] / self.priority.sum()
         weight = (probability.clamp_min(1e-12) * (self.priority > 0).sum()) ** -self.beta
         return weight / weight.max()
@@ -74,20 +74,20 @@ class PrioritisedReplay(Replay):
         torch.maximum(self.largest, priority.max(), out=self.largest)
 
     def anneal(self, progress: float) -> None:
-        """Set β after the share `progress` of the run; it rises linearly to 1."""
+        """Set β for the fraction `progress` of the run; β rises linearly to 1."""
         self.beta.fill_(self.first_beta + (1 - self.first_beta) * progress)
 
     def clear(self) -> None:
-        """Drop all transitions."""
+        """Remove all transitions."""
         super().clear()
         self.priority.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every tensor of the ring, and the priorities."""
+        """Every tensor of the replay, including the priorities."""
         return super().state_dict() | {"priority": self.priority, "largest": self.largest, "beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load the result of `state_dict` of a ring of the same length."""
+        """Load the result of `state_dict`, from a replay of the same length."""
         super().load_state_dict(state)
         for name in ("priority", "largest", "beta"):
             getattr(self, name).copy_(state[name])

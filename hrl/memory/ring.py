@@ -1,9 +1,9 @@
-"""The ring: one level's transitions on the training device, in N independent streams.
+"""The replay: a ring buffer of one level's transitions on the training device, in N independent streams.
 
-Each environment writes a stream of *rows*. Row k holds the observation and the action of the k-th decision; its next
-observation is the state of row k + 1. If an episode ends after row k, row k + 1 holds only the true final observation,
-and the next episode begins at row k + 2. Thus no transition crosses an episode, no observation is stored twice, and the
-next row of a transition is always valid.
+Each environment writes a stream of *rows*. Row k contains the observation and the action of the k-th decision; its next
+observation is the state of row k + 1. If an episode ends after row k, row k + 1 contains only the true final
+observation, and the next episode starts at row k + 2. Therefore no transition crosses an episode, no observation is
+stored twice, and the next row of a transition is always valid.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import Tensor
 from hrl.execution.modes import none_true
 
 REDRAWS = 4
-"""Number of draws per sample, to avoid final rows. A fraction f of final rows leaves a bias of order f^4."""
+"""Number of draws per sample, to avoid final rows. With a fraction f of final rows, the bias is of order f^4."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Rows:
 class Replay:
     """A ring of rows. `fields` maps names to widths of float32 vectors; `counters` are names of int32 numbers.
 
-    `next_fields` are the fields of a row that is only a final observation. The ring draws from the last `capacity` rows
-    and holds at least `held` rows, for readers such as a level above, whose decisions span many rows.
+    A row with only a final observation has the fields `next_fields`. Samples come from the last `capacity` rows. The
+    ring stores at least `held` rows, because the decisions of a level above span many rows.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Replay:
         pixels: int = 0,
         frames: int = 1,
     ) -> None:
-        """The last `pixels` entries of the field "state" are stored as bytes. They are `frames` images, of which only
-        the newest is stored; the others are read from the previous rows, or from the episode's first row."""
+        """The last `pixels` entries of the field "state" are stored as bytes. They consist of `frames` images. Only the
+        newest image is stored; the others are read from the previous rows, or from the episode's first row."""
         self.num_envs, self.device = num_envs, device
         self.pixels, self.frames, self.frame_size = pixels, frames, pixels // frames
         self.window = max(capacity // num_envs, 16)
@@ -66,7 +66,7 @@ class Replay:
         self._next_fields = next_fields
         self.next_width = sum(fields[f] for f in next_fields)
         self.counters = {name: i + 1 for i, name in enumerate(counters)}  # column 0 is the episode
-        # Filled explicitly: the system allocates memory on the first write, and a failure should happen now.
+        # Fill explicitly: the system allocates memory on the first write, and a failure should happen now.
         self.values = torch.empty(self.length * num_envs, width, device=device).fill_(0.0)
         self.bytes = torch.empty(self.length * num_envs, self.frame_size, dtype=torch.uint8, device=device).fill_(0)
         self.numbers = torch.empty(self.length * num_envs, 1 + len(counters), dtype=torch.int32, device=device).fill_(0)
@@ -74,12 +74,12 @@ class Replay:
         self.episode_end = torch.empty(episodes, num_envs, dtype=torch.int32, device=device).fill_(0)
         self.episode_terminated = torch.empty(episodes, num_envs, dtype=torch.bool, device=device).fill_(False)
         self.cursor = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self.forgotten = torch.zeros_like(self.cursor)  # rows before this one
+        self.cleared = torch.zeros_like(self.cursor)  # rows before this one are cleared
         self.episode = torch.zeros(num_envs, dtype=torch.int32, device=device)
         self._env = torch.arange(num_envs, device=device)
 
     def width(self, name: str) -> int:
-        """Width of a field; 0 if there is no field of this name."""
+        """Width of a field; 0 if there is no field with this name."""
         return self.widths.get(name, 0)
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -93,10 +93,10 @@ class Replay:
         ended: Tensor,
         terminated: Tensor,
     ) -> None:
-        """Write the open row of every environment; it becomes a transition where `keep` [N] is true.
+        """Write the open row of every environment. It becomes a transition where `keep` [N] is true.
 
-        `row` and `following` are [N, width] (or [N] for width 1); `following` may also hold counters. `ended` [N] is
-        true where the episode ended with this row, and `terminated` [N] where the task ended with it.
+        The values of `row` and `following` are [N, width], or [N] for width 1; `following` may also contain counters.
+        `ended` [N] is true where the episode ended with this row, and `terminated` [N] where the task ended with it.
         """
         here = self._index(self._env, self.cursor)
         after = (here + self.num_envs) % len(self.values)
@@ -136,9 +136,10 @@ class Replay:
             flat = table.view(-1)
             flat.index_copy_(0, slot, torch.where(where, value, flat.index_select(0, slot)))
 
-    def truncate_episodes(self) -> None:
-        """Truncate every open episode: the successor of its last row becomes final."""
-        begun = self.cursor > 0
+    def truncate_episodes(self, where: Tensor | None = None) -> None:
+        """Truncate every open episode, of the environments `where` [N] is true: the successor of its last row becomes
+        final."""
+        begun = self.cursor > 0 if where is None else where & (self.cursor > 0)
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
         # The episode has transitions only if the row before the open one belongs to it and is not its final one.
         open_ = begun & (self.numbers[last, 0] == self.episode)
@@ -147,24 +148,24 @@ class Replay:
         self.episode += open_
 
     def clear(self) -> None:
-        """Drop all transitions. Open episodes continue as if they had begun here."""
-        self.forgotten.copy_(self.cursor)
+        """Remove all transitions. Open episodes continue as if they had started here."""
+        self.cleared.copy_(self.cursor)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Number of rows that `draw` draws from. Waits for the device."""
+        """Number of rows that `draw` samples from. Waits for the device."""
         return int(self._sizes().sum())
 
     def _sizes(self) -> Tensor:
-        """[N] number of rows that `draw` draws from."""
-        return (self.cursor - self.forgotten).clamp_max(self.window)
+        """[N] number of rows that `draw` samples from."""
+        return (self.cursor - self.cleared).clamp_max(self.window)
 
     def _index(self, env: Tensor, row: Tensor) -> Tensor:
         return row % self.length * self.num_envs + env
 
     def draw(self, batch: int, generator: torch.Generator) -> Rows:
-        """Draw `batch` transitions uniformly."""
+        """Sample `batch` transitions uniformly."""
         sizes = self._sizes()
         ends = sizes.cumsum(0)
         uniform = torch.rand(REDRAWS, batch, generator=generator, device=self.device, dtype=torch.float64)
@@ -174,7 +175,7 @@ class Replay:
         usable = ~self.is_final(Rows(env, row))
         first = usable.to(torch.uint8).argmax(0, keepdim=True)
         env, row, usable = (x.gather(0, first).squeeze(0) for x in (env, row, usable))
-        # If all draws are final rows, take the row before, or the row after if that one is overwritten.
+        # If all draws are final rows, take the previous row, or the next row if the previous one is overwritten.
         oldest = self.cursor[env] - sizes[env]
         return Rows(env, torch.where(usable, row, torch.where(row > oldest, row - 1, row + 1)))
 
@@ -190,7 +191,7 @@ class Replay:
         return row | {"state": torch.cat([row["state"], self._images(rows)], -1)} if self.pixels else row
 
     def _images(self, rows: Rows) -> Tensor:
-        """[..., pixels] the stacked frames of these rows, the newest last."""
+        """[..., pixels] the stacked frames of these rows, newest last."""
         places = [self._index(rows.env, rows.row)]
         episode, row = self.numbers[:, 0][places[0]], rows.row
         oldest = (self.cursor - (self.length - 2)).clamp_min(0)[rows.env]
@@ -214,8 +215,7 @@ class Replay:
         return self.cursor - (self.is_final(before) & (self.cursor > 0)).long()
 
     def _require_written(self, rows: Rows) -> None:
-        """Raise IndexError for rows that are not written yet. Checked only on a CPU, where it does not wait for a
-        device."""
+        """Raise IndexError for rows that are not written yet. Only checked on a CPU; on a GPU, the check would wait."""
         if rows.row.device.type == "cpu" and bool((rows.row > self.cursor[rows.env]).any()):
             raise IndexError("cannot read a row of a replay that has not been written yet")
 
@@ -237,15 +237,19 @@ class Replay:
         """Whether [B] a row is the final observation of an ended episode."""
         return rows.row == self.end(rows)
 
+    def over(self, rows: Rows) -> Tensor:
+        """Whether [B] the episode ended with this transition."""
+        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
+        return (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
+
     def terminated(self, rows: Rows) -> Tensor:
         """Whether [B] the task ended with this transition; False for truncation."""
         episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
-        over = (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
-        return over & self.episode_terminated[episode % len(self.episode_end), rows.env]
+        return self.over(rows) & self.episode_terminated[episode % len(self.episode_end), rows.env]
 
     def holds(self, rows: Rows) -> Tensor:
-        """Whether [B] the ring still holds this row: it was neither cleared nor overwritten."""
-        oldest = torch.maximum(self.cursor - (self.length - 2), self.forgotten)[rows.env]
+        """Whether [B] the ring still contains this row, neither cleared nor overwritten."""
+        oldest = torch.maximum(self.cursor - (self.length - 2), self.cleared)[rows.env]
         return (rows.row >= 0) & (rows.row >= oldest) & (rows.row < self.cursor[rows.env])
 
     @property
@@ -266,14 +270,14 @@ class Replay:
             "episode_end": self.episode_end,
             "episode_terminated": self.episode_terminated,
             "cursor": self.cursor,
-            "forgotten": self.forgotten,
+            "cleared": self.cleared,
             "episode": self.episode,
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load the result of `state_dict`, also of a ring of another length."""
+        """Load the result of `state_dict`. The lengths of the two rings may differ."""
         given = {name: tensor.to(self.device) for name, tensor in state.items()}
-        for name in ("cursor", "forgotten", "episode"):
+        for name in ("cursor", "cleared", "episode"):
             getattr(self, name).copy_(given[name])
         for name in ("values", "bytes", "numbers"):
             self._take(getattr(self, name), given[name], self.cursor + 1)

@@ -1,6 +1,6 @@
-"""A rollout: the last decisions of a level's own policy, from which on-policy learners learn once.
+"""A rollout: the last decisions of a level's current policy, from which on-policy learners learn once.
 
-It is a ring (hrl/memory/ring.py) whose new rows are read in order. Like a replay, it has one stream per environment,
+It is a ring (hrl/memory/ring.py), and its new rows are read in order. Like a replay, it has one stream per environment,
 true final observations, and segments of different lengths.
 """
 
@@ -13,7 +13,7 @@ from hrl.memory.ring import Replay, Rows
 
 
 class RolloutMemory(Replay):
-    """A ring that stores up to which row each environment's stream was read."""
+    """A ring that keeps track of the rows that were read."""
 
     def __init__(
         self,
@@ -26,16 +26,17 @@ class RolloutMemory(Replay):
         pixels: int = 0,
         frames: int = 1,
     ) -> None:
-        """`decisions` is the greatest number of decisions per environment in a rollout."""
-        # An episode takes one more row for its final observation, and may have a single decision.
+        """`decisions` is the maximum number of decisions per environment in a rollout."""
+        # An episode needs an additional row for its final observation, and may have a single decision.
         rows = 2 * (decisions + 2) * num_envs
         super().__init__(fields, next_fields, counters, rows, num_envs, device, pixels=pixels, frames=frames)
         self.read_until = torch.zeros_like(self.cursor)
 
     def unread(self) -> tuple[Rows, Tensor]:
-        """Rows [T, N] since the last `finish`, in order, and whether [T, N] each is a decision. Waits for the device.
+        """Rows [T, N] since the last `finish`, in order, and whether [T, N] each row is a decision. Waits for the
+        device.
 
-        Rows that are not decisions are valid positions too.
+        Rows that are not decisions are also valid positions.
         """
         first = torch.maximum(self.read_until, self.cursor - (self.length - 2))
         count = max(0, int((self.cursor - first).max()))
@@ -54,7 +55,7 @@ class RolloutMemory(Replay):
         self.read_until.copy_(self.cursor)
 
     def clear(self) -> None:
-        """Drop all decisions, also those that are still open, which another policy may have taken."""
+        """Remove all decisions, including open ones, which another policy may have taken."""
         super().clear()
         self.read_until.copy_(self.cursor + 1)
 
@@ -75,7 +76,7 @@ def advantages(
 
         δ_t = R_t + γ^{k_t} V(s_{t+1}) - V(s_t)        Â_t = δ_t + γ^{k_t} λ Â_{t+1}
 
-    R_t is the discounted reward of the decision's k_t environment steps, and `discount` is γ^{k_t}, or 0 where the task
+    R_t is the discounted reward of the decision's k_t environment steps. `discount` is γ^{k_t}, or 0 where the task
     ended. `follows` is true where the next row is the next decision of the same episode under the same command.
     """
     delta = reward + discount * next_value - value

@@ -16,7 +16,7 @@ class Transitions:
     rows: Rows
     """Their rows in the level's ring."""
     steps: Rows
-    """Rows of their first environment steps in the bottom level's ring (for the bottom level, equal to `rows`)."""
+    """Rows of their first environment steps in the bottom level's ring; for the bottom level, equal to `rows`."""
     below: Rows
     """Rows of the first decisions of the level directly below, in that level's ring."""
     state: Tensor
@@ -30,7 +30,7 @@ class Transitions:
     next_state: Tensor
     """[B, D] the true observation at the decision's end."""
     next_target: Tensor
-    """[B, G] the command for the value of next_state."""
+    """[B, G] the command with which next_state is evaluated."""
     length: Tensor
     """[B] environment steps from the decision to its end, int64."""
     below_length: Tensor
@@ -42,22 +42,22 @@ class Transitions:
     next_mask: Tensor | None = None
     """[B, K] available choices at the decision's end."""
     weight: Tensor | None = None
-    """[B] weight in the loss, if transitions are not drawn uniformly."""
+    """[B] weight in the loss, if transitions are not sampled uniformly."""
     penalty: Tensor | None = None
-    """[B] cost of a missed subgoal. Where it is positive, it replaces the reward and the transition is terminal."""
+    """[B] cost of a missed subgoal. A positive cost replaces the reward and makes the transition terminal."""
     rewards: Tensor | None = None
     """[B, period] undiscounted rewards of each environment step, if the level's discount is tuned."""
 
     def split(self, size: int) -> "list[Transitions]":
-        """Parts of `size` transitions each, without their rows in the rings."""
-        nowhere = Rows(self.rows.env[:0], self.rows.row[:0])
+        """Split into parts of `size` transitions each, without their rows in the rings."""
+        no_rows = Rows(self.rows.env[:0], self.rows.row[:0])
         places = ("rows", "steps", "below")
         names = [f.name for f in fields(self) if f.name not in places and getattr(self, f.name) is not None]
         parts = zip(*(getattr(self, name).split(size) for name in names), strict=True)
-        return [Transitions(nowhere, nowhere, nowhere, **dict(zip(names, part, strict=True))) for part in parts]
+        return [Transitions(no_rows, no_rows, no_rows, **dict(zip(names, part, strict=True))) for part in parts]
 
     def total(self, gamma: Tensor) -> Tensor:
-        """[B] Σ_i γ^i r_i with this discount if each step's reward is known, else the stored reward."""
+        """[B] Σ_i γ^i r_i with this discount if the reward of each step is available, otherwise the stored reward."""
         if self.rewards is None:
             return self.reward
         return (self.rewards * gamma ** torch.arange(self.rewards.shape[-1], device=gamma.device)).sum(-1)
@@ -70,11 +70,11 @@ class Transitions:
 def read_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitions:
     """Read these rows of a level's ring.
 
-    For an `extrinsic` command, the next target is read from the next row, since the task's goal may change. Otherwise
-    the subgoal stays the same, so the value of the next state is for the same target.
+    For an `extrinsic` command, the next target is read from the next row, because the task's goal may change.
+    Otherwise the next target equals the target: the next state is evaluated under the same subgoal.
     """
     row, following = replay.read(rows), replay.read(rows.later(1))
-    # Segments are contiguous in the rings below, so each one ends where the next begins.
+    # Segments are contiguous in the rings below, so each one ends where the next one starts.
     span = lambda name: (replay.count(rows, name), replay.count(rows.later(1), name))  # noqa: E731
     first, end = span("first") if "first" in replay.counters else (rows.row, rows.row + 1)
     below, below_end = span("below") if "below" in replay.counters else (first, end)

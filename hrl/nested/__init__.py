@@ -1,4 +1,4 @@
-"""Gradients through an inner optimisation. Usable on its own:
+"""Gradients through an inner optimisation. The package can be used independently of hierarchies:
 
 inner = Descent(lambda w, penalty, step: loss(w) + penalty * (w @ w), SGD(0.1))
 estimator = Unrolled(inner, steps=50)

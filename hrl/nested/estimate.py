@@ -23,14 +23,14 @@ class Estimate:
     gradient: Tree
     """Gradient of the outer loss with respect to the meta-parameters."""
     initial: Tree
-    """Gradient of the outer loss with respect to the initial inner parameters, which MAML follows. None if the
-    estimator does not compute it."""
+    """Gradient of the outer loss with respect to the initial inner parameters (used by MAML). None if the estimator
+    does not compute it."""
     params: Tree
     """The final inner parameters, detached."""
     state: Any
     """The inner state to continue from."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
-    """Metrics of the estimate's reliability."""
+    """Metrics of the reliability of the estimate."""
 
 
 class Estimator(Protocol):
@@ -40,11 +40,12 @@ class Estimator(Protocol):
         """The initial state for these inner parameters."""
 
     def __call__(self, outer: OuterLoss, state: Any, meta: Tree) -> Estimate:
-        """Continue the inner optimisation from `state` under the meta-parameters, and estimate the gradient."""
+        """Continue the inner optimisation from `state` with the meta-parameters, and estimate the gradient."""
 
 
 def refuse(where: Tensor, gradient: Tree, sentence: str) -> Tree:
-    """Raise UserError if `where` is true. Under `vmap`, which cannot raise, set the gradients of such tasks to NaN."""
+    """Raise UserError if `where` is true. Code under `vmap` cannot raise, so there the gradients of these tasks become
+    NaN."""
     if not torch._C._functorch.is_batchedtensor(where):
         if bool(where):
             raise UserError(sentence)

@@ -16,12 +16,12 @@ class Evolution:
     """Antithetic evolution strategies (Salimans 2017), unbiased for the loss smoothed over N(0, σ²).
 
     ∇ ≈ Σ_p ε_p (J(λ + σ ε_p) - J(λ - σ ε_p)) / (2 σ P), where each J is evaluated after `steps` inner steps from the
-    same state. All perturbations run as one batch.
+    same state. All perturbations run as one batch. Raises UserError for invalid arguments.
     """
 
     def __init__(self, inner: Inner, steps: int, sigma: float = 0.1, pairs: int = 16, seed: int = 0) -> None:
         if steps < 1 or not sigma > 0 or pairs < 1:
-            raise UserError(f"Evolution needs steps, sigma and pairs above 0, not {steps}, {sigma} and {pairs}.")
+            raise UserError(f"Evolution needs positive steps, sigma and pairs, not {steps}, {sigma} and {pairs}.")
         self.inner, self.steps, self.sigma, self.pairs = inner, steps, sigma, pairs
         self.noise = Noise(seed)
 
@@ -30,7 +30,7 @@ class Evolution:
         return self.inner.begin(params)
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
-        """Estimate the gradient. The next state is that of the unperturbed meta-parameters."""
+        """Estimate the gradient. The returned state belongs to the unperturbed meta-parameters."""
         require_real(meta, "meta-parameters")
         ravel, state, meta = Ravel(meta), state.detached(), detached(meta)
         centre = ravel.vector(meta)
@@ -42,7 +42,7 @@ class Evolution:
 
         losses = torch.func.vmap(loss_of)(torch.cat([centre + self.sigma * noise, centre - self.sigma * noise]))
         end = detached_walk(self.inner, state, meta, self.steps)
-        gradient, metrics = weighed(noise, losses, self.sigma)
+        gradient, metrics = antithetic_gradient(noise, losses, self.sigma)
         return Estimate(outer(end.params, meta).detach(), ravel.tree(gradient), None, end.params, end, metrics)
 
 
@@ -50,9 +50,9 @@ class Particles(NamedTuple):
     """The state of persistent evolution strategies."""
 
     states: tuple[Tree, Tree]
-    """Parameters and memories of 2 P inner optimisations, stacked; the second half has the negated noise."""
+    """Parameters and memories of 2 P inner optimisations, stacked; the second half uses the negated noise."""
     drift: Tensor
-    """[P, M] the accumulated noise of each pair; the second half has its negative."""
+    """[P, M] the accumulated noise of each pair; the second half uses its negative."""
     centre: State
     """The unperturbed inner state."""
     start: State
@@ -62,9 +62,10 @@ class Particles(NamedTuple):
 class PES:
     """Persistent evolution strategies (Vicol 2021): unbiased over the whole inner run, in windows of `steps`.
 
-    Each of 2 P inner optimisations continues from window to window under new noise, and its loss is weighted with its
-    accumulated noise: ∇ ≈ Σ_p ξ_p (J_p⁺ - J_p⁻) / (2 σ P), ξ ← ξ + ε. The outer loss is that of a window; gradients add
-    up over windows. After `horizon` inner steps, all inner optimisations are reset.
+    Each of 2 P inner optimisations continues from window to window with new noise, and its loss is weighted with its
+    accumulated noise: ∇ ≈ Σ_p ξ_p (J_p⁺ - J_p⁻) / (2 σ P), ξ ← ξ + ε. The outer loss is evaluated after each window;
+    gradients add up over windows. After `horizon` inner steps, all inner optimisations are reset. Raises UserError for
+    invalid arguments.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class PES:
     ) -> None:
         if not 1 <= steps <= horizon or not sigma > 0 or pairs < 1:
             raise UserError(
-                f"PES needs horizon >= steps >= 1, sigma and pairs above 0, "
+                f"PES needs horizon >= steps >= 1 and positive sigma and pairs, "
                 f"not {horizon}, {steps}, {sigma} and {pairs}."
             )
         self.inner, self.steps, self.horizon, self.sigma, self.pairs = inner, steps, horizon, sigma, pairs
@@ -91,8 +92,8 @@ class PES:
         return Particles(copies, size.new_zeros(self.pairs, len(size)), state, state)
 
     def __call__(self, outer: OuterLoss, state: State | Particles, meta: Tree) -> Estimate:
-        """Estimate the gradient of one window. After the last window of the horizon, the next state is the initial
-        one."""
+        """Estimate the gradient of one window. After the last window of the horizon, the returned state is the initial
+        state."""
         meta = detached(meta)
         at = state if isinstance(state, Particles) else self.spread(state.detached(), meta)
         ravel = Ravel(meta)
@@ -109,7 +110,7 @@ class PES:
         losses, states = torch.func.vmap(advance)(at.states, shifts)
         drift = at.drift + noise
         end = detached_walk(self.inner, at.centre, meta, self.steps)
-        gradient, metrics = weighed(drift, losses, self.sigma)
+        gradient, metrics = antithetic_gradient(drift, losses, self.sigma)
         over = end.step - at.start.step >= self.horizon
         following: Any = at.start if over else Particles(states, drift, end, at.start)
         return Estimate(outer(end.params, meta).detach(), ravel.tree(gradient), None, end.params, following, metrics)
@@ -140,7 +141,7 @@ class Noise:
             self._generators[torch.device(name)].set_state(x.cpu())
 
 
-def weighed(noise: Tensor, losses: Tensor, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
+def antithetic_gradient(noise: Tensor, losses: Tensor, sigma: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Σ ε (J⁺ - J⁻) / (2 σ P), and metrics: its norm, and its standard error relative to its norm."""
     pairs = len(noise)
     each = noise * ((losses[:pairs] - losses[pairs:]) / (2 * sigma)).unsqueeze(-1)

@@ -10,7 +10,7 @@ from hrl.nested.unrolled import detached_walk
 from hrl.types import UserError
 
 ASYMMETRY = 1e-2
-"""Greatest relative asymmetry of a Hessian; rounding causes about 1e-6 in float32."""
+"""Maximum relative asymmetry of a Hessian; rounding causes about 1e-6 in float32."""
 
 
 class Implicit:
@@ -56,14 +56,14 @@ class Implicit:
                 ~(solution.residual <= self.solver.accept) & (solution.curvature > 0),
                 gradient,
                 f"Conjugate gradients did not solve for the implicit gradient: more than {self.solver.accept:g} "
-                "of the residual is left. Use more of their steps. If the inner map is not a gradient step but "
-                "contracts, use Implicit with Neumann.",
+                "of the residual remains. Use more steps of ConjugateGradient. If the inner map contracts but is not "
+                "a gradient step, use Implicit with Neumann.",
             )
             gradient = refuse(
                 ~(solution.curvature > 0) | (solution.asymmetry > ASYMMETRY),
                 gradient,
-                "Conjugate gradients need an inner loss with positive curvature where the inner optimisation "
-                "stopped, and an inner map that is a gradient step. At least one is missing here. Use more inner "
+                "Conjugate gradients need an inner map that is a gradient step, and an inner loss with positive "
+                "curvature where the inner optimisation stopped. At least one condition is not met. Use more inner "
                 "steps or Unrolled; for a map that contracts, such as a Bellman backup, use Implicit with "
                 "Neumann.",
             )

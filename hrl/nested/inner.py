@@ -1,4 +1,4 @@
-"""The inner optimisation: its state, and one step of it as a function of the meta-parameters."""
+"""Inner optimisations: their state, and a step as a function of the meta-parameters."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,9 +23,9 @@ class State(NamedTuple):
 
     params: Tree
     memory: Tree
-    """The state of its optimiser."""
+    """The state of the optimiser."""
     step: int
-    """Steps taken."""
+    """Number of steps taken."""
 
     def detached(self) -> "State":
         """A copy without autograd history."""
@@ -45,7 +45,8 @@ class Inner(Protocol):
         """
 
     def fixed_point(self) -> "Map":
-        """The map whose fixed point is the optimum. Raises UserError if it does not determine the gradient."""
+        """The map that has the optimum as its fixed point. Raises UserError if the fixed point does not determine the
+        gradient."""
 
 
 class Descent:
@@ -68,17 +69,20 @@ class Descent:
         return State(params, memory, state.step + 1)
 
     def fixed_point(self) -> Map:
-        """w - η ∇loss(w), for any optimiser, since all have the same fixed point."""
+        """w - η ∇loss(w), for any optimiser, because all optimisers have the same fixed point.
+
+        Raises UserError if the optimiser is tuned, or if its learning rate is not positive.
+        """
         if self.optimiser.tuned:
             raise UserError(
                 f"An implicit gradient cannot tune the inner optimiser's {', '.join(self.optimiser.tuned)}, "
-                "because the minimum of the inner loss does not depend on it. Use Unrolled, or PES if many steps "
-                "are needed."
+                "because the minimum of the inner loss does not depend on it. Use Unrolled, or PES for many inner "
+                "steps."
             )
         lr: Any = self.optimiser.rate
         if not bool(torch.as_tensor(lr).detach() > 0):
             raise UserError(
-                f"An implicit gradient needs an inner learning rate above 0, not {float(lr):g}: with a rate of 0, "
+                f"An implicit gradient needs a positive inner learning rate, not {float(lr):g}: with a rate of 0, "
                 "every point is a fixed point."
             )
 
@@ -90,7 +94,7 @@ class Descent:
 
 
 class Iteration:
-    """Repeated application of a map, such as a Bellman backup: (values, meta-parameters, step) -> values."""
+    """Repeatedly applies a map, such as a Bellman backup: (values, meta-parameters, step) -> values."""
 
     def __init__(self, function: Map) -> None:
         self.function = function
@@ -116,8 +120,8 @@ class Iteration:
 def parameters(module: nn.Module) -> dict[str, Tensor]:
     """A detached copy of a module's trainable parameters by name, for `torch.func.functional_call`.
 
-    Frozen parameters (`requires_grad=False`) are left out. Raises UserError for modules that are not functions of their
-    parameters: modules with running statistics that each call changes, or with parameters that share memory.
+    Excludes frozen parameters (`requires_grad=False`). Raises UserError for modules that are not functions of their
+    parameters: modules with running statistics that each call changes, and modules with parameters that share memory.
     """
     require_functional(module)
     return {name: x.detach().clone() for name, x in module.named_parameters() if x.requires_grad}
@@ -128,16 +132,16 @@ def require_functional(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if part.training and getattr(part, "track_running_stats", False):
             raise UserError(
-                f"{name or 'The module'} ({type(part).__name__}) keeps running statistics, which every call changes: "
-                "put it into evaluation mode with eval(), or use GroupNorm or LayerNorm."
+                f"{name or 'The module'} ({type(part).__name__}) keeps running statistics, which every call changes. "
+                "Put it into evaluation mode with eval(), or use GroupNorm or LayerNorm."
             )
     # Parameters may be adjacent in one storage, as in a flat optimiser, but must not overlap.
     places = sorted((x.data_ptr(), x.data_ptr() + x.nbytes, name) for name, x in module.named_parameters() if x.nbytes)
     for (_, end, first), (begin, _, name) in pairwise(places):
         if begin < end:
             raise UserError(
-                f"The parameters {first} and {name} share memory, but they would be updated separately and no "
-                "longer agree: make them one nn.Parameter, or compute one from the other."
+                f"The parameters {first} and {name} share memory, but would be updated separately and differ "
+                "afterwards. Use one nn.Parameter, or compute one from the other."
             )
 
 
@@ -148,6 +152,6 @@ def require_real(tree: Tree, name: str) -> None:
             kind = str(leaf.dtype).removeprefix("torch.") if isinstance(leaf, Tensor) else type(leaf).__name__
             place = "".join(map(str, path))
             raise UserError(
-                f"The {name}{place} must be floating-point tensors, which have gradients, not {kind}; keep other "
-                "values outside."
+                f"The {name}{place} must be floating-point tensors, which have gradients, not {kind}. Pass other "
+                "values to the loss directly."
             )

@@ -1,4 +1,4 @@
-"""Differentiable optimisers: SGD with momentum, Adam and RMSprop, with the same steps as torch.optim's."""
+"""Differentiable optimisers: SGD with momentum, Adam and RMSprop. Their steps equal those of torch.optim."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,6 +117,6 @@ class FunctionalAdam(_Base):
 
 
 def _root(x: Tensor) -> Tensor:
-    """√x with a derivative of 0 at 0 instead of infinity, for gradient entries that have always been zero."""
+    """√x with a derivative of 0 at 0 instead of infinity, for gradient entries that have been 0 so far."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)

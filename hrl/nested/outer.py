@@ -1,4 +1,4 @@
-"""The outer optimisation: estimates the gradient, checks it, and updates the meta-parameters."""
+"""The outer optimisation: estimates and checks the gradient, and updates the meta-parameters."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from hrl.nested.trees import Tree, cosine, dot, leaves, norm, tree_map
 class Guard:
     """Clips or skips bad outer gradients, and counts them.
 
-    A gradient with a norm above `limit` is scaled down to it. A gradient that is not finite, or longer than `explosion`
-    times the limit, is skipped, and the inner optimisation returns to its previous state.
+    A gradient with a norm above `limit` is scaled down to `limit`. A gradient that is not finite, or has a norm of at
+    least `explosion` times the limit, is skipped, and the inner optimisation returns to its previous state.
     """
 
     limit: float = 10.0
@@ -26,8 +26,8 @@ class Guard:
     clipped: int = 0
     skipped: int = 0
 
-    def judge(self, gradient: Tree) -> Tree | None:
-        """The gradient, clipped if needed, or None to skip it. Waits for the device."""
+    def clip(self, gradient: Tree) -> Tree | None:
+        """The gradient, clipped if necessary, or None to skip it. Waits for the device."""
         length = float(norm(gradient))
         if not length < self.limit * self.explosion:  # also true for NaN
             self.skipped += 1
@@ -39,8 +39,8 @@ class Guard:
 
 
 @contextmanager
-def undisturbed(estimator: Any) -> Iterator[None]:
-    """A context that restores the random state of the estimator's noise, if it has any, at its end."""
+def keep_noise(estimator: Any) -> Iterator[None]:
+    """A context that restores the random state of the estimator's noise on exit, if the estimator has noise."""
     noise = getattr(estimator, "noise", None)
     before = noise.state_dict() if noise is not None else None
     try:
@@ -51,15 +51,15 @@ def undisturbed(estimator: Any) -> Iterator[None]:
 
 
 class Check(Protocol):
-    """An occasional, more expensive check of an estimator."""
+    """An expensive check of an estimator, which runs occasionally."""
 
     def __call__(self, estimator: Estimator, outer: OuterLoss, state: Any, meta: Tree, estimate: Estimate) -> Tensor:
-        """One number [] to log."""
+        """Returns one number [] to log."""
 
 
 @dataclass
 class Longer:
-    """Cosine between the gradient and that of another estimator, for example with twice the horizon."""
+    """Cosine between the gradient and the gradient of another estimator, for example with twice the horizon."""
 
     other: Estimator
 
@@ -69,7 +69,7 @@ class Longer:
 
 @dataclass
 class FiniteDifference:
-    """Relative error of the gradient along a random direction, compared with finite differences of `width`."""
+    """Relative error of the gradient along a random direction, measured with central differences of `width`."""
 
     width: float = 1e-4
     seed: int = 0
@@ -81,14 +81,14 @@ class FiniteDifference:
     def __call__(self, estimator: Estimator, outer: OuterLoss, state: Any, meta: Tree, estimate: Estimate) -> Tensor:
         way = tree_map(lambda x: torch.randn(x.shape, generator=self._generator, dtype=x.dtype).to(x.device), meta)
         sides = [tree_map(lambda x, d, s=s: x + s * self.width * d, meta, way) for s in (1, -1)]
-        with undisturbed(estimator):
+        with keep_noise(estimator):
             ahead, behind = (estimator(outer, state, side).loss for side in sides)
         measured, predicted = (ahead - behind) / (2 * self.width), dot(estimate.gradient, way)
         return (predicted - measured).abs() / measured.abs().clamp_min(1e-12)
 
 
 def slope_error(loss: Callable[[Tree], Tensor], at: Tree, gradient: Tree, width: float) -> Tensor:
-    """Relative error of a gradient along its own direction, compared with central differences of `width`."""
+    """Relative error of a gradient along its own direction, measured with central differences of `width`."""
     length = norm(gradient).clamp_min(1e-30)
     ahead, behind = (loss(tree_map(lambda x, g, s=s: x + s * width * g / length, at, gradient)) for s in (1, -1))
     measured = (ahead - behind) / (2 * width)
@@ -99,7 +99,7 @@ class Outer:
     """Updates meta-parameters in place with a torch optimiser and an estimator's gradients.
 
     `checks` run every `check_every` steps (0: never) and are logged under their names. The metrics are the outer loss,
-    those of the estimator and of the checks, and the counts `clipped` and `skipped`.
+    the metrics of the estimator, the checks, and the counts `clipped` and `skipped`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Outer:
             for name, check in self.checks.items():
                 metrics[name] = check(self.estimator, self.loss, state, meta, estimate)
         self.steps += 1
-        gradient = self.guard.judge(estimate.gradient)
+        gradient = self.guard.clip(estimate.gradient)
         if gradient is not None:
             for parameter, g in zip(leaves(self.meta), leaves(gradient), strict=True):
                 parameter.grad = g.detach()
@@ -136,7 +136,7 @@ class Outer:
         return state if gradient is None else estimate.state, values
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that later outer steps depend on, except the inner state, which the caller keeps."""
+        """Everything that later outer steps depend on, except the inner state, which the caller stores."""
         noise = getattr(self.estimator, "noise", None)
         return {
             "meta": [x.detach().clone() for x in leaves(self.meta)],

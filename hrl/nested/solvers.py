@@ -1,4 +1,4 @@
-"""Matrix-free solvers of A x = b, where A x is a function of x. Shapes are static, so that they run under `vmap`."""
+"""Matrix-free solvers of A x = b, where A x is a function of x. Shapes are static, so the solvers run under `vmap`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Solution(NamedTuple):
     residual: Tensor
     """‖A x - b‖ / ‖b‖"""
     curvature: Tensor
-    """Least p·Ap / p·p. If it is not positive, A is not positive definite and x is invalid. inf if not measured."""
+    """Minimum of p·Ap / p·p; inf if not measured. Unless positive, A is not positive definite and x is invalid."""
     asymmetry: Tensor
     """Relative |x·Ab - b·Ax|. If it is not near 0, A is not symmetric. 0 if not measured."""
     contraction: Tensor
@@ -34,16 +34,17 @@ class Solver(Protocol):
 
     @property
     def accept(self) -> float:
-        """Greatest valid residual; inf if `contraction` decides whether the solution is valid."""
+        """Maximum residual of a valid solution; inf if `contraction` determines validity."""
 
     def __call__(self, matvec: Matvec, b: Tensor) -> Solution: ...
 
 
 @dataclass(frozen=True)
 class ConjugateGradient:
-    """Conjugate gradients (Hestenes & Stiefel 1952): at most `steps` steps, until the relative residual is `tolerance`.
+    """Conjugate gradients (Hestenes & Stiefel 1952), for at most `steps` steps or until the relative residual is below
+    `tolerance`.
 
-    A solution whose residual is above `accept` is invalid: A is not symmetric, or there were too few steps.
+    A solution with a residual above `accept` is invalid: A is not symmetric, or there were too few steps.
     """
 
     steps: int = 20
@@ -74,7 +75,7 @@ class ConjugateGradient:
 
 @dataclass(frozen=True)
 class Neumann:
-    """x = Σ_{k<terms} (I - A)^k b, with an error of order ρ^terms if I - A contracts with rate ρ."""
+    """Neumann's series x = Σ_{k<terms} (I - A)^k b. Its error is of order ρ^terms if I - A contracts with rate ρ."""
 
     terms: int = 20
     accept = float("inf")
@@ -87,10 +88,10 @@ class Neumann:
             term = term - matvec(term)
             x = x + term
         rest = term - matvec(term)
-        # A term that is exactly zero has contracted completely.
+        # A term of exactly zero has contracted completely.
         contraction = torch.where(term.norm() == 0, 0.0, rest.norm() / term.norm().clamp_min(TINY))
-        nothing = torch.zeros_like(contraction)
-        return Solution(x, _relative(rest, b), nothing + torch.inf, nothing, contraction)
+        zero = torch.zeros_like(contraction)
+        return Solution(x, _relative(rest, b), zero + torch.inf, zero, contraction)
 
 
 def _relative(error: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trees of tensors (parameters by name, tuples, a single tensor) as vectors, and arithmetic on them."""
+"""Arithmetic on trees of tensors (parameters by name, tuples, a single tensor), and their conversion to vectors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,8 @@ def zeros(tree: Tree) -> Tree:
 
 
 def pullback(function: Callable[..., Any], *arguments: Tree) -> tuple[Tree, Callable[..., Any]]:
-    """(value, function from a cotangent of the value to cotangents of the arguments), from one graph."""
+    """The value of `function`, and its vector-Jacobian product: a cotangent of the value -> cotangents of the
+    arguments. Both use one graph."""
     result: Any = torch.func.vjp(function, *arguments)
     return result
 
@@ -62,7 +63,7 @@ class Ravel:
         self.sizes = [x.numel() for x in parts]
 
     def vector(self, tree: Tree) -> Tensor:
-        """[sum of sizes]"""
+        """All entries of a tree as a vector [sum of sizes]."""
         return torch.cat([x.reshape(-1) for x in leaves(tree)])
 
     def tree(self, vector: Tensor) -> Tree:

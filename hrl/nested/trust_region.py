@@ -1,4 +1,4 @@
-"""A trust-region step (Schulman 2015): along the natural gradient, as far as the divergence allows."""
+"""A trust-region step (Schulman 2015): along the natural gradient, up to a maximum divergence."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,8 @@ DAMPING = 1e-5
 def trust_region_step(
     params: Tree, objective: Objective, limit: float = 0.01, solver: ConjugateGradient | None = None, halvings: int = 15
 ) -> tuple[Tree, dict[str, Tensor]]:
-    """New parameters with a lower loss and a divergence of at most `limit`; the old ones if the line search fails."""
+    """Returns new parameters with a lower loss and a divergence of at most `limit` (the old parameters if the line
+    search fails), and metrics: the loss, its decrease (`gain`) and the divergence."""
     solver = solver if solver is not None else ConjugateGradient(10)
     ravel = Ravel(params)
     start = ravel.vector(params)
@@ -38,5 +39,5 @@ def trust_region_step(
             after, divergence = objective(moved)
             if bool((after < loss) & (divergence <= limit)):
                 return moved, {"loss": loss, "gain": loss - after, "divergence": divergence}
-    nothing = torch.zeros_like(loss)
-    return params, {"loss": loss, "gain": nothing, "divergence": nothing}
+    zero = torch.zeros_like(loss)
+    return params, {"loss": loss, "gain": zero, "divergence": zero}

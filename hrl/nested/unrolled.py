@@ -14,10 +14,11 @@ from hrl.types import UserError
 class Unrolled:
     """Backpropagation through `steps` inner steps.
 
-    `last` limits backpropagation to the last steps (truncated backpropagation, Shaban 2019), with less memory and a
-    bias. `recompute` stores the parameters after each step instead of its graph, and repeats each step in the backward
-    pass: the same gradient with the memory of one step's graph. `first_order` ignores the dependence of a step's
-    direction on its initial parameters (first-order MAML, Finn 2017).
+    `last` limits backpropagation to the last steps (truncated backpropagation, Shaban 2019), which saves memory but
+    biases the gradient. `recompute` stores the parameters after each step instead of its graph, and repeats each step
+    in the backward pass: the gradient is the same, with the memory of one step's graph. `first_order` ignores the
+    dependence of a step's direction on its initial parameters (first-order MAML, Finn 2017). Raises UserError unless
+    steps >= last >= 1.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Unrolled:
         return self.inner.begin(params)
 
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
-        """Estimate the gradient, exact for these `steps` from `state` except for `last` and `first_order`."""
+        """Estimate the gradient. It is exact for `steps` steps from `state`, unless `last` or `first_order` is set."""
         require_real(meta, "meta-parameters")
         begun = detached_walk(self.inner, state.detached(), meta, self.steps - self.last)
         loss, gradient, initial, end = self._through(outer, begun, meta)

@@ -1,1 +1,1 @@
-"""Layers, encoders and heads."""
+"""Neural networks: layers, encoders, distributions of actions, and normalisation."""

@@ -1,4 +1,4 @@
-"""Encoders from a level's inputs to the features that its networks read."""
+"""Encoders, which map a level's inputs to the features that its networks read."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,11 +13,11 @@ SMALL = ((16, 2, 1), (32, 2, 1), (64, 2, 1))
 
 
 class PixelEncoder(nn.Module):
-    """Encodes the images within a level's inputs, each with a small convolutional network of its own.
+    """Encodes the images in a level's inputs, each with a separate small convolutional network.
 
-    Inputs are a state, whose last entries are pixels from 0 to 255, followed by an encoded command. All other entries
-    are passed on. The first layer has no bias and its outputs are normalised, so that brightness does not matter.
-    """
+    Inputs are a state, followed by an encoded command. The last entries of the state are pixels from 0 to 255; all
+    other entries are passed on. The first layer has no bias and its outputs are normalised, so brightness has no
+    effect."""
 
     def __init__(
         self,
@@ -27,8 +27,8 @@ class PixelEncoder(nn.Module):
         features: int = 128,
         lender: "PixelEncoder | None" = None,
     ) -> None:
-        """`inputs` is the width of the inputs, `state_dim` that of the state including pixels. With a `lender`, the
-        images go through its networks, which only the lender's losses train."""
+        """`inputs` is the width of the inputs, `state_dim` that of the state including pixels. With a `lender`, its
+        networks encode the images, and only the lender's losses train them."""
         super().__init__()
         self.images = images
         self.sizes = [channels * height * width for channels, height, width in images]
@@ -52,8 +52,8 @@ class PixelEncoder(nn.Module):
 
 
 class Lent:
-    """Networks of one encoder that another encoder reads. They are not part of the reader: neither its parameters nor
-    its copies, such as a target network, include them."""
+    """The networks of one encoder, for use by another encoder. The parameters and copies of the other encoder, such as
+    target networks, do not include them."""
 
     def __init__(self, lender: PixelEncoder) -> None:
         self.lender = lender

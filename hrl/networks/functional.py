@@ -1,4 +1,4 @@
-"""Calls of a module's methods with other parameters."""
+"""Calls a module's methods with other parameters."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 
 def call(module: nn.Module, method: str, params: dict[str, Tensor], *arguments: Any) -> Any:
-    """Call a method of a module with these parameters; parameters that are not given keep the module's values."""
+    """Call a method of a module with these parameters. Parameters that are not given keep the module's values."""
     return functional_call(_Method(module, method), {f"module.{name}": x for name, x in params.items()}, arguments)
 
 

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, and ensembles of them that are computed together."""
+"""Multilayer perceptrons, and ensembles of them that are computed at once."""
 
 import math
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ def mlp(
     layer_norm: bool = False,
     activation: type[nn.Module] | None = None,
 ) -> nn.Sequential:
-    """Linear layers with ReLU between them, tanh if `smooth`, or another `activation`. With several tasks, the first
-    has biases for each."""
+    """Linear layers with `activation` between them; by default ReLU, or tanh if `smooth`. With several tasks, the first
+    layer has separate biases for each task."""
     chosen = activation or (nn.Tanh if smooth else None)
     layers: list[nn.Module] = []
     for a, b in pairwise((input_dim, *hidden)):
@@ -30,9 +30,8 @@ def mlp(
 
 
 def normalised(width: int, layer_norm: bool) -> list[nn.Module]:
-    """Layer normalisation (Ba 2016) between a linear layer and its activation, or nothing. It keeps the values of
-    actions far from the data bounded. It has no scale of its own; the next layer's weights take that role.
-    """
+    """Layer normalisation (Ba 2016) between a linear layer and its activation, or an empty list. It bounds the values
+    of actions far from the data. It has no learned scale; the next layer's weights provide one."""
     return [nn.LayerNorm(width, elementwise_affine=False)] if layer_norm else []
 
 
@@ -49,11 +48,12 @@ class TaskLinear(nn.Module):
         self.register_buffer("task", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out], with the current task's biases."""
         return nn.functional.linear(x, self.weight, self.bias.index_select(0, self.task).squeeze(0))
 
 
 class EnsembleLinear(nn.Module):
-    """`members` linear layers side by side: [members, B, in] -> [members, B, out].
+    """`members` independent linear layers: [members, B, in] -> [members, B, out].
 
     If x has fewer members, only the first layers are used.
     """
@@ -65,12 +65,13 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1, output_dim).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[members, B, in] -> [members, B, out]."""
         return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
 class EnsembleValue(nn.Module):
     """An ensemble of linear layers with a single output: [members, B, in] -> [members, B]. It uses a product and a sum,
-    which on a CPU takes a third of the time of a matrix product with one column."""
+    which on a CPU take a third of the time of a matrix product with one column."""
 
     def __init__(self, members: int, input_dim: int) -> None:
         super().__init__()
@@ -79,11 +80,12 @@ class EnsembleValue(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[members, B, in] -> [members, B]."""
         return (x * self.weight[: len(x)]).sum(-1) + self.bias[: len(x)]
 
 
 def twin_layers(sizes: Sequence[int], layer_norm: bool, activation: type[nn.Module] | None = None) -> list[nn.Module]:
-    """The hidden layers of two networks side by side, of these sizes from the input on, with ReLU by default."""
+    """The hidden layers of two independent networks; `sizes` starts with the input. The default activation is ReLU."""
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
         nonlinear = nn.ReLU(inplace=True) if activation is None else activation()
@@ -94,7 +96,7 @@ def twin_layers(sizes: Sequence[int], layer_norm: bool, activation: type[nn.Modu
 class TwinCritic(nn.Module):
     """Two independent Q functions (Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [2, ...].
 
-    Both share the encoder, if there is one, and their loss trains it.
+    They share the encoder, if there is one, and their loss trains it.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class TwinCritic(nn.Module):
         return self.layers(x.expand(2, *x.shape))
 
     def first(self, features: Tensor, action: Tensor) -> Tensor:
-        """Q₁ [...] of encoded inputs, at half the cost of both."""
+        """Q₁ [...] of encoded inputs, at half the cost of both values."""
         return self.layers(torch.cat([features, action], -1).unsqueeze(0)).squeeze(0)
 
 

@@ -61,8 +61,8 @@ class RewardScale(nn.Module):
 
     @torch.no_grad()
     def scaled(self, reward: Tensor, discount: Tensor, there: Tensor) -> Tensor:
-        """Rewards [T, N] of consecutive decisions, divided by the standard deviation so far, these included, and
-        clipped to ±CLIP. `discount` [T, N] is 0 where the task ended; `there` [T, N] masks the rows that are
+        """Rewards [T, N] of consecutive decisions, divided by the standard deviation so far (including these rewards)
+        and clipped to ±CLIP. `discount` [T, N] is 0 where the task ended; `there` [T, N] masks the rows that are
         decisions."""
         seen = torch.empty_like(reward)
         for t in range(len(reward)):

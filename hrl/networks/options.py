@@ -1,4 +1,4 @@
-"""Networks of options: one output vector for each option, of which the active option's counts."""
+"""Networks of options: one output vector for each option, of which the active option's vector is used."""
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ class OptionNet(nn.Sequential):
     """
 
     def __init__(self, layers: nn.Sequential, options: int, outputs: int, common: bool = False) -> None:
-        """`layers` map states [..., D] to [..., K * O]; with `common` outputs, to which those of each option are added,
-        to [..., (K + 1) * O]. Options that seldom act then keep up with the others."""
+        """`layers` map states [..., D] to [..., K * O], or to [..., (K + 1) * O] with `common` outputs, to which the
+        outputs of each option are added. Options that rarely act then learn from the others."""
         super().__init__(*layers)
         self.options, self.outputs, self.common = options, outputs, common
 
@@ -27,6 +27,7 @@ class OptionNet(nn.Sequential):
         return own + common
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """[..., D + K] states and one-hot options -> [..., out] of the active option."""
         state, option = split_option(inputs, self.options)
         return (self.each(state) * option.unsqueeze(-1)).sum(-2)
 
@@ -37,8 +38,8 @@ def split_option(inputs: Tensor, options: int) -> tuple[Tensor, Tensor]:
 
 
 def ends_now(chance: Tensor, noise: Tensor | None) -> Tensor:
-    """Whether [...] an option ends that does so with this probability, for uniform noise [...]; the more likely
-    answer without noise."""
+    """Whether [...] an option ends that ends with this probability, for uniform noise [...]; the more likely outcome
+    without noise."""
     return chance > (0.5 if noise is None else noise)
 
 

@@ -1,1 +1,1 @@
-"""Planning over landmarks: shortest paths on a graph whose edges are hops that a trained level can make."""
+"""Planning over landmarks: shortest paths on a graph. Its edges are hops that a trained level can make."""

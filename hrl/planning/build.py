@@ -1,4 +1,4 @@
-"""A planner for a trained run: landmarks from its replay or from a short exploration."""
+"""Builds a planner for a trained run, with landmarks from its replay or from a short exploration."""
 
 import math
 import time
@@ -11,17 +11,19 @@ from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.planning.config import PlannerConfig
 from hrl.planning.exploring import explore
 from hrl.planning.landmarks import Landmarks
+from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
 from hrl.run.pretrained import visited
 from hrl.run.session import Session, Which
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import Spec, UserError
 
 ENOUGH = 0.8
-"""Least share of hops that should succeed."""
+"""Minimum fraction of hops that should succeed."""
 EXPLORED = 200_000
-"""Default of environment steps in another environment."""
+"""Default exploration in another environment, in environment steps."""
 EXPLORERS = 200
-"""Environments that explore at once."""
+"""Number of environments that explore in parallel."""
 
 
 @runtime_checkable
@@ -36,15 +38,21 @@ def plan_for(
     config: Any, session: Session, which: Which, options: PlannerConfig, elsewhere: bool
 ) -> tuple[PlannerPolicy, dict[str, float]]:
     """A planner over the levels of a run, and numbers that describe its graph. Landmarks are states of the run's
-    replay, or of an exploration of the session's environment; `elsewhere` tells that this is not the run's own one.
+    replay or dataset, or of an exploration of the session's environment; `elsewhere` tells that this is not the run's
+    own one.
 
     Raises UserError if the run has no level that obeys goals, or if the task has no goals.
     """
     options.check("planner.")
+    if isinstance(config, Offline):
+        return plan_offline(config, session, which, options)
     if not isinstance(config, Restorable):
-        raise UserError("--planner needs a run with levels of this toolkit, whose checkpoint holds replays.")
+        raise UserError(
+            "--planner needs a run with levels of this toolkit, whose checkpoint holds replays, or a run that learned "
+            "to reach goals from a dataset."
+        )
     started = time.perf_counter()
-    agent, env = config.restored(session), session.make_env(1, None)
+    agent, env = config.restored(session), session.make_env(1)
     if which == "best":
         agent.load_networks(session.checkpoint("best").tensors)
     landmarks = landmarks_of(agent, env.spec, options, elsewhere)
@@ -55,42 +63,43 @@ def plan_for(
     explored = (EXPLORED if elsewhere else 0) if options.explore is None else options.explore
     if explored:
         hold = max(round(landmarks.max_hop), 1)
-        replay = explore(part, session.make_env(EXPLORERS, None), explored, hold, generator)
+        replay = explore(part, session.make_env(EXPLORERS), explored, hold, generator)
     landmarks.refresh(replay, generator)
     seconds = time.perf_counter() - started
     facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": float(explored), "planning_seconds": seconds}
-    return PlannerPolicy(part, landmarks, options.patience, env), facts
+    return PlannerPolicy(HierarchyPolicy(part), landmarks, options.patience, env), facts
 
 
 def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere: bool) -> Landmarks:
-    """Landmarks, still to be chosen, for the level of the options. Raises UserError if the agent has no such level."""
+    """Landmarks for the level that the options name, not yet chosen. Raises UserError if the agent does not have this
+    level."""
     count = len(agent.levels)
     if options.level >= count:
         raise UserError(f"planner.level {options.level} does not exist: the agent has levels 0 to {count - 1}.")
     period = agent.levels[options.level + 1].period.greatest if options.level + 1 < count else None
-    return Landmarks(agent.levels[options.level], spec, options, period, elsewhere)
+    return Landmarks.of_level(agent.levels[options.level], spec, options, period, elsewhere)
 
 
 def planner_notes(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences that tell whether the planner could work, from the numbers of its graph and of its evaluation."""
+    """Sentences about the planner's graph and hops, from the numbers of its graph and of its evaluation."""
     s = {"hop_steps": math.nan, "hop_success_rate": math.nan, "disconnected_goals": math.nan} | dict(summary)
-    source = f"{s['explored']:,.0f} steps of exploration here" if s["explored"] else "the run's replay"
+    source = f"{s['explored']:,.0f} steps of exploration here" if s["explored"] else "the run's data"
     lines = [
         f"Planner: {s['landmarks']:,.0f} landmarks from {source}, {s['edges']:,.0f} edges of up to {s['max_hop']:.3g} "
         f"steps, {s['largest_component']:.0%} of the landmarks in one component; planned in "
         f"{s['planning_seconds']:.1f} s.",
-        f"Hops: {s['edge_steps']:.1f} steps long by the value, {s['hop_steps']:.1f} as measured; "
+        f"Hops: {s['edge_steps']:.1f} steps according to the value, {s['hop_steps']:.1f} measured; "
         f"{s['hop_success_rate']:.0%} of them succeed. Disconnected goals: "
         f"{s['disconnected_goals'] * s['episodes']:.0f} of {s['episodes']}.",
     ]
     if s["hop_success_rate"] < ENOUGH:
         lines.append(
-            f"Fewer than {ENOUGH:.0%} of the hops succeed: the level does not reach near goals often enough for paths "
-            "of them. A smaller --planner.max-hop may help, else more training."
+            f"Fewer than {ENOUGH:.0%} of the hops succeed: the level does not reach nearby goals reliably. Try a "
+            "smaller --planner.max-hop, or train for longer."
         )
     if s["disconnected_goals"] > 0.1 or s["largest_component"] < 0.9:
         lines.append(
-            "Parts of the graph are not connected: more --planner.landmarks or a greater --planner.max-hop may help, "
-            "or more exploration."
+            "Parts of the graph are not connected. Try more --planner.landmarks, a larger --planner.max-hop, or more "
+            "exploration (--planner.explore)."
         )
     return lines

@@ -6,7 +6,7 @@ from typing import Literal
 from hrl.types import UserError
 
 LEAST = 4
-"""Least number of landmarks and neighbours."""
+"""Minimum number of landmarks and neighbours."""
 
 
 @dataclass
@@ -14,21 +14,21 @@ class GraphConfig:
     """A graph of landmarks."""
 
     landmarks: int = 500
-    """Greatest number of landmarks."""
+    """Maximum number of landmarks."""
     candidates: int = 20_000
-    """Number of visited states among which landmarks are chosen."""
+    """Number of visited states from which landmarks are chosen."""
     neighbours: int = 32
     """Number of nearest landmarks, in goal space, to which a landmark may have an edge."""
     max_hop: float | None = None
-    """Greatest length of an edge in environment steps, until its landmark counts as reached. Default: the effective
-    horizon 1 / (1 - γ) of the level's value, or the period of the level above, if that is shorter."""
+    """Maximum length of an edge, in environment steps until its landmark counts as reached. Default: the effective
+    horizon 1 / (1 - γ) of the level's value, or the period of the level above if that is shorter."""
     distance: Literal["auto", "value", "calibrated"] = "auto"
-    """Source of the steps between two states. value: the level's value, solved for the steps (sparse rewards without an
-    entropy bonus). calibrated: a monotone fit of the steps that visited states were apart to the level's value. auto:
-    value where that is possible."""
+    """Source of the number of steps between two states. value: the level's value, solved for the steps (sparse rewards
+    without an entropy bonus). calibrated: a monotone function of the level's value, fitted to the steps between visited
+    states. auto: value where possible."""
     confirmed: bool | None = None
-    """Keep only edges that visited states confirm: an episode went from beside the one landmark to beside the other.
-    Default: on where the level's value cannot know about obstacles, because it does not see its position or was trained
+    """Keep only edges that visited states confirm: an episode went from near one landmark to near the other. Default:
+    on where the level's value cannot reflect obstacles, because the level does not observe its position or was trained
     in another environment."""
 
     def check(self, prefix: str) -> None:
@@ -45,12 +45,12 @@ class PlannerConfig(GraphConfig):
     """A planner that follows the graph."""
 
     patience: float = 2.0
-    """A hop is given up after so many times the steps that it should take."""
+    """A hop has failed after this multiple of its expected steps."""
     level: int = 0
     """The level that obeys the planner, counted from the lowest. The levels above it do not act."""
     explore: int | None = None
-    """Environment steps of exploration, with random subgoals, in the environment of the evaluation; their states become
-    landmarks instead of those in the run's replay. Default: 0 in the run's own environment, 200,000 in another one."""
+    """Environment steps of exploration with random subgoals in the environment of the evaluation. Landmarks then come
+    from the visited states, not from the run's replay. Default: 0 in the run's environment, 200,000 in another one."""
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""

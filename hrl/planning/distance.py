@@ -1,21 +1,21 @@
-"""Steps between a state and a place, from the value of a goal-conditioned level.
+"""Steps between a state and a goal position, from the value of a goal-conditioned level.
 
-A sparse reward is constant until the place is reached, and constant afterwards. With `never` the value of never
+A sparse reward is constant until the position is reached, and constant afterwards. With `never` the value of never
 reaching it, `there` the value of having reached it, and n steps until then,
 
     V = never + γⁿ (there - never),        n = log((V - never) / (there - never)) / log γ.
 
-For rewards of -1 and 0 this is n = log(1 + (1 - γ) V) / log γ (Eysenbach 2019, arXiv:1906.05253). Twin critics give
-the lesser value, so the greater distance. For other rewards, and for values with an entropy bonus, n is fitted to the
-value: states that were visited k steps after another one give pairs (V, k), and an isotonic regression gives the
-mean of k for each V.
+For rewards of -1 and 0, this is n = log(1 + (1 - γ) V) / log γ (Eysenbach 2019, arXiv:1906.05253). The minimum of twin
+critics gives the larger distance. For other rewards, and for values with an entropy bonus, n is fitted to the value: a
+state that was visited k steps after another one gives a pair (V, k), and an isotonic regression gives the mean of k for
+each V.
 
-A place counts as reached within a threshold, so that V says nothing about the rest of the way. It is added at the
-median speed of the hops between landmarks.
+A position counts as reached within a threshold, so V does not include the remaining distance. The steps for it are
+added at the median speed of the hops between landmarks.
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,20 +25,33 @@ from torch import Tensor
 from hrl.hierarchy.commands import Subgoal, Task
 from hrl.hierarchy.commands.goals import GoalSpace
 from hrl.hierarchy.level import Level
-from hrl.memory.ring import Replay
+from hrl.memory.ring import Rows
 from hrl.report.evaluation import success_radius
 from hrl.types import Spec, UserError
 
 CHUNK = 1 << 15
-"""Most pairs of states and places that a network sees at once."""
+"""Maximum number of pairs of states and positions that a network evaluates at once."""
 PAIRS = 20_000
 KNOTS = 64
 SPAN = 4
-"""A calibration covers this many times the longest hop, to distinguish places out of reach from near ones."""
+"""A calibration covers this multiple of the longest hop, to distinguish positions out of reach from near ones."""
+
+
+class Visited(Protocol):
+    """The interface of visited states: a replay, or a dataset."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Rows:
+        """Uniformly drawn rows [B]."""
+
+    def get(self, rows: Rows, name: str) -> Tensor:
+        """A field of rows [..., width], such as "state"."""
+
+    def end(self, rows: Rows) -> Tensor:
+        """The last row [B] of the episode of each row [B]."""
 
 
 def steps_of_value(value: Tensor, gamma: float, never: float, there: float) -> Tensor:
-    """n [...] of the formula above for values [...]; infinite for `never` and below, 0 for `there` and above."""
+    """n [...] from the formula above for values [...]; infinite for `never` and below, 0 for `there` and above."""
     share = ((value - never) / (there - never)).clamp(0.0, 1.0)
     return share.log() / math.log(gamma)
 
@@ -53,11 +66,41 @@ def fitted_steps(value: np.ndarray, steps: np.ndarray, knots: int = KNOTS) -> tu
     return values, fit[at][first]
 
 
+class StepDistance(Protocol):
+    """The interface of steps between states and places, for graphs of landmarks."""
+
+    goals: GoalSpace
+    """The space of places."""
+    device: torch.device
+    threshold: float
+    """Distance in goal space within which a place counts as reached; 0 if it is unknown."""
+
+    def place(self, state: Tensor) -> Tensor:
+        """The places [..., G] of states [..., D]."""
+
+    def apart(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance [...] of two places [..., G] in goal space."""
+
+    def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Environment steps [...] from states [..., D] until places [..., G] count as reached, infinite for never; and
+        the steps [...] until the places themselves."""
+
+    def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
+        """Calibrate the steps with visited states, if that is necessary."""
+
+    def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
+        """Measure the speed, if that is necessary, over hops from states [E, D] to places [E, G] that are `apart` [E]
+        in goal space, of up to `longest` steps."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fitted tensors by name."""
+
+
 class Distance:
-    """Steps from states to places under one level."""
+    """Steps from states to positions under one level."""
 
     def __init__(self, level: Level, spec: Spec, kind: str) -> None:
-        """Raises UserError if the level has no value of places, or if `kind` needs a sparse reward."""
+        """Raises UserError if the level has no value of positions, or if `kind` needs a sparse reward."""
         command: Any = level.command
         if not isinstance(command, Subgoal | Task) or command.goals is None:
             raise UserError(
@@ -75,7 +118,7 @@ class Distance:
             )
         self.exact = kind != "calibrated" and self.ends is not None
         self.threshold = self._threshold(spec)
-        """Distance in goal space within which a place counts as reached; 0 if it is unknown."""
+        """Distance in goal space within which a position counts as reached; 0 if it is unknown."""
         # In place, for checkpoints and captured functions.
         self.slowness = torch.zeros((), device=self.device)
         """Steps per unit of goal space."""
@@ -83,9 +126,9 @@ class Distance:
         """Calibrated values, increasing, and steps."""
 
     def _ends(self, spec: Spec) -> tuple[float, float] | None:
-        """The values of never reaching a place and of having reached it, if the reward is sparse."""
+        """The values of never reaching a position and of having reached it, if the reward is sparse."""
         gamma, command = self.level.config.gamma, self.command
-        if self.level.learner.entropy_bonus or not 0 < gamma < 1 or self.level.shaping is not None:
+        if self.level.learner.entropy_bonus or not 0 < gamma < 1 or self.level.intrinsic_reward is not None:
             return None
         if isinstance(command, Subgoal):
             return (-command.scale / (1 - self.discount), 0.0) if command.kind == "sparse" else None
@@ -99,7 +142,7 @@ class Distance:
 
     @property
     def discount(self) -> float:
-        """γ between two rewards: a level that obeys a subgoal gets one per decision."""
+        """γ between two rewards: a level that obeys a subgoal gets one reward per decision."""
         return self.level.config.gamma**self.unit
 
     @property
@@ -113,24 +156,24 @@ class Distance:
         return success_radius(spec, torch.zeros(spec.goal_dim, device=self.device)) or 0.0
 
     def place(self, state: Tensor) -> Tensor:
-        """The places [..., G] of states [..., D] in the level's goal space."""
+        """The positions [..., G] of states [..., D] in the level's goal space."""
         return self.command.project(state)
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two places [..., G] in goal space."""
+        """Distance [...] of two positions [..., G] in goal space."""
         return self.goals.distance(a, b)
 
     @torch.no_grad()
     def value(self, state: Tensor, place: Tensor) -> Tensor:
-        """The level's value [...] of states [..., D] under places [..., G]."""
+        """The level's value [...] of states [..., D] with positions [..., G] as goals."""
         inputs = self.level.inputs(state.expand(*place.shape[:-1], -1), place)
         flat = inputs.reshape(-1, inputs.shape[-1])
         parts = [self.level.learner.value(part) for part in flat.split(CHUNK)]
         return torch.cat(parts).view(inputs.shape[:-1])
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] until places [..., G] count as reached, infinite for never; and
-        the steps [...] until the places themselves."""
+        """Environment steps [...] from states [..., D] until positions [..., G] count as reached (infinite for never),
+        and the steps [...] until the exact positions."""
         value = self.value(state, place)
         if not self.exact:
             steps = interpolated(value, *self.curve)
@@ -140,11 +183,11 @@ class Distance:
         return steps, steps + rest * self.slowness
 
     def to_threshold(self, value: Tensor) -> Tensor:
-        """Environment steps [...] until a place counts as reached, from values [...] under a sparse reward."""
+        """Environment steps [...] until a position counts as reached, from values [...] under a sparse reward."""
         assert self.ends is not None
         return self.unit * steps_of_value(value, self.discount, *self.ends)
 
-    def fit(self, replay: Replay, longest: float, generator: torch.Generator) -> None:
+    def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
         """Calibrate the steps, if the value alone does not give them, with pairs of states from a replay."""
         if self.exact:
             return
@@ -158,14 +201,18 @@ class Distance:
         for mine, given in zip(self.curve, knots, strict=True):
             mine.copy_(torch.as_tensor(np.pad(given, (0, KNOTS - len(given)), mode="edge"), dtype=torch.float32))
 
-    def measure_speed(self, value: Tensor, apart: Tensor, longest: float) -> None:
-        """Set the speed to the median over hops between landmarks, of values [E] and distances [E] in goal space."""
+    def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
+        """Set the speed to the median over hops from states [E, D] to places [E, G], `apart` [E] in goal space."""
         if not self.exact or not self.threshold:
             return
-        steps = self.to_threshold(value)
+        steps = self.to_threshold(self.value(state, place))
         used = (apart > self.threshold) & (steps >= 1) & (steps <= longest)
         if bool(used.any()):
             self.slowness.copy_((steps[used] / (apart[used] - self.threshold)).median())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The speed and the calibration."""
+        return {"slowness": self.slowness, "curve": self.curve}
 
 
 def interpolated(value: Tensor, values: Tensor, steps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A short exploration of an environment by trained levels, whose states take the place of a replay's."""
+"""A short exploration of an environment by trained levels. Its states replace those of a replay."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ SEED = 20_000_000
 
 
 class Commanded(NamedTuple):
-    """Observations whose goal is a command of the planner."""
+    """Observations with a command of the planner as their goal."""
 
     state: Tensor
     goal: Tensor
@@ -24,8 +24,8 @@ class Commanded(NamedTuple):
 
 @torch.no_grad()
 def explore(agent: Hierarchy, env: BatchedEnv, steps: int, hold: int, generator: torch.Generator) -> Replay:
-    """The states of `steps` environment steps in which the agent's highest level pursues random subgoals for `hold`
-    steps each, or the task's own goals if it obeys the task. Closes the environments."""
+    """The states of `steps` environment steps. The agent's highest level pursues random subgoals for `hold` steps each,
+    or the task's goals if it obeys the task. Closes the environments."""
     count, command = env.num_envs, agent.levels[-1].command
     replay = Replay({"state": env.spec.state_dim}, ("state",), (), steps + 16 * count, count, agent.device)
     obs, memory = env.reset(SEED), agent.initial_state(count)

@@ -1,4 +1,4 @@
-"""Graphs of landmarks, as pure functions: which points become landmarks, and the shortest paths between them."""
+"""Graphs of landmarks, as pure functions: the choice of landmarks, and the shortest paths between them."""
 
 import numpy as np
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def farthest_points(points: Tensor, count: int, least: float = 0.0) -> Tensor:
-    """Indices [L] of at most `count` of the points [M, G] by farthest-point sampling: the point nearest to the mean
-    first, then always the one farthest from those chosen. Stops when that distance is `least` or less."""
+    """Indices [L] of at most `count` of the points [M, G] by farthest-point sampling: first the point nearest to the
+    mean, then repeatedly the point farthest from all chosen points. Stops when that distance is at most `least`."""
     chosen = [int((points - points.mean(0)).norm(dim=-1).argmin())]
     gap = (points - points[chosen[0]]).norm(dim=-1)
     while len(chosen) < count:
@@ -22,8 +22,8 @@ def farthest_points(points: Tensor, count: int, least: float = 0.0) -> Tensor:
 
 
 def shortest_paths(start: Tensor, end: Tensor, cost: Tensor, count: int) -> Tensor:
-    """Costs [count, count] of the shortest paths along E directed edges from `start` [E] to `end` [E], whose positive
-    costs are [E]; infinite without a path."""
+    """Costs [count, count] of the shortest paths along E directed edges from `start` [E] to `end` [E] with positive
+    costs [E]; infinite without a path."""
     return torch.as_tensor(dijkstra(_matrix(start, end, cost, count)), dtype=torch.float32, device=cost.device)
 
 

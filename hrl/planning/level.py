@@ -19,12 +19,12 @@ class PlannedLevel(Level):
     """
 
     def __init__(self, *args: Any, landmarks: Landmarks, every: int, **options: Any) -> None:
-        """`landmarks` are those of the level below. They are chosen anew every so many environment steps, from the
-        bottom level's memory. The other arguments are those of `Level`."""
+        """`landmarks` belong to the level below. They are updated after every `every` environment steps from the bottom
+        level's memory. The other arguments are those of `Level`."""
         super().__init__(*args, **options)
         self.landmarks, self.every = landmarks, every
         self.rounds = torch.zeros((), dtype=torch.int64)
-        """Number of times that landmarks were due."""
+        """Number of times that an update of the landmarks was due."""
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -33,17 +33,22 @@ class PlannedLevel(Level):
         return self._planned(state, target, super().decide(state, target, mask))[0]
 
     def sample(self, state: Tensor, target: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
-        """The planned decision [B, A] with the environments' mean noise, or a sample of the learner's."""
+        """The planned decision [B, A] with the environments' mean noise, or a sample of the learner's policy."""
         planned = self._planned(state, target, self.learner.act(self.inputs(state, target), generator, mask))[0]
         return self.within(self.exploration.noisy(planned, self.exploration.mean_noise, generator))
 
     def explore(
-        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+        self,
+        state: Tensor,
+        target: Tensor,
+        due: Tensor | None,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The planned decision [N, A], or the learner's where there is no path, with exploration."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         planned, found = self._planned(state, target, action)
-        self.metrics.add_where("planned", found.float(), due)
+        self.metrics.add_where("planned", found.float(), torch.ones_like(found) if due is None else due)
         return self.exploration(planned, due, generator, mask), notes
 
     def _planned(self, state: Tensor, target: Tensor, otherwise: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +63,7 @@ class PlannedLevel(Level):
     # -- learning --------------------------------------------------------------------------------------------
 
     def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> None:
-        """Choose landmarks anew if that is due, and make the updates that are due."""
+        """Update the landmarks if this is due, and make the learner's updates that are due."""
         if steps // self.every > int(self.rounds) and not in_haste():
             self.rounds.fill_(steps // self.every)
             assert self.steps is not None

@@ -1,9 +1,9 @@
-"""A planner as a policy: it steers a trained level from landmark to landmark, without further training.
+"""A planner as a policy: it steers a trained level from landmark to landmark, without further training (search on the
+replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253).
 
-The level that obeys the planner gets the next landmark on the shortest path to the task's goal, in the place of a
-subgoal or of the task's goal. A hop ends when its landmark is reached, or when it takes `patience` times as long as it
-should. The hop then counts as failed, and the landmarks within reach of its end cost more for the rest of the episode.
-(Search on the replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253.)
+The level that obeys the planner gets the next landmark on the shortest path to the task's goal, instead of a subgoal or
+the task's goal. A hop ends when its landmark is reached. It fails when it takes `patience` times its expected steps;
+the landmarks within reach of its end then cost more for the rest of the episode.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -13,35 +13,35 @@ import torch
 from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH
-from hrl.hierarchy.hierarchy import ActionMode, Hierarchy, Memory
+from hrl.hierarchy.hierarchy import ActionMode
 from hrl.planning.exploring import Commanded
 from hrl.planning.landmarks import Landmarks
-from hrl.training.policy import HierarchyPolicy, PredictState
-from hrl.types import BatchedEnv, Observation, Step
+from hrl.training.predicting import PredictingPolicy, PredictState
+from hrl.types import BatchedEnv, Observation, Step, UserError
 
 FAILED = 10.0
-"""Longest hops that each failure adds to the way over a landmark."""
+"""Multiple of the longest hop that each failure adds to paths over a landmark."""
 
 MOST = 3.0
-"""Longest hops that a single hop is expected to take at most."""
+"""Maximum expected steps of a single hop, as a multiple of the longest hop."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The state of planning in N environments."""
 
-    below: Memory
-    """The active commands of the levels below the one that obeys the planner."""
+    below: Any
+    """The memory of the policy that obeys the planner, such as the active commands of its lower levels."""
     goal: Tensor
-    """[N, G] the place to plan to."""
+    """[N, G] the position of the goal."""
     to_goal: Tensor
     """[N, L] steps from each landmark to it."""
     node: Tensor
-    """[N] the landmark of the hop; L for the goal itself."""
+    """[N] the landmark of the hop; L for the goal."""
     target: Tensor
-    """[N, G] its place."""
+    """[N, G] its position."""
     elapsed: Tensor
-    """[N] environment steps of the hop so far; FRESH where none is under way."""
+    """[N] environment steps of the hop so far; FRESH without a current hop."""
     budget: Tensor
     """[N] environment steps after which the hop has failed."""
     extra: Tensor
@@ -49,44 +49,49 @@ class Plan:
     begun: Tensor
     """[N] whether this is the first step towards this goal."""
     connected: Tensor
-    """[N] whether a path of edges led to the goal when the hop began."""
+    """[N] whether a path of edges led to the goal when the hop started."""
 
 
-class PlannerPolicy(HierarchyPolicy):
+class PlannerPolicy(PredictingPolicy):
     """Acts deterministically. It has no state: all memory is passed in and out."""
 
     def __init__(
-        self, agent: Hierarchy, landmarks: Landmarks, patience: float = 2.0, env: BatchedEnv | None = None
+        self, policy: PredictingPolicy, landmarks: Landmarks, patience: float = 2.0, env: BatchedEnv | None = None
     ) -> None:
-        """`agent`: the level that obeys the planner, and those below it. A hop is given up after `patience` times the
-        steps that it should take."""
-        super().__init__(agent, env)
-        self.landmarks, self.distance = landmarks, landmarks.distance
+        """`policy` obeys the planner: its goals are landmarks. A hop is given up after `patience` times the steps that
+        it should take."""
+        super().__init__(policy.device, env)
+        self.policy, self.landmarks, self.distance = policy, landmarks, landmarks.distance
         self.patience = patience
+
+    def select_task(self, task: int) -> None:
+        """Select one of the learned tasks. Raises UserError if the policy has no such task."""
+        if not hasattr(self.policy, "select_task"):
+            raise UserError("--task selects one of several tasks learned in sequence, but this run learned only one.")
+        self.policy.select_task(task)
 
     def start(self, num_envs: int) -> Any:
         """No plan, and no active commands."""
-        device, size, dim = self.agent.device, len(self.landmarks.state), self.distance.goals.dim
+        device, size, dim = self.device, len(self.landmarks.state), self.distance.goals.dim
         zeros = lambda *shape: torch.zeros(num_envs, *shape, device=device)  # noqa: E731
         return Plan(
-            below=self.agent.initial_state(num_envs), goal=zeros(dim), to_goal=zeros(size),
+            below=self.policy.start(num_envs), goal=zeros(dim), to_goal=zeros(size),
             node=zeros().long(), target=zeros(dim), elapsed=torch.full((num_envs,), FRESH, device=device),
             budget=zeros(), extra=zeros(size + 1), begun=zeros().bool(), connected=zeros().bool(),
         )  # fmt: skip
 
-    def decide(self, obs: Observation, memory: Plan) -> tuple[Tensor, Plan, list[Tensor]]:
-        """Actions [N, A], the memory, and the active landmarks and subgoals [N, G], lowest level first."""
-        return self._decide(obs, memory, "greedy")
-
-    def _decide(self, obs: Observation, memory: Plan, how: ActionMode) -> tuple[Tensor, Plan, list[Tensor]]:
+    def act(self, obs: Observation, memory: Plan, how: ActionMode) -> tuple[Tensor, Plan, list[Tensor]]:
+        """Actions [N, A], the memory, and the active subgoals and landmarks [N, G], lowest level first."""
         plan = self._planned(obs, memory)
-        d = self.agent.decide(Commanded(obs.state, plan.target, obs.mask), plan.below, how)
-        pairs = zip(self.agent.commands, d.targets, strict=False)
-        places = [place for command, target in pairs if (place := command.place(target)) is not None]
-        return d.actions[0], replace(plan, below=d.memory), [*places, plan.target]
+        action, below, places = self.policy.act(Commanded(obs.state, plan.target, obs.mask), plan.below, how)
+        return action, replace(plan, below=below), [*places, plan.target]
+
+    def place(self, state: Tensor) -> Tensor | None:
+        """Positions [N, G] of states [N, D] in the goal space of the policy that obeys."""
+        return self.policy.place(state)
 
     def _planned(self, obs: Observation, memory: Plan) -> Plan:
-        """The plan with a new goal where the task has another one, and a new hop where none is under way."""
+        """The plan with a new goal where the task's goal changed, and a new hop where there is none."""
         goal = self.landmarks.goal_place(obs.goal)
         anew = (memory.elapsed >= FRESH) & (memory.budget == 0) | (goal != memory.goal).any(-1)
         if bool(anew.any()):
@@ -103,7 +108,7 @@ class PlannerPolicy(HierarchyPolicy):
         if not bool(due.any()):
             return memory
         route = self.landmarks.route(obs.state, memory.goal, memory.to_goal, memory.extra)
-        # Steps are infinite where the level's value says never.
+        # Steps are infinite where the level's value is that of never reaching the landmark.
         budget = self.patience * route.steps.clamp(1.0, MOST * self.landmarks.max_hop)
         return replace(
             memory,
@@ -112,13 +117,13 @@ class PlannerPolicy(HierarchyPolicy):
             elapsed=memory.elapsed.masked_fill(due, 0),
             budget=torch.where(due, budget, memory.budget),
             connected=torch.where(due, route.connected, memory.connected),
-            below=[held.dropped(due) for held in memory.below],
+            below=self.policy.restarted(memory.below, due),
         )
 
     def after(self, memory: Plan, step: Step) -> tuple[Plan, dict[str, Tensor]]:
-        """The memory after a step, and metrics of the hops that ended with it and of the goals that began."""
+        """The memory after a step, and metrics of the hops that ended with it and of the goals that started."""
         done = step.terminated | step.truncated
-        ticked = replace(memory, below=self.agent.after(memory.below, step), elapsed=memory.elapsed + step.active)
+        ticked = replace(memory, below=self.policy.after(memory.below, step)[0], elapsed=memory.elapsed + step.active)
         following, reached, late = self._settled(ticked, step.final.state)
         reached = reached | (step.success & (memory.node == len(self.landmarks.state)))
         ended = ((reached | late) & step.active).float()
@@ -130,7 +135,7 @@ class PlannerPolicy(HierarchyPolicy):
             "disconnected_goals": torch.stack([(~memory.connected).float(), (memory.begun & step.active).float()]),
         }
         following = replace(following, begun=torch.zeros_like(memory.begun))
-        return self._dropped(following, done | ~step.active), metrics
+        return self.restarted(following, done | ~step.active), metrics
 
     def _settled(self, plan: Plan, state: Tensor) -> tuple[Plan, Tensor, Tensor]:
         """The plan without hops that ended in states [N, D], and masks [N] of landmarks reached and of hops failed."""
@@ -143,30 +148,32 @@ class PlannerPolicy(HierarchyPolicy):
         extra = plan.extra + torch.where(within & late.unsqueeze(-1), FAILED * self.landmarks.max_hop, 0.0)
         return replace(plan, extra=extra, elapsed=plan.elapsed.masked_fill(reached | late, FRESH)), reached, late
 
-    def _dropped(self, memory: Plan, where: Tensor) -> Plan:
+    def restarted(self, memory: Plan, where: Tensor) -> Plan:
         """The plan, with none where [N] an episode ended."""
         return replace(
             memory,
             elapsed=memory.elapsed.masked_fill(where, FRESH),
             budget=memory.budget.masked_fill(where, 0.0),
-            below=super()._dropped(memory.below, where),
+            below=self.policy.restarted(memory.below, where),
         )
 
-    def _following(self, memory: Plan, state: Tensor, how: ActionMode) -> Plan:
+    def following(self, memory: Plan, state: Tensor, how: ActionMode) -> Plan:
         """The plan one environment step later, in states [N, D] of the same episodes."""
         plan = replace(
             memory,
             elapsed=memory.elapsed + 1,
             begun=torch.zeros_like(memory.begun),
-            below=super()._following(memory.below, state, how),
+            below=self.policy.following(memory.below, state, how),
         )
         return self._settled(plan, state)[0]
 
-    def _pack(self, memory: Plan) -> PredictState:
+    def pack(self, memory: Plan) -> PredictState:
+        """The plan as arrays."""
         own = (getattr(memory, field.name) for field in fields(memory) if field.name != "below")
-        return (*(x.cpu().numpy() for x in own), *super()._pack(memory.below))
+        return (*(x.cpu().numpy() for x in own), *self.policy.pack(memory.below))
 
-    def _unpack(self, state: PredictState) -> Plan:
+    def unpack(self, state: PredictState) -> Plan:
+        """The plan that `pack` converted."""
         names = [field.name for field in fields(Plan) if field.name != "below"]
-        own = {name: torch.as_tensor(x, device=self.agent.device) for name, x in zip(names, state, strict=False)}
-        return Plan(below=super()._unpack(state[len(names) :]), **own)
+        own = {name: torch.as_tensor(x, device=self.device) for name, x in zip(names, state, strict=False)}
+        return Plan(below=self.policy.unpack(state[len(names) :]), **own)

@@ -1,4 +1,4 @@
-"""Stochastic policies as functions of their parameters, for on-policy learning, flat and hierarchical."""
+"""Flat and hierarchical stochastic policies as functions of their parameters, for on-policy learning."""
 
 from hrl.policies.base import StochasticPolicy, choose, gather_actions, num_actions, policy_input
 from hrl.policies.directions import Directions

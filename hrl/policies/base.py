@@ -1,7 +1,7 @@
 """The interface of stochastic policies as functions of their parameters, and shared functions.
 
 Each policy is a module, called through `torch.func.functional_call` and `vmap`, so that many tasks can have separate
-parameters. Randomness is passed in as noise: uniform numbers in (0, 1).
+parameters. The caller passes random numbers as noise, uniform in (0, 1).
 """
 
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ class StochasticPolicy(Protocol):
     """The interface of a stochastic policy, for E episodes of T steps."""
 
     noise_dim: int
-    """Uniform numbers per decision."""
+    """Number of uniform random numbers per decision."""
     closed_form: bool
     """Whether `divergence` has a closed form."""
 
@@ -27,7 +27,8 @@ class StochasticPolicy(Protocol):
         """(state [E, D], memory, noise [E, noise_dim]) -> (action, memory). Without noise, the most likely action."""
 
     def log_prob(self, state: Tensor, action: Tensor, memory: Any) -> Tensor:
-        """log π [T, E] of the samples at each step, for state [T, E, D], action [T, E, ...] and memory after it."""
+        """log π [T, E] of the samples at each step, from states [T, E, D], actions [T, E, ...] and memories after
+        them."""
 
     def divergence(self, state: Tensor, old: Any) -> Tensor:
         """KL(old ‖ this) [T, E]; `old` is the result of `shape`."""
@@ -40,7 +41,7 @@ class StochasticPolicy(Protocol):
 
 
 def choose(log_probs: Tensor, noise: Tensor | None) -> Tensor:
-    """Choices [...] sampled from log-probabilities [..., K], or the most likely ones without noise."""
+    """Choices [...] sampled from log-probabilities [..., K], or the most likely choices without noise."""
     if noise is None:
         return log_probs.argmax(-1)
     return (noise.unsqueeze(-1) > log_probs.exp().cumsum(-1)[..., :-1]).sum(-1)
@@ -54,7 +55,9 @@ def gather_actions(values: Tensor, number: Tensor) -> Tensor:
 def num_actions(spec: Spec) -> int:
     """The number of discrete actions. Raises UserError for other action spaces."""
     if not hasattr(spec.action_space, "n"):
-        raise UserError(f"This needs numbered (Discrete) actions, but {spec.env_id} has {spec.action_space}.")
+        raise UserError(
+            f"The policy needs discrete actions, but {spec.env_id} has {spec.action_space}: choose another algorithm."
+        )
     return int(spec.action_space.n)
 
 

@@ -1,4 +1,5 @@
-"""A manager that sets directions in a learned latent space, and a worker that acts along them: FeUdal's two levels."""
+"""A manager that sets directions in a learned latent space, and a worker that acts along them: the two levels of FeUdal
+networks."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from hrl.spaces import Space
 
 
 class Memory(NamedTuple):
-    """What the policy remembers of the current episodes; zeros from before their beginning."""
+    """The policy's memory of the current episodes. Entries from before the start of an episode are zero."""
 
     worker: State
     """([E, 1, U], [E, 1, U]) of the worker's LSTM."""
@@ -28,7 +29,7 @@ class Memory(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """T steps of N environments, in which episodes may begin and end at any step."""
+    """T steps of N environments. Episodes may start and end at any step."""
 
     state: Tensor
     """[T, N, I] inputs of the policy."""
@@ -37,12 +38,12 @@ class Segment(NamedTuple):
     goal: Tensor
     """[T, N, D] the manager's goals as emitted, including random ones."""
     begins: Tensor
-    """[T, N] whether an episode begins at this step."""
+    """[T, N] whether an episode starts at this step."""
     memory: Memory
     """[N, ...] the memory before the first step."""
 
     def at(self, envs: Tensor) -> "Segment":
-        """The segment of some environments, by number [K]."""
+        """The segment of the environments with these indices [K]."""
         *way, memory = self
         return Segment._make((*(x[:, envs] for x in way), tree_map(lambda x: x[envs], memory)))
 
@@ -63,7 +64,7 @@ class Replayed(NamedTuple):
 
 
 class Following(NamedTuple):
-    """The values at the state after each step of a segment, the true final one where an episode ends."""
+    """The values at the state after each step of a segment, which is the true final state where an episode ends."""
 
     worker_value: Tensor
     """[T, N]"""
@@ -80,9 +81,8 @@ class Directions(nn.Module):
         w = φ Σ_{i=t-c..t} g_i    U = W_u LSTM(z)    policy with parameters U w
 
     The parameters are logits, or the mean of a Gaussian. `high.*` are the manager's parameters, `low.*` the worker's.
-    Goals are constants to the worker, so that its losses do not train the manager. With probability `random_goals`, a
-    step's goal is a uniformly random direction.
-    """
+    Goals are constants for the worker, so its losses do not train the manager. With probability `random_goals`, the
+    goal of a step is a uniformly random direction."""
 
     def __init__(
         self,
@@ -97,7 +97,8 @@ class Directions(nn.Module):
         log_std: float = 0.0,
         encoder: nn.Module | None = None,
     ) -> None:
-        """`latent_dim` is D, `embedding_dim` the size k of w, `units` the worker's LSTM's size, and `horizon` c."""
+        """`latent_dim` is D, `embedding_dim` the size k of w, `units` the size of the worker's LSTM, and `horizon`
+        c."""
         super().__init__()
         self.dim, self.embedding, self.horizon, self.random_goals = latent_dim, embedding_dim, horizon, random_goals
         self.distribution = distribution(actions, log_std)
@@ -123,7 +124,7 @@ class Directions(nn.Module):
         self._initialise(dense)
 
     def _initialise(self, dense: list[nn.Module]) -> None:
-        """Orthogonal weights and no biases, so that latent states differ from the first step on, and |w| ≤ 1."""
+        """Initialise with orthogonal weights and zero biases. Latent states then differ from the start, and |w| ≤ 1."""
         for layer in nn.ModuleList([*dense, self.high["space"], self._core("high"), self._core("low")]).modules():
             for name, parameter in layer.named_parameters(recurse=False):
                 if parameter.dim() == 2:
@@ -134,13 +135,13 @@ class Directions(nn.Module):
         nn.init.orthogonal_(embed.weight, 1 / (self.horizon + 1))
 
     def start(self, episodes: int, device: torch.device) -> Memory:
-        """The memory at the beginning of episodes: zeros."""
+        """The memory at the start of episodes: zeros."""
         past = torch.zeros(episodes, self.horizon, self.dim, device=device)
         return Memory(self._core("low").start(episodes, device), self._core("high").start(episodes, device), past, past)
 
     def act(self, state: Tensor, memory: Memory, generator: torch.Generator | None) -> tuple[Tensor, Memory]:
-        """(state [E, I], memory) -> (action [E, A], memory). Without a generator, the most likely action and no random
-        goals."""
+        """(state [E, I], memory) -> (action [E, A], memory). Without a generator, actions are the most likely ones, and
+        no goals are random."""
         z = self.percept(state)
         latent = self.high["space"](z).relu()
         wanted, manager = self.high["core"](latent, memory.manager)
@@ -172,8 +173,8 @@ class Directions(nn.Module):
         return self.low["value"](torch.cat([seen, self.low["embed"](pooled.detach())], -1)).squeeze(-1)
 
     def replay(self, segment: Segment, final: Tensor | None = None) -> tuple[Replayed, Following | None]:
-        """Compute a segment again, differentiably in the parameters, and the values at the states after each step if
-        these, `final` [T, N, I], are given."""
+        """Recompute a segment, differentiable in the parameters. With the states after each step, `final` [T, N, I],
+        also compute their values."""
         age, memory = ages(segment.begins, self.horizon), segment.memory
         z = self.percept(segment.state)
         latent = self.high["space"](z).relu()
@@ -205,7 +206,7 @@ class Directions(nn.Module):
 
 def intrinsic_reward(latent: Tensor, goal: Tensor, arrived: Tensor, begins: Tensor, memory: Memory) -> Tensor:
     """r_t = 1/c Σ_{i=1..c} cos(s_{t+1} - s_{t+1-i}, g_{t+1-i}) [T, N] for each step's next latent state, `arrived`
-    [T, N, D]; `latent` and `goal` [T, N, D] are those at each step. Steps before the episode's beginning count as 0."""
+    [T, N, D]; `latent` and `goal` [T, N, D] belong to each step. Steps before the start of the episode count as 0."""
     horizon = memory.goals.shape[1]
     latents = torch.cat([memory.latents.transpose(0, 1), latent])
     goals = torch.cat([memory.goals.transpose(0, 1), goal])
@@ -220,8 +221,8 @@ def intrinsic_reward(latent: Tensor, goal: Tensor, arrived: Tensor, begins: Tens
 def transitions(latent: Tensor, arrived: Tensor, done: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
     """s_{t+c} - s_t [T, N, D], and the mask [T, N] of steps for which it is known.
 
-    In the last c steps of an episode, its final state takes the place of s_{t+c}. Unknown are the last c - 1 steps of
-    the segment if the episode goes on. `done` [T, N] masks the episodes' last steps.
+    In the last c steps of an episode, its final state replaces s_{t+c}. If the episode continues after the segment, the
+    last c - 1 steps are unknown. `done` [T, N] masks the last steps of episodes.
     """
     steps = len(latent)
     row = torch.arange(steps, device=latent.device).unsqueeze(-1).expand_as(done)

@@ -32,7 +32,7 @@ class Gaussian(nn.Module):
         return mean, self.log_std.clamp_min(torch.tensor(LEAST_STD).log().item()).expand_as(mean)
 
     def start(self, episodes: int, device: torch.device) -> tuple[()]:
-        """Nothing."""
+        """An empty memory."""
         return ()
 
     def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
@@ -47,7 +47,7 @@ class Gaussian(nn.Module):
         return -(0.5 * z.square() + log_std + 0.5 * torch.log(torch.tensor(2 * torch.pi))).sum(-1)
 
     def entropy(self, state: Tensor, memory: Any = ()) -> Tensor:
-        """Σ (log σ + (1 + log 2π) / 2)"""
+        """Entropy Σ (log σ + (1 + log 2π) / 2) [...]."""
         return (self.shape(state)[1] + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
 
     def divergence(self, state: Tensor, old: tuple[Tensor, Tensor]) -> Tensor:
@@ -67,11 +67,11 @@ class Categorical(nn.Module):
         self.net = xavier(mlp(state_dim, hidden, actions, smooth=smooth))
 
     def shape(self, state: Tensor) -> Tensor:
-        """log π(·|s)"""
+        """log π(·|s) [..., K]."""
         return self.net(state).log_softmax(-1)
 
     def start(self, episodes: int, device: torch.device) -> tuple[()]:
-        """Nothing."""
+        """An empty memory."""
         return ()
 
     def act(self, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
@@ -83,17 +83,18 @@ class Categorical(nn.Module):
         return gather_actions(self.shape(state), action)
 
     def entropy(self, state: Tensor, memory: Any = ()) -> Tensor:
-        """-Σ_a π log π"""
+        """Entropy -Σ_a π log π [...]."""
         log_probs = self.shape(state)
         return -(log_probs.exp() * log_probs).sum(-1)
 
     def divergence(self, state: Tensor, old: Tensor) -> Tensor:
-        """Σ_a π_old (log π_old - log π)"""
+        """KL divergence Σ_a π_old (log π_old - log π) [...]."""
         return (old.exp() * (old - self.shape(state))).sum(-1)
 
 
 def policy_for(spec: Spec, hidden: tuple[int, ...], std: float, smooth: bool = False) -> Gaussian | Categorical:
-    """A Gaussian policy with this initial standard deviation for continuous actions, else a categorical policy."""
+    """A Gaussian policy with this initial standard deviation for continuous actions, or a categorical policy for
+    discrete ones. Raises UserError for other action spaces."""
     inputs = spec.state_dim + spec.goal_dim
     if spec.continuous:
         return Gaussian(inputs, spec.action_dim, hidden, math.log(std), smooth)

@@ -1,4 +1,4 @@
-"""Policies that exist already, as one learner that does not learn. Its command says which of them acts."""
+"""Existing policies as one learner that does not learn. The command selects the policy that acts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,16 +12,16 @@ from hrl.types import BatchedEnv, Observation
 
 
 class Predicts(Protocol):
-    """stable-baselines3's interface of a policy, which our trained policies have too."""
+    """stable-baselines3's interface of a policy. Our trained policies also have it."""
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[np.ndarray, Any]:
-        """Actions [N, *shape] in the environment's own bounds, and the state for the next call; None without one."""
+        """Actions [N, *shape] within the environment's bounds, and the state for the next call (None without one)."""
 
 
 class Plain:
-    """A function from batched observations, in the environment's own form, to actions [N, *shape]."""
+    """A function from batched observations, in the form of the environment, to actions [N, *shape]."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -52,16 +52,16 @@ class Seen(NamedTuple):
 
 
 class Frozen:
-    """One policy, whose state is packed into rows so that environments can use it at different times.
+    """One policy. Its state is packed into rows, so that environments can use it at different times.
 
-    `entries` selects entries of the flattened observation; without them, the policy receives the environment's own
-    observations. With `latent` entries, it receives pairs of observations and latent vectors. The axis of the
-    environments in each array of the state is found by comparing batches of two and three.
+    `entries` selects entries of the flattened observation; without them, the policy receives observations in the form
+    of the environment. With `latent` entries, it receives pairs of observations and latent vectors. A comparison of
+    batches of two and three determines the axis of the environments in each array of the state.
     """
 
     def __init__(self, policy: Predicts, name: str, entries: Sequence[int], latent: int, env: BatchedEnv) -> None:
-        """Raises whatever the policy raises for observations that it does not accept, and ValueError for actions of
-        another shape than the environment's."""
+        """Passes on the policy's errors for observations that it does not accept. Raises ValueError if its actions do
+        not have the shape of the environment's actions."""
         self.policy, self.name, self.entries, self.latent, self.env = policy, name, list(entries), latent, env
         two, three = (self._state_of(count) for count in (2, 3))
         self.axes = [int(np.flatnonzero(np.subtract(a.shape, b.shape))[0]) for a, b in zip(two, three, strict=True)]
@@ -69,7 +69,7 @@ class Frozen:
         self.shapes, self.kinds = [x.shape[1:] for x in rows], [x.dtype for x in rows]
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
         self.width = sum(self.sizes)
-        """Entries of its packed state; 0 without one."""
+        """Number of entries of the packed state; 0 without a state."""
 
     def _state_of(self, count: int) -> list[np.ndarray]:
         spec = self.env.spec
@@ -90,7 +90,7 @@ class Frozen:
         self, obs: Observation, command: Tensor, carried: np.ndarray, start: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Actions [N, *shape] and packed states [N, width], from observations, the command [N, n], packed states, and a
-        mask [N] of environments that begin anew."""
+        mask [N] of environments in which the policy starts."""
         state = self._unpacked(carried) if self.width else None
         actions, state = self.policy.predict(self.seen(obs, command), state, start, True)
         return actions, self._packed(state) if self.width else carried
@@ -106,8 +106,8 @@ class Frozen:
 
 
 class FrozenPolicies(Learner):
-    """K policies, of which the command selects one in every environment. Inputs are the state, the command's own
-    entries, and the task's goal."""
+    """K policies; the command selects one in every environment. Inputs are the state, the command's entries, and the
+    task's goal."""
 
     recurrent = True
     requires_host = True
@@ -120,25 +120,26 @@ class FrozenPolicies(Learner):
 
     def act_on(self, inputs: Tensor, carried: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """The selected policies' actions [N, A], and their packed states [N, S]."""
-        state, command, goal = inputs.split(self.widths, -1)
-        chosen = command.argmax(-1) if len(self.policies) > 1 else command.new_zeros(len(command))
-        actions, following = None, carried.clone()
+        state, command, goal = inputs.cpu().split(self.widths, -1)
+        single = len(self.policies) == 1
+        chosen = np.zeros(len(inputs), dtype=np.int64) if single else command.argmax(-1).numpy()
+        packed, begins = carried.cpu().numpy().copy(), start.cpu().numpy()
+        space = self.env.spec.action_space
+        kind = np.float64 if self.env.spec.continuous else np.int64
+        decided = np.empty((len(inputs), *(space.shape or ())), kind)
         for number, policy in enumerate(self.policies):
-            mine = (chosen == number).nonzero().squeeze(-1)
+            mine = np.flatnonzero(chosen == number)
             if not len(mine):
                 continue
-            packed, begins = carried[mine, : policy.width].cpu().numpy(), start[mine].cpu().numpy()
-            decided, packed = policy.act(Seen(state[mine], goal[mine]), command[mine], packed, begins)
-            rows = torch.as_tensor(self.env.from_action(decided), dtype=torch.float32, device=inputs.device)
-            rows = rows.reshape(len(mine), -1)
-            actions = inputs.new_zeros(len(inputs), rows.shape[-1]) if actions is None else actions
-            actions[mine] = rows
-            following[mine, : policy.width] = torch.as_tensor(packed, device=inputs.device)
-        assert actions is not None
-        return actions, following
+            rows, own = torch.from_numpy(mine), packed[mine, : policy.width]
+            seen = Seen(state[rows], goal[rows])
+            actions, packed[mine, : policy.width] = policy.act(seen, command[rows], own, begins[mine])
+            decided[mine] = actions
+        rows = torch.as_tensor(self.env.from_action(decided), dtype=torch.float32, device=inputs.device)
+        return rows.reshape(len(inputs), -1), torch.as_tensor(packed, device=inputs.device)
 
     def act(self, inputs: Tensor, generator: torch.Generator | None, mask: Tensor | None = None) -> Tensor:
-        """The actions [N, A] of policies that begin anew."""
+        """The actions [N, A] of policies at the start of their state."""
         start = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
         return self.act_on(inputs, inputs.new_zeros(len(inputs), self.state_dim), start)[0]
 

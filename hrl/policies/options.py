@@ -1,7 +1,7 @@
-"""A controller over options as one stochastic policy, for algorithms that learn in rounds of whole episodes.
+"""A controller over options as one stochastic policy, for algorithms that learn in rounds of complete episodes.
 
-Levels of a hierarchy have the same options, with the same networks (hrl/networks/options.py): there the command is a
-`Skill` (hrl/hierarchy/commands/choices.py), and the learner of the level below decides when it ends.
+Levels of a hierarchy use the same networks for their options (hrl/networks/options.py). There, the command is a `Skill`
+(hrl/hierarchy/commands/choices.py), and the learner of the level below decides when it ends.
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ from hrl.networks.options import OptionNet, ends_now
 from hrl.policies.base import choose, gather_actions, xavier
 
 SURE = 30.0
-"""Log-odds of a certain event, with a probability of 1 up to 1e-13."""
+"""Log-odds of an event with probability 1 (up to 1e-13)."""
 
 
 class Options(nn.Module):
-    """A controller over options, each with its own policy and termination probability (Sutton 1999).
+    """A controller over options, each with a policy and a termination probability (Sutton 1999).
 
-    `high.*` are the controller's parameters, `low.*` those of the options. The memory holds the active option, and
+    `high.*` are the controller's parameters, `low.*` those of the options. The memory contains the active option, and
     whether the controller chose it at this step. With `primitives`, the controller can also choose primitive actions:
-    options that take their action and end.
+    options that take one action and end.
     """
 
     noise_dim, closed_form = 3, False
@@ -32,7 +32,7 @@ class Options(nn.Module):
     ) -> None:
         super().__init__()
         self.options, self.actions, self.primitives = options, actions, primitives
-        # Linear, with equal probabilities at first. Without a bias, since adapting it at one state would change all.
+        # Linear, with equal initial probabilities. No bias: adapting it at one state would change all states.
         self.high = nn.Linear(state_dim, options + actions * primitives, bias=False)
         nn.init.zeros_(self.high.weight)
         act, end = (xavier(mlp(state_dim, hidden, outputs)) for outputs in (options * actions, options))
@@ -68,12 +68,12 @@ class Options(nn.Module):
         return acts.gather(-2, wide).squeeze(-2).log_softmax(-1)
 
     def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """No active option: -1."""
+        """The memory without an active option: -1."""
         nothing = torch.full((episodes,), -1, dtype=torch.int64, device=device)
         return nothing, torch.zeros(episodes, dtype=torch.bool, device=device)
 
     def act(self, state: Tensor, memory: tuple[Tensor, Tensor], noise: Tensor | None) -> tuple[Tensor, Any]:
-        """Continue or end the active option, choose a new one where it ended, and act."""
+        """Continue or end the active option, choose a new option where it ended, and act."""
         held, _ = memory
         high, acts, ends = self.shape(state)
         chance = gather_actions(ends, held.clamp_min(0)).sigmoid()

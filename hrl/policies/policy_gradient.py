@@ -16,16 +16,17 @@ class Credit:
     lam: float = 1.0
     """λ of generalised advantage estimation (Schulman 2016)."""
     powers: bool = True
-    """The baseline also has the features state², time, time² and time³, not only the state."""
+    """Whether the baseline also has the features state², time, time² and time³, in addition to the state."""
     ridge: float = 1e-5
-    """Weight of the fit's squared coefficients. For one-hot states: number of extra visits with a return of 0."""
+    """Weight of the squared coefficients in the fit of the baseline. For one-hot states, it equals a number of
+    additional visits with a return of 0."""
     bootstrap: bool = False
-    """Advantages bootstrap a truncated episode from the baseline's value, which is fitted to the returns up to the
-    truncation; else truncation counts as termination."""
+    """Whether advantages bootstrap truncated episodes from the baseline, which is fitted to the returns up to the
+    truncation. Otherwise, truncation counts as termination."""
     normalise: bool = True
-    """Advantages have mean 0 and standard deviation 1 within each task."""
+    """Whether advantages are normalised to mean 0 and standard deviation 1 within each task."""
     summed: bool = False
-    """Losses are summed over an episode's steps, not averaged over them."""
+    """Whether losses are summed over the steps of an episode, instead of averaged."""
 
 
 class Trajectories(NamedTuple):
@@ -34,7 +35,7 @@ class Trajectories(NamedTuple):
     state: Tensor
     """[..., T, E, D]"""
     action: Tensor
-    """[..., T, E, A], or [..., T, E] numbers of discrete actions."""
+    """[..., T, E, A], or [..., T, E] for discrete actions."""
     reward: Tensor
     """[..., T, E], 0 after the episode's end."""
     keep: Tensor
@@ -58,15 +59,15 @@ class Trajectories(NamedTuple):
         success: Tensor,
         credit: Credit,
         final: Tensor | None = None,
-        cut: Tensor | None = None,
+        truncated: Tensor | None = None,
         memory: Any = (),
     ) -> "Trajectories":
-        """Compute the advantages of episodes. `final` [..., E, D] are the states after the last steps; `cut` [..., E]
-        masks the episodes that a time limit truncated. Without them, all episodes count as terminated.
+        """Compute the advantages of episodes. `final` [..., E, D] are the states after the last steps; `truncated`
+        [..., E] masks the episodes that a time limit truncated. Without it, all episodes count as terminated.
         """
         reward = reward * keep
         value, tail = baseline(state, discounted(reward, credit.gamma), keep, credit, final)
-        tail = tail * cut if credit.bootstrap and cut is not None else torch.zeros_like(tail)
+        tail = tail * truncated if credit.bootstrap and truncated is not None else torch.zeros_like(tail)
         advantage = advantages(reward, value, tail, keep, credit.gamma, credit.lam)
         steps = keep.sum((-2, -1))
         advantage = normalised(advantage, keep) if credit.normalise else advantage
@@ -109,7 +110,7 @@ def option_advantages(
     """A_t = r + g V(s') - V(s) + λ g' A_{t+1} of each step's option, all [..., T, E].
 
     g = γ (1 - β(s')) is `goes_on`, and `following` is V of the same option at the next state. g' is g where the option
-    continued (`stays`), and 0 where it ended; only V estimates how the option would have continued there.
+    continued (`stays`), and 0 where it ended: there, only V estimates how the option would have continued.
     """
     return discounted(reward + goes_on * following - value, lam * goes_on * stays)
 
@@ -125,13 +126,12 @@ def normalised(values: Tensor, keep: Tensor) -> Tensor:
 def baseline(
     state: Tensor, returns: Tensor, keep: Tensor, credit: Credit, final: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A least-squares fit of the returns [..., T, E] on features of state and time, for each task; and its value
-    [..., E] at the final states, 0 without them.
-    """
+    """The values [..., T, E] of a least-squares fit of the returns on features of state and time, for each task, and
+    its values [..., E] at the final states (0 without final states)."""
     horizon = state.shape[-3]
     time = torch.arange(horizon + 1, device=state.device, dtype=state.dtype) / 100.0
     seen = features(state, time[:horizon].view(horizon, 1, 1).expand(*state.shape[:-1], 1), credit.powers)
-    # In float64, since features can be collinear (a state of zeros and ones is its own square).
+    # Use float64, because features can be collinear (a state of zeros and ones equals its square).
     x = (seen * keep.unsqueeze(-1)).flatten(-3, -2).double()
     y = (returns * keep).flatten(-2).unsqueeze(-1).double()
     ridge = credit.ridge * torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
@@ -151,17 +151,16 @@ def features(state: Tensor, time: Tensor, powers: bool) -> Tensor:
 
 
 def score(log_prob: Tensor, data: Trajectories) -> Tensor:
-    """-E[log π(a|s) A], whose gradient is minus the policy gradient (Williams 1992)."""
+    """-E[log π(a|s) A]. Its gradient is the negative policy gradient (Williams 1992)."""
     return -data.mean(log_prob * data.advantage)
 
 
 def dice(log_prob: Tensor, data: Trajectories) -> Tensor:
     """The loss of `score` with magic boxes exp(x - stop(x)) over each episode so far (DiCE, Foerster 2018).
 
-    Its gradient is the same, and its second derivative is correct too: it includes how earlier actions change the
-    probability of reaching a step, which `score` leaves out. The variance is higher. An advantage contains all rewards
-    after its step, so the box of the earlier steps is subtracted (loaded DiCE, Farquhar 2019).
-    """
+    Its gradient is the same, and its second derivative is also correct: it includes the effect of earlier actions on
+    the probability of reaching a step, which `score` omits. The variance is higher. An advantage contains all rewards
+    after its step, so the box of the earlier steps is subtracted (loaded DiCE, Farquhar 2019)."""
     now = log_prob * data.keep
     so_far = now.cumsum(-2)
     before = so_far - now

@@ -1,4 +1,4 @@
-"""A controller that sets subgoals: HIRO's two levels as one stochastic policy."""
+"""A controller that sets subgoals: the two levels of HIRO as one stochastic policy."""
 
 import math
 from typing import Any
@@ -11,9 +11,9 @@ from hrl.policies.flat import Gaussian
 
 
 class Subgoals(nn.Module):
-    """A Gaussian controller sets a subgoal every `period` steps; a Gaussian low level sees the displacement to it.
+    """A Gaussian controller sets a subgoal every `period` steps; a Gaussian low level observes the displacement to it.
 
-    `high.*` are the controller's parameters, `low.*` those of the low level. The memory holds the target, the
+    `high.*` are the controller's parameters, `low.*` those of the low level. The memory contains the target, the
     controller's sample at this step, the steps since the target was set, and whether this step's sample set it.
     """
 
@@ -30,20 +30,20 @@ class Subgoals(nn.Module):
         self.noise_dim = subgoal.dim + action_dim
 
     def start(self, episodes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """No active subgoal: the controller is due for a decision."""
+        """The memory without an active subgoal: the controller is due for a decision."""
         place = torch.zeros(episodes, self.subgoal.dim, device=device)
         elapsed = torch.full((episodes,), self.period, dtype=torch.int64, device=device)
         return place, place, elapsed, torch.zeros(episodes, dtype=torch.bool, device=device)
 
     def act(self, state: Tensor, memory: tuple[Tensor, ...], noise: Tensor | None) -> tuple[Tensor, Any]:
-        """Set a new subgoal where the last one's period is over, and act."""
+        """Set a new subgoal where the period of the last one is over, and act."""
         target, _, elapsed, _ = memory
-        cut = self.subgoal.dim
+        split = self.subgoal.dim
         anew = elapsed >= self.period
-        drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :cut])
+        drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :split])
         issued = self.subgoal.issue(state[..., : self.state_dim], drawn.clamp(-1.0, 1.0))
         target = torch.where(anew.unsqueeze(-1), issued, target)
-        action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., cut:])
+        action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., split:])
         return action, (target, drawn, torch.where(anew, 1, elapsed + 1), anew)
 
     def _shown(self, state: Tensor, target: Tensor) -> Tensor:

@@ -1,16 +1,19 @@
-"""Terminal output during training: a live line, or plain lines if the output is not a terminal."""
+"""Output during training: a live line in terminals and notebooks, else plain lines."""
 
 import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
 def print_line(line: str) -> None:
-    """Print a line. If the output is closed (`| head`, a closed terminal), discard it instead of ending the run."""
+    """Print a line. If the output is closed (`| head`, a closed terminal), discard the line and continue."""
     try:
         print(line, flush=True)
     except OSError:
@@ -23,6 +26,23 @@ def warn(sentence: str) -> None:
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
+def notebook_line() -> Callable[[str], None] | None:
+    """A function that shows a text in the current cell of a notebook, in place of its last text; None outside of
+    notebooks."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    handle = import_module("IPython.display").DisplayHandle()
+    shown: list[str] = []
+
+    def show(line: str) -> None:
+        (handle.update if shown else handle.display)({"text/plain": line}, raw=True)
+        shown[:] = [line]
+
+    return show
+
+
 class Display:
     """Shows steps, rate, remaining time, latest return and success."""
 
@@ -32,6 +52,7 @@ class Display:
         self._unit = "steps" if counts == "environment steps" else counts
         self._printed = -float("inf")
         self._progress: Progress | None = None
+        self._line = notebook_line() if live else None
         if live and sys.stdout.isatty():
             self._progress = Progress(
                 TextColumn(f"{{task.completed:,.0f}} / {{task.total:,.0f}} {self._unit}"),
@@ -53,7 +74,7 @@ class Display:
             self._progress.stop()
 
     def update(self, steps: int, rate: float, scalars: dict[str, float], last_eval: dict[str, float]) -> None:
-        """Show new scalars. Without a terminal, print a line at most every ten seconds."""
+        """Show new scalars. Without a terminal or a notebook, print a line at most every ten seconds."""
         parts = [f"{rate:,.0f} steps/s"]
         if "rollout/ep_rew_mean" in scalars:
             parts.append(f"return {scalars['rollout/ep_rew_mean']:.2f}")
@@ -66,10 +87,14 @@ class Display:
         text = ", ".join(parts)
         if self._progress:
             self._progress.update(self._task, completed=min(steps, self.total), description=text)
+            return
+        left = max(self.total - steps, 0) / max(rate, 1e-9)
+        line = f"{steps:>10,} / {self.total:,} {self._unit}, {text}, {left:,.0f} s left"
+        if self._line:
+            self._line(line)
         elif time.monotonic() - self._printed >= 10 or steps >= self.total:
             self._printed = time.monotonic()
-            left = max(self.total - steps, 0) / max(rate, 1e-9)
-            print_line(f"{steps:>10,} / {self.total:,} {self._unit}, {text}, {left:,.0f} s left")
+            print_line(line)
 
     def evaluated(self, steps: int, scalars: dict[str, float]) -> None:
         """Print the result of an evaluation."""

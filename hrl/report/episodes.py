@@ -1,4 +1,4 @@
-"""Return, length and success (by both definitions) of the episodes of many environments, counted on the device."""
+"""Counts return, length and success (by both definitions) of the episodes of many environments, on the device."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ from torch import Tensor
 from hrl.policies.policy_gradient import Trajectories
 
 BUCKETS = 1024
-"""Number of start-time buckets of the training statistics."""
+"""Number of buckets for start times in the training statistics."""
 WINDOW = 100
-"""Least number of episodes that the training statistics average over."""
+"""Minimum number of episodes that the training statistics average over."""
 
 
 @dataclass
@@ -81,9 +81,9 @@ class EpisodeCounter:
 class Recent:
     """Means over the last training episodes, for TensorBoard's `rollout/` tags.
 
-    Among episodes that begin together, short ones end first, and these are often the successful ones. To avoid this
-    bias, an episode counts only once all episodes that began with it must have ended. Sums are kept on the device by
-    start time, in buckets of an eighth of the longest episode's duration.
+    Among episodes that start together, the short ones end first, and these are often successful. To avoid this bias, an
+    episode counts only after all episodes that started with it must have ended. Sums are stored on the device by start
+    time, in buckets of an eighth of the longest episode's duration.
     """
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
@@ -102,7 +102,7 @@ class Recent:
         self._add(finished, ((self.now - length.long()).clamp_min(0) // self.width) % BUCKETS)
 
     def add_together(self, finished: Finished) -> None:
-        """Add episodes that began together and have all ended."""
+        """Add episodes that started together and have all ended."""
         self._go_to((self._opened + 1) * self.width)
         self._add(finished, torch.full_like(finished.done, self._opened % BUCKETS, dtype=torch.int64))
         self.now += self.width - 1
@@ -134,8 +134,8 @@ class Recent:
         self.sums.masked_fill_(~self._complete().unsqueeze(-1), 0.0)
 
     def scalars(self, success: bool = True) -> dict[str, float]:
-        """Means over the newest episodes, at least WINDOW if there are so many; empty before the first one. Waits for
-        the device."""
+        """Means over the newest episodes, at least WINDOW of them if available; empty before the first episode. Waits
+        for the device."""
         result = {"rollout/episodes": float(self.count)} if int(self.count) else {}
         order = self._number().argsort(descending=True)
         sums = (self.sums * self._complete().unsqueeze(-1))[order]

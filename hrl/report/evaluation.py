@@ -1,8 +1,8 @@
 """Evaluation of a deterministic policy in separate environments with fixed episode seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,20 +17,22 @@ from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
 EVALUATION_SEED = 10_000_000
 """First episode seed, above all training seeds."""
 
-MakeEvaluationEnv = Callable[[int, Iterator[int]], BatchedEnv]
-"""(number of environments, episode seeds) -> environments."""
-
+Environments = Callable[[int], AbstractContextManager[BatchedEnv]]
+"""(number of environments) -> a context with environments to evaluate in."""
 
 Watch = Callable[[BatchedEnv, Tensor | None, np.ndarray], None]
-"""Called with the environments, the active subgoals [N, G], if any, and the episode number of each environment
+"""Called with the environments, the active subgoals [N, G] or None, and the episode number of each environment
 ([N] int64, -1 for none)."""
 
+EVALUATION_ENVS = 25
+"""Most environments that an evaluation steps together, unless they are a batch."""
+
 DEFAULT_LIMIT = 1000
-"""Limit of an evaluation episode in environment steps, if neither the user nor the environment sets one."""
+"""Step limit of an evaluation episode, if neither the user nor the environment sets one."""
 
 
 class Policy(Protocol):
-    """The interface of a policy in an evaluation. Its memory is opaque to the evaluation."""
+    """The interface of a policy in an evaluation. The evaluation passes its memory on without reading it."""
 
     def start(self, num_envs: int) -> Any:
         """The initial memory."""
@@ -67,27 +69,28 @@ class Evaluation:
     paths: list[Path]
     rates: dict[str, float]
     """Additional means, such as the subgoal reach rate."""
-    tells_success: bool = True
+    reports_success: bool = True
     """Whether the environment reports success."""
-    cut: int = 0
-    """Number of episodes that were truncated at the evaluation's own step limit."""
+    truncated: int = 0
+    """Number of episodes that were truncated at the evaluation's step limit."""
     limit: int = DEFAULT_LIMIT
     """The step limit of an episode."""
     bounds: np.ndarray | None = None
-    """[2, 2] lower and upper corner of the task's goals in the plane, if they are bounded; for pictures."""
+    """[2, 2] lower and upper corner of the task's goals in the plane, for pictures; None if they are unbounded."""
     radius: float | None = None
-    """Distance to the goal within which the task counts as solved, if known; for pictures."""
+    """Distance to the goal within which the task counts as solved, for pictures; None if unknown."""
 
     def summary(self) -> dict[str, Any]:
-        """The results as one JSON object, with 95 % intervals. Without success if the environment reports none."""
+        """The results as one JSON object, with 95 % intervals. Success is missing if the environment does not report
+        it."""
         values = {
             "mean_reward": [e.reward for e in self.episodes],
             "mean_ep_length": [float(e.length) for e in self.episodes],
         }
-        if self.tells_success:
+        if self.reports_success:
             values["success_rate_any"] = [float(e.success_any) for e in self.episodes]
             values["success_rate_final"] = [float(e.success_final) for e in self.episodes]
-        result: dict[str, Any] = {"episodes": len(self.episodes), "cut_episodes": self.cut}
+        result: dict[str, Any] = {"episodes": len(self.episodes), "truncated_episodes": self.truncated}
         for name, x in values.items():
             result[name] = float(np.mean(x))
             result[f"{name}_interval"] = interval(x, proportion=name.startswith("success"))
@@ -96,17 +99,17 @@ class Evaluation:
     def notes(self) -> list[str]:
         """Sentences that explain unusual values of the summary."""
         said, summary = [], self.summary()
-        if not self.tells_success and "return_after_0" not in summary:
+        if not self.reports_success and "return_after_0" not in summary:
             said.append("The environment reports no success (info['is_success']), so no success rate is shown.")
-        if self.cut:
+        if self.truncated:
             said.append(
-                f"{self.cut} of {len(self.episodes)} episodes were cut after {self.limit:,} steps and count as "
-                "truncated (--max-steps)."
+                f"{self.truncated} of {len(self.episodes)} episodes were truncated after {self.limit:,} "
+                "steps; --max-steps sets the limit."
             )
         if summary.get("subgoal_reach_rate", 1.0) < 0.5 and summary.get("success_rate_any", 0.0) > 0.5:
             said.append(
-                "Few subgoals are reached, but the task is often solved: a subgoal gives a direction, and the next "
-                "one replaces it after a period, whether it was reached or not."
+                "Few subgoals are reached, but the task is often solved: subgoals serve as directions, and each one is "
+                "replaced after a period, reached or not."
             )
         return said
 
@@ -123,8 +126,23 @@ class Evaluation:
         return scalars | {f"eval/{name}": value for name, value in self.rates.items()}
 
 
+@contextmanager
+def opened(env: BatchedEnv) -> Iterator[BatchedEnv]:
+    """A context that closes the environments at its end."""
+    try:
+        yield env
+    finally:
+        close_environments(env)
+
+
+def close_environments(env: BatchedEnv) -> None:
+    """Close the environments of an evaluation. Prints a warning if they cannot be closed."""
+    if reason := close_within(env.close):
+        warn(f"an evaluation's environments could not be closed: {reason}")
+
+
 def interval(values: list[float], proportion: bool) -> tuple[float, float] | None:
-    """95 % interval of the mean: Wilson's score for proportions, else normal. None for a single value."""
+    """95 % interval of the mean: Wilson's score for proportions, otherwise normal. None for a single value."""
     n, mean, z = len(values), float(np.mean(values)), 1.959964
     if proportion:
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
@@ -139,41 +157,36 @@ def interval(values: list[float], proportion: bool) -> tuple[float, float] | Non
 @torch.no_grad()
 def evaluate(
     policy: Policy,
-    make: MakeEvaluationEnv,
+    environments: Environments,
     episodes: int,
     seed: int = EVALUATION_SEED,
     keep_paths: int = 0,
-    num_envs: int = 25,
+    num_envs: int = EVALUATION_ENVS,
     watch: Watch | None = None,
     max_steps: int | None = None,
 ) -> Evaluation:
-    """Run `episodes` episodes; episode i has seed `seed` + i. No training state changes.
+    """Run `episodes` episodes; episode i has seed `seed` + i. The training state does not change.
 
-    An episode is truncated after `max_steps` environment steps (default: the environment's own limit, else
-    DEFAULT_LIMIT). Environments that reset themselves ignore the seeds of later episodes and continue from their first
-    one. `watch` is called before every step. If the policy has its own `evaluate` method, such as a policy that adapts
-    to tasks, it is used instead.
+    An episode is truncated after `max_steps` environment steps (default: the environment's limit, or DEFAULT_LIMIT).
+    Environments that reset themselves use only the seed of their first episode. `watch` is called before every step. A
+    policy with its own method `evaluate`, such as a policy that adapts to tasks, is evaluated by this method instead.
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
-        return own(make, episodes, seed, watch)
-    env = make(min(episodes, num_envs), count(seed))
-    try:
+        return own(environments, episodes, seed, watch)
+    with environments(min(episodes, num_envs)) as env:
         return _Evaluating(policy, env, episodes, seed, keep_paths, max_steps).run(watch)
-    finally:
-        if reason := close_within(env.close):
-            warn(f"an evaluation's environments could not be closed: {reason}")
 
 
 class _Evaluating:
-    """One evaluation in progress. Environments without an episode to run continue, but are not counted."""
+    """One evaluation in progress. Environments without an episode to run pause, or continue without being counted."""
 
     def __init__(
         self, policy: Policy, env: BatchedEnv, episodes: int, seed: int, keep_paths: int, max_steps: int | None
     ) -> None:
         self.policy, self.env, self.episodes, self.seed = policy, env, episodes, seed
         self.limit = max_steps or env.spec.max_episode_steps or DEFAULT_LIMIT
-        self.cut = self.begun = 0
+        self.truncated = self.begun = 0
         self.running = np.full(env.num_envs, -1)
         self.finished: dict[int, Episode] = {}
         self.paths = {i: Path() for i in range(min(keep_paths, episodes))}
@@ -182,11 +195,11 @@ class _Evaluating:
     def run(self, watch: Watch | None) -> Evaluation:
         """Run all episodes."""
         while len(self.finished) < self.episodes:
-            self._batch(watch)  # repeated if truncated environments cannot restart on their own
+            self._batch(watch)  # repeats if truncated environments cannot restart individually
         rates = {name: float(x[0] / x[1]) for name, x in self.sums.items() if x[1] > 0}
         episodes = [self.finished[i] for i in range(self.episodes)]
         paths = list(self.paths.values())
-        result = Evaluation(episodes, paths, rates, self.env.tells_success, self.cut, self.limit)
+        result = Evaluation(episodes, paths, rates, self.env.reports_success, self.truncated, self.limit)
         return replace(result, bounds=goal_bounds(self.env.spec), radius=self._radius(paths)) if paths else result
 
     def _radius(self, paths: Sequence[Path]) -> float | None:
@@ -194,7 +207,7 @@ class _Evaluating:
         return None if goal is None else success_radius(self.env.spec, torch.as_tensor(goal))
 
     def _batch(self, watch: Watch | None) -> None:
-        """Reset every environment, and run episodes until no environment has one to run."""
+        """Reset every environment, and run episodes until no environment has an episode to run."""
         env, policy = self.env, self.policy
         obs, memory = env.reset(self.seed + self.begun), policy.start(env.num_envs)
         counter = EpisodeCounter(env.num_envs, obs.state.device)
@@ -213,14 +226,16 @@ class _Evaluating:
             done = step.terminated | step.truncated
             ended = counter.add(step.reward, step.success, done, step.active)
             self._finish(ended.episodes(), over.cpu().numpy(), step)
-            # In the order in which the environments draw their seeds.
+            # Use the order in which the environments take their seeds.
             self._begin((ended.done & ~over).cpu().numpy() & (self.running < 0))
-            if env.restarts:  # others remain in their old episode
+            if env.restarts:  # other environments stay in their old episode
                 self._begin(over.cpu().numpy() & (self.running < 0))
+            if self.begun == self.episodes:
+                env.pause(self.running < 0)
             obs = step.obs
 
     def _begin(self, where: np.ndarray) -> None:
-        """Assign the next episodes to the environments in `where` [N], as long as there are any."""
+        """Assign the next episodes to the environments in `where` [N] until none remains."""
         for i in np.flatnonzero(where):
             self.running[i] = self.begun if self.begun < self.episodes else -1
             self.begun += self.begun < self.episodes
@@ -233,11 +248,11 @@ class _Evaluating:
             if number in self.paths:
                 _record_place(self.paths[number], self.policy.place(step.final.state), episode.env)
             self.finished[number] = episode
-            self.cut += bool(over[episode.env])
+            self.truncated += bool(over[episode.env])
             self.running[episode.env] = -1
 
     def _sum(self, pairs: dict[str, Tensor]) -> None:
-        """Add up the policy's own metrics over the episodes that count."""
+        """Add up the policy's metrics over the counted episodes."""
         for name, (values, where) in pairs.items():
             counts = where.cpu() * torch.as_tensor(self.running >= 0)
             both = torch.stack([(values.cpu() * counts).sum(), counts.sum()])
@@ -284,7 +299,7 @@ def success_radius(spec: Spec, goal: Tensor) -> float | None:
         for _ in range(30):
             middle = (low + high) / 2
             low, high = (middle, high) if pays(middle) == pays(0.0) else (low, middle)
-    except Exception:  # the environment's own code may fail outside its goals; a picture must not end the run
+    except Exception:  # the environment's code may fail outside its goals; a picture must not end the run
         return None
     return low
 

@@ -1,4 +1,4 @@
-"""Groups of runs that differ only in their seed, named by the options that distinguish them; their means and curves."""
+"""Groups of runs that differ only in their seed, named after the options that distinguish them; means and curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def _short(value: Any) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats rounded to 3 digits for comparison, since measured values differ slightly between runs."""
+    """Round floats to 3 digits for comparison, because measured values differ slightly between runs."""
     if isinstance(value, list | tuple):
         return [_rounded(x) for x in value]
     return float(f"{value:.3g}") if isinstance(value, float) else value

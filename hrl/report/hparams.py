@@ -14,8 +14,8 @@ NONE = "-"
 def comparable(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Readable names and values: algorithm, environment and run, then each level's main settings.
 
-    The settings of an agent without levels appear as the low level's. Settings that an algorithm does not have are a
-    dash.
+    The settings of an agent without levels appear as those of the low level. A dash marks settings that an algorithm
+    does not have.
     """
     env, run, agent = config["env"], config["run"], config["agent"]
     low = agent["low"] if isinstance(agent.get("low"), Mapping) else agent

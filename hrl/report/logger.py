@@ -1,4 +1,4 @@
-"""Logs scalars to TensorBoard and progress.csv with stable-baselines3's tags, over environment steps."""
+"""Logs scalars by environment steps to TensorBoard and progress.csv, with stable-baselines3's tags."""
 
 import csv
 import os
@@ -18,7 +18,7 @@ class Logger:
     """Writes one row of scalars at a time. With `resumed_at`, continues the existing curves from that step."""
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
-        # Rows after the resumed checkpoint will be written again.
+        # A resumed run writes the rows after its checkpoint again.
         self._tensorboard = SummaryWriter(str(folder), purge_step=None if resumed_at is None else resumed_at + 1)
         self._path = folder / "progress.csv"
         self._names: list[str] = [STEPS]

@@ -1,17 +1,19 @@
-"""Pictures of trajectories with their subgoals, and of learning curves."""
+"""Pictures of trajectories with their subgoals, and of learning curves.
+
+Figures are made without pyplot, so that neither a program's nor a notebook's own way of showing figures changes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path as FilePath
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.collections import LineCollection
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -19,9 +21,28 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from hrl.report.evaluation import Evaluation, Path
 from hrl.report.statistics import Band, Curve
 
+DPI = 130
+"""Dots per inch of written pictures."""
 Dims = tuple[int, int]
 SUBGOALS = ("tab:orange", "tab:purple", "tab:brown", "tab:pink")
 """Colours of the subgoals of each level above the lowest, lowest first."""
+
+
+@dataclass
+class Picture:
+    """A figure that a notebook shows inline, as the value of a cell."""
+
+    figure: Figure
+
+    def save(self, file: FilePath | str) -> None:
+        """Write the picture to a file; its ending says the format (png, pdf, svg)."""
+        self.figure.savefig(file, dpi=DPI)
+
+    def _repr_png_(self) -> bytes:
+        """The picture for a notebook."""
+        buffer = BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=80)
+        return buffer.getvalue()
 
 
 def trajectories(evaluation: Evaluation) -> np.ndarray | None:
@@ -29,23 +50,26 @@ def trajectories(evaluation: Evaluation) -> np.ndarray | None:
     figure = trajectory_figure(evaluation)
     if figure is None:
         return None
-    figure.canvas.draw()
-    image = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
-    plt.close(figure)
-    return image
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def trajectory_figure(evaluation: Evaluation, title: str = "", dims: Dims | None = None) -> Figure | None:
-    """The kept paths side by side on one scale, in two dimensions of the goal space: `dims`, or the first two if there
-    are no more or the environment has a map. None if neither applies."""
+    """The kept paths next to each other on one scale, in two dimensions of the goal space: `dims`, or the first two if
+    there are no more or the environment has a map. None if neither applies."""
     panels = _Panels.of(evaluation, dims)
     if panels is None:
         return None
     columns = min(4, len(panels.paths))
     rows = -(-len(panels.paths) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3 * columns, 3 * rows * panels.aspect + 0.8), squeeze=False,
-        layout="constrained", sharex=True, sharey=True,
+    width, height = 3 * columns, 3 * rows * panels.aspect + 0.8
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    # Fixed margins in inches: a constrained layout would take as long as the drawing.
+    figure.subplots_adjust(
+        left=0.35 / width, right=1 - 0.1 / width, bottom=0.65 / height, top=1 - (0.7 if title else 0.3) / height,
+        wspace=0.06, hspace=0.12,
     )  # fmt: skip
     for ax in axes.flat:
         ax.set_axis_off()
@@ -66,8 +90,8 @@ def episode_figures(evaluation: Evaluation, dims: Dims | None = None) -> list[Fi
     figures: list[Figure] = []
     for i in range(0 if panels is None else len(panels.paths)):
         assert panels is not None
-        figure, ax = plt.subplots(figsize=(3, 3 * panels.aspect + 0.3), layout="constrained")
-        panels.draw(ax, i)
+        figure = Figure(figsize=(3, 3 * panels.aspect + 0.3), layout="constrained")
+        panels.draw(figure.subplots(), i)
         figures.append(figure)
     return figures
 
@@ -94,7 +118,7 @@ class _Panels:
         paths = [_in_plane(p, dims or (0, 1)) for p, _ in shown]
         usual = dims in (None, (0, 1))
         titles = [
-            f"{e.length} steps{', reached' if evaluation.tells_success and e.success_any else ''}" for _, e in shown
+            f"{e.length} steps{', reached' if evaluation.reports_success and e.success_any else ''}" for _, e in shown
         ]
         low, high = _extent(paths, evaluation.bounds if usual else None)
         return cls(paths, titles, low, high, evaluation.radius if usual else None)
@@ -105,7 +129,7 @@ class _Panels:
         width, height = self.high - self.low
         return float(min(max(height / width, 0.4), 2.5))
 
-    def draw(self, ax: plt.Axes, i: int) -> None:
+    def draw(self, ax: Axes, i: int) -> None:
         _draw_path(ax, self.paths[i], self.radius)
         ax.set_axis_on()
         ax.set(xlim=(self.low[0], self.high[0]), ylim=(self.low[1], self.high[1]), aspect="equal")
@@ -129,7 +153,7 @@ def _in_plane(path: Path, dims: Dims) -> Path:
 
 
 def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper corner [2] of the drawn region: the map, else the task's bounds, else all paths and goals."""
+    """Lower and upper corner [2] of the drawn region: the map, or the task's bounds, or all paths and goals."""
     corners = [np.array([[r.x, r.y], [r.x + r.width, r.y + r.height]]) for p in paths for r in p.scene[0]]
     if corners:
         everything = np.concatenate(corners)
@@ -144,7 +168,7 @@ def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarra
     return low - margin, high + margin
 
 
-def _draw_scene(ax: plt.Axes, path: Path) -> None:
+def _draw_scene(ax: Axes, path: Path) -> None:
     """Draw walls, gaps and blocks; blocks are dashed at their first position and filled at their last."""
     styles: dict[str, dict[str, Any]] = {
         "wall": {"facecolor": "0.75", "edgecolor": "none"},
@@ -152,20 +176,23 @@ def _draw_scene(ax: plt.Axes, path: Path) -> None:
         "block": {"facecolor": "tab:red", "alpha": 0.35, "edgecolor": "none"},
     }
     first = {"facecolor": "none", "edgecolor": "tab:red", "linestyle": "--", "linewidth": 0.8}
-    shown = [(r, first) for r in path.scene[0] if r.kind == "block"] + [(r, styles[r.kind]) for r in path.scene[-1]]
-    for r, style in shown:
-        ax.add_patch(Rectangle((r.x, r.y), r.width, r.height, zorder=0, **style))
+    groups = [([r for r in path.scene[0] if r.kind == "block"], first)]
+    groups += [([r for r in path.scene[-1] if r.kind == kind], style) for kind, style in styles.items()]
+    for outlines, style in groups:
+        patches = [Rectangle((r.x, r.y), r.width, r.height) for r in outlines]
+        ax.add_collection(PatchCollection(patches, match_original=False, zorder=0, **style))
 
 
-def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
-    """Draw the path, lighter with time; each subgoal and where it was set; and the goal with its success radius."""
+def _draw_path(ax: Axes, path: Path, radius: float | None) -> None:
+    """Draw the path, which becomes lighter with time, each subgoal with the position where it was set, and the goal
+    with its success radius."""
     if path.scene:
         _draw_scene(ax, path)
     places = np.stack(path.places)
     parts = np.stack([places[:-1], places[1:]], 1)
     ax.add_collection(LineCollection(list(parts), array=np.arange(len(parts)), cmap="viridis", lw=1.4, zorder=2))
-    ax.plot([], [], color=plt.get_cmap("viridis")(0.4), label="path (from dark to light)")
-    ax.plot(*places[0], "o", color=plt.get_cmap("viridis")(0.0), ms=5, label="start", zorder=3)
+    ax.plot([], [], color=colormaps["viridis"](0.4), label="path (from dark to light)")
+    ax.plot(*places[0], "o", color=colormaps["viridis"](0.0), ms=5, label="start", zorder=3)
     levels = len(path.subgoals[0]) if path.subgoals else 0
     for level in range(levels):
         name = "subgoals" if levels == 1 else f"subgoals of level {level + 1}"
@@ -176,10 +203,10 @@ def _draw_path(ax: plt.Axes, path: Path, radius: float | None) -> None:
             ax.add_patch(Circle(tuple(path.goal), radius, fill=False, edgecolor="tab:red", lw=0.8, zorder=1))
 
 
-def _draw_subgoals(ax: plt.Axes, places: np.ndarray, subgoals: np.ndarray, colour: str, name: str) -> None:
+def _draw_subgoals(ax: Axes, places: np.ndarray, subgoals: np.ndarray, colour: str, name: str) -> None:
     fresh = np.r_[True, (np.diff(subgoals, axis=0) != 0).any(1)]
-    for a, b in zip(places[: len(subgoals)][fresh], subgoals[fresh], strict=True):
-        ax.plot(*np.stack([a, b]).T, color=colour, lw=0.6, alpha=0.6, zorder=1)
+    lines = np.stack([places[: len(subgoals)][fresh], subgoals[fresh]], 1)
+    ax.add_collection(LineCollection(list(lines), color=colour, lw=0.6, alpha=0.6, zorder=1))
     ax.plot(*subgoals[fresh].T, "x", color=colour, ms=4, label=name, zorder=3)
 
 
@@ -188,40 +215,39 @@ def save_trajectories(evaluation: Evaluation, file: FilePath, title: str, dims: 
     figure = trajectory_figure(evaluation, title, dims)
     if figure is None:
         return False
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    figure.savefig(file, dpi=DPI)
     return True
 
 
 def save_curves(groups: Mapping[str, Mapping[str, Sequence[Curve]]], file: FilePath, tag: str) -> None:
-    """Write the figure of `curve_figure` to a file."""
-    figure = curve_figure(groups, tag)
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    """Write the picture of learning curves to a file. `groups` are those of `curve_figure`, with one panel per
+    environment."""
+    curve_figure(groups, tag).savefig(file, dpi=DPI)
 
 
-def curve_figure(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) -> Figure:
-    """Learning curves: one panel per environment, and one line per group, the interquartile mean over its runs
-    with their range.
+def curve_figure(panels: Mapping[str, Mapping[str, Sequence[Curve]]], label: str) -> Figure:
+    """Learning curves: each panel, by title, has one line per group of runs, by name: the interquartile mean over the
+    runs, with their range. `label` is that of the vertical axes.
 
-    Each line covers the whole range of its runs; it is dotted where some of them have ended or not begun.
+    Each line covers all steps of its runs; it is dotted where some of them have no values.
     """
-    columns = min(3, len(groups))
-    rows = -(-len(groups) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5.5 * columns, 4 * rows), squeeze=False, layout="constrained")
-    for ax in axes.flat[len(groups) :]:
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.5 * columns, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    for ax, (env, lines) in zip(axes.flat, groups.items(), strict=False):
+    for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, curves in lines.items():
             _draw_band(ax, Band.of(curves), f"{name} ({len(curves)} run{'s' * (len(curves) > 1)})")
-        ax.set(title=env, xlabel="environment steps", ylabel=tag)
+        ax.set(title=title, xlabel="environment steps", ylabel=label)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     return figure
 
 
-def _draw_band(ax: plt.Axes, band: Band, label: str) -> None:
+def _draw_band(ax: Axes, band: Band, label: str) -> None:
     single = len(band.steps) == 1
     (line,) = ax.plot(
         band.steps, np.where(band.complete, band.middle, np.nan), marker="o" if single else None, label=label

@@ -2,7 +2,7 @@
 
 Coupled levels learn stably if the slower one is almost stationary for the faster one (two-timescale stochastic
 approximation, Borkar 1997). The drift of a level is the mean change of its decisions on the same states between two
-logs, in half-ranges. The ratio of the slow level's drift to the fast level's should be well below 1.
+logs, in half-ranges. The drift of the slow level divided by that of the fast level should be well below 1.
 """
 
 from collections import Counter
@@ -30,11 +30,11 @@ class Tracking:
         self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._lasted: Counter[str] = Counter()
         self.warnings = [sentence for level in levels if (sentence := learns_nothing(level, total_steps))]
-        """Warnings that were not printed yet."""
+        """Warnings to print."""
 
     @torch.no_grad()
     def measure(self, steps: int) -> dict[str, float]:
-        """`<level>/drift`, and `<level>/drift_ratio`, relative to the level below. Waits for the device."""
+        """`<level>/drift`, and `<level>/drift_ratio` relative to the level below. Waits for the device."""
         metrics: dict[str, float] = {}
         for level in self.levels:
             drift = self._drift(level, steps)
@@ -47,13 +47,13 @@ class Tracking:
                 advice = f"lower --timescale.ratio or --{slow.name}.learning-rate"
                 self._warn(
                     moved > below,
-                    f"The {slow.name} level's decisions keep moving faster than the {fast.name} level's "
-                    f"({moved / below:.1f} times), too fast to be tracked: {advice}.",
+                    f"The {slow.name} level's decisions change {moved / below:.1f} times as fast as the {fast.name} "
+                    f"level's, too fast for it to track: {advice}.",
                 )
                 self._warn(
                     moved < STILL and slow.learns_at(steps),
-                    f"The {slow.name} level's decisions have stopped moving: the level has saturated, which "
-                    f"happens if it learns too fast; {advice}.",
+                    f"The {slow.name} level's decisions no longer change: the level has saturated because it learned "
+                    f"too fast; {advice}.",
                 )
         return metrics
 
@@ -78,7 +78,7 @@ class Tracking:
 
 
 def learns_nothing(level: Level, total_steps: int) -> str | None:
-    """A warning if a level's first update would come after the end of its learning; else None."""
+    """A warning if a level's first update would come after the end of its learning, else None."""
     first = level.timescale.starts + level.timescale.every
     end = min(total_steps, level.config.learning_stops or total_steps)
     if level.config.frozen or first < end:

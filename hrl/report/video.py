@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from hrl.report.evaluation import MakeEvaluationEnv, Policy, evaluate
+from hrl.report.evaluation import Policy, evaluate, opened
 from hrl.types import BatchedEnv, UserError
 
 FPS = 30
@@ -35,7 +36,7 @@ class _Recorder:
 def record(
     file: Path,
     policy: Policy,
-    make: MakeEvaluationEnv,
+    make: Callable[[], BatchedEnv],
     episodes: int,
     max_steps: int | None = None,
     faults: tuple[type[Exception], ...] = (UserError,),
@@ -50,14 +51,14 @@ def record(
         with Progress(console=Console(stderr=True), transient=True) as progress:
             recorder = _Recorder(file, episodes, progress)
             try:
-                evaluate(policy, make, episodes, num_envs=1, watch=recorder, max_steps=max_steps)
+                evaluate(policy, lambda _: opened(make()), episodes, watch=recorder, max_steps=max_steps)
             finally:
                 recorder.writer.close()
     except faults:
         raise
     except Exception as error:
         raise UserError(
-            "--video: the environment could not be rendered "
+            "--video: the environment cannot be rendered "
             f"({' '.join(str(error).split()) or type(error).__name__}). MuJoCo needs a display, or MUJOCO_GL=egl "
-            "or MUJOCO_GL=osmesa with its library; other environments may need their own extra."
+            "or MUJOCO_GL=osmesa with its library; other environments may need an extra of their package."
         ) from error

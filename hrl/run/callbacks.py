@@ -1,4 +1,4 @@
-"""Functions that a user's program runs during training."""
+"""Callbacks: functions that are called during training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
-"""Checkpoints: a folder with tensors as safetensors, the rest as JSON, and a manifest with checksums.
+"""Checkpoints: folders with tensors as safetensors, other values as JSON, and a manifest with checksums.
 
-A checkpoint is written to a temporary folder and renamed, so that a crash leaves the previous one intact. Loading
-executes no code from the files.
+A checkpoint is written to a temporary folder and then renamed, so a crash leaves the previous checkpoint intact.
+Loading executes no code from the files.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise UserError(
-            f"The checkpoint {folder} could not be written ({error}). Earlier checkpoints are intact."
+            f"The checkpoint {folder} cannot be written ({error}): check the disk. Earlier checkpoints are intact."
         ) from error
 
 
@@ -85,8 +85,8 @@ def load(folder: Path) -> Checkpoint:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
             raise UserError(
-                f"{folder} has checkpoint format {manifest['format']}, written by hrl {manifest['hrl']}; this "
-                f"version ({__version__}) reads format {FORMAT}."
+                f"{folder} has checkpoint format {manifest['format']}, but this version ({__version__}) reads format "
+                f"{FORMAT}: install hrl {manifest['hrl']}, which wrote it."
             )
         _check_parts(folder, manifest["sha256"])
         numbers = json.loads((folder / "numbers.json").read_text())
@@ -152,7 +152,7 @@ class Checkpoints:
         """The newest intact checkpoint. Raises UserError, with the newest one's reason, if there is none."""
         folders = self.all()
         if not folders:
-            raise UserError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one.")
+            raise UserError(f"{self.folder} contains no checkpoint: the run stopped before its first one. Train again.")
         reasons: list[UserError] = []
         for folder in reversed(folders):
             try:
@@ -185,7 +185,7 @@ def _full_precision(x: Tensor) -> Tensor:
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy views, such as slices of rings, since safetensors refuses tensors that share memory."""
+    """Copy views, such as slices of rings, because safetensors rejects tensors that share memory."""
     return {name: x.clone() if x.untyped_storage().nbytes() != x.nbytes else x for name, x in tensors.items()}
 
 

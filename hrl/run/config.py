@@ -24,7 +24,7 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
     hints = get_type_hints(type(config))
     known = [f.name for f in fields(config)]  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {}  # options of variants, which may appear beside the variant
+    parts: dict[str, dict[str, Any]] = {}  # options of variants, which may appear next to the variant's name
     for name, value in values.items():
         owner = name if isinstance(getattr(config, name, None), Variant) else variant_with(config, name, values, source)
         if owner is not None:
@@ -46,7 +46,7 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
 
 def variant_with(config: Any, option: str, values: Mapping[str, Any], source: str) -> str | None:
     """The field with the variant that has this option; None if there is none. Raises UserError if the option belongs to
-    another kind than the chosen one."""
+    a kind of variant that is not chosen."""
     if option in {f.name for f in fields(config)}:
         return None
     for field in fields(config):
@@ -68,7 +68,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def _flattened(config: Any) -> Any:
-    """Dataclasses as dictionaries; the options of a variant appear beside its name, as on the command line."""
+    """Convert dataclasses to dictionaries. The options of a variant appear next to its name, as on the command line."""
     if not is_dataclass(config) or isinstance(config, type):
         return config
     values: dict[str, Any] = {}

@@ -32,34 +32,34 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 @dataclass
 class RunConfig:
-    """Options of a run: duration, evaluation, logging and checkpoints. Where an algorithm learns offline, from a
-    dataset, every number of environment steps here is a number of gradient steps, except for `eval_max_steps`."""
+    """Options of a run: duration, evaluation, logging and checkpoints. For an algorithm that learns offline, from a
+    dataset, all numbers of environment steps are numbers of gradient steps, except `eval_max_steps`."""
 
     seed: int = 0
     """Random seed."""
     total_steps: int = 100_000
-    """Environment steps to train, of all environments together; gradient steps for an offline algorithm."""
+    """Total environment steps of training, over all environments; gradient steps for an offline algorithm."""
     eval_freq: int = 10_000
-    """Environment steps between evaluations; 0 for none."""
+    """Environment steps between evaluations; 0 disables them."""
     eval_episodes: int = 50
     """Episodes per evaluation."""
     eval_max_steps: int | None = None
-    """Environment steps after which an evaluation episode is truncated. Default: the environment's own limit, or 1,000
-    if it has none."""
+    """Environment steps after which an evaluation episode is truncated. Default: the environment's limit, or 1,000 if
+    it has none."""
     eval_env: str | None = None
     """Id of another environment for evaluations during training, such as the original task of a batched one."""
     save_freq: int = 50_000
-    """Environment steps between checkpoints; 0 for a single one at the end."""
+    """Environment steps between checkpoints; 0 saves only one at the end."""
     log_freq: int | None = None
     """Environment steps between rows of scalars. Default: a thousandth of the run, but at least 2,000."""
     device: DeviceName = "auto"
-    """Device of networks and replays; auto takes the GPU if there is one."""
+    """Device of networks and replays; auto uses the GPU if there is one."""
     execution: Mode = "auto"
-    """Run eagerly, with torch.compile, or captured as CUDA graphs; auto captures on a GPU."""
+    """Execution mode: eager, torch.compile, or CUDA graphs. auto uses CUDA graphs on a GPU, and eager on a CPU."""
     threads: int = 0
     """Number of torch's CPU threads; 0 for torch's default."""
     log_dir: Path = Path("runs")
-    """Folder of the run folders <env>/<algorithm>/<seed>-<time>."""
+    """Folder that contains the run folders <env>/<algorithm>/<seed>-<time>."""
     progress: bool = True
     """Show a live display if the output is a terminal."""
     wandb: bool = False
@@ -92,12 +92,12 @@ class RunFolder:
 
     @classmethod
     def new(cls, log_dir: Path, env_id: str, algorithm: str, seed: int) -> "RunFolder":
-        """The folder of a new run, named by environment, algorithm, seed and time; `make` creates it."""
+        """The folder of a new run, named after environment, algorithm, seed and time; `make` creates it."""
         parent = log_dir / env_id.replace(":", "-").replace("/", "-") / algorithm.replace(":", "-")
         return cls(parent / f"{seed}-{time.strftime('%Y%m%d-%H%M%S')}")
 
     def make(self) -> None:
-        """Create the folder, with a unique name even if two runs begin in one second."""
+        """Create the folder, with a unique name even if two runs start in the same second."""
         first = self.path
         for name in (first.name, *(f"{first.name}-{i}" for i in range(2, 1000))):
             self.path = first.with_name(name)
@@ -107,7 +107,7 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise UserError(f"The run folder {self.path} cannot be created: {error}.") from error
-        raise UserError(f"There is no free name for a run folder beside {first}.")
+        raise UserError(f"Too many run folders are named {first}: choose another --log-dir.")
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -117,13 +117,14 @@ class RunFolder:
             raise UserError(f"{path} is not a run folder: it has no config.json.")
         if links := sorted(file.name for file in path.iterdir() if file.is_symlink()):
             raise UserError(
-                f"{path} contains links to other places ({', '.join(links)}), which a run folder must not have."
+                f"{path} contains links to other folders ({', '.join(links)}), which a run folder must not have: "
+                "replace them by copies."
             )
         return cls(path)
 
     @classmethod
     def begun(cls, log_dir: Path) -> "RunFolder | None":
-        """The first run anywhere below `log_dir` with a checkpoint to resume from; None if there is none."""
+        """The first run below `log_dir` with a checkpoint to resume from; None if there is none."""
         runs = (cls(file.parent) for file in sorted(log_dir.rglob("config.json")))
         return next((run for run in runs if Checkpoints(run.checkpoints).steps), None)
 
@@ -155,7 +156,7 @@ class RunFolder:
 
         Raises UserError if another process holds the lock.
         """
-        if fcntl is None:  # Windows has no such lock
+        if fcntl is None:  # not available on Windows
             yield
             return
         with (self.path / ".lock").open("a+") as file:

@@ -16,11 +16,12 @@ from hrl.report.evaluation import Evaluation, Policy, evaluate
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.folder import RunConfig, RunFolder
+from hrl.run.kept import KeptEnvironments
 from hrl.stopping import StopRequest
 from hrl.types import BatchedEnv, UserError
 
 Which = Literal["best", "last"]
-MakeEnv = Callable[[int | None, Iterator[int] | None], BatchedEnv]
+MakeEnv = Callable[[int | None], BatchedEnv]
 
 
 @dataclass
@@ -33,12 +34,16 @@ class Session:
     num_envs: int
     """Number of training environments in each process."""
     make_env: MakeEnv
-    """(number, or None for `num_envs`; episode seeds for evaluation) -> environments."""
+    """(number, or None for `num_envs`) -> training environments."""
+    make_evaluation: Callable[[int], BatchedEnv]
+    """(number) -> environments to evaluate in, whose episodes have fixed seeds."""
+    most_evaluation_envs: int
+    """Greatest number of environments that an evaluation steps together."""
     make_single: Callable[..., gym.Env[Any, Any]]
     """(index) -> one plain Gymnasium environment."""
-    make_rendering: MakeEnv
-    """As `make_env`, for environments that render."""
-    earlier: Callable[[Path], Hierarchy]
+    make_rendering: Callable[[], BatchedEnv]
+    """() -> one environment of evaluations, which renders."""
+    load_agent: Callable[[Path], Hierarchy]
     """The final agent of an earlier run."""
     load_policy: Callable[[Path], Any]
     """The best policy of an earlier run."""
@@ -47,35 +52,45 @@ class Session:
     stop: StopRequest = field(default_factory=StopRequest)
     """The request to stop the run."""
     faults: tuple[type[Exception], ...] = (UserError,)
-    """Exceptions that are printed as one sentence and do not invalidate the agent."""
+    """Exceptions that are printed as one sentence. The agent stays valid after them."""
     begin: Callable[..., None] = lambda lines=(), config=None: None
-    """Called once the agent is built, with lines about the resolved options and the resolved configuration. It creates
-    the run folder, writes the configuration into it, and prints the lines."""
+    """Called after the agent is built, with lines about the resolved options, and with the resolved configuration. It
+    creates the run folder, writes the configuration to it, and prints the lines."""
     draw: Callable[[Evaluation], Any] | None = None
-    judge: Callable[[int, dict[str, float]], bool] | None = None
+    give_up: Callable[[int, dict[str, float]], bool] | None = None
     """(steps, scalars of an evaluation) -> whether to give up the run."""
     callbacks: Sequence[Callback] = ()
-    """Functions of the user's program, called during training."""
+    """The user's callbacks."""
     hyperparameters: Callable[[], dict[str, Any]] | None = None
     """Returns the values for TensorBoard's HParams tab."""
 
     _read: dict[Which, Checkpoint] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._environments = KeptEnvironments(self.make_evaluation)
+
     def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
         """Evaluate a policy in separate environments. Raises Interrupted on a request to stop."""
         count = self.run.eval_episodes if episodes is None else episodes
         with self.stop.interruptible():
-            return evaluate(policy, self.make_env, count, keep_paths=keep_paths, max_steps=self.run.eval_max_steps)
+            return evaluate(
+                policy, self._environments, count, keep_paths=keep_paths, num_envs=self.most_evaluation_envs,
+                max_steps=self.run.eval_max_steps,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the environments of evaluations."""
+        self._environments.close()
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """A context that converts errors of loading a checkpoint that does not fit into a UserError."""
+        """A context that converts errors from a checkpoint that does not fit into a UserError."""
         try:
             yield
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"The checkpoint in {self.folder.path} does not fit the configuration in config.json; was that "
-                "file changed? A resumed run must keep its options."
+                f"The checkpoint in {self.folder.path} does not fit the configuration in config.json. A run must keep "
+                "its options: undo changes of that file."
             ) from error
 
     def checkpoint(self, which: Which) -> Checkpoint:
@@ -89,7 +104,7 @@ class Session:
 
 
 def pick_device(name: Literal["auto", "cpu", "cuda"], processes: Processes = ALONE) -> torch.device:
-    """The training device; each process of a machine has its own GPU. Raises UserError if it is not available."""
+    """The training device. Each process of a machine uses a separate GPU. Raises UserError if it is not available."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto.")
     if name == "auto":
@@ -98,8 +113,8 @@ def pick_device(name: Literal["auto", "cpu", "cuda"], processes: Processes = ALO
         return torch.device("cpu")
     if processes.local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"This machine has {torch.cuda.device_count()} GPUs, too few for one per process; start fewer "
-            "processes, or use --device cpu."
+            f"This machine has {torch.cuda.device_count()} GPUs, fewer than processes: start fewer processes, or use "
+            "--device cpu."
         )
     torch.cuda.set_device(processes.local_rank)
     return torch.device("cuda", processes.local_rank)

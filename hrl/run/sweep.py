@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import optuna
 
 GiveUp = Callable[[int, dict[str, float]], bool]
-"""(environment steps, scalars of an evaluation) -> whether to give up the run."""
+"""(environment steps, scalars of an evaluation) -> whether to stop the run early."""
 TrainOne = Callable[[dict[str, Any], int, GiveUp], bool]
-"""(values, seed, judge) -> True if the run ended or was given up; False if the user stopped it."""
+"""(values, seed, give_up) -> True if the run ended or was pruned; False if the user stopped it."""
 
 
 @dataclass
@@ -52,19 +52,22 @@ class SweepConfig:
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"The sweep {path} cannot be read: {error}") from error
         if not isinstance(values, dict) or not values.get("parameters"):
-            raise UserError(f"The sweep {path} names no parameters to search (parameters: {{low.learning_rate: …}}).")
+            raise UserError(
+                f"The sweep {path} has no parameters: add some, as in parameters: {{low.learning_rate: …}}."
+            )
         config = updated(cls(), values, str(path))
         for name, given in config.parameters.items():
             known = isinstance(given, dict) and set(given) <= {"low", "high", "log", "step", "choices"}
             if not known or ("choices" in given) == ({"low", "high"} <= set(given)):
-                raise UserError(f"{path}: {name} needs either choices, or low and high (and log or step).")
+                raise UserError(f"{path}: {name} needs either choices, or low and high, optionally with log or step.")
         if config.trials < 1 or config.seeds < 1:
             raise UserError(f"{path}: trials and seeds must be at least 1.")
         return config
 
 
 class Sweep:
-    """One study in a folder that several processes can share, with journal.log and the best values in preset.yaml."""
+    """A study in a folder that several processes can share. It contains journal.log, and the best values in
+    preset.yaml."""
 
     def __init__(self, config: SweepConfig, folder: Path, env_id: str, seed: int, train: TrainOne) -> None:
         self.config, self.folder, self.env_id, self.train = config, folder, env_id, train
@@ -84,7 +87,7 @@ class Sweep:
         state = _optuna().trial.TrialState
         while len(self.study.get_trials(states=(state.COMPLETE, state.PRUNED))) < self.config.trials:
             trial = self.study.ask()
-            # One seed per trial, so that processes that share or resume a sweep draw different values.
+            # Use one seed per trial, so that processes that share or resume a sweep sample different values.
             self.study.sampler = _optuna().samplers.TPESampler(seed=self.seed + trial.number)
             values = {name: _suggested(trial, name, given) for name, given in self.config.parameters.items()}
             value, pruned = self._value(trial, values)
@@ -98,12 +101,12 @@ class Sweep:
         return True
 
     def _value(self, trial: "optuna.Trial", values: dict[str, Any]) -> tuple[float | None, bool]:
-        """The mean of the metric over seeds (None if the user stopped it), and whether the trial was given up."""
+        """The mean of the metric over seeds (None if the user stopped the trial), and whether the trial was pruned."""
         finished: list[float] = []
         reached: list[int] = []
         latest, pruned, first = float("-inf"), False, 0
 
-        def judge(steps: int, scalars: dict[str, float]) -> bool:
+        def give_up(steps: int, scalars: dict[str, float]) -> bool:
             nonlocal latest, pruned
             if self.config.metric not in scalars:
                 raise UserError(f"A sweep's metric must be one of {', '.join(scalars)}, not {self.config.metric!r}.")
@@ -114,7 +117,7 @@ class Sweep:
             return pruned
 
         for seed in range(self.config.seeds):
-            if not self.train(nested(values), seed, judge):
+            if not self.train(nested(values), seed, give_up):
                 return None, False
             finished.append(latest)
             if pruned:
@@ -167,6 +170,6 @@ def _optuna() -> Any:
         import optuna
         import optuna.storages.journal
     except ImportError as error:
-        raise UserError("Sweeps need Optuna: pip install -c constraints.txt -e '.[sweep]'") from error
+        raise UserError("Sweeps need Optuna: pip install 'nested-hrl[sweep]'.") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -1,6 +1,6 @@
-"""The trainer: one training loop for all algorithms, with logging, evaluation, checkpoints and stopping by environment
-steps, or by gradient steps for offline algorithms. A trainee defines one round: a step of every environment, a batch of
-episodes, a rollout, or a gradient step.
+"""The trainer: one training loop for all algorithms. It logs, evaluates, saves checkpoints and stops, scheduled by
+environment steps, or by gradient steps for offline algorithms. A trainee defines one round: a step of every
+environment, a batch of episodes, a rollout, or a gradient step.
 """
 
 import signal
@@ -23,12 +23,12 @@ from hrl.types import BatchedEnv, UserError
 
 
 class Trainee(ABC):
-    """An algorithm that trains in its environments."""
+    """An algorithm in training, with its environments."""
 
     whole: bool = True
-    """Whether a run can resume from the current state. False after a failure in the middle of an update."""
+    """Whether a run can resume from the current state. False after a failure during an update."""
     together: bool = False
-    """Whether the episodes of a round begin together and all end within it."""
+    """Whether the episodes of a round start together and all end within it."""
     policy: Policy
     """The current policy, for evaluations."""
     counts: ClassVar[str] = "environment steps"
@@ -37,7 +37,7 @@ class Trainee(ABC):
     def __init__(self, env: BatchedEnv, session: Session) -> None:
         self.env, self.session = env, session
         self.warnings: list[str] = []
-        """Warnings that were not printed yet; the trainer prints and removes them."""
+        """Warnings to print; the trainer prints and removes them."""
 
     @property
     def learned(self) -> Any:
@@ -51,22 +51,22 @@ class Trainee(ABC):
 
     @property
     def time_limit(self) -> int | None:
-        """Length of the longest episode that a round can leave unfinished, in environment steps; None if unlimited."""
+        """Maximum length of an episode that a round can leave unfinished, in environment steps; None if unlimited."""
         return self.env.spec.max_episode_steps
 
     @property
-    def tells_success(self) -> bool:
+    def reports_success(self) -> bool:
         """Whether the environment has reported success so far."""
-        return self.env.tells_success
+        return self.env.reports_success
 
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Environment steps so far, of all processes together; gradient steps of an offline algorithm."""
+        """Environment steps so far, of all processes together; gradient steps for an offline algorithm."""
 
     @abstractmethod
     def begin(self) -> None:
-        """Begin an episode in every environment, at the start and after each checkpoint."""
+        """Start an episode in every environment, at the start of a run and after each checkpoint."""
 
     @abstractmethod
     def round(self, total_steps: int) -> Sequence[Finished]:
@@ -75,11 +75,11 @@ class Trainee(ABC):
 
     @abstractmethod
     def metrics(self) -> dict[str, float]:
-        """Scalars by tag since the last call. Raises for faults that a round does not check, to avoid waiting."""
+        """Scalars by tag since the last call. Raises errors for faults that a round does not check to avoid waiting."""
 
     @abstractmethod
     def truncate_episodes(self) -> None:
-        """End every episode, so that a checkpoint holds the whole state."""
+        """End every episode, so that a checkpoint contains the complete state."""
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ class Trainee(ABC):
 
     @abstractmethod
     def state(self) -> Checkpoint:
-        """The state for resuming, with `numbers` that exclude the steps. All processes must call it."""
+        """The state for resuming; its `numbers` exclude the steps. All processes must call it."""
 
     @abstractmethod
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -102,13 +102,13 @@ class Trainer:
     """One run, from the first step to the last checkpoint."""
 
     def __init__(self, trainee: Trainee, session: Session, lines: Sequence[str] = (), config: Any = None) -> None:
-        """`lines` describe the resolved options and are printed when the run begins. `config` is the agent's resolved
+        """`lines` describe the resolved options and are printed when the run starts. `config` is the agent's resolved
         configuration; None if there is nothing to resolve."""
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None
-        if session.resume is not None:  # fails before the folder is changed
+        if session.resume is not None:  # an error must come before the folder changes
             with session.fitting():
                 trainee.restore(session.resume)
                 Recent(session.device, trainee.time_limit).load_state_dict(session.resume.numbers["reporter"]["recent"])
@@ -126,6 +126,7 @@ class Trainer:
                 self._train()
         finally:
             self.reporter.close()
+            self.session.close()
             if reason := close_within(self.trainee.close):
                 self.reporter.display.say(f"warning: {self.trainee.name} could not be closed: {reason}")
         return self.stop.signal
@@ -153,7 +154,7 @@ class Trainer:
         calls.end()
 
     def _begin(self) -> None:
-        """Begin the episodes. After an interruption, the current state is still saved."""
+        """Start the episodes. After an interruption, the current state is still saved."""
         try:
             self.trainee.begin()
         except Interrupted:
@@ -166,14 +167,14 @@ class Trainer:
         except Interrupted:
             if self.processes.size > 1:  # all processes save together, but this one's environments do not respond
                 raise UserError(
-                    f"The environments of process {self.processes.rank} did not answer the request to stop. Its "
-                    f"last checkpoint, at {self.saved_at or 0:,} steps, is intact."
+                    f"The environments of process {self.processes.rank} did not respond to the request to stop. Resume "
+                    f"from the last checkpoint, at {self.saved_at or 0:,} steps."
                 ) from None
             return False
         recent = self.reporter.recent
         for finished in ended:
             (recent.add_together if self.trainee.together else recent.add)(finished)
-        self.reporter.tells_success |= self.trainee.tells_success
+        self.reporter.reports_success |= self.trainee.reports_success
         return True
 
     def _log(self) -> None:
@@ -190,7 +191,7 @@ class Trainer:
             self.checkpoints.save_best(Checkpoint(self.trainee.networks(), self._numbers({})))
 
     def _save(self) -> None:
-        """Save a checkpoint. It ends every episode also in this process, so that a resumed run equals this one."""
+        """Save a checkpoint. This ends every episode, also in this process, so that a resumed run equals this run."""
         self._log()
         self.trainee.truncate_episodes()
         self.reporter.recent.truncate_episodes()
@@ -205,7 +206,7 @@ class Trainer:
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
-        """A context that saves the state after a failure, and raises the error again."""
+        """A context that saves the state after a failure, and re-raises the error."""
         try:
             yield
         except Exception:
@@ -216,8 +217,8 @@ class Trainer:
 
     @contextmanager
     def _with_others(self) -> Iterator[None]:
-        """A context that raises UserError if another process dies. Its replay is lost, so only the last checkpoint is
-        complete."""
+        """A context that raises UserError if another process dies. The replay of that process is lost, so only the last
+        checkpoint is complete."""
         try:
             yield
         except RuntimeError as error:
@@ -258,7 +259,7 @@ class Calls:
             callback.begin(self)
 
     def due(self) -> bool:
-        """Call the functions that are due. Returns whether one of them asked for a checkpoint."""
+        """Call the functions that are due. Returns whether one of them requested a checkpoint."""
         if not self._callbacks:
             return False
         for callback, clock in self._mine():
@@ -268,7 +269,7 @@ class Calls:
         return self._trainer.processes.any(wanted)
 
     def _mine(self) -> list[tuple[Callback, Every]]:
-        """The callbacks; none in other processes than the first."""
+        """The callbacks in the first process; none in other processes."""
         return self._callbacks if self._trainer.processes.first else []
 
     def _logged(self, scalars: Mapping[str, float]) -> None:

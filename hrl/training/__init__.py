@@ -1,1 +1,1 @@
-"""Training of hierarchies step by step, and of algorithms that learn in rounds of whole episodes."""
+"""Training of hierarchies step by step, of algorithms that learn in rounds, and of offline algorithms."""

@@ -1,4 +1,4 @@
-"""A stochastic policy in evaluations, where it takes its most likely actions."""
+"""Deterministic evaluation of a stochastic policy, by its most likely actions."""
 
 from collections.abc import Callable
 from typing import Any

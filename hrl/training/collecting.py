@@ -1,4 +1,4 @@
-"""Collects whole episodes in parallel: one per environment, up to its end or time limit."""
+"""Collects complete episodes in parallel: one per environment, up to its end or time limit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +27,7 @@ class Rollout(NamedTuple):
     action: Tensor
     """[T, N, ...]"""
     reward: Tensor
-    """[T, N]; after an episode's end, the rewards of the next episodes."""
+    """[T, N]; after an episode's end, rewards of following episodes."""
     keep: Tensor
     """[T, N] 1 up to the episode's end, 0 after."""
     success: Tensor
@@ -36,24 +36,24 @@ class Rollout(NamedTuple):
     """[T, N] the policy's memory after each step; a tree of tensors."""
     final: Tensor
     """[N, D] the true states after the last steps."""
-    cut: Tensor
+    truncated: Tensor
     """[N] 1 where the episode was truncated, not terminated."""
 
     def by_task(self, count: int) -> "Rollout":
-        """Split into `count` tasks, whose environments are adjacent: [M, T, E, ...], and [M, E, ...] for the last
-        two."""
+        """Split into `count` tasks with adjacent environments: [M, T, E, ...], and [M, E, ...] for the last two
+        fields."""
         split = lambda x, at: x.unflatten(at, (count, -1))  # noqa: E731
         way: Any
-        *way, final, cut = self
+        *way, final, truncated = self
         way = tree_map(lambda x: split(x, 1).movedim(0, 1).contiguous(), way)
-        return Rollout._make((*way, split(final, 0), split(cut, 0)))
+        return Rollout._make((*way, split(final, 0), split(truncated, 0)))
 
 
 def time_limit(spec: Spec) -> int:
     """The step limit of episodes. Raises UserError if there is none."""
     if not spec.max_episode_steps:
         raise UserError(
-            f"{spec.env_id} has episodes without a step limit, so they cannot be collected in parallel; set a limit "
+            f"{spec.env_id} has no step limit, so its episodes cannot be collected in parallel: set a limit "
             "(max_episode_steps)."
         )
     return spec.max_episode_steps
@@ -71,9 +71,9 @@ def rollout(
     """Collect one episode of every environment with `act`. The policy provides the initial memory and `noise_dim`."""
     device, number = generator.device, env.num_envs
     obs = env.reset(int(torch.randint(0, 2**31 - 1, (), generator=generator, device=device)))
-    memory, met = policy.start(number, device), []
+    memory, steps = policy.start(number, device), []
     going = torch.ones(number, device=device)
-    final, cut = policy_input(obs), torch.zeros_like(going)
+    final, truncated = policy_input(obs), torch.zeros_like(going)
     for _ in range(time_limit(env.spec)):
         state = policy_input(obs)
         noise = torch.rand(number, policy.noise_dim, generator=generator, device=device).clamp_(1e-6, 1 - 1e-6)
@@ -81,15 +81,15 @@ def rollout(
         if watch is not None:
             watch(env, None, np.arange(number))
         step = env.step(action)
-        met.append((state, action, step.reward, going, step.success.float(), memory))
+        steps.append((state, action, step.reward, going, step.success.float(), memory))
         final = torch.where(going.unsqueeze(-1) > 0, policy_input(step.final), final)
-        cut = torch.where(going > 0, (step.truncated & ~step.terminated).float(), cut)
+        truncated = torch.where(going > 0, (step.truncated & ~step.terminated).float(), truncated)
         going = going * ~(step.terminated | step.truncated)
         obs = step.obs
         if none_true(going > 0):
             break
-    stacked: Any = tree_map(lambda *x: torch.stack(x), *met)
-    return Rollout._make((*stacked, final, cut))
+    stacked: Any = tree_map(lambda *x: torch.stack(x), *steps)
+    return Rollout._make((*stacked, final, truncated))
 
 
 def rollout_tasks(
@@ -101,8 +101,8 @@ def rollout_tasks(
     explore: bool = True,
     watch: Watch | None = None,
 ) -> Rollout:
-    """Collect episodes of M tasks, each with its own parameters [M, ...]. The environments are divided evenly among the
-    tasks."""
+    """Collect episodes of M tasks, with separate parameters [M, ...] for each task. The environments are divided
+    equally among the tasks."""
     count, each = len(tasks), env.num_envs // len(tasks)
     env.set_tasks(tasks.repeat_interleave(each, 0))
 

@@ -19,7 +19,7 @@ from hrl.types import BatchedEnv, UserError
 
 
 class OfflineLearner(ABC):
-    """The base of learners that learn from a dataset."""
+    """The base class of learners that learn from a dataset."""
 
     @abstractmethod
     def update(self, data: Dataset, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -42,7 +42,7 @@ class OfflineLearner(ABC):
 
 
 class OfflineTrainee(Trainee):
-    """Takes gradient steps on a dataset. The environment is only used for evaluations."""
+    """Takes gradient steps on a dataset. Only evaluations use the environment."""
 
     counts: ClassVar[str] = "gradient steps"
 
@@ -69,7 +69,7 @@ class OfflineTrainee(Trainee):
         """Do nothing: training has no episodes."""
 
     def round(self, total_steps: int) -> Sequence[Finished]:
-        """Take one gradient step. After a failure in the middle of it, the state is not `whole`."""
+        """Take one gradient step. After a failure during the step, `whole` is False."""
         try:
             self.means.add(dict(self.learner.update(self.data, self.generator)))
         except Exception:
@@ -90,7 +90,7 @@ class OfflineTrainee(Trainee):
         return gather(self.learner.networks())
 
     def state(self) -> Checkpoint:
-        """Networks, optimisers and the random state, and the dataset's checksum."""
+        """Networks, optimisers, the random state, and the dataset's checksum."""
         tensors = gather(self.learner.networks() | self.learner.others())
         random = {"generator": self.generator.get_state(), "gradient_steps": torch.tensor(self._steps)}
         return Checkpoint(tensors | random, {"dataset": self.data.fingerprint()})
@@ -98,7 +98,10 @@ class OfflineTrainee(Trainee):
     def restore(self, checkpoint: Checkpoint) -> None:
         """Load the state of a checkpoint. Raises UserError if the dataset has changed since."""
         if checkpoint.numbers["dataset"] != self.data.fingerprint():
-            raise UserError("The dataset has changed since the run began, so that the run cannot be resumed exactly.")
+            raise UserError(
+                "The dataset has changed since the run started, so the run cannot be resumed exactly: restore it, or "
+                "start a new run."
+            )
         restore(self.learner.networks() | self.learner.others(), checkpoint.tensors)
         self.generator.set_state(checkpoint.tensors["generator"].cpu())
         self._steps = int(checkpoint.tensors["gradient_steps"])

@@ -1,4 +1,4 @@
-"""Training of algorithms that learn in rounds: of whole, parallel episodes, or of segments (see segments.py)."""
+"""Training of algorithms that learn in rounds of complete parallel episodes, or of segments (see segments.py)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from hrl.types import BatchedEnv, UserError
 
 
 class RoundLearner(ABC):
-    """The base of learners that learn in rounds."""
+    """The base class of learners that learn in rounds."""
 
     together: ClassVar[bool] = True
-    """Whether each round collects whole episodes that begin together."""
+    """Whether each round collects complete episodes that start together."""
     counted: ClassVar[tuple[str, ...]] = ("steps",)
-    """Attributes with host numbers that later rounds depend on."""
+    """Names of attributes with host numbers that later rounds depend on."""
 
     steps: int
     """Environment steps so far."""
@@ -31,9 +31,9 @@ class RoundLearner(ABC):
 
     @abstractmethod
     def round(self, env: Any, progress: float) -> Finished | list[Finished]:
-        """Collect experience and learn from it; `progress` in [0, 1] is the share of the run so far.
+        """Collect experience and learn from it; `progress` in [0, 1] is the fraction of the run so far.
 
-        Returns the round's episodes, or, if they do not begin together, those that ended with each step."""
+        Returns the round's episodes or, if they do not start together, those that ended with each step."""
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ class RoundLearner(ABC):
         """Other tensors that later rounds depend on, such as optimiser states. They change in place."""
 
     def drop_episodes(self) -> None:  # noqa: B027
-        """Drop the current episodes, since a checkpoint does not store them and a resumed run collects new ones."""
+        """Drop the current episodes: a checkpoint does not store them, and a resumed run collects new ones."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that later rounds depend on."""
@@ -95,7 +95,7 @@ class RoundsTrainee(Trainee):
         return None if self.together else super().time_limit
 
     def begin(self) -> None:
-        """Do nothing: the learner begins its own episodes."""
+        """Do nothing: the learner starts its episodes."""
 
     def round(self, total_steps: int) -> Sequence[Finished]:
         """Run one round. Restores the learner's state if it is interrupted or fails."""

@@ -1,4 +1,4 @@
-"""Collects segments of a fixed number of steps, whose episodes and policy memory go on in the next segment."""
+"""Collects segments of a fixed number of steps. Episodes and policy memory continue in the next segment."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from hrl.types import Observation
 
 
 class Experience(NamedTuple):
-    """T steps of N environments. Episodes may begin and end at any step."""
+    """T steps of N environments. Episodes may start and end at any step."""
 
     state: Tensor
     """[T, N, D]"""
@@ -23,7 +23,7 @@ class Experience(NamedTuple):
     note: Tensor
     """[T, N, ...] the part of the policy's memory after each step that learning needs."""
     begins: Tensor
-    """[T, N] whether an episode begins at this step, so that the policy's memory is new."""
+    """[T, N] whether an episode starts at this step, with a new policy memory."""
     reward: Tensor
     """[T, N]"""
     terminated: Tensor
@@ -31,7 +31,7 @@ class Experience(NamedTuple):
     done: Tensor
     """[T, N] whether the episode ended with this step, by termination or truncation."""
     active: Tensor
-    """[T, N] False where the environment only reset, and there is no transition."""
+    """[T, N] False where the environment only reset and made no transition."""
     final: Tensor
     """[T, N, D] the true state after each step."""
     memory: Any
@@ -39,10 +39,10 @@ class Experience(NamedTuple):
 
 
 class SegmentLearner(RoundLearner):
-    """The base of learners with a recurrent policy that learn in rounds of `n_steps` steps of every environment.
+    """The base class of learners with a recurrent policy, which learn in rounds of `n_steps` steps per environment.
 
-    The policy has `start(num_envs, device)`, `act(state, memory, generator)` and `note(memory)`. A checkpoint truncates
-    the episodes: the next round begins new ones.
+    The policy has the methods `start(num_envs, device)`, `act(state, memory, generator)` and `note(memory)`. A
+    checkpoint truncates the episodes, and the next round starts new ones.
     """
 
     together = False
@@ -57,7 +57,7 @@ class SegmentLearner(RoundLearner):
 
     @abstractmethod
     def learn(self, experience: Experience, progress: float) -> dict[str, float]:
-        """Learn from a segment, after the share `progress` of the run. Returns metrics by tag."""
+        """Learn from a segment at the fraction `progress` of the run. Returns metrics by tag."""
 
     @property
     @abstractmethod
@@ -72,7 +72,7 @@ class SegmentLearner(RoundLearner):
 
     @torch.no_grad()
     def collect(self, env: Any) -> tuple[Experience, list[Finished]]:
-        """Take `n_steps` steps in every environment. Returns also the episodes that ended with each step."""
+        """Take `n_steps` steps in every environment. Also returns the episodes that ended with each step."""
         if self.obs is None:
             self._begin(env)
         before, way, ended = self.memory, [], []
@@ -93,7 +93,7 @@ class SegmentLearner(RoundLearner):
         return Experience._make((*(torch.stack(x) for x in zip(*way, strict=True)), before)), ended
 
     def _begin(self, env: Any) -> None:
-        """Begin an episode in every environment."""
+        """Start an episode in every environment."""
         seed = torch.randint(0, 2**31 - 1, (), generator=self.generator, device=self.device)
         self.obs = env.reset(int(seed))
         self.memory = self.policy.start(env.num_envs, self.device)
@@ -105,7 +105,7 @@ class SegmentLearner(RoundLearner):
         return self.obs
 
     def drop_episodes(self) -> None:
-        """Drop the running episodes: the next round begins new ones."""
+        """Drop the running episodes; the next round starts new ones."""
         self.obs = None
 
 

@@ -1,4 +1,4 @@
-"""Training of a hierarchy, in which a round is one step of every environment."""
+"""Training of a hierarchy. A round is one step of every environment."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,8 @@ class HierarchyTrainee(Trainee):
         self.obs: Observation | None = None
         if self.processes.size > 1 and not env.resets_within_step:
             raise UserError(
-                f"{env.spec.env_id} uses a step for each reset (NEXT_STEP), so several processes would not count "
-                "the same steps; use its sync or async form."
+                f"{env.spec.env_id} uses a step for each reset (NEXT_STEP), so several processes would count "
+                "different steps: use --vectorization sync or async."
             )
 
     @property
@@ -44,7 +44,7 @@ class HierarchyTrainee(Trainee):
         return self.agent.steps
 
     def begin(self) -> None:
-        """Begin an episode in every environment, seeded with the run's seed, the steps so far and the rank."""
+        """Start an episode in every environment, seeded with the run's seed, the steps so far and the rank."""
         self.agent.restart()
         self.counter.restart()
         self.obs = None
@@ -68,7 +68,7 @@ class HierarchyTrainee(Trainee):
         return [self.counter.add(step.reward, step.success, step.terminated | step.truncated, step.active)]
 
     def _learn(self, total_steps: int) -> None:
-        """Make the updates that are due. After a failure in the middle of one, the state is not `whole`."""
+        """Make the updates that are due. After a failure during an update, `whole` is False."""
         try:
             self.agent.learn(total_steps, self._in_haste)
         except Exception as error:
@@ -95,8 +95,8 @@ class HierarchyTrainee(Trainee):
         return self.agent.network_tensors()
 
     def state(self) -> Checkpoint:
-        """The state for resuming. Replays, random states and lasting states of environments of the other processes are
-        stored under their ranks."""
+        """The state for resuming. It contains the replays, random states and persistent states of environments of the
+        other processes under their ranks."""
         first = self.processes.first
         lasting = {f"env.{name}": x.cpu().clone() for name, x in self.env.lasting().items()}
         own = {} if first else self.agent.own_tensors() | lasting

@@ -19,10 +19,10 @@ class Command(Protocol):
     input_dim: int
     """Entries of its encoding."""
     extrinsic: bool
-    """Whether the level learns from the environment's reward, which its memory then stores."""
+    """Whether the level learns from the environment's reward. Its memory then stores this reward."""
 
     def scale_reward(self, reward: Tensor) -> Tensor:
-        """The environment's reward as the level learns from it (if extrinsic)."""
+        """The reward that the level learns from, computed from the environment's reward (if extrinsic)."""
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
         """The encoding [..., input_dim] of state [..., D] and target [..., G]; `shown` is the state without its masked
@@ -32,7 +32,7 @@ class Command(Protocol):
         """Intrinsic reward [...] for a step from state to next_state under target."""
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """Least and greatest possible discounted sum of rewards; None if unknown."""
+        """Minimum and maximum of the discounted sum of rewards; None if unknown."""
 
 
 class IssuedCommand(Command, Protocol):
@@ -41,13 +41,13 @@ class IssuedCommand(Command, Protocol):
     space: Space
     """The action space of the level above: a Box of [-1, 1], or numbers from 0."""
     ends_early: bool
-    """Whether `ended` may be true before the period is over."""
+    """Whether `ended` may be true before the end of the period."""
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
         """The target [..., G] of a decision [..., A] taken in this state."""
 
     def with_goal(self, target: Tensor, goal: Tensor) -> Tensor:
-        """The target [..., G] with the task's current goal, if the command passes it on to the level below."""
+        """The target [..., G], with the task's current goal if the command passes it on to the level below."""
 
     def duration(self, action: Tensor) -> Tensor | None:
         """Decisions [...] of the level below for which a decision [..., A] may last, int64; None for the period."""
@@ -59,14 +59,14 @@ class IssuedCommand(Command, Protocol):
         """Choices [..., K] that can be taken in this state; None for all."""
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Metrics [...] by name of how well the level obeyed a command that ended in this state. NaN where a metric
-        does not apply."""
+        """Metrics [...] by name that measure how well the level obeyed a command that ended in this state. NaN where a
+        metric does not apply."""
 
     def shares(self, target: Tensor) -> dict[str, Tensor]:
-        """Metrics [...] by name of a command, whose means are over environment steps instead of commands."""
+        """Metrics [...] by name of a command; their means are taken over environment steps, not over commands."""
 
     def same(self, other: object) -> bool:
-        """Whether decisions and targets mean the same under another command."""
+        """Whether decisions and targets have the same meaning under another command."""
 
     def place(self, target: Tensor) -> Tensor | None:
         """The position [..., G] of a target in goal space, for pictures; None if it has none."""

@@ -20,7 +20,7 @@ Ends = Callable[[Tensor, Tensor], Tensor]
 
 class Latent:
     """A vector in [-1, 1]^n without a predefined meaning. The level below learns from the task's reward, or from
-    `reward`. Entries of the target after the first n are the task's current goal, if it is passed on."""
+    `reward`. The target has n entries, followed by the task's current goal if it is passed on."""
 
     ends_early = False
 
@@ -36,7 +36,7 @@ class Latent:
         return reward * self.scale
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
-        """The decision itself, followed by room for the goal."""
+        """The decision, followed by entries for the goal."""
         return self.with_room(action)
 
     def with_room(self, own: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Latent:
         return torch.cat([target[..., : self.own], goal], -1) if self.goal_dim else target
 
     def duration(self, action: Tensor) -> Tensor | None:
-        """None: the command lasts the level's period."""
+        """None: the command lasts for the level's period."""
         return None
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Latent:
         return None
 
     def ended(self, state: Tensor, target: Tensor) -> Tensor:
-        """False: the command always lasts its whole period."""
+        """False: the command always lasts for its complete period."""
         return torch.zeros(state.shape[:-1], dtype=torch.bool, device=state.device)
 
     def available(self, state: Tensor) -> Tensor | None:
@@ -91,12 +91,12 @@ class Latent:
 
 
 class Skill(Latent):
-    """One of K numbered skills. The target is its number, one-hot.
+    """One of K skills. The target is the skill's number as a one-hot vector.
 
-    `available` is true where a skill can begin, and `ends` where it ends before its period is over. A skill that ends
-    is an option (Sutton 1999). Where its end is learned, as in option-critic, the learner of the level that obeys it
+    `available` is true where a skill can start, and `ends` where it ends before its period. A skill that can end early
+    is an option (Sutton 1999). If its end is learned, as in option-critic, the learner of the level that obeys it
     decides (`Terminating` in hrl/learners/base.py). With `durations` [K, D], a decision is a skill and one of its D
-    numbers of environment steps: decision k D + d is skill k for durations[k, d].
+    durations in environment steps: decision k D + d is skill k for durations[k, d].
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Skill(Latent):
         self.durations, self.names = durations, names or tuple(map(str, range(count)))
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
-        """The skill's number as a one-hot vector [..., K], followed by room for the goal."""
+        """The skill's number as a one-hot vector [..., K], followed by entries for the goal."""
         number = action.squeeze(-1).long() // self.lengths
         return self.with_room(one_hot(number, self.own).to(state.dtype))
 
@@ -131,11 +131,11 @@ class Skill(Latent):
         return super().ended(state, target) if self._ends is None else self._ends(state, target)
 
     def available(self, state: Tensor) -> Tensor | None:
-        """The value of `available` for every decision; None, for all choices, without one."""
+        """The value of `available` for every decision; None, which means all choices, without one."""
         return None if self._available is None else self._available(state).repeat_interleave(self.lengths, -1)
 
     def shares(self, target: Tensor) -> dict[str, Tensor]:
-        """`usage_<name>`: the share of each skill."""
+        """`usage_<name>`: the fraction of each skill."""
         return {f"usage_{name}": target[..., k] for k, name in enumerate(self.names)}
 
 

@@ -24,9 +24,9 @@ class DeclaredSubgoals(Skill):
     def __init__(
         self, names: Sequence[str], reached: Reached, reward: Literal["bonus", "sparse"] = "bonus", scale: float = 1.0
     ) -> None:
-        """`reward`: bonus pays `scale` where the subgoal is reached; sparse costs `scale` per step until then."""
+        """`reward`: "bonus" gives `scale` where the subgoal is reached; "sparse" costs `scale` per step until then."""
         self.reached, self.kind = reached, reward
-        super().__init__(len(names), self._pay, scale, self._not_reached, self._is_reached, names=tuple(names))
+        super().__init__(len(names), self._reward, scale, self._not_reached, self._is_reached, names=tuple(names))
 
     def _is_reached(self, state: Tensor, target: Tensor) -> Tensor:
         return (self.reached(state) & (target > 0.5)).any(-1)
@@ -35,12 +35,12 @@ class DeclaredSubgoals(Skill):
         ahead = ~self.reached(state)
         return (ahead | ~ahead.any(-1, keepdim=True)).float()
 
-    def _pay(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
+    def _reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
         reached = self._is_reached(next_state, target).float()
         return reached if self.kind == "bonus" else reached - 1.0
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """[0, scale] for bonus, which is paid once at most; [-scale / (1 - γ), 0] for sparse."""
+        """[0, scale] for bonus, which is given at most once; [-scale / (1 - γ), 0] for sparse."""
         return (0.0, self.scale) if self.kind == "bonus" else (-self.scale / (1.0 - gamma), 0.0)
 
     def measure(self, state: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -58,15 +58,15 @@ class DeclaredSubgoals(Skill):
 
 def load_predicates(path: str, spec: Spec, device: torch.device) -> tuple[tuple[str, ...], Reached]:
     """Import `module:NAME`: a dictionary of predicates by name, states [..., D] -> bool [...], or one function, states
-    [..., D] -> bool [..., K]. Returns names and the joint predicate, after one call of it. Raises UserError if it is
-    neither."""
+    [..., D] -> bool [..., K]. Returns the names and the joint predicate, and calls it once as a check. Raises UserError
+    if it is neither."""
     module, _, name = path.partition(":")
     form = "it must name a dictionary of predicates (states [..., D] to bool [...]), or a function to bool [..., K]"
     try:
         declared: Any = getattr(importlib.import_module(module), name)
         reached = _joined(declared) if isinstance(declared, Mapping) else declared
         result = reached(torch.zeros(2, spec.state_dim, device=device))
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(f"--subgoals {path} cannot be used ({type(error).__name__}: {error}); {form}.") from error
     if not isinstance(result, Tensor) or result.dtype != torch.bool or result.dim() != 2 or len(result) != 2:
         raise UserError(f"--subgoals {path} cannot be used; {form}.")
@@ -82,16 +82,15 @@ def _joined(predicates: Mapping[str, Callable[[Tensor], Tensor]]) -> Reached:
 def near_points(
     points: Sequence[float], goal: GoalConfig, spec: Spec, device: torch.device
 ) -> tuple[tuple[str, ...], Reached]:
-    """Names and predicate of K positions, given one after another: reached within `goal.threshold`, in the projection
-    and distance of `goal`. Raises UserError if they do not fit the environment."""
+    """Names and joint predicate of K positions, whose coordinates are listed one after another. A position is reached
+    within `goal.threshold`, in the projection and distance of `goal`. Raises UserError if they do not fit the
+    environment."""
     project = build_projection(goal, spec, device)
     dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]
     if goal.threshold is None:
         raise UserError("--points needs --goal.threshold, the distance within which a position counts as reached.")
     if len(points) % dim:
-        raise UserError(
-            f"--points needs {dim} numbers per position (--goal.indices), but {len(points)} is no multiple of {dim}."
-        )
+        raise UserError(f"--points needs {dim} numbers per position (--goal.indices), but has {len(points)} numbers.")
     places, threshold = torch.tensor(points, device=device).view(-1, dim), goal.threshold
     order = goal.order
 

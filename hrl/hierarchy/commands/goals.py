@@ -1,4 +1,4 @@
-"""The space of subgoals. It is declared once and used by every algorithm and by the pictures."""
+"""The goal space. It is declared once, and used by every algorithm and by the pictures."""
 
 import importlib
 import math
@@ -19,31 +19,32 @@ class GoalConfig:
     """The options of a goal space. A goal environment needs none."""
 
     indices: tuple[int, ...] = ()
-    """State entries that make up a goal. Default: the achieved goal of a goal environment, else the entries that random
-    steps move (all entries, if bounds are given)."""
+    """State entries that form a goal. Default: the achieved goal of a goal environment, otherwise the entries that
+    random steps change (all entries, if bounds are given)."""
     projection: str | None = None
     """`module:function` mapping states [..., D] to goals [..., G], instead of indices."""
     low: tuple[float, ...] = ()
-    """Lower bound of a subgoal (of its displacement, if relative). One number serves all dimensions."""
+    """Lower bound of a subgoal (of its displacement, if relative). One number applies to all dimensions."""
     high: tuple[float, ...] = ()
-    """Upper bound of a subgoal, likewise."""
+    """Upper bound of a subgoal (of its displacement, if relative). One number applies to all dimensions."""
     bounds: Literal["given", "space", "measured", "auto"] = "auto"
-    """Source of the bounds: low and high, the observation space, or random steps before training. auto takes low and
-    high if they are given; else it measures displacements, and takes the observation space's bounds for positions."""
+    """Source of the bounds: low and high, the observation space, or random steps before training. auto uses low and
+    high if they are given. Otherwise, it measures displacements, and uses the observation space's bounds for
+    positions."""
     relative: bool = True
     """A subgoal is a displacement from the state of the decision (HIRO), not a position."""
     distance: Literal["l2", "linf", "scaled"] = "l2"
-    """Distance between two goals: Euclidean, or the greatest difference of an entry, in its own unit (linf) or in
+    """Distance between two goals: Euclidean, or the maximum difference of the entries, in their units (linf) or in
     half-ranges of the bounds (scaled)."""
     threshold: float | None = None
     """A subgoal counts as reached within this distance. Default: a tenth of the half-diagonal, or .1 if scaled."""
     info: tuple[str, ...] = ()
     """Entries of info that the task's compute_reward reads; hindsight stores them with every step."""
     cells: int = 0
-    """Number of grid cells along each dimension, for a high level with a discrete action space: a subgoal is one cell.
+    """Number of grid cells along each dimension, for a high level with discrete actions: a subgoal is one cell.
     Default: subgoals are vectors."""
     periods: tuple[float, ...] = ()
-    """Sine and cosine features of positions in goal space, with these periods, for every network."""
+    """Periods of sine and cosine features of positions in goal space, which every network receives."""
 
     @property
     def order(self) -> float:
@@ -110,7 +111,7 @@ class GoalSpace:
         return GoalSpace(self.project, low, high, True, self.threshold, self.kind, self.periods)
 
     def same(self, other: "GoalSpace") -> bool:
-        """Whether goals mean the same in another space: equal bounds, threshold, distance and features."""
+        """Whether goals have the same meaning in another space: equal bounds, threshold, distance and features."""
         alike = self.relative == other.relative and self.threshold == other.threshold and self.kind == other.kind
         bounds = torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
         return alike and bounds and torch.equal(self.frequencies, other.frequencies)
@@ -126,11 +127,11 @@ class GoalSpace:
         return tuple(self.project(unknown).isnan().any(-1).nonzero().flatten().tolist())
 
     def scale(self, raw: Tensor) -> Tensor:
-        """From a policy's [-1, 1] to the goal space's bounds."""
+        """Scale a policy's output from [-1, 1] to the goal space's bounds."""
         return self.centre + self.half * raw
 
     def unscale(self, goal: Tensor) -> Tensor:
-        """From the goal space to [-1, 1], clipped."""
+        """Scale goals from the goal space's bounds to [-1, 1], clipped."""
         return ((goal - self.centre) / self.half).clamp(-1.0, 1.0)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -155,14 +156,14 @@ class GoalSpace:
 
 
 def sinusoids(x: Tensor, frequencies: Tensor) -> Tensor:
-    """[..., G] -> [..., 2 G P]: sin and cos of every entry at every frequency."""
+    """Sine and cosine [..., 2 G P] of every entry of x [..., G] at every frequency."""
     angles = (x.unsqueeze(-1) * frequencies).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 @dataclass(frozen=True)
 class Select:
-    """The projection that picks state entries."""
+    """The projection that selects state entries."""
 
     indices: Tensor
 
@@ -172,7 +173,7 @@ class Select:
 
 UNBOUNDED = 1e6
 LEAST_MOVE = 1e-3
-"""Least half-range of a measured dimension."""
+"""Minimum half-range of a measured dimension."""
 
 
 @dataclass
@@ -211,11 +212,11 @@ def build_goal_space(
 def _moving(
     config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
 ) -> GoalConfig:
-    """The configuration with the entries of the observation that move within `period` random steps as indices."""
+    """The configuration, with the entries of the observation that change within `period` random steps as indices."""
     entries = spec.state_dim - spec.pixels
     if not entries:
         raise UserError(
-            f"{spec.env_id} observes only an image, so subgoals cannot be found automatically: declare them with "
+            f"{spec.env_id} observes only an image, so no goal space can be found automatically: declare it with "
             "--goal.projection module:function, --goal.low and --goal.high."
         )
     everything = Select(torch.arange(entries, device=device))
@@ -223,8 +224,8 @@ def _moving(
     indices = (moves.high > 1.5 * LEAST_MOVE).nonzero().flatten().tolist()
     if not indices:
         raise UserError(
-            f"Random steps change nothing that {spec.env_id} observes, so subgoals cannot be found automatically: "
-            "declare them with --goal.indices, --goal.low and --goal.high."
+            f"Random steps do not change the observations of {spec.env_id}, so no goal space can be found "
+            "automatically: declare it with --goal.indices, --goal.low and --goal.high."
         )
     return replace(config, indices=tuple(indices))
 
@@ -249,7 +250,7 @@ def load_projection(path: str, spec: Spec, device: torch.device) -> Callable[[Te
     try:
         project = getattr(importlib.import_module(module), name)
         goal = project(torch.zeros(2, spec.state_dim, device=device))
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UserError(
             f"goal.projection {path!r} cannot be used ({type(error).__name__}: {error}); it must have the form "
             "module:function, and map states [..., D] to goals [..., G]."
@@ -279,7 +280,7 @@ def _from_space(
     if config.bounds == "measured":
         return None
     low, high = project(spec.state_low.to(device)), project(spec.state_high.to(device))
-    # Spaces bounded by the largest float count as unbounded.
+    # Bounds at the largest float count as unbounded.
     bounded = (low.abs() < UNBOUNDED) & (high.abs() < UNBOUNDED) & (low < high)
     if not bool(bounded.all()) or config.projection is not None:
         if config.bounds == "space":
@@ -298,7 +299,7 @@ def _from_space(
 def measure_bounds(
     env: BatchedEnv, project: Callable[[Tensor], Tensor], period: int, relative: bool, steps: int = 200
 ) -> _Bounds:
-    """Bounds of all goals seen in `steps` random steps of every environment, widened by one tenth.
+    """Bounds of all goals visited in `steps` random steps of every environment, widened by one tenth.
 
     Relative bounds are symmetric and contain all displacements within `period` steps of one episode.
     """

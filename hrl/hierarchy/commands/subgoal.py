@@ -17,16 +17,17 @@ MOST_CELLS = 4096
 
 
 class Subgoal:
-    """A position in goal space to reach. The target is absolute; in a relative space the level sees `target - φ(s)`.
+    """A position in goal space to reach. The target is absolute; in a relative space, the level observes `target -
+    φ(s)`.
 
-    HIRO's goal transition h(s, g, s') = s + g - s' keeps the position s + g fixed. Storing the position and showing
-    `target - φ(s)` is the same transition, computed from the true state at each step.
+    HIRO's goal transition h(s, g, s') = s + g - s' keeps the position s + g fixed. Storing the position and observing
+    `target - φ(s)` gives the same transition, computed from the true state at each step.
     """
 
     extrinsic = False
 
     def __init__(self, goals: GoalSpace, reward: Reward, scale: float = 1.0, ends_early: bool = False) -> None:
-        """`ends_early`: a subgoal ends as soon as it is reached."""
+        """With `ends_early`, a subgoal ends as soon as it is reached."""
         self.goals, self.scale, self.ends_early = goals, scale, ends_early
         self.dim = goals.dim
         self.input_dim = goals.dim * (1 if goals.relative else 2) + goals.feature_dim
@@ -38,7 +39,7 @@ class Subgoal:
         self._reward = named[reward] if isinstance(reward, str) else reward
 
     def same(self, other: object) -> bool:
-        """Whether decisions and targets mean the same under another command."""
+        """Whether decisions and targets have the same meaning under another command."""
         return isinstance(other, Subgoal) and self.goals.same(other.goals) and self.space == other.space
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class Subgoal:
         return target
 
     def duration(self, action: Tensor) -> Tensor | None:
-        """None: every subgoal may last the level's period."""
+        """None: every subgoal may last for the level's period."""
         return None
 
     def place(self, target: Tensor) -> Tensor | None:
@@ -83,9 +84,9 @@ class Subgoal:
     def candidates(
         self, state: Tensor, next_state: Tensor, action: Tensor, count: int, generator: torch.Generator
     ) -> Tensor:
-        """`count` decisions [B, K, A] that may explain the path from state to next_state [B, D]: the one taken [B, A],
-        the one that names the reached goal, and Gaussian samples around the latter with a standard deviation of half
-        the goal space's half-range. The decision taken comes first, so that ties keep it."""
+        """`count` decisions [B, K, A] that may explain the path from state to next_state [B, D]: the decision taken
+        [B, A], the decision for the reached goal, and Gaussian samples around the latter with a standard deviation of
+        half the goal space's half-range. The decision taken comes first, so that ties keep it."""
         moved = self.project(next_state)
         if self.goals.relative:
             moved = moved - self.project(state)
@@ -95,7 +96,8 @@ class Subgoal:
         return torch.cat([action.unsqueeze(1), moved.clamp(-1, 1), around.clamp(-1, 1)], 1)
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-        """Displacement to the target (and the target itself if absolute), scaled to order 1, and position features."""
+        """Displacement to the target (and the target if the space is absolute), scaled to order 1, and position
+        features."""
         way = (target - self.goals.project(state)) / self.goals.half
         parts = [way] if self.goals.relative else [way, (target - self.goals.centre) / self.goals.half]
         return torch.cat([*parts, self.goals.features(self.goals.project(shown))], -1)
@@ -119,10 +121,10 @@ class Subgoal:
     def reward(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
         """HIRO's eq. 3 (distance: -||s + g - s'||), HAC's sparse -1 / 0, or the decrease of the distance (progress).
 
-        Progress is (1 - γ) times the distance reward, plus potential-based shaping (Ng 1999) with the value of standing
-        still for ever, -||s + g - s||. The optimal policy stays the same, and the critic need not learn the shaping
-        potential. This also holds where the task ends, since that is no end for the level below (`Level.batch`).
-        """
+        Progress is (1 - γ) times the distance reward, plus potential-based shaping (Ng 1999) with the value of never
+        moving, -||s + g - s||. The optimal policy stays the same, and the critic does not have to learn the shaping
+        potential. This also holds where the task ends, because that is not terminal for the level below
+        (`Level.batch`)."""
         return self._reward(state, next_state, target) * self.scale
 
     def _sparse(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
@@ -149,7 +151,9 @@ class GridSubgoal(Subgoal):
         super().__init__(goals, reward, scale, ends_early)
         self.cells, count = cells, cells**goals.dim
         if count > MOST_CELLS:
-            raise UserError(f"--goal.cells {cells} makes {count:,} subgoals, more than {MOST_CELLS:,}; give fewer.")
+            raise UserError(
+                f"--goal.cells {cells} gives {count:,} subgoals, more than {MOST_CELLS:,}: use fewer cells."
+            )
         self.space = spaces.Discrete(count)
         along = (torch.arange(cells, device=goals.low.device) + 0.5) / cells * 2 - 1
         self.centres = torch.cartesian_prod(*[along] * goals.dim).view(count, goals.dim)
@@ -160,7 +164,8 @@ class GridSubgoal(Subgoal):
         return super().issue(state, self.centres[action.squeeze(-1).long()])
 
     def available(self, state: Tensor) -> Tensor | None:
-        """If subgoals end early, the mask [..., K] of cells not reached yet (all if none is left); else None."""
+        """If subgoals end early, the mask [..., K] of cells that are not reached (all, if all are reached); else
+        None."""
         if not self.ends_early:
             return None
         places = Subgoal.issue(self, state.unsqueeze(-2), self.centres)

@@ -1,4 +1,4 @@
-"""The task as a command: the environment's goal and reward for the top level."""
+"""The task as the command to the top level: the environment's goal and reward."""
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Task:
         device: torch.device,
         penalty: float = 0.0,
     ) -> "Task":
-        """The task of an environment, whose goals have the position features of the goal space's declaration."""
+        """The task of an environment. Its goals have the position features that the goal space declares."""
         goal.check()
         if not spec.goal_dim:
             return cls(0, scale=scale, offset=offset, penalty=penalty)
@@ -62,7 +62,7 @@ class Task:
 
     def scale_reward(self, reward: Tensor) -> Tensor:
         """The reward that the level learns from: (r + offset) * scale for each environment step."""
-        return (reward + self.offset) * self.scale
+        return reward if (self.offset, self.scale) == (0, 1) else (reward + self.offset) * self.scale
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
         """Displacement to the desired goal, the goal itself, and the position features of state and goal."""
@@ -82,7 +82,8 @@ class Task:
         return self.scale_reward(self.task_reward(self.project(next_state), target)[0])
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """Bounds of the discounted return if the step reward's bounds are known; 0 is the value after the end."""
+        """Bounds of the discounted return if the bounds of a step's reward are known. They include 0, the value after
+        the end."""
         if self.reward_range is None:
             return None
         low, high = sorted((r + self.offset) * self.scale for r in self.reward_range)

@@ -18,8 +18,8 @@ LogLikelihood = Callable[[Tensor, Tensor, Tensor], Tensor]
 class OffPolicyCorrection:
     """Replaces a subgoal by the candidate under which the current low level most likely takes the stored actions.
 
-    Candidates (`Subgoal.candidates`) are the stored subgoal, the one that names the reached goal, and others around it.
-    The low level is the one directly below; its decisions within the segment are read from its own memory.
+    Candidates (`Subgoal.candidates`) are the stored subgoal, the reached goal, and samples around it. The low level is
+    the level directly below; its decisions within the segment are read from its memory.
     """
 
     command: Subgoal
@@ -28,7 +28,7 @@ class OffPolicyCorrection:
     log_likelihood: LogLikelihood
     """The log-likelihood of the lower level's decisions."""
     span: int
-    """Greatest number of decisions of the level below within one segment."""
+    """Maximum number of decisions of the level below within one segment."""
     candidates: int = 10
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:

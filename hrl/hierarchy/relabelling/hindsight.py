@@ -1,7 +1,7 @@
 """Hindsight: learn from a decision as if its outcome had been the goal (Andrychowicz 2017, Levy 2019).
 
-Each relabelling is `(transitions, generator) -> transitions` with static shapes: a share of the batch is changed
-through a mask.
+Each relabelling is a function (transitions, generator) -> transitions with static shapes. A mask selects the fraction
+of the batch that changes.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions
 
 Strategy = Literal["future", "final", "random"]
-"""The new goal: reached at a random later moment of the episode (future), reached at its end (final), or unrelated
+"""The new goal: reached at a random later time in the episode (future), reached at its end (final), or unrelated
 (random)."""
 
 
@@ -39,11 +39,11 @@ def chosen(batch: int, share: float, generator: torch.Generator, device: torch.d
 
 @dataclass
 class HindsightGoals:
-    """Replaces a share of the targets by goals reached later, or (`random`) by arbitrary subgoals. Intrinsic rewards
+    """Replaces a fraction of the targets by goals reached later, or by arbitrary subgoals (`random`). Intrinsic rewards
     are computed afterwards, from the new targets."""
 
     command: Subgoal | Task
-    """The command that the level obeys. A task has no arbitrary goals (`random`)."""
+    """The command that the level obeys. A task does not support arbitrary goals (`random`)."""
     replay: Replay
     share: float
     strategy: Strategy = "future"
@@ -64,9 +64,9 @@ class HindsightGoals:
 
 @dataclass
 class HindsightChoices:
-    """Replaces a share of the declared subgoals by others that were not reached when the decision was taken: by one
-    that was reached later (`future`, `final`), if there is one, or by any (`random`: all-goals updating, Kaelbling
-    1993)."""
+    """Replaces a fraction of the declared subgoals by others that were not reached when the decision was taken: by a
+    subgoal that was reached later (`future`, `final`), if there is one, or by any subgoal (`random`: all-goals
+    updating, Kaelbling 1993)."""
 
     command: DeclaredSubgoals
     replay: Replay
@@ -88,8 +88,9 @@ class HindsightChoices:
 
 @dataclass
 class HindsightTask:
-    """Replaces a share of the task's goals by goals reached later, or (`random`) by another decision's goal. Recomputes
-    the task's reward of every step within the decision, up to the step where the episode would have ended."""
+    """Replaces a fraction of the task's goals by goals reached later, or by the goal of another decision (`random`).
+    Recomputes the task's reward of every step within the decision, up to the step where the episode would have
+    ended."""
 
     command: Task
     replay: Replay
@@ -112,9 +113,9 @@ class HindsightTask:
             goal = t.target.roll(1, 0)
         else:
             goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
-        # A decision keeps its goal if the bottom ring has overwritten its steps: their reward can't be recomputed.
+        # A decision keeps its goal if the bottom ring has overwritten its steps: their rewards cannot be recomputed.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
-        paid, reached, by_goal = self.judged(t, goal)
+        paid, reached, by_goal = self.goal_rewards(t, goal)
         reward = (paid * self.gamma ** torch.arange(self.period, device=goal.device)).sum(-1)
         wide = mask.unsqueeze(-1)
         return t.changed(
@@ -125,7 +126,7 @@ class HindsightTask:
             rewards=None if t.rewards is None else torch.where(wide, paid, t.rewards),
         )
 
-    def judged(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def goal_rewards(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rewards r(s_{i+1}, goal) [B, period] of each decision's steps, 0 after the step that reaches `goal`;
         whether [B] a step reaches `goal`; and whether [B] the final state reaches the old goal, so that only the old
         goal ended the episode.
@@ -134,7 +135,7 @@ class HindsightTask:
         i = torch.arange(self.period, device=goal.device)
         rows = self.steps.within(Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i))
         achieved = self.command.project(self.steps.get(rows, "state"))  # [B, period, G]
-        # One call for every step and the old goal, since the reward may be the environment's own code.
+        # Use a single call for all steps and the old goal, because it may run the environment's own code.
         asked = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
         wanted = torch.cat([goal.unsqueeze(1).expand_as(achieved), t.target.unsqueeze(1)], 1)
         rewards, reaches = self.command.task_reward(asked, wanted, *self._info_of(rows, t))
@@ -145,17 +146,18 @@ class HindsightTask:
         return paid, ends.any(-1), reaches[:, -1]
 
     def _info_of(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
-        """The stored info of each step, with that of the last step repeated at the end; () if info is not stored."""
+        """The stored info of each step, followed by that of the last step again; () if info is not stored."""
         if not self.info:
             return ()
-        remembered = self.steps.get(following.later(-1), "info")  # a row holds the info of its own step
-        last = (t.length - 1).view(-1, 1, 1).expand(-1, 1, remembered.shape[-1])
-        return (torch.cat([remembered, remembered.gather(1, last)], 1),)
+        stored = self.steps.get(following.later(-1), "info")  # a row contains the info of its own step
+        last = (t.length - 1).view(-1, 1, 1).expand(-1, 1, stored.shape[-1])
+        return (torch.cat([stored, stored.gather(1, last)], 1),)
 
 
 @dataclass
 class HindsightActions:
-    """Replaces a share of the issued subgoals by the goals that were reached (HAC's hindsight action transitions)."""
+    """Replaces a fraction of the issued subgoals by the goals that were reached (HAC's hindsight action
+    transitions)."""
 
     command: Subgoal
     share: float
@@ -166,19 +168,31 @@ class HindsightActions:
         return t.changed(action=torch.where(mask, reached, t.action))
 
 
+def missed_tests(command: Subgoal, replay: Replay, t: Transitions, decisions: int) -> Tensor:
+    """Whether [B] the stored subgoal was tested and missed, although the level below had `decisions` decisions for it.
+
+    A subgoal that was cut short, by the end of the episode or of a level above, is not missed. Where an episode ends,
+    the last decision of the level below may be incomplete, so that no subgoal is missed there.
+    """
+    issued = command.issue(t.state, replay.get(t.rows, "action"))
+    whole = (t.below_length >= decisions) & ~replay.over(t.rows)
+    return (replay.count(t.rows, "tested") > 0) & whole & ~command.reached(t.next_state, issued)
+
+
 @dataclass
 class SubgoalTesting:
-    """Penalises subgoals that were tested without exploration below and missed, and makes them terminal (HAC).
+    """Penalises missed subgoals that were tested without exploration below, and makes them terminal (HAC).
 
-    Only applies to decisions that no other relabelling has corrected or replaced.
+    It only applies to decisions that no other relabelling has corrected or replaced.
     """
 
     command: Subgoal
     replay: Replay
     penalty: float
+    decisions: int
+    """Least number of decisions of the level below that a subgoal lasts, unless it is reached or cut short."""
 
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
-        tested = self.replay.count(t.rows, "tested") > 0
         as_taken = (t.action == self.replay.get(t.rows, "action")).all(-1)
-        missed = ~self.command.reached(t.next_state, self.command.issue(t.state, t.action))
-        return t.changed(penalty=torch.where(missed & tested & as_taken, self.penalty, 0.0))
+        missed = missed_tests(self.command, self.replay, t, self.decisions)
+        return t.changed(penalty=torch.where(missed & as_taken, self.penalty, 0.0))

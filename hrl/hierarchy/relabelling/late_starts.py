@@ -1,4 +1,5 @@
-"""Intra-option learning: a skill that acts from s_t also acts from every later state of its use (Sutton 1998)."""
+"""Intra-option learning: the execution of a skill from s_t also contains its execution from each later state (Sutton
+1998)."""
 
 from dataclasses import dataclass
 
@@ -12,13 +13,14 @@ from hrl.memory.transitions import Transitions
 
 @dataclass
 class LateStarts:
-    """Lets a share of the decisions begin at a uniformly drawn step of their use, with the rewards from there on:
+    """Makes a fraction of the decisions start at a uniformly sampled step of their execution, with the rewards from
+    this step on:
 
         (s_t, z, Σ_{j<k} γ^j r_{t+j}, s_{t+k})  →  (s_{t+i}, z, Σ_{j<k-i} γ^j r_{t+i+j}, s_{t+k}),   0 ≤ i < k
 
-    This holds for skills whose actions depend only on the state. A decision of 20 steps then gives 20 transitions.
-    `period` is the greatest number of environment steps of a decision. Decisions whose steps the bottom level's ring
-    has overwritten stay as they are.
+    This is valid if the skills' actions depend only on the state. A decision of 20 steps then gives 20 transitions.
+    `period` is the maximum number of environment steps of a decision. Decisions stay unchanged if the bottom level's
+    ring has overwritten their steps.
     """
 
     command: Task

@@ -14,7 +14,7 @@ class StepRewards:
     """Reads the rewards [B, period] from the bottom level's ring. If the ring has overwritten them, the stored sum
     becomes the first step's reward.
 
-    `period` is the greatest number of environment steps of a decision.
+    `period` is the maximum number of environment steps of a decision.
     """
 
     command: Task

@@ -1,1 +1,1 @@
-"""Gradients through the learning of a level or of a policy: tuning, learned rewards, fast adaptation."""
+"""Gradients through the learning of a level or a policy: tuning, learned rewards, fast adaptation."""

@@ -1,7 +1,7 @@
-"""Fast adaptation to many tasks at once, each with its own parameters that start from common initial values.
+"""Fast adaptation to many tasks at once. Each task has its own parameters, which start from common initial values.
 
-Some parameters of a policy adapt to a task by a few policy-gradient steps; all tasks share the others. The outer level
-learns the initial values of the adapting parameters, and the shared parameters.
+Some parameters of a policy adapt to a task by a few policy-gradient steps; all tasks share the other parameters. The
+outer level learns the initial values of the adapted parameters, and the shared parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Params = dict[str, Tensor]
 
 
 class Adaptation:
-    """A policy whose parameters selected by `adapts` change by policy gradient within a task."""
+    """A policy with parameters that adapt to a task by policy gradient; `adapts` selects them by name."""
 
     def __init__(
         self, policy: Any, adapts: Callable[[str], bool], lr: float, first_order: bool = False, correction: bool = False
@@ -41,11 +41,11 @@ class Adaptation:
         return self.call("log_prob", shared | own, data.state, data.action, data.memory)
 
     def spread(self, tasks: int) -> Params:
-        """The initial adapting parameters of all tasks, with a leading task dimension."""
+        """The initial values of the adapted parameters of all tasks, with a leading task dimension."""
         return tree_map(lambda x: x.expand(tasks, *x.shape), self.initial)
 
     def act(self, own: Params, state: Tensor, memory: Any, noise: Tensor | None) -> tuple[Tensor, Any]:
-        """Actions [M, E, ...] of M tasks' episodes from states [M, E, D]; the most likely ones without noise."""
+        """Actions [M, E, ...] in M tasks' episodes for states [M, E, D]; the most likely actions without noise."""
         dims = (0, 0, 0, None if noise is None else 0)
         with torch.no_grad():
             act = vmap(lambda p, s, m, n: self.call("act", self.shared | p, s, m, n), in_dims=dims)
@@ -68,21 +68,21 @@ class Adaptation:
     def objective(
         self, way: Sequence[Trajectories], last: Trajectories, first: int | None = None, entropy: float = 0.0
     ) -> Callable[[Tree], tuple[Tensor, Tensor]]:
-        """(initial, shared) -> the mean over tasks of the loss after adaptation, and of the divergence.
+        """Returns a function (initial, shared) -> the means over tasks of the loss after adaptation and the divergence.
 
         `way` are the episodes of each adaptation step, `last` those of the adapted policy. The loss is the mean over
         the episodes from adaptation step `first` on (default: only `last`), minus `entropy` times the entropy. The
-        divergence is that of the last adapted policies from the policies that acted; 0 if it has no closed form.
-        Parameters that are not given keep their values.
+        divergence measures how far the last adapted policies are from the policies that acted; it is 0 if it has no
+        closed form. Parameters that are not given keep their values.
         """
-        met, judged = (*way, last), range(len(way) if first is None else first, len(way) + 1)
-        acted, was = self._acted(met) if self.policy.closed_form else ((), ())
+        rollouts, scored = (*way, last), range(len(way) if first is None else first, len(way) + 1)
+        acted, was = self._acted(rollouts) if self.policy.closed_form else ((), ())
 
-        def of_task(params: Tree, met: Any, acted: Any, was: Any) -> tuple[Tensor, Tensor]:
+        def of_task(params: Tree, rollouts: Any, acted: Any, was: Any) -> tuple[Tensor, Tensor]:
             own, shared = self.initial | params[0], self.shared | params[1]
             losses = []
-            for k, data in enumerate(met):
-                if k in judged:
+            for k, data in enumerate(rollouts):
+                if k in scored:
                     log_prob = self.log_prob(own, shared, data)
                     losses.append(surrogate(log_prob, acted[k] if acted else log_prob.detach(), data))
                     if entropy:
@@ -92,19 +92,19 @@ class Adaptation:
             loss = torch.stack(losses).mean()
             if not self.policy.closed_form:
                 return loss, torch.zeros_like(loss)
-            return loss, met[-1].mean(self.call("divergence", shared | own, met[-1].state, was))
+            return loss, rollouts[-1].mean(self.call("divergence", shared | own, rollouts[-1].state, was))
 
         def objective(params: Tree) -> tuple[Tensor, Tensor]:
-            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0))(params, met, acted, was)
+            losses, divergences = vmap(of_task, in_dims=(None, 0, 0, 0))(params, rollouts, acted, was)
             return losses.mean(), divergences.mean()
 
         return objective
 
     @torch.no_grad()
-    def _acted(self, met: Sequence[Trajectories]) -> tuple[tuple[Tensor, ...], Any]:
+    def _acted(self, rollouts: Sequence[Trajectories]) -> tuple[tuple[Tensor, ...], Any]:
         """Log-probabilities of the taken actions after each adaptation step, and the last policies' distributions."""
-        own, log_probs = self.spread(len(met[0].state)), []
-        for k, data in enumerate(met):
-            own = self.adapted(own, met[k - 1]) if k else own
+        own, log_probs = self.spread(len(rollouts[0].state)), []
+        for k, data in enumerate(rollouts):
+            own = self.adapted(own, rollouts[k - 1]) if k else own
             log_probs.append(vmap(lambda p, d: self.log_prob(p, self.shared, d))(own, data))
-        return tuple(log_probs), vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(own, met[-1])
+        return tuple(log_probs), vmap(lambda p, d: self.call("shape", self.shared | p, d.state))(own, rollouts[-1])

@@ -1,4 +1,4 @@
-"""Trial updates of a level as differentiable functions of the outer level's choices, and the outer level's critic."""
+"""Trial updates of a level, differentiable in the quantities that the outer level learns; the outer level's critic."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -24,7 +24,8 @@ Params = dict[str, Tensor]
 
 
 class DifferentiableUpdate:
-    """A learner's critic and actor after a trial update, differentiable in batch, learning rates and temperature."""
+    """Computes a learner's critic and actor after a trial update, differentiable in batch, learning rates and
+    temperature."""
 
     through_scale = False
     """Whether Adam's scale √v̂ is differentiated; LIRPG treats it as a constant."""
@@ -32,17 +33,17 @@ class DifferentiableUpdate:
     def __init__(self, level: Level) -> None:
         if level.protection is not None:
             raise UserError(
-                f"--tune and a learned reward ignore what a level protects: for the {level.name} level, leave out "
-                "either these or --….protect.by."
+                f"--tune and a learned reward cannot be combined with protection: for the {level.name} level, omit "
+                "either them or --….protect.by."
             )
         self.learner = cast(Any, level.learner)
 
     def updated(
         self, batch: Batch, noise: Tensor, rates: dict[str, Hyper], extra: Params, steps: int = 1
     ) -> tuple[Params, Params]:
-        """(critic, actor) parameters by name, after `steps` steps of each with the learner's own optimisers.
+        """Parameters (critic, actor) by name, after `steps` steps of each with the learner's optimisers.
 
-        `rates` may replace the learning rates of "critic" and "actor", `extra` other parameters. `noise` [2, B, A].
+        `rates` can replace the learning rates of "critic" and "actor", and `extra` other parameters. `noise` [2, B, A].
         """
         critic, actor = self._state("critic"), self._state("actor")
         for _ in range(steps):
@@ -75,7 +76,7 @@ class DifferentiableUpdate:
 
 
 class OuterCritic:
-    """The outer level's own critic: the current policy's value for the outer reward and discount."""
+    """The outer level's critic: the current policy's value for the outer reward and discount."""
 
     def __init__(self, level: Level, gamma: float, horizon: int = 1) -> None:
         self.level, self.gamma, self.horizon = level, level.gamma.new_tensor(gamma), horizon
@@ -97,8 +98,8 @@ class OuterCritic:
         return self.level.batch(t, self.gamma, outer=True)
 
     def learn(self, t: Transitions, generator: torch.Generator) -> None:
-        """Take one step towards the current policy's values, from these transitions, or from `horizon`-step returns if
-        `horizon` is above 1."""
+        """Take one gradient step towards the current policy's values. Learns from these transitions, or from
+        `horizon`-step returns if `horizon` is above 1."""
         batch = self.batch(t) if self.horizon == 1 else self._long(len(t.state), generator)
         with torch.no_grad():
             action = self.level.learner.act(batch.next_inputs, None)
@@ -118,7 +119,7 @@ class OuterCritic:
         rewards = replay.get(rows.later(torch.minimum(ahead, length - 1)), "reward").squeeze(-1)
         total = torch.where(ahead < length, self.gamma**ahead * rewards, 0.0).sum(0)
         first, last = replay.read(rows), replay.read(rows.later(length))
-        # The command may have changed by then; a final row holds none.
+        # The command may have changed by then; a final row has no command.
         over_now = replay.is_final(rows.later(length)).unsqueeze(-1)
         over = replay.terminated(rows.later(length - 1))
         return Batch(
@@ -162,9 +163,9 @@ def follow(optimiser: FlatAdam, gradient: list[Tensor], limit: float) -> Tensor:
 def trust(outer: Callable[[Params, int], Tensor], params: Params, gradient: Params, width: float = 1e-2) -> Metrics:
     """Metrics of the reliability of the gradient of outer(params, steps = 1).
 
-    `slope_error` is the relative error of the gradient's prediction for a move of this width along it; it includes the
-    effects of curvature and of terms that the trial treats as constant (Adam's scale). `horizon_cosine` is the cosine
-    between the gradient and the gradient through twice the steps.
+    `slope_error` is the relative error of the change that the gradient predicts for a move of this width along it. It
+    includes the effects of curvature and of terms that the trial update treats as constant (Adam's scale).
+    `horizon_cosine` is the cosine between the gradient and the gradient through twice the steps.
     """
     longer = torch.func.grad(lambda p: outer(p, 2))(params)
     error = slope_error(lambda p: outer(p, 1), params, gradient, width)

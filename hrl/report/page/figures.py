@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-import matplotlib.pyplot as plt
 
 from hrl.report.evaluation import Evaluation
 from hrl.report.page.page import Picture
@@ -24,7 +23,6 @@ def curves_svg(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) ->
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hrl"}):
         figure = curve_figure(groups, tag)
         figure.savefig(out, format="svg", metadata={"Date": None})
-        plt.close(figure)
     svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
     return re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1)
 
@@ -35,6 +33,5 @@ def episode_pictures(evaluation: Evaluation) -> list[Picture]:
     for figure in episode_figures(evaluation):
         out, title = io.BytesIO(), figure.axes[0].get_title()
         figure.savefig(out, format="png", dpi=130)
-        plt.close(figure)
         pictures.append(Picture(out.getvalue(), f"Path and subgoals of an episode of {title}"))
     return pictures

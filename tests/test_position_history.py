@@ -1,4 +1,4 @@
-"""Observations that recall where the agent was."""
+"""Observations with a history of positions."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hrl.envs import EnvConfig, EnvError, make_env
 from hrl.envs.make import make_single
 
 
-def test_places_of_steps_ago_are_appended_and_before_them_the_first():
-    env = make_single(EnvConfig("tasks:GoalLine-v0", recall=(1, 3)))
+def test_past_positions_are_appended_and_early_steps_repeat_the_first_one():
+    env = make_single(EnvConfig("tasks:GoalLine-v0", position_history=(1, 3)))
     obs, _ = env.reset(seed=2)
     way = [obs["achieved_goal"][0]]
     assert obs["observation"][2:].tolist() == [way[0], way[0]]
@@ -26,13 +26,13 @@ def test_places_of_steps_ago_are_appended_and_before_them_the_first():
     ("env_id", "vectorization"),
     [("tasks:GoalLine-v0", "sync"), ("tasks:GoalLine-v0", "async"), ("hrl/AntPush-v0", "auto")],
 )
-def test_every_vector_form_recalls_each_environments_own_way(env_id, vectorization):
+def test_every_vector_form_keeps_a_history_per_environment(env_id, vectorization):
     kwargs = {"max_episode_steps": 6}
-    env = make_env(EnvConfig(env_id, kwargs, 3, vectorization, 1, recall=(2, 4)))
+    env = make_env(EnvConfig(env_id, kwargs, 3, vectorization, 1, position_history=(2, 4)))
     plain = env.spec.state_dim - 2 * env.spec.goal_dim
     places = list(env.spec.achieved)
     now = lambda obs: obs.state[:, places]  # noqa: E731
-    recalled = lambda obs: obs.state[:, plain:].unflatten(1, (2, -1))  # noqa: E731
+    history = lambda obs: obs.state[:, plain:].unflatten(1, (2, -1))  # noqa: E731
     obs = env.reset(0)
     ways = [[place] for place in now(obs)]
     for _ in range(20):
@@ -40,32 +40,32 @@ def test_every_vector_form_recalls_each_environments_own_way(env_id, vectorizati
         for i, way in enumerate(ways):
             way.append(now(step.final)[i])
             expected = torch.stack([way[max(len(way) - 1 - lag, 0)] for lag in (2, 4)])
-            assert torch.equal(recalled(step.final)[i], expected)
+            assert torch.equal(history(step.final)[i], expected)
             if step.terminated[i] or step.truncated[i]:
                 way[:] = [now(step.obs)[i]]
-                assert torch.equal(recalled(step.obs)[i], now(step.obs)[[i, i]])
+                assert torch.equal(history(step.obs)[i], now(step.obs)[[i, i]])
             else:
                 assert torch.equal(step.obs.state[i], step.final.state[i])
     env.close()
 
 
-def test_the_tasks_reward_stays_the_batchs_own():
-    plain, recalling = (make_env(EnvConfig("hrl/AntPush-v0", recall=lags)).spec for lags in ((), (2,)))
-    assert recalling.reward_range == plain.reward_range and recalling.achieved == plain.achieved
-    assert not getattr(recalling.task_reward, "requires_host", False)
+def test_the_wrapper_keeps_the_reward_of_the_batched_task():
+    plain, wrapped = (make_env(EnvConfig("hrl/AntPush-v0", position_history=lags)).spec for lags in ((), (2,)))
+    assert wrapped.reward_range == plain.reward_range and wrapped.achieved == plain.achieved
+    assert not getattr(wrapped.task_reward, "requires_host", False)
 
 
 @pytest.mark.parametrize(
-    ("env_id", "recall", "sentence"),
+    ("env_id", "lags", "sentence"),
     [
-        ("tasks:Ledger-v0", (2,), "--recall needs a goal environment"),
-        ("hrl/FourRooms-v0", (2,), "--recall needs a goal environment"),
-        ("tasks:GoalLine-v0", (2, 0), "--recall takes numbers of steps ago, which must be at least 1"),
+        ("tasks:Ledger-v0", (2,), "--position-history needs a goal environment"),
+        ("hrl/FourRooms-v0", (2,), "--position-history needs a goal environment"),
+        ("tasks:GoalLine-v0", (2, 0), "--position-history takes numbers of steps of at least 1"),
     ],
 )
-def test_what_cannot_be_recalled_is_told(env_id, recall, sentence):
+def test_an_invalid_position_history_raises(env_id, lags, sentence):
     with pytest.raises(EnvError, match=sentence):
-        make_env(EnvConfig(env_id, recall=recall))
+        make_env(EnvConfig(env_id, position_history=lags))
     if not env_id.startswith("hrl/Four"):
         with pytest.raises(EnvError, match=sentence):
-            make_single(EnvConfig(env_id, recall=recall))
+            make_single(EnvConfig(env_id, position_history=lags))

@@ -1,0 +1,128 @@
+"""A planner for a policy that was learned from a dataset: landmarks are states of the dataset.
+
+The policy's own distance gives the steps of edges, and the policy goes from landmark to landmark without further
+training (test-time graph search over a frozen policy).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hrl.hierarchy.commands.goals import UNBOUNDED, GoalSpace, Select
+from hrl.memory.dataset import Dataset
+from hrl.memory.goal_sampling import draw_transitions
+from hrl.memory.ring import Rows
+from hrl.planning.config import PlannerConfig
+from hrl.planning.landmarks import Landmarks
+from hrl.planning.planner import PlannerPolicy
+from hrl.report.evaluation import success_radius
+from hrl.run.session import Session, Which
+from hrl.training.predicting import PredictingPolicy
+from hrl.types import Spec, UserError
+
+CHUNK = 1 << 15
+"""Most pairs of states and goals that a network sees at once."""
+
+
+@dataclass(frozen=True)
+class GoalReacher:
+    """A trained policy with its dataset. Its goals are achieved goals."""
+
+    policy: PredictingPolicy
+    distance: Callable[[Tensor, Tensor], Tensor]
+    """(states [P, D], goals [P, G]) -> environment steps [P] from the ones to the others."""
+    data: Dataset
+    longest: float
+    """Default of the longest hop in environment steps."""
+
+
+@runtime_checkable
+class Offline(Protocol):
+    """The interface of an algorithm whose policy obeys goals and was learned from a dataset."""
+
+    def goal_reacher(self, session: Session, which: Which, level: int) -> GoalReacher:
+        """The policy of a checkpoint, up to this level from the lowest. Raises UserError for an unknown level."""
+
+
+class VisitedRows:
+    """The states of a dataset, as a planner reads those of a replay."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+
+    def draw(self, count: int, generator: torch.Generator) -> Rows:
+        """Uniformly drawn transitions [B]."""
+        rows = draw_transitions(self.data, count, generator)
+        return Rows(torch.zeros_like(rows), rows)
+
+    def get(self, rows: Rows, name: str) -> Tensor:
+        """States [..., D]."""
+        if name != "state":
+            raise KeyError(name)
+        return self.data.state[rows.row]
+
+    def end(self, rows: Rows) -> Tensor:
+        """The last row [B] of each row's trajectory."""
+        return self.data.final[rows.row]
+
+
+class PolicyDistance:
+    """Steps between states and goals as a policy estimates them; places are achieved goals."""
+
+    def __init__(self, reacher: GoalReacher, spec: Spec) -> None:
+        self._steps, self.device = reacher.distance, reacher.data.state.device
+        project = Select(torch.tensor(spec.achieved, device=self.device))
+        unbounded = torch.full((spec.goal_dim,), UNBOUNDED, device=self.device)
+        self.threshold = success_radius(spec, torch.zeros(spec.goal_dim, device=self.device)) or 0.0
+        self.goals = GoalSpace(project, -unbounded, unbounded, relative=False, threshold=self.threshold)
+
+    def place(self, state: Tensor) -> Tensor:
+        """The achieved goals [..., G] of states [..., D]."""
+        return self.goals.project(state)
+
+    def apart(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance [...] of two places [..., G]."""
+        return self.goals.distance(a, b)
+
+    def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Environment steps [...] from states [..., D] to places [..., G], twice: the policy knows no threshold."""
+        flat = state.expand(*place.shape[:-1], -1).flatten(0, -2), place.flatten(0, -2)
+        parts = [self._steps(*pair) for pair in zip(*(x.split(CHUNK) for x in flat), strict=True)]
+        steps = torch.cat(parts).view(place.shape[:-1])
+        return steps, steps
+
+    def fit(self, replay: object, longest: float, generator: torch.Generator) -> None:
+        """Do nothing: the distance is in steps."""
+
+    def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
+        """Do nothing: the distance leads to the place itself."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Empty."""
+        return {}
+
+
+def plan_offline(
+    config: Offline, session: Session, which: Which, options: PlannerConfig
+) -> tuple[PlannerPolicy, dict[str, float]]:
+    """A planner over a policy, with landmarks from its dataset, and numbers that describe its graph.
+
+    Raises UserError for options that need a replay.
+    """
+    if options.explore or options.distance == "calibrated":
+        raise UserError(
+            "Over a policy that learned from a dataset, a planner takes landmarks from the dataset and steps from the "
+            "policy: planner.explore and planner.distance calibrated are for runs with levels and replays."
+        )
+    started = time.perf_counter()
+    reacher, env = config.goal_reacher(session, which, options.level), session.make_env(1)
+    landmarks = Landmarks(PolicyDistance(reacher, env.spec), env.spec, options, reacher.longest)
+    generator = torch.Generator(landmarks.device).manual_seed(session.run.seed)
+    landmarks.refresh(VisitedRows(reacher.data), generator)
+    facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": 0.0}
+    facts["planning_seconds"] = time.perf_counter() - started
+    return PlannerPolicy(reacher.policy, landmarks, options.patience, env), facts
