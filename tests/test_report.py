@@ -68,7 +68,7 @@ def test_a_report_is_one_accessible_document(written):
     assert all(source.startswith(("data:", "#")) for source in sources if source)
     assert "<title>Mazes &lt;small &amp; medium&gt;</title>" in text
     assert all(image["alt"] for image in page.all("img")) and len(page.all("img")) == 6
-    assert [a["role"] for a in page.all("svg")] == ["img"]
+    assert [a["role"] for a in page.all("svg")] == ["img"] and "url(#c0-" in text
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1 and headings.count(1) == 1 and max(np.diff(headings)) <= 1
     ids = [a["id"] for _, a in page.elements if "id" in a]
