@@ -11,24 +11,30 @@ paper's meta-controller) chooses a subgoal g that is not reached yet, and learns
 
 Deviations from the paper: the high level discounts by γ^k (as options do), not once per subgoal; a subgoal has a time
 limit; a part of each batch of the low level is relabelled with another subgoal (`low.hindsight`), which is exact, since
-every transition tells about every subgoal; and exploration falls with the run for each level, and not with the success
-of each subgoal.
+every transition tells about every subgoal; and the low level's exploration falls with the run. With
+`low.explore_by_success`, it falls with the success of each subgoal, as published: ε_g = ε + (1 - ε) (1 - success of g).
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
 
 from hrl.agents.base import HierarchyConfig
+from hrl.hierarchy.clock import Transition
 from hrl.hierarchy.commands import DeclaredSubgoals, Task
 from hrl.hierarchy.commands.declared import load_predicates, near_points
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.exploration import SuccessRates
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel
 from hrl.hierarchy.memories import make_memory
 from hrl.hierarchy.relabelling.hindsight import HindsightChoices, Strategy
 from hrl.hierarchy.setting import Setting
-from hrl.learners import Choice, DQNConfig
+from hrl.learners import Choice, DQNConfig, ReplayConfig
+from hrl.state import Stateful
 from hrl.types import Spec, UserError
 
 
@@ -43,6 +49,11 @@ class Low(LevelConfig):
     """bonus: 1 on reaching the subgoal, else 0 (published). sparse: -1 until the subgoal is reached, then 0."""
     reward_scale: float = 1.0
     """Factor of that reward."""
+    explore_by_success: bool = False
+    """The share of random actions under each subgoal falls with its success rate, from 1 at a rate of 0 to
+    `random_actions` at a rate of 1 (published: True), instead of over `exploration_fraction` of the run."""
+    success_window: int = 100
+    """Number of its last uses over which a subgoal's success rate is averaged."""
     hindsight: float | None = None
     """Share of a batch whose subgoal is replaced by another one that was not reached yet (published: 0). Default: .5 if
     the learner has a replay."""
@@ -64,6 +75,33 @@ class High(LevelConfig):
     """Factor of the task's reward."""
     reward_offset: float = 0.0
     """Added to the task's reward of every step before scaling: -1 turns a sparse 0/1 reward into a cost per step."""
+
+
+class ExploresBySuccess(Level):
+    """The low level, with a share of random actions that falls with the success of each subgoal."""
+
+    def __init__(self, *args: Any, window: int, **options: Any) -> None:
+        """`window` is `success_window`. The other arguments are those of `Level`."""
+        super().__init__(*args, **options)
+        self.success = SuccessRates(self.command.dim, window, self.gamma.device)
+
+    def explore(
+        self, state: Tensor, target: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The action [N, A], random with a share of ε + (1 - ε) (1 - the subgoal's success rate)."""
+        action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
+        return self.exploration(action, due, generator, mask, 1.0 - self.success.of(target)), notes
+
+    def observe(self, outcome: Transition, over: Tensor) -> None:
+        """Count the subgoals that ended."""
+        super().observe(outcome, over)
+        target, command = self.segment.target, self.command
+        assert isinstance(command, DeclaredSubgoals)
+        self.success.update(target, command.ended(outcome.state, target), over)
+
+    def parts(self) -> dict[str, Stateful]:
+        """Everything that the level's next decisions and updates depend on."""
+        return {**super().parts(), "success": self.success}
 
 
 @dataclass
@@ -96,9 +134,14 @@ class HDQNConfig(HierarchyConfig):
             strategy, horizon = low.hindsight_strategy, low.hindsight_horizon
             relabels.append(HindsightChoices(subgoals, walked, low.hindsight, strategy, horizon))
         starts = self.learning_starts
-        controller = Level(
-            "low", low, subgoals, spec.actions, walked, setting, learning_starts=starts, relabels=relabels
-        )
+        controller = (
+            ExploresBySuccess(
+                "low", low, subgoals, spec.actions, walked, setting, learning_starts=starts, relabels=relabels,
+                window=low.success_window,
+            )
+            if low.explore_by_success
+            else Level("low", low, subgoals, spec.actions, walked, setting, learning_starts=starts, relabels=relabels)
+        )  # fmt: skip
         meta_controller = Level(
             "high", high, task, subgoals.space, decided, setting, high.period, starts, issues=subgoals
         )
@@ -118,7 +161,11 @@ class HDQNConfig(HierarchyConfig):
         share = self.low.hindsight
         if share is None:
             share = 0.0 if self.low.learner.on_policy else 0.5
-        return replace(self, low=replace(self.low, hindsight=share), high=replace(self.high, hindsight=0.0))
+        learner = self.low.learner
+        if self.low.explore_by_success and isinstance(learner, DQNConfig):
+            learner = replace(learner, exploration_fraction=0.0)  # exploration does not fall with the run, too
+        low = replace(self.low, hindsight=share, learner=learner)
+        return replace(self, low=low, high=replace(self.high, hindsight=0.0))
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
@@ -131,6 +178,13 @@ class HDQNConfig(HierarchyConfig):
             )
         if self.high.period < 1:
             raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
+        if self.low.explore_by_success and not isinstance(self.low.learner, ReplayConfig):
+            raise UserError(
+                f"low.explore_by_success sets the share of random actions, but {self.low.learner.kind} explores by its "
+                "own samples; set it to False."
+            )
+        if self.low.success_window < 1:
+            raise UserError(f"low.success_window must be at least 1, not {self.low.success_window}.")
         if not self.low.reward_scale > 0:
             raise UserError(f"low.reward_scale must be positive, not {self.low.reward_scale}.")
         if self.high.hindsight:

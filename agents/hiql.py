@@ -13,28 +13,25 @@ representation of a subgoal at every step, and the low policy acts towards it.
 """
 
 import math
-import signal
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from hrl.agents.base import unseen
-from hrl.agents.parts.goal_policy import GoalPolicy
+from hrl.agents.parts.goal_value import GoalValue, on_sphere
+from hrl.agents.parts.offline import OfflineConfig
 from hrl.hierarchy.commands.goals import sinusoids
 from hrl.learners.adam import FlatAdam
-from hrl.memory.dataset import Dataset, read_dataset
+from hrl.memory.dataset import Dataset
 from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, trajectory_goals, value_goals
 from hrl.networks.distributions import distribution
-from hrl.networks.layers import EnsembleValue, mlp, polyak_update, twin_layers
-from hrl.planning.offline import GoalReacher
-from hrl.run.session import Session, Which
-from hrl.run.trainer import Trainer
+from hrl.networks.layers import mlp, polyak_update
+from hrl.planning.distance import steps_of_value
+from hrl.run.session import Session
 from hrl.state import Stateful
-from hrl.training.offline import OfflineLearner, OfflineTrainee
+from hrl.training.offline import OfflineLearner
 from hrl.types import Spec, UserError
 
 MOST_WEIGHT = 100.0
@@ -44,12 +41,10 @@ FARTHEST = 1e-6
 
 
 @dataclass
-class HIQLConfig:
+class HIQLConfig(OfflineConfig):
     """HIQL: one value and two policies, learned offline from a dataset; steps are gradient steps (Park 2023)."""
 
     essential: ClassVar[tuple[str, ...]] = ("dataset", "batch_size", "hidden", "gamma", "subgoal_steps")
-    dataset: str = ""
-    """Trajectories to learn from: the replay of a run folder, a file FILE.npz in OGBench's layout, or minari:ID."""
     learning_rate: float = 3e-4
     """Learning rate of all networks (published: 3e-4)."""
     batch_size: int = 1024
@@ -103,40 +98,10 @@ class HIQLConfig:
         if not holds:
             raise UserError(f"--{name.replace('_', '-')} {sentence} {getattr(self, name)}.")
 
-    def train(self, session: Session) -> signal.Signals | None:
-        """Read the dataset, and take gradient steps to the run's end."""
-        self.check()
-        if not self.dataset:
-            raise UserError("HIQL learns from a dataset: give --dataset RUN, FILE.npz or minari:ID.")
-        if session.processes.size > 1:
-            raise UserError("HIQL trains in one process: start it without torchrun.")
-        with session.stop.interruptible():
-            env = session.make_env(1)
-            learner = self.learner(env.spec, session)
-            data = read_dataset(self.dataset, env, session.load_agent, session.device)
-        size = f"Dataset: {len(data.transitions):,} transitions of {data.trajectories:,} trajectories."
-        trainee = OfflineTrainee(learner, data, GoalPolicy(learner, env), env, session)
-        return Trainer(trainee, session, [size, *unseen(env.spec)]).run()
-
-    def load(self, session: Session, which: Which) -> GoalPolicy:
-        """The policies of a checkpoint. The dataset is not read."""
-        env = session.make_env(1)
-        return GoalPolicy(self._trained(env.spec, session, which), env)
-
-    def goal_reacher(self, session: Session, which: Which, level: int) -> GoalReacher:
-        """For a planner: the low policy alone (level 0), or both (1). Raises UserError for another level."""
-        if level > 1:
-            raise UserError(f"planner.level {level} does not exist: the policies of HIQL are 0 (low) and 1 (both).")
-        env = session.make_env(1)
-        learner = self._trained(env.spec, session, which)
-        data = read_dataset(self.dataset, env, session.load_agent, session.device)
-        longest = self.subgoal_steps if level == 0 else 1 / (1 - self.gamma)
-        return GoalReacher(GoalPolicy(learner, env, level + 1), learner.distance, data, longest)
-
-    def _trained(self, spec: Spec, session: Session, which: Which) -> "HIQL":
-        learner = self.learner(spec, session)
-        learner.load_networks(session.checkpoint(which).tensors)
-        return learner
+    @property
+    def longest_hops(self) -> tuple[float, float]:
+        """Environment steps of a planner's longest hops: k for the low policy alone, and the value's horizon."""
+        return float(self.subgoal_steps), 1 / (1 - self.gamma)
 
     def learner(self, spec: Spec, session: Session) -> "HIQL":
         """The untrained networks. Raises UserError if they do not support the environment."""
@@ -182,36 +147,6 @@ class Batch(NamedTuple):
 # -- networks --------------------------------------------------------------------------------------------------
 
 
-class Value(nn.Module):
-    """Two heads V_i(s, g) = v_i(s, φ(s, g)) over a representation φ of constant length. Inputs are encoded states
-    [..., S] and goals [..., E]."""
-
-    def __init__(self, state_dim: int, goal_dim: int, config: HIQLConfig) -> None:
-        super().__init__()
-        hidden, norm = config.hidden, config.layer_norm
-        self.rep = mlp(state_dim + goal_dim, hidden, config.rep_dim, layer_norm=norm, activation=nn.GELU)
-        self.scale, sizes = config.value_scale, (state_dim + config.rep_dim, *hidden)
-        self.heads = nn.Sequential(*twin_layers(sizes, norm, nn.GELU), EnsembleValue(2, sizes[-1]))
-
-    def represent(self, state: Tensor, goal: Tensor) -> Tensor:
-        """φ(s, g) [..., R]"""
-        return on_sphere(self.rep(torch.cat([state, goal], -1)))
-
-    def of_rep(self, state: Tensor, rep: Tensor) -> Tensor:
-        """Both values [2, B] of represented goals."""
-        x = torch.cat([state, rep], -1)
-        return self.scale * self.heads(x.expand(2, *x.shape))
-
-    def forward(self, state: Tensor, goal: Tensor) -> Tensor:
-        """Both values [2, B]."""
-        return self.of_rep(state, self.represent(state, goal))
-
-
-def on_sphere(x: Tensor) -> Tensor:
-    """x [..., R] with the length √R."""
-    return normalize(x, dim=-1) * math.sqrt(x.shape[-1])
-
-
 class HIQL(OfflineLearner):
     """The value, its target, both policies, and their updates."""
 
@@ -224,7 +159,8 @@ class HIQL(OfflineLearner):
         state, goal = spec.state_dim + features, spec.goal_dim + features
         body: dict[str, Any] = {"layer_norm": config.layer_norm, "activation": nn.GELU}
         self.distribution = distribution(spec.actions, log_std=0.0).requires_grad_(False).to(device)
-        self.value = Value(state, goal, config).to(device)
+        sizes = config.rep_dim, config.hidden, config.layer_norm
+        self.value = GoalValue(state, goal, *sizes, config.value_scale).to(device)
         self.high = mlp(state + goal, config.hidden, config.rep_dim, **body).to(device)
         outputs = self.distribution.parameters_needed
         self.low = mlp(state + config.rep_dim, config.hidden, outputs, **body).to(device)
@@ -341,9 +277,8 @@ class HIQL(OfflineLearner):
         """
         shape, gamma = state.shape[:-1], self.config.gamma
         flat = self.encode(state).flatten(0, -2), self.encode_goal(goal).flatten(0, -2)
-        value = self.value(*flat).mean(0).reshape(shape).clamp_max(0.0)
-        left = (1 + (1 - gamma) * value).clamp_min(FARTHEST)
-        return left.log() / math.log(gamma)
+        value = self.value(*flat).mean(0).reshape(shape)
+        return steps_of_value(value, gamma, -1 / (1 - gamma), 0.0).clamp_max(math.log(FARTHEST) / math.log(gamma))
 
     # -- checkpoint --------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from hrl.types import Spec, UserError
 
 @dataclass
 class MODACConfig(RoundsConfig):
-    """MODAC: options whose rewards and terminations are learned through the options' own updates (Veeriah 2021)."""
+    """MODAC: options with rewards and terminations that are learned through the options' updates (Veeriah 2021)."""
 
     family = True
     reward: Literal["learned", "task", "none"] = "learned"

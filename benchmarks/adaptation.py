@@ -18,7 +18,8 @@ import tyro
 from running import RESULTS, command, completed, processor
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
-# A controller decides once in ten steps. Its gradient, a mean over steps, is a tenth, so the step size is ten times.
+# A controller decides once in ten steps. Its gradient, a mean over steps, is a tenth, so the step size is ten times
+# larger.
 LEVELS = (
     "--subgoals 10 --goal.low -0.5 --goal.high 0.5 --adapts high --inner-learning-rate 10 --lam 0.97 --outer adam "
     "--learning-rate 0.003"

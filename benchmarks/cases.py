@@ -29,11 +29,11 @@ class Case:
     variant: str = ""
     """The variant of the task, and its definition of success."""
     eval_env: str = ""
-    """The published evaluation's task, if it is another one."""
+    """The task of the published evaluation, if it differs."""
 
     @property
     def key(self) -> str:
-        """The name of the case's folder, different for other arguments."""
+        """The name of the case's folder, which depends on the arguments."""
         name = f"{self.name} {self.env}".replace("/", "-").replace(" ", "-").replace(",", "").lower()
         return f"{name}-{zlib.crc32(self.arguments.encode()):08x}"
 

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def sequence(method: str, seed: int, strength: float | None = None, tasks: int = TASKS) -> dict[str, Any]:
-    """Train one sequence with the user's own commands, and evaluate the last run on every task."""
+    """Train one sequence with the commands that a user would type, and evaluate the last run on every task."""
     strength = STRENGTH.get(method, 1.0) if strength is None else strength
     words = ["hiro", "--env", ENV, "--seed", str(seed), "--threads", "1"]
     words += ["--eval-episodes", "100", "--low.tasks", str(TASKS), "--high.tasks", str(TASKS)]

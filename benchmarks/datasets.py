@@ -2,8 +2,8 @@
 
     python benchmarks/datasets.py navigate --layout Large --out navigate.npz
 
-    navigate   long trajectories between random goals, one after the other
-    stitch     short trajectories between cells that are at most four apart, so that long ways need several of them
+    navigate   long trajectories between random goals, one after another
+    stitch     short trajectories between cells that are at most four apart, so long paths need several of them
     explore    random directions, each held for ten steps, with much noise
 
 A scripted expert follows the shortest way through the cells, and its actions are noisy.
@@ -29,7 +29,7 @@ LENGTHS: dict[Kind, int] = {"navigate": 1000, "stitch": 200, "explore": 500}
 ACTION_NOISE: dict[Kind, float] = {"navigate": 0.5, "stitch": 0.5, "explore": 1.0}
 """Standard deviation of the noise on actions."""
 NEAR = 4
-"""Greatest number of cells between the start and the goal of a short trajectory."""
+"""Maximum number of cells between the start and the goal of a short trajectory."""
 HELD = 10
 """Steps for which an exploring trajectory holds a direction."""
 GAIN, BRAKE = 4.0, 1.0
@@ -90,7 +90,7 @@ def collect(
 
 
 class Expert:
-    """Goes to goals along the shortest ways through the cells of a maze. Every environment has a goal of its own."""
+    """Moves to goals along the shortest paths through the cells of a maze. Every environment has a separate goal."""
 
     def __init__(self, maze: PointMaze) -> None:
         self.maze, self.generator = maze, maze.generator
@@ -109,7 +109,7 @@ class Expert:
         self.direction = torch.zeros(maze.num_envs, 2)
 
     def _beside(self) -> list[tuple[Tensor, Tensor]]:
-        """The numbers of all pairs of cells side by side; negative for walls."""
+        """The numbers of all pairs of adjacent cells; negative for walls."""
         n = self.number
         return [(n[:-1].flatten(), n[1:].flatten()), (n[:, :-1].flatten(), n[:, 1:].flatten())]
 
@@ -119,7 +119,7 @@ class Expert:
         return self.number[row, column]
 
     def go(self, onward: bool) -> Tensor:
-        """Actions [N, 2] towards the goals. `onward`: draw another goal where one is reached."""
+        """Actions [N, 2] towards the goals. With `onward`, sample a new goal where one is reached."""
         position, velocity = self.maze.state.split(2, -1)
         if onward:
             reached = (position - self.goal).norm(dim=-1) <= REACH
@@ -131,7 +131,7 @@ class Expert:
         return (GAIN * (waypoint - position) - BRAKE * velocity).clamp(-1.0, 1.0)
 
     def explore(self, t: int) -> Tensor:
-        """Directions [N, 2], drawn anew every HELD steps."""
+        """Directions [N, 2], resampled every HELD steps."""
         if t % HELD == 0:
             angle = torch.rand(self.maze.num_envs, generator=self.generator) * 2 * torch.pi
             self.direction = torch.stack([angle.cos(), angle.sin()], -1)

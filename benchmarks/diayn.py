@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """One run with the user's own commands, and what its skills and its controller do in new episodes."""
+    """One run with the commands that a user would type, and results of its skills and controller in new episodes."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*CASES[case].split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
         command("train.py", *words)
@@ -85,7 +85,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
 
 
 def recognition(run: Path) -> dict[str, float]:
-    """Shares of skills that the discriminator of a run recognises on fresh rollouts."""
+    """Fractions of skills that the discriminator of a run recognises in new rollouts."""
     loaded = evaluation.Loaded.read(run, evaluation.Options((run,)), StopRequest())
     agent = loaded.policy.agent
     shares = [rollout(agent, loaded.session.make_env(NUM_ENVS), sampled) for sampled in (False, True)]

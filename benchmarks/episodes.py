@@ -23,7 +23,7 @@ from running import RESULTS, ROOT, completed, processor, running
 from hrl.report.logger import STEPS, read_columns
 
 SOLVED, EPISODES, LIMIT = 0.9, 200, 60_000
-"""Success rate of a solved task, most episodes, and most environment steps."""
+"""Success rate of a solved task, maximum number of episodes, and maximum number of environment steps."""
 ROWS = {
     "HAC, 2 levels": ("hac", "hrl/MountainCarGoal-v0"),
     "HAC, 2 levels, pendulum": ("hac", "hrl/PendulumGoal-v0"),

@@ -1,15 +1,14 @@
-"""Option-critic on four rooms, where the goal moves: episodes until it has recovered, against flat agents.
+"""Option-critic in four rooms with a moving goal: episodes until recovery, compared with flat agents.
 
     python benchmarks/four_rooms.py --runs 20
 
 The experiment of Bacon 2017 (figure 2), on the map and with the slips of `hrl/FourRooms-v0`. Each run's goal moves
-once, after 1,000 episodes of at most 1,000 steps, to a random cell of the lower right room, the same one for all
-agents. The runs of an agent go side by side, each with tables of its own, in numpy, since one torch agent in one
-environment takes 20 times as long. Before the runs, the tables' updates are compared with those of the learner of
+once, after 1,000 episodes of at most 1,000 steps, to a random cell of the lower right room, which is the same for all
+agents. The runs of an agent are vectorised in numpy, with separate tables, because a torch agent in a single
+environment takes 20 times as long. Before the runs, the updates of the tables are compared with those of the learner of
 `train.py option-critic` on random transitions. The flat agents are option-critic with one option, which is an
-actor-critic, and SARSA(0) with a softmax policy. Results are in results/four-rooms.json; agents that are there are not
-repeated.
-"""
+actor-critic, and SARSA(0) with a softmax policy. Results are in results/four-rooms.json; finished agents are not
+repeated."""
 
 import json
 import time
@@ -29,7 +28,7 @@ from hrl.learners import Batch, Build
 
 GAMMA, LIMIT, CELLS = 0.99, 1000, 104
 WINDOW, CLOSE = 20, 3.0
-"""A run has recovered with the first WINDOW episodes that take on average at most CLOSE times the steps of the best
+"""A run has recovered after the first WINDOW episodes with a mean of at most CLOSE times the steps of the best
 policy."""
 Array = np.ndarray
 
@@ -114,7 +113,7 @@ class Sarsa:
         self.q[self.n, s, a] += OptionLearnerConfig.learning_rate * (y - self.q[self.n, s, a])
 
     def go_on(self, state: Array, done: Array) -> None:
-        """Choose again where a new episode has begun."""
+        """Choose again where a new episode has started."""
         self.action = np.where(done, self._draw(state), self.action)
 
 

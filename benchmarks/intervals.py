@@ -19,7 +19,7 @@ AGENTS = {"even: beta(8, 2)": (8, 2), "good: beta(30, 1)": (30, 1), "two kinds: 
 
 
 def main() -> None:
-    """Print the share of intervals that contain the true value, by kind of agent and number of runs."""
+    """Print the fraction of intervals that contain the true value, by kind of agent and number of runs."""
     rng = np.random.default_rng(0)
     shares: dict[str, dict[str, dict[str, float]]] = {}
     print("| agents | runs | Student's | bootstrap |\n|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Exact resuming: runs are killed (`kill -9`) at random moments and resumed to their end, then tensors are compared.
+"""Exact resuming: runs are killed (`kill -9`) at random times and resumed until their end, then tensors are compared.
 
     python benchmarks/killing.py --kills 100
 
@@ -31,7 +31,7 @@ CASES = {
     "hiro, torchrun": LINE, "lirpg": "--env hrl/Track-v0 --num-envs 1", "maml": "--env hrl/Navigation-v0 --num-envs 1",
     "famp": "--env hrl/Taxi-v0 --num-envs 1", "modac": "--env hrl/Taxi-v0 --num-envs 1",
 }  # fmt: skip
-"""Names, whose first words are the algorithms, and their arguments in addition to the debug preset."""
+"""Names, which start with the algorithm, and their arguments in addition to the debug preset."""
 STEPS = {"lirpg": 16_000, "maml": 64_000, "famp": 96_000, "modac": 64_000}
 """Total steps of algorithms that learn in rounds of thousands of steps; others make 2,000. There are eight
 checkpoints."""
@@ -44,7 +44,7 @@ class Options:
     kills: int = 100
     """Total number of kills."""
     seed: int = 0
-    """Seed of the random moments."""
+    """Seed of the random times."""
 
 
 def main() -> None:

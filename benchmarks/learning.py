@@ -4,7 +4,7 @@
     python -m benchmarks.learning --suite family     # every way to build a hierarchy, on two small tasks
 
 Each run uses the command that a user would type. Finished runs are kept in results/learning.json and not repeated, so
-that the benchmark can be stopped and continued; --again repeats them, for example after a change of a preset. Long runs
+the benchmark can be stopped and continued. --again repeats them, for example after a change of a preset. Long runs
 (the ants) stay in runs/learning, and resume from their last checkpoint after an interruption. Their progress.csv is
 kept under results/runs, and results/long-curves.png draws their evaluations. They are evaluated as in papers, by
 success at the final step of 50 episodes.
@@ -94,7 +94,7 @@ def _matches(result: dict[str, Any], case: Case, seed: int) -> bool:
 
 
 def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
-    """One run with the user's own commands: its evaluation, training seconds and total seconds."""
+    """One run with the commands that a user would type: its evaluation, training seconds and total seconds."""
     with folder_of(case, seed) as folder:
         started = time.perf_counter()
         run = trained(case, seed, folder)

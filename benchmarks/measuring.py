@@ -36,7 +36,7 @@ class Options:
     repeats: int = 5
     """Number of measurements of each side of a ratio."""
     seconds: float = 3.0
-    """Least duration of one measurement."""
+    """Minimum duration of one measurement."""
     threads: int = 0
     """Number of torch's CPU threads; 0 for torch's default."""
     clock: Literal["wall", "cpu"] = "wall"

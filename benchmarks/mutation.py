@@ -2,10 +2,10 @@
 
     python benchmarks/mutation.py --each 8
 
-Each mutant changes one place of a module, and the module's tests must fail. Mutants are sampled with a seed, since all
-of them take days. The benchmark changes files of the working tree and restores them, so run it in a separate clone that
-is installed (`pip install -e '.[test,mutation]'`), with everything committed. Results go to results/mutation.json;
-survivors are printed with their lines.
+Each mutant changes one line of a module, and the module's tests must fail. Mutants are sampled with a seed, because all
+of them would take days. The benchmark changes files of the working tree and restores them: run it in a separate clone
+that is installed (`pip install -e '.[test,mutation]'`) and completely committed. It writes results/mutation.json, and
+prints the survivors with their lines.
 """
 
 import json
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(module: str, options: Options) -> dict[str, Any]:
-    """The number of sampled and of killed mutants of one module, and the changes that its tests did not detect."""
+    """The numbers of sampled and killed mutants of one module, and the changes that its tests did not detect."""
     folder = max((name for name in TESTS if module.startswith(name)), key=len)
     tests = " ".join(
         f"tests/test_{name}.py" for name in TESTS[folder].split() if (ROOT / f"tests/test_{name}.py").exists()

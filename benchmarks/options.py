@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """Discover options with the user's own command, then let new managers learn held-out tasks."""
+    """Discover options with the command that a user would type, then train new managers on held-out tasks."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         words = ["modac", "--env", "hrl/Taxi-v0", *CASES[case][1].split(), "--eval-steps", str(STEPS), "--threads", "1"]

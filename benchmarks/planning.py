@@ -2,11 +2,11 @@
 
     python benchmarks/planning.py --jobs 2
 
-Each run uses the commands that a user would type: HIRO is trained on PointMaze_Large-v3, and evaluated there as it is
-and with `--planner graph`. For the giant maze, HIRO is trained on the large one with a low level that does not see its
-position (`--low.egocentric True`), since positions there mean other walls; landmarks are states of an exploration of
-the giant maze, without learning. Runs stay in runs/planning. Results are kept in results/planning.json and not
-repeated.
+Each run uses the commands that a user would type. HIRO is trained on PointMaze_Large-v3, and evaluated there without a
+planner and with `--planner graph`. For the giant maze, HIRO is trained in the large one with a low level that does not
+observe its position (`--low.egocentric True`), because the walls are at other positions. Landmarks come from an
+exploration of the giant maze, without learning. Runs stay in runs/planning. Results are kept in results/planning.json
+and not repeated.
 """
 
 import json

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def race(side: str, options: Options, file: Path) -> None:
-    """Run one side's missing runs, one after the other."""
+    """Run one side's missing runs, one after another."""
     for task in options.tasks:
         for command in entrants(task, side, options):
             if command not in known(file):

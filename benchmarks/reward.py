@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """One run with the user's own command."""
+    """One run with the command that a user would type."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         words = ["lirpg", "--env", "hrl/Track-v0", *CASES[case].split(), "--seed", str(seed), "--threads", "1"]

@@ -123,7 +123,7 @@ def levels(options: Options) -> Iterator[Row]:
 
 
 def memory(options: Options) -> Iterator[Row]:
-    """Bytes per stored transition relative to the least possible: its own entries, stored once, and its episode."""
+    """Bytes per stored transition relative to the minimum: its own entries, stored once, and its episode."""
     env = make_env(EnvConfig("AntMaze_UMaze-v4", EPISODIC, num_envs=8), "cpu")
     agent = built(HIROConfig(), env, Options())
     flat = built(FlatTD3(), env, Options())

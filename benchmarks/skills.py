@@ -103,7 +103,7 @@ def trained_skills(folder: Path) -> list[str]:
 
 
 def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
-    """One run with the user's own commands: its success, and the seconds of training."""
+    """One run with the commands that a user would type: its success, and the seconds of training."""
     given = [word for skill in skills for word in ("--skill", skill)] if case.startswith("controller") else []
     with tempfile.TemporaryDirectory() as folder:
         words = [

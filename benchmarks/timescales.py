@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(ratio: float, seed: int) -> dict[str, Any]:
-    """One run with the user's own commands."""
+    """One run with the commands that a user would type."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["hiro", "--env", ENV, "--timescale.ratio", str(ratio), "--seed", str(seed), "--threads", "1"]
         words += ["--total-steps", "60000", "--eval-freq", "0", "--save-freq", "0", "--log-dir", folder]

@@ -64,7 +64,8 @@ def main() -> None:
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:
-    """One run with the user's own commands: return of 100 evaluation episodes, and the last hyperparameter value."""
+    """One run with the commands that a user would type: return of 100 evaluation episodes, and the final
+    hyperparameter."""
     with tempfile.TemporaryDirectory() as folder:
         words = f"{LINE} {CASES[case]} --seed {seed} --threads 1 --log-dir {folder}".split()
         command("train.py", *words)

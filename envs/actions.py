@@ -130,7 +130,7 @@ class PlainActions(gym.ActionWrapper[Any, Any, Any]):
     """An environment with the agents' action space, for libraries that convert actions themselves."""
 
     plain_actions = True
-    """Marks environments whose models use the agents' action space instead of the environment's own."""
+    """Marks environments for models that use the agents' action space instead of the environment's."""
 
     def __init__(self, env: gym.Env[Any, Any], actions: ActionMap) -> None:
         super().__init__(env)

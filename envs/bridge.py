@@ -56,7 +56,7 @@ class Bridge:
 
     @property
     def restarts(self) -> bool:
-        """Whether single environments can begin a new episode at any time (`truncate`)."""
+        """Whether single environments can start a new episode at any time (`truncate`)."""
         return self.mode == AutoresetMode.DISABLED
 
     def reset(self, seed: int) -> Observation:

@@ -70,7 +70,7 @@ class Spec:
     info_dim: int = 0
     """Total number of values in these entries."""
     left_out: tuple[str, ...] = ()
-    """Entries of the observation that agents do not see, since no network supports them."""
+    """Entries of the observation that agents do not see, because no network supports them."""
     images: tuple[tuple[int, int, int], ...] = ()
     """(channels, height, width) of every image. Their pixels, from 0 to 255, are the last entries of the state."""
     frames: int = 1

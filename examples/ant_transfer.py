@@ -3,8 +3,8 @@
     python examples/ant_transfer.py                            # hours on a CPU
     python examples/ant_transfer.py --run RUN                  # with your own HIRO run on hrl/AntMaze-v0
 
-The example runs the commands that a user would type: train on Ant Maze, draw the subgoals, then learn the mirrored maze
-twice, with the trained, frozen low level and from scratch. One picture shows both learning curves.
+The example runs the commands that a user would type. It trains on Ant Maze, draws the subgoals, and then learns the
+mirrored maze twice: with the trained, frozen low level, and from scratch. One picture shows both learning curves.
 """
 
 import shlex
@@ -46,7 +46,7 @@ class Options:
 
 
 def main() -> None:
-    """Run all commands in turn."""
+    """Run all commands."""
     o = tyro.cli(Options)
     o.out.mkdir(parents=True, exist_ok=True)
     first = o.run or trained(f"{FIRST} --total-steps {o.steps} {o.options}", o.out / "first")

@@ -7,21 +7,21 @@ import torch
 
 from hrl.nested import SGD, Descent, Outer, Unrolled
 
-task = torch.tensor([1.0, 0.2, -0.5])  # the arms' rewards, which the policy never sees
+task = torch.tensor([1.0, 0.2, -0.5])  # the rewards of the arms, which the policy does not observe
 reward = torch.zeros(3, requires_grad=True)
 
 
 def inner(theta: torch.Tensor, reward: torch.Tensor, step: int) -> torch.Tensor:
-    """Minus the policy's expected learned reward."""
+    """The negative expected learned reward of the policy."""
     return -(theta.softmax(0) @ reward)
 
 
 def outer(theta: torch.Tensor, reward: torch.Tensor) -> torch.Tensor:
-    """Minus the policy's expected reward of the task."""
+    """The negative expected task reward of the policy."""
     return -(theta.softmax(0) @ task)
 
 
-# The same few lines as in ridge_penalty.py and hierarchical_reward.py.
+# These lines are the same as in ridge_penalty.py and hierarchical_reward.py.
 estimator = Unrolled(Descent(inner, SGD(0.5)), steps=1)
 level = Outer(estimator, outer, reward, torch.optim.Adam([reward], 0.05))
 state = estimator.begin(torch.zeros(3))

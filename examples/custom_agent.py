@@ -2,7 +2,7 @@
 
     python train.py examples.custom_agent:Mine --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
 
-It also has every option of HIRO: `python train.py examples.custom_agent:Mine --help`.
+It has all options of HIRO: `python train.py examples.custom_agent:Mine --help`.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from hrl.hierarchy.commands.subgoal import Reward
 
 @dataclass
 class Mine(HIROConfig):
-    """HIRO with a SAC low level whose reward also includes the cosine between its step and the subgoal."""
+    """HIRO with a SAC low level. Its reward also includes the cosine between its step and the subgoal."""
 
     low: Low = field(default_factory=lambda: Low.of(learner="sac", tau=0.01, train_freq=2, learning_rate=1e-3))
     cosine: float = 0.2

@@ -1,9 +1,9 @@
-"""A point that is rewarded for moving in one direction: a task to train skills on.
+"""A point that is rewarded for moving in one direction: a task for training skills.
 
     python train.py ppo --env examples.directions:Direction-v0 --env-kwargs angle=0 --total-steps 20000
 
-The policy sees only the point's velocity, so it works at every place of every maze. `benchmarks/skills.py` trains four
-such skills, two of them with stable-baselines3, and then a controller over them on a maze.
+The policy observes only the velocity of the point, so it works at every position in every maze. `benchmarks/skills.py`
+trains four such skills, two of them with stable-baselines3, and then a controller over them in a maze.
 """
 
 import math
@@ -18,7 +18,8 @@ gym.register_envs(gymnasium_robotics)
 
 
 class Direction(gym.Wrapper[np.ndarray, np.ndarray, Any, np.ndarray]):
-    """PointMaze without inner walls. The reward is the velocity along `angle`, less a part of the velocity across."""
+    """PointMaze without inner walls. The reward is the velocity along `angle`, minus a part of the velocity across
+    it."""
 
     def __init__(self, angle: float = 0.0) -> None:
         """`angle` in degrees: 0 is to the right (x), 90 is up (y)."""
@@ -29,12 +30,12 @@ class Direction(gym.Wrapper[np.ndarray, np.ndarray, Any, np.ndarray]):
         self.across = np.array([-self.along[1], self.along[0]])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, Any]:
-        """Begin an episode."""
+        """Start an episode."""
         obs, info = self.env.reset(seed=seed, options=options)
         return obs["observation"][2:], info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        """Move, and pay for the direction of the movement."""
+        """Move. The reward depends on the direction of the movement."""
         obs, _, _, truncated, _ = self.env.step(action)
         velocity = obs["observation"][2:]
         reward = min(float(velocity @ self.along), 2.0) - abs(float(velocity @ self.across))

@@ -1,12 +1,12 @@
 """MiniGrid's DoorKey with its three subgoals: take the key, open the door, reach the goal.
 
-MiniGrid's own observation, the agent's view, shows neither the goal under the agent nor a door behind it, so that no
-predicate of it tells whether these subgoals are reached. Importing this module registers two forms of the task that
-show everything:
+MiniGrid's observation, the agent's view, does not show a goal under the agent or a door behind it. A predicate of it
+cannot determine whether these subgoals are reached. Importing this module registers two forms of the task with complete
+observations:
 
-- `DoorKeyImage-8x8-v0` (and 16x16): the whole grid as an image (MiniGrid's FullyObsWrapper), and the direction;
-- `DoorKey-8x8-v0` (and 5x5, 6x6, 16x16): the same in 14 numbers. It needs no convolutions, so that training takes
-  minutes on one core.
+- `DoorKeyImage-8x8-v0` (and 16x16): the complete grid as an image (MiniGrid's FullyObsWrapper), and the direction; -
+`DoorKey-8x8-v0` (and 5x5, 6x6, 16x16): the same information in 14 numbers. It needs no convolutions, so training takes
+minutes on one core.
 
 From the folder of this file:
 
@@ -34,14 +34,14 @@ Predicates = dict[str, Callable[[Tensor], Tensor]]
 
 class Numbers(gym.ObservationWrapper[Any, Any, Any]):
     """Observes (x, y) of agent, key, door and goal, scaled to [0, 1], the agent's direction one-hot, and whether the
-    key is carried and the door is unlocked. A carried key is where the agent is."""
+    agent carries the key and the door is unlocked. A carried key has the position of the agent."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self.observation_space = spaces.Box(0.0, 1.0, (14,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Begin an episode, and find door and goal, which stay where they are."""
+        """Start an episode, and find door and goal, which do not move."""
         observation, info = self.env.reset(seed=seed, options=options)
         grid = self.env.unwrapped.grid  # type: ignore[attr-defined]
         kinds = grid.encode()[..., 0]
@@ -67,7 +67,7 @@ def door_key(size: int, wrapper: type[gym.Wrapper[Any, Any, Any, Any]], **option
 for _size in (5, 6, 8, 16):
     _ending, _steps = f"-{_size}x{_size}-v0", 10 * _size**2
     gym.register(f"DoorKey{_ending}", partial(door_key, _size, Numbers), max_episode_steps=_steps)
-    if _size > 6:  # smaller arrays are no images here
+    if _size > 6:  # smaller arrays do not count as images
         gym.register(f"DoorKeyImage{_ending}", partial(door_key, _size, FullyObsWrapper), max_episode_steps=_steps)
 
 SUBGOALS: Predicates = {
@@ -90,4 +90,4 @@ IN_THE_IMAGE: Predicates = {
     "door": lambda state: without(state, DOOR, LOCKED),
     "goal": lambda state: without(state, GOAL),
 }
-"""The agent hides what is in its own cell: nothing else takes the goal away."""
+"""The agent hides the content of its cell, so the goal is missing from the image only when the agent is on it."""

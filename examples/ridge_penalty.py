@@ -23,7 +23,7 @@ def outer(w: torch.Tensor, log_penalty: torch.Tensor) -> torch.Tensor:
     return (x[40:] @ w - y[40:]).square().mean()
 
 
-# The same few lines as in bandit_reward.py and hierarchical_reward.py.
+# These lines are the same as in bandit_reward.py and hierarchical_reward.py.
 estimator = Implicit(Descent(inner, SGD(0.05)), steps=200)
 level = Outer(estimator, outer, log_penalty, torch.optim.Adam([log_penalty], 0.2))
 state = estimator.begin(torch.zeros(30, dtype=torch.float64))

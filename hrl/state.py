@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Stateful(Protocol):
-    """The interface of objects whose state is saved in checkpoints."""
+    """The interface of objects that checkpoints save."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Tensors and numbers by name."""

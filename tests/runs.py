@@ -32,7 +32,7 @@ def trained(folder: Path, *arguments: str, algorithm: str = "hiro") -> Path:
 def start(
     *arguments: str, processes: int = 1, script: str = "train.py", path: Path = ROOT / "tests"
 ) -> "subprocess.Popen[str]":
-    """Start a training (or another script) beside the test. It is stopped when the test ends, if it still runs."""
+    """Start a training (or another script) in parallel to the test. It is stopped when the test ends."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / script), *arguments]
     started.append(subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Tiny Gymnasium environments whose transitions can be computed by hand. Importing registers them."""
+"""Tiny Gymnasium environments with transitions that can be calculated by hand. Importing registers them."""
 
 import time
 from pathlib import Path

@@ -48,23 +48,23 @@ def test_the_baseline_is_exact_where_returns_are_linear_in_its_features():
     torch.testing.assert_close(tail, 2 * final[..., 0] - final[..., 1].square() + 3 * length + 1, rtol=0, atol=2e-3)
 
 
-def test_on_numbered_states_the_value_is_a_mean_with_some_visits_of_nothing():
+def test_for_discrete_states_the_value_is_a_mean_with_additional_visits_of_return_0():
     state = torch.tensor([[[[1.0, 0]], [[1, 0]], [[0, 1]]]])  # one task, three steps of one episode
     returns, keep = torch.tensor([[[5.0], [3.0], [2.0]]]), torch.ones(1, 3, 1)
     value, tail = baseline(state, returns, keep, Credit(powers=False, ridge=2.0), torch.tensor([[[0.0, 1]]]))
     assert value.flatten().tolist() == pytest.approx([8 / 4, 8 / 4, 2 / 3]) and float(tail) == pytest.approx(2 / 3)
 
 
-def test_generalised_advantages_by_hand():
+def test_generalised_advantages_match_calculated_values():
     reward, value = torch.tensor([[[1.0], [2.0], [9.0]]]), torch.tensor([[[0.5], [1.0], [9.0]]])
     keep, tail = torch.tensor([[[1.0], [1.0], [0.0]]]), torch.tensor([[4.0]])
     # γ = .5, λ = .5: δ₁ = 2 + .5 · 4 - 1 = 3, δ₀ = 1 + .5 · 1 - .5 = 1, so the advantages are 1 + .25 · 3 and 3.
     assert advantages(reward, value, tail, keep, 0.5, 0.5).flatten().tolist() == [1.75, 3.0, 0.0]
-    # λ = 1 and nothing after the end: returns less the values.
+    # λ = 1 and nothing after the end: returns minus the values.
     assert advantages(reward, value, 0 * tail, keep, 0.5, 1.0).flatten().tolist() == [1 + 1 - 0.5, 2 - 1, 0.0]
 
 
-def test_advantages_are_normalised_over_what_counts():
+def test_advantages_are_normalised_over_valid_steps():
     keep = torch.ones(1, 10, 3)
     keep[:, 4:, 0] = 0
     data = Trajectories.with_advantages(
@@ -75,7 +75,7 @@ def test_advantages_are_normalised_over_what_counts():
     assert bool((data.advantage[keep == 0] == 0).all()) and bool((data.reward[keep == 0] == 0).all())
 
 
-def test_the_score_is_the_policy_gradient_and_dice_has_it_too():
+def test_score_and_dice_have_the_policy_gradient():
     # A bandit of two arms: d/dθ -(log π(0) A₀ + log π(1) A₁) / 2 = -(A₀ (1 - π₀, -π₁) + A₁ (-π₀, 1 - π₁)) / 2
     theta, gains = torch.tensor([0.3, -0.2]), torch.tensor([[2.0, -1.0]])
     data = episodes(torch.zeros(1, 2, 1), torch.tensor([[0, 1]]), gains, gains)
@@ -86,8 +86,8 @@ def test_the_score_is_the_policy_gradient_and_dice_has_it_too():
         torch.testing.assert_close(torch.func.grad(lambda t, f=loss: f(log_prob(t), data))(theta), by_hand)
 
 
-def test_dice_alone_has_the_right_second_derivative():
-    # Two steps, two arms. The last step pays r(arm); the advantage of both steps is that return, less a constant.
+def test_only_dice_has_the_correct_second_derivative():
+    # Two steps, two arms. The last step pays r(arm); the advantage of both steps is that return minus a constant.
     reward, constant = torch.tensor([1.0, -2.0]).double(), 0.3
     theta = torch.tensor(0.4, dtype=torch.float64)
     arms = lambda t: torch.stack([t, torch.zeros_like(t)]).log_softmax(-1)  # noqa: E731
@@ -109,7 +109,7 @@ def test_dice_alone_has_the_right_second_derivative():
     assert found[dice][1] == pytest.approx(float(exact[1])) and abs(found[score][1] - float(exact[1])) > 0.05
 
 
-def test_success_is_what_the_environment_says():
+def test_success_is_that_of_the_environment():
     keep = torch.tensor([[[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]]])  # the first episode lasts three steps, the second one
     success = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
     data = Trajectories(torch.zeros(1, 3, 2, 1), torch.zeros(1, 3, 2), keep, keep, keep, success, keep.sum((-2, -1)))
@@ -131,7 +131,7 @@ def test_a_step_of_adaptation_is_the_policy_gradients():
     assert after.tolist() == pytest.approx([0.375, -0.375])
 
 
-def test_before_the_outer_step_the_divergence_is_nothing_and_first_order_is_another_gradient():
+def test_before_the_outer_step_the_divergence_is_zero_and_the_first_order_gradient_differs():
     torch.manual_seed(0)
     data = Trajectories.with_advantages(
         torch.randn(3, 6, 4, 2),
@@ -272,7 +272,7 @@ def test_a_controller_that_sets_subgoals_adapts_or_its_low_level_does(tmp_path, 
     (["--env", "hrl/Taxi-v0", "--adapts", "high"], "needs --options or --subgoals above 0"),
     (["--env", "hrl/Taxi-v0", "--subgoals", "5", "--outer", "adam"], "receives subgoals needs continuous (Box)"),
     (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--outer", "adam"], "set --goal.low and --goal.high"),
-    (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--options", "2"], "give one of the two"),
+    (["--env", "hrl/Navigation-v0", "--subgoals", "5", "--options", "2"], "set only one of"),
     (["--env", "hrl/Navigation-v0", "--subgoals", "5"], "use --outer adam"),
     (["--env", "hrl/Navigation-v0", "--goal.low", "-1", "--goal.high", "1"], "needs --subgoals above 0"),
     (["--env", "hrl/Navigation-v0", "--options", "2", "--outer", "adam"], "needs discrete actions"),
@@ -285,7 +285,7 @@ def test_a_controller_that_sets_subgoals_adapts_or_its_low_level_does(tmp_path, 
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--entropy", "-1"], "--entropy must not be negative"),
 ])  # fmt: skip
-def test_what_maml_cannot_do_is_told(arguments, sentence, tmp_path, capsys):
+def test_unsupported_options_of_maml_raise_a_clear_error(arguments, sentence, tmp_path, capsys):
     assert train.main(["maml", *arguments, "--log-dir", str(tmp_path)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())

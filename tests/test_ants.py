@@ -122,7 +122,7 @@ def test_the_gap_is_crossed_over_the_block_alone():
     assert ants.outcome()[2] and ants.torso[0, 2] > 4
 
 
-def test_a_body_driven_by_hand_reaches_the_mazes_goals():
+def test_a_steered_body_reaches_the_goals_of_the_mazes():
     ants = ant_at(goal=(0.0, 16.0))
     assert not ants.outcome()[2]
     drive(ants, (16, 0), (16, 16), (0, 16))
@@ -135,7 +135,7 @@ def test_a_body_driven_by_hand_reaches_the_mazes_goals():
 # -- the task ------------------------------------------------------------------------------------------------
 
 
-def test_rewards_and_success_by_hand():
+def test_rewards_and_success_match_calculated_values():
     ants = ant_at(3.0, 4.0, goal=(0.0, 0.0))
     assert ants.outcome()[0] == -5 and ants.outcome()[2]
     ants.physics.qpos[0, 0] = 3.1
@@ -154,7 +154,7 @@ def test_training_goals_fill_the_square_and_evaluation_has_one():
     assert (ants.reset(seed=0)[0]["desired_goal"] == torch.tensor([0.0, 16.0])).all()
 
 
-def test_goals_anywhere_are_drawn_where_hiros_code_draws_them():
+def test_random_goals_have_the_range_of_hiros_code():
     boxes = {"AntPushMulti-v0": ((-16, -4), (16, 20)), "AntFallMulti-v0": ((-4, -4, 0), (12, 28, 5))}
     for name, (low, high) in boxes.items():
         ants = gym.make_vec(f"hrl/{name}", 400, "vector_entry_point")
@@ -226,7 +226,7 @@ def test_objects_are_seen_by_direction_and_nearness():
     assert (ants.observe()[0, 29:49] == ants.readings().flatten().float()).all() and ants.observe().shape == (1, 50)
 
 
-def test_apples_pay_bombs_cost_and_both_vanish():
+def test_apples_give_a_reward_bombs_a_cost_and_both_vanish():
     ants = gathering((0.5, 0.0), (0.0, 0.5), (0.0, -0.9), (2.0, 0.0), apples=1)
     reward, ended, success = ants.outcome()
     assert reward == 1 - 2 and not ended and success
@@ -236,14 +236,14 @@ def test_apples_pay_bombs_cost_and_both_vanish():
     assert reward == -1 and ended  # nothing is left
 
 
-def test_an_ant_that_falls_pays_and_ends():
+def test_a_fallen_ant_has_a_cost_and_ends_the_episode():
     ants = gathering((0.5, 0.0), (4.0, 4.0))
     ants.physics.qpos[0, 2] = 1.2
     reward, ended, _ = ants.outcome()
     assert reward == -10 and ended and ants.left.all()
 
 
-def test_objects_lie_on_distinct_even_places_but_for_the_start():
+def test_objects_lie_at_distinct_even_positions_except_the_start():
     ants = AntGather(num_envs=400)
     ants.reset(seed=0)
     places = {tuple(p) for p in ants.objects.flatten(0, 1).tolist()}
@@ -254,7 +254,7 @@ def test_objects_lie_on_distinct_even_places_but_for_the_start():
 # -- maps, nonsense, pictures ---------------------------------------------------------------------------------
 
 
-def test_a_map_of_ones_own():
+def test_a_map_custom():
     ants = AntMaze(maze="1111/10s1/1111", scale=4.0, goal=(-4.0, 0.0), reach=1.0)
     assert [ants.physics.model.geom(g).type[0] for g in range(ants.physics.model.ngeom)].count(6) == 4  # boxes
     assert ants.maze.cells(".") == [(1, 1)] and ants.maze.centre(1, 1) == (-4, 0)
@@ -282,12 +282,12 @@ def test_a_map_of_ones_own():
         ("AntMaze-v0", {"maze": [1]}, r"maze must be Maze, .* not \[1\]"),
     ],
 )
-def test_nonsense_is_told_in_a_sentence(env_id, kwargs, sentence):
+def test_invalid_options_raise_a_clear_error(env_id, kwargs, sentence):
     with pytest.raises(EnvError, match=sentence):
         make_env(EnvConfig(f"hrl/{env_id}", kwargs))
 
 
-def test_what_stands_in_a_maze_is_told_to_pictures():
+def test_pictures_get_the_outlines_of_a_maze():
     ants = ant_at(maze="Push", goal=(0.0, 19.0))
     ants.physics.qpos[0, 15] = 2.0
     by_kind = {kind: [o for o in ants.outlines(0) if o.kind == kind] for kind in ("wall", "gap", "block")}
@@ -296,7 +296,7 @@ def test_what_stands_in_a_maze_is_told_to_pictures():
     assert len([o for o in ant_at(maze="Fall", goal=(0.0, 27.0, 4.5)).outlines(0) if o.kind == "gap"]) == 2
 
 
-def test_our_point_mazes_stand_where_gymnasium_robotics_has_them():
+def test_our_point_mazes_have_the_walls_of_gymnasium_robotics():
     gym.register_envs(gymnasium_robotics)
     ours = outlines(gym.make_vec("hrl/PointMaze_Medium-v0", 2, "vector_entry_point"), 1)
     theirs = outlines(gym.make_vec("PointMaze_Medium-v3", 2, "sync"), 1)

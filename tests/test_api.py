@@ -147,7 +147,7 @@ def still(observation):
     return np.ones((len(observation), 1), np.float32)
 
 
-def test_modules_that_a_program_names_itself_need_no_trust(tmp_path):
+def test_modules_named_by_a_program_need_no_trust(tmp_path):
     done = run(tmp_path, "skills", env="tasks:Ledger-v0", skill=["test_api:still"])
     assert done.policy("last").predict(np.zeros((2, 2), np.float32))[0].tolist() == [[1.0], [1.0]]
     with pytest.raises(hrl.UserError, match="add --trust"):
@@ -218,7 +218,7 @@ def test_rows_of_scalars_reach_callbacks(tmp_path):
     assert {"mine/half"} in [names for _, names in rows] and any("eval/mean_reward" in names for _, names in rows)
 
 
-def test_everything_public_is_there_and_documented():
+def test_all_public_names_exist_and_are_documented():
     assert set(hrl.__all__) <= set(dir(hrl))
     for name in hrl.__all__:
         thing = getattr(hrl, name)

@@ -70,7 +70,7 @@ def test_an_early_end_needs_a_step():
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_subgoal_that_ends_when_it_is_reached_is_an_end_for_the_level_below(early):
+def test_a_subgoal_that_ends_when_reached_is_terminal_for_the_level_below(early):
     """Its value there is 0, and what follows is under another subgoal. The last of three steps is the task's end."""
     env = make_env(EnvConfig("Ledger-v0", num_envs=1), autoreset=AutoresetMode.SAME_STEP)
     agent = stack(env, early=early)
@@ -103,7 +103,7 @@ def test_a_row_of_an_ended_episode_is_not_in_the_one_that_runs():
     assert replay.end(rows).tolist() == [3, 6, 8]
 
 
-def test_a_ring_may_hold_more_than_it_draws_from():
+def test_a_ring_may_store_more_rows_than_it_samples_from():
     replay = Replay({"state": 1, "action": 1}, ("state",), (), 20, 1, CPU, held=60)
     fill(replay, [5] * 8)  # 48 rows
     rows = Rows(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 20, 47]))
@@ -116,7 +116,7 @@ def test_a_ring_may_hold_more_than_it_draws_from():
 
 @pytest.mark.parametrize(("before", "after"), [(20, 60), (60, 20), (20, 20)])
 @pytest.mark.parametrize("lengths", [[3, 4], [5] * 6])
-def test_a_ring_goes_on_in_one_of_another_length(before, after, lengths):
+def test_a_ring_continues_in_one_of_another_length(before, after, lengths):
     old, new = (Replay({"state": 1, "action": 1}, ("state",), (), size, 2, CPU) for size in (2 * before, 2 * after))
     fill(old, lengths, terminated=True)
     new.load_state_dict({name: x.clone() for name, x in old.state_dict().items()})
@@ -130,7 +130,7 @@ def test_a_ring_goes_on_in_one_of_another_length(before, after, lengths):
     assert torch.equal(old.cursor, new.cursor)
 
 
-def test_a_run_that_is_short_and_an_agent_that_acts_hold_no_more_than_they_need():
+def test_short_runs_and_acting_agents_store_only_the_necessary_rows():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
     config = small_hiro(period=10, hindsight=0.5)
     config.low.learner.buffer_size, config.high.learner.buffer_size = 4000, 4000
@@ -155,7 +155,7 @@ def test_the_low_ring_covers_every_decision_of_the_high_one():
     assert high.metrics.pop()["steps_in_reach"] == 1
 
 
-def test_what_has_left_the_low_ring_is_told_and_left_as_it_was():
+def test_decisions_with_overwritten_steps_are_reported_and_unchanged():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config = small_hiro(period=3, hindsight=1.0, correction=False)
     agent = config.make(setting(env))
@@ -170,7 +170,7 @@ def test_what_has_left_the_low_ring_is_told_and_left_as_it_was():
 
 
 class Steps:
-    """A ring whose row k holds the state k / 10 and the reward k."""
+    """A ring. Its row k contains the state k / 10 and the reward k."""
 
     def holds(self, rows: Rows) -> torch.Tensor:
         return torch.ones_like(rows.row, dtype=torch.bool)
@@ -196,7 +196,7 @@ def one_task(penalty: float = 0.0, **more: object) -> Task:
     return Task(1, goals, near, (0.0, 1.0), penalty=penalty, **more)  # type: ignore[arg-type]
 
 
-def test_hindsight_on_the_task_relabels_the_next_states_goal_and_forgets_ends_by_the_old_one():
+def test_hindsight_on_the_task_relabels_the_next_goal_and_drops_ends_by_the_old_goal():
     relabel = HindsightTask(one_task(), Steps(), Steps(), 1.0, gamma=0.5, period=3)  # type: ignore[arg-type]
     # The episode ended at state 1.3, because that was the goal; another goal is not reached there.
     t = transition(
@@ -221,7 +221,7 @@ def test_step_rewards_end_with_the_decision():
 # -- values --------------------------------------------------------------------------------------------------
 
 
-def test_the_range_of_values_by_hand():
+def test_the_range_of_values_matches_calculated_values():
     assert one_task(offset=-1.0).value_range(0.9) == pytest.approx((-10.0, 0.0))
     assert one_task().value_range(0.9) == pytest.approx((0.0, 10.0))
     assert one_task(penalty=25.0, offset=-1.0).value_range(0.9) == pytest.approx((-25.0, 0.0))
@@ -229,7 +229,7 @@ def test_the_range_of_values_by_hand():
 
 
 @pytest.mark.parametrize("kind", ["sparse", "distance", "progress"])
-def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
+def test_the_end_of_the_task_is_not_terminal_for_a_subgoal(kind):
     """An end neither avoids negative rewards nor loses later ones: the value of the last state is bootstrapped."""
     one = torch.ones(1)
     command = Subgoal(GoalSpace(Select(torch.tensor([0])), -one, one, relative=False, threshold=0.1), kind)
@@ -249,7 +249,7 @@ def test_an_end_of_the_task_is_no_end_for_a_subgoal(kind):
     assert float(missed.discount) == 0 and float(missed.reward) == -7
 
 
-def test_progress_is_the_distances_reward_but_for_what_standing_still_costs_also_where_the_task_ends():
+def test_progress_equals_the_distance_reward_minus_the_cost_of_standing_still():
     """Σ γ^t progress = (1 - γ) Σ γ^t distance + d_0, each including the value after its end, for any path."""
     gamma, generator = 0.9, torch.Generator().manual_seed(0)
     for steps in (1, 4, 9):
@@ -276,7 +276,7 @@ def test_adam_is_torchs_adam():
     theirs.load_state_dict(ours.state_dict())
     mine, other = FlatAdam(ours.parameters(), 1e-2), torch.optim.Adam(theirs.parameters(), 1e-2)
     for k in range(1, 60):
-        x = torch.randn(8, 3) * (0.01 if k > 30 else 10)  # β₂ says how soon the scale is forgotten
+        x = torch.randn(8, 3) * (0.01 if k > 30 else 10)  # β₂ determines how fast the scale adapts
         mine.minimise(ours(x).square().mean())
         other.zero_grad()
         theirs(x).square().mean().backward()
@@ -288,7 +288,7 @@ def test_adam_is_torchs_adam():
 # -- goal spaces ---------------------------------------------------------------------------------------------
 
 
-def test_measured_bounds_hold_what_moves_down_too():
+def test_measured_bounds_include_downward_movements():
     class Falling:
         """Moves by -1 a step; an episode is 100 steps."""
 
@@ -318,7 +318,7 @@ def test_measured_bounds_hold_what_moves_down_too():
 # -- nested --------------------------------------------------------------------------------------------------
 
 
-def test_a_guard_shortens_what_is_too_long_and_keeps_its_direction():
+def test_a_guard_shortens_long_gradients_and_keeps_their_direction():
     guard = Guard(limit=2.0)
     short = guard.clip({"a": f64(3.0), "b": f64(4.0)})
     assert short is not None and float(short["a"]) == pytest.approx(1.2) and float(short["b"]) == pytest.approx(1.6)
@@ -326,7 +326,7 @@ def test_a_guard_shortens_what_is_too_long_and_keeps_its_direction():
     assert guard.clip({"a": f64(float("nan"))}) is None and guard.clip({"a": f64(1e9)}) is None
 
 
-def test_conjugate_gradients_refuse_a_map_that_is_no_gradient_step():
+def test_conjugate_gradients_raise_for_a_map_that_is_not_a_gradient_step():
     """A rotation by 37 degrees beside a contraction: solvable, positively curved, and not symmetric."""
     a = torch.tensor([[1.0, 0.75], [-0.75, 1.0]], dtype=torch.float64)
     inner = Iteration(lambda w, lam, step: w - 0.5 * (a @ w - lam))
@@ -343,7 +343,7 @@ def test_conjugate_gradients_refuse_a_map_that_is_no_gradient_step():
     torch.testing.assert_close(estimate.gradient, torch.linalg.solve(a @ a.T, f64(1.0, 2.0)))
 
 
-def test_sgd_is_what_its_name_says():
+def test_sgd_takes_gradient_steps():
     weights, memory = SGD(0.5, momentum=0.5).step(f64(1.0), f64(2.0), f64(4.0), None)
     assert float(weights) == 1 - 0.5 * (0.5 * 4 + 2) and float(memory) == 4
 

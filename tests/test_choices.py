@@ -1,4 +1,4 @@
-"""Numbered actions: learners, masks, prioritised replay, several steps, and images."""
+"""Discrete actions: learners, masks, prioritised replay, several steps, and images."""
 
 import gymnasium as gym
 import numpy as np
@@ -35,7 +35,7 @@ def a_batch(choices: int, mask: torch.Tensor | None = None) -> Batch:
 
 
 @pytest.mark.parametrize("double", [True, False])
-def test_dqns_target_by_hand(double):
+def test_dqns_target_matches_a_calculated_value(double):
     torch.manual_seed(0)
     mask = torch.ones(6, 4)
     mask[0, 0] = mask[3, 2] = 0
@@ -58,7 +58,7 @@ def test_dueling_advantages_have_mean_zero():
     torch.testing.assert_close(learner.critic(x).mean(-1), learner.critic.value(x).squeeze(-1))
 
 
-def test_discrete_sacs_target_by_hand():
+def test_discrete_sacs_target_matches_a_calculated_value():
     torch.manual_seed(0)
     learner = DiscreteSAC(Build(3, spaces.Discrete(3)), DiscreteSACConfig(hidden=(8,), ent_coef=0.3))
     b = a_batch(3)
@@ -99,7 +99,7 @@ def test_learners_act_on_inputs_of_any_leading_dimensions(config):
 
 
 @pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])
-def test_what_a_mask_closes_is_never_done(config: type[FlatConfig]):
+def test_masked_actions_are_never_taken(config: type[FlatConfig]):
     Masked.violations.clear()
     env = make_env(EnvConfig("Masked-v0", num_envs=2))
     agent = config.of(hidden=(8,), batch_size=8, learning_starts=0, hindsight=0.0).make(setting(env))
@@ -149,7 +149,7 @@ def test_priorities_are_drawn_from_in_proportion_and_weights_make_up_for_it():
     assert float(ring.beta) == 1.0 and float(ring.largest) == pytest.approx(4.0, abs=1e-4)
 
 
-def test_several_steps_add_up_what_follows_within_the_episode():
+def test_n_step_returns_sum_the_rewards_within_the_episode():
     env = make_env(EnvConfig("Ledger-v0", num_envs=1))
     agent = FlatConfig.of(hidden=(4,), learning_starts=0, gamma=0.5).make(setting(env))
     roll(agent, env, 2 * sum(LENGTHS))
@@ -163,7 +163,7 @@ def test_several_steps_add_up_what_follows_within_the_episode():
 
 
 def test_several_decisions_of_a_high_level_add_up_by_the_steps_between_them():
-    """Decisions of four steps, fewer at an episode's end; the ledger pays t + 1, and γ is .9."""
+    """Decisions of four steps, fewer at an episode's end; the ledger's reward is t + 1, and γ is .9."""
     agent = stack(make_env(EnvConfig("Ledger-v0", num_envs=1)))
     roll(agent, make_env(EnvConfig("Ledger-v0", num_envs=1)), 2 * sum(LENGTHS))
     t = everything(agent, 2)
@@ -174,7 +174,7 @@ def test_several_decisions_of_a_high_level_add_up_by_the_steps_between_them():
         assert float(changed.reward[i]) == pytest.approx(sum(0.9 ** (k - start) * (k + 1) for k in rest))
 
 
-def test_several_steps_and_hindsight_are_refused_together():
+def test_several_steps_and_hindsight_raise_an_error_together():
     discrete = small_hiro(correction=False)
     discrete.low = flat(discrete.low, {"learner": "dqn", "n_step": 3})
     with pytest.raises(UserError, match="which hindsight and subgoals change"):
@@ -218,7 +218,7 @@ def test_an_agent_sees_an_image(kind):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_levels_see_through_one_encoder_or_each_through_its_own(shared):
+def test_levels_share_an_encoder_or_have_separate_ones(shared):
     env = make_env(EnvConfig("Picture-v0", {"kind": "dict"}, num_envs=4))
     config = small_hiro(correction=False)
     config.low = flat(config.low, {"learner": "dqn", "batch_size": 8})
@@ -243,7 +243,7 @@ def test_levels_see_through_one_encoder_or_each_through_its_own(shared):
 
 
 @pytest.mark.parametrize("single", [True, False])
-def test_predict_takes_only_what_its_masks_leave(single):
+def test_predict_takes_only_available_actions(single):
     env = make_env(EnvConfig("Masked-v0", num_envs=1))
     policy = HierarchyPolicy(FlatDQN.of(hidden=(8,)).make(setting(env)), env)
     seen = np.zeros(2, np.float32) if single else np.zeros((1, 2), np.float32)
@@ -255,14 +255,14 @@ def test_predict_takes_only_what_its_masks_leave(single):
         policy.predict(seen, action_masks=np.ones(4))
 
 
-def test_a_replay_of_images_that_does_not_fit_is_refused(tmp_path, capsys):
+def test_a_replay_of_images_that_does_not_fit_raises_an_error(tmp_path, capsys):
     words = ["dqn", "--env", "tasks:Picture-v0", "--log-dir", str(tmp_path), "--buffer-size", "100000000000"]
     assert train.main(words) == 2
     assert "does not fit into memory: it needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])
-def test_stable_baselines3_evaluates_policies_of_numbered_actions(config):
+def test_stable_baselines3_evaluates_policies_with_discrete_actions(config):
     bridge = make_env(EnvConfig("CartPole-v1", num_envs=1))
     policy = HierarchyPolicy(config.of(hidden=(8,)).make(setting(bridge)), bridge)
     mean, _ = evaluate_policy(policy, gym.make("CartPole-v1"), n_eval_episodes=3)  # type: ignore[arg-type]
@@ -271,7 +271,7 @@ def test_stable_baselines3_evaluates_policies_of_numbered_actions(config):
     assert action.shape == () and bridge.spec.action_space.contains(action[()])
 
 
-def test_what_was_written_over_has_no_priority_any_more():
+def test_overwritten_rows_have_no_priority():
     """Episodes of one decision fill a ring of 18 rows several times: a final row replaces a decision."""
     ring = PrioritisedReplay({"state": 1, "action": 1}, ("state",), (), 16, 1, CPU)
     yes, no, row = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), torch.zeros(1, 1)

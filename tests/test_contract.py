@@ -33,7 +33,7 @@ def stepped(says: dict, steps: int = 4, vectorization: str = "sync"):
     return step, env
 
 
-def test_what_can_be_meant_in_one_way_is_taken_so():
+def test_unambiguous_values_are_accepted():
     step, _ = stepped({"reward": np.array([2.5]), "terminated": np.bool_(False), "truncated": np.array([False])})
     assert step.reward.tolist() == [2.5, 2.5] and not step.terminated.any()
     step, _ = stepped({"reward": np.float64(2), "terminated": np.array(True)}, steps=3)
@@ -42,7 +42,7 @@ def test_what_can_be_meant_in_one_way_is_taken_so():
     assert step.success.all() and env.reports_success
 
 
-def test_success_of_several_entries_is_that_of_all_and_that_is_told(capfd):
+def test_success_with_several_entries_needs_all_of_them_and_is_reported(capfd):
     step, _ = stepped({"info": {"is_success": np.array([True, False])}})
     assert not step.success.any()
     assert "counts as a success if all entries are true" in capfd.readouterr().err
@@ -50,7 +50,7 @@ def test_success_of_several_entries_is_that_of_all_and_that_is_told(capfd):
     assert step.success.all()
 
 
-def test_info_that_comes_and_goes_is_no_matter():
+def test_missing_info_in_some_steps_is_accepted():
     Said.says = {"info": {"x": 1}}
     env = make_env(EnvConfig("tasks:Said-v0", num_envs=2))
     env.reset(0)
@@ -74,7 +74,7 @@ def test_info_that_comes_and_goes_is_no_matter():
         ({"info": None}, "returned an info that is not a dictionary: None"),
     ],
 )
-def test_what_cannot_be_meant_names_environment_step_and_value(says, words, vectorization):
+def test_invalid_values_name_environment_step_and_value(says, words, vectorization):
     with pytest.raises(EnvironmentFault) as fault:
         stepped(says, vectorization=vectorization)
     assert str(fault.value).startswith(f"Environment 0 of Said-v0 {words}") and "at its step 3" in str(fault.value)
@@ -91,7 +91,7 @@ def test_a_wrong_observation_in_the_middle_of_a_run_saves_it(vectorization, tmp_
     assert Checkpoints(run_of(tmp_path) / "checkpoints").last().steps == 2 * 99
 
 
-def test_a_system_exit_in_an_environment_ends_nothing_in_silence(tmp_path, capsys, monkeypatch):
+def test_a_system_exit_in_an_environment_is_reported(tmp_path, capsys, monkeypatch):
     def leave(self, action):
         raise SystemExit(3)
 
@@ -101,7 +101,7 @@ def test_a_system_exit_in_an_environment_ends_nothing_in_silence(tmp_path, capsy
     assert "raised SystemExit in step() at its step 1: 3" in capsys.readouterr().err
 
 
-def test_an_environment_that_cannot_close_is_told(tmp_path, capfd, monkeypatch):
+def test_an_environment_that_cannot_close_is_reported(tmp_path, capfd, monkeypatch):
     def fail(self):
         raise RuntimeError("stuck")
 
@@ -112,7 +112,7 @@ def test_an_environment_that_cannot_close_is_told(tmp_path, capfd, monkeypatch):
     assert "raised RuntimeError in close()" in capfd.readouterr().err
 
 
-def test_a_missing_library_of_mujocos_is_told_in_a_sentence(tmp_path):
+def test_a_missing_library_of_mujoco_raises_a_clear_error(tmp_path):
     """MUJOCO_GL=osmesa without OSMesa: MuJoCo cannot be imported at all."""
     (tmp_path / "mujoco.py").write_text("raise AttributeError(\"'NoneType' object has no attribute 'glGetError'\")\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MUJOCO_GL": "osmesa"}
@@ -139,7 +139,7 @@ def test_goals_reach_the_users_reward_in_their_shape_and_dtype(shape, kind):
     agent.levels[0].learn(80, 1000, agent.generator)
 
 
-def test_a_reward_that_reads_info_is_told_what_to_do(tmp_path, capsys):
+def test_a_reward_that_reads_info_raises_an_error_with_a_remedy(tmp_path, capsys):
     arguments = ["--env", "tasks:GoalForm-v0", "--env-kwargs", "reads_info=True", "--preset", "debug"]
     arguments += ["--log-dir", str(tmp_path)]
     assert train.main(["td3", *arguments]) == 2
@@ -150,7 +150,7 @@ def test_a_reward_that_reads_info_is_told_what_to_do(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("period", [1, 3])
-def test_hindsight_pays_by_the_info_that_was_stored(period):
+def test_hindsight_computes_rewards_from_the_stored_info(period):
     env = make_env(EnvConfig("tasks:GoalForm-v0", {"reads_info": True}, num_envs=2), info=("bonus",))
     config = small_hiro(period=period, hindsight=1.0)
     config.goal = GoalConfig(low=(-1.0,), high=(1.0,), info=("bonus",))
@@ -171,7 +171,7 @@ def test_hindsight_pays_by_the_info_that_was_stored(period):
     assert (changed.target != plain.target).any()
 
 
-def test_a_reward_that_knows_its_goals_alone_is_asked_for_no_others(tmp_path, capsys):
+def test_a_reward_for_known_goals_is_not_called_with_others(tmp_path, capsys):
     """compute_reward looks goals up in a table: a goal outside the space would be an IndexError."""
     (tmp_path / "table.py").write_text(
         "import numpy as np, gymnasium as gym\nfrom gymnasium import spaces\nfrom tasks import GoalLine\n"
@@ -191,7 +191,7 @@ def test_a_reward_that_knows_its_goals_alone_is_asked_for_no_others(tmp_path, ca
         sys.path.remove(str(tmp_path))
 
 
-def test_no_limit_of_steps_is_none():
+def test_a_missing_step_limit_is_none():
     env = make_env(EnvConfig("Pendulum-v1", {"max_episode_steps": -1}))
     assert env.spec.max_episode_steps is None
 
@@ -224,7 +224,7 @@ def test_workers_that_are_not_forked_find_their_memory(start, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_worker_that_cannot_make_its_environment_says_why():
+def test_a_worker_that_cannot_make_its_environment_reports_the_reason():
     made = []
 
     def make():

@@ -59,7 +59,7 @@ def run(agent, env, steps: int, learn: bool = True) -> None:
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_the_reward_by_hand(relative):
+def test_the_reward_matches_calculated_values(relative):
     """log q(z|s') - log p(z) with q(0|x) = 1 / (1 + e^(-2x)) and p(z) = 1/2."""
     skill = by_hand(relative)
     start, reached = torch.tensor([[1.0, 9.0], [1.0, 9.0]]), torch.tensor([[4.0, 7.0], [4.0, 7.0]])
@@ -75,7 +75,7 @@ def test_the_reward_by_hand(relative):
     assert skill.number(target).tolist() == [0, 1] and skill.dim == 3 and skill.input_dim == shown.shape[-1]
 
 
-def test_a_discriminator_that_knows_nothing_pays_nothing():
+def test_an_untrained_discriminator_gives_no_reward():
     skill = by_hand(relative=True)
     skill.net.weight.data.zero_()
     start = torch.zeros(2, 2)
@@ -115,7 +115,7 @@ def test_it_learns_which_skill_led_where():
     assert float(before.mean()) < 0.5 < 0.65 < float(after.min()) < math.log(2)
 
 
-def test_the_reward_of_what_is_stored_is_todays_discriminators():
+def test_stored_transitions_get_the_reward_of_the_current_discriminator():
     agent, env = diayn()
     run(agent, env, 12, learn=False)
     low = agent.levels[0]
@@ -189,7 +189,7 @@ def test_random_decisions_of_the_first_phase_are_not_learned_from():
     raise AssertionError("it never learned")
 
 
-def test_what_it_recognises_is_kept_with_the_networks():
+def test_the_discriminator_is_saved_with_the_networks():
     agent, env = diayn()
     run(agent, env, 60)
     again, _ = diayn()
@@ -201,7 +201,7 @@ def test_what_it_recognises_is_kept_with_the_networks():
 
 
 @pytest.mark.parametrize("steps", ["500", "700"])
-def test_a_run_that_is_resumed_equals_one_that_went_on(steps, tmp_path):
+def test_a_run_that_is_resumed_equals_one_that_was_not_stopped(steps, tmp_path):
     """At the end of the first phase, and in the middle of the second."""
     line = ["--high.period", "2", "6"]
     whole = trained(tmp_path / "whole", *line, "--save-freq", steps, algorithm="diayn")
@@ -235,7 +235,7 @@ def test_skills_of_an_earlier_run_get_a_controller(tmp_path):
         ("--high.learner td3", "supports only vectors (Box)"),
     ],
 )
-def test_nonsense_is_told_in_one_sentence(option, words, tmp_path, capsys):
+def test_invalid_options_raise_a_clear_error(option, words, tmp_path, capsys):
     assert train.main(["diayn", *LINE, "--log-dir", str(tmp_path), *option.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

@@ -14,15 +14,19 @@ import sys
 from types import ModuleType
 from typing import NamedTuple
 
+import nbformat
 import pytest
 import short
 from hrl_scripts import evaluate, train
+from nbclient import NotebookClient
 from runs import ROOT
 
 SHORT = os.environ.get("HRL_DOCS_SHORT", "1") != "0"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if BLOCK.search(path.read_text())]
 NOTEBOOKS = sorted(ROOT.glob("docs/tutorials/*.ipynb"))
+MOST_BYTES = 330_000
+"""Size of a notebook with its pictures."""
 MAINS = {"train.py": train.main, "evaluate.py": evaluate.main}
 
 
@@ -84,6 +88,40 @@ def test_the_code_of_a_page_runs(page, monkeypatch):
         else:
             for line in commands(block.code):
                 run_command(line)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(file, tmp_path, monkeypatch):
+    notebook = nbformat.read(file, as_version=4)
+    shown = [kinds(cell) for cell in notebook.cells]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
+    if SHORT:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell("import short\nshort.install()"))
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    made = [kinds(cell) for cell in notebook.cells[SHORT:]]
+    assert made == shown  # the same pictures and texts as in the file
+    texts = [output.data["text/plain"] for cell in notebook.cells for output in updated(cell)]
+    assert len(texts) >= 1 and all(re.search(r"\d+ / \d+", text.replace(",", "")) for text in texts)
+
+
+def kinds(cell):
+    """The kinds of a cell's outputs that are shown, without repetition."""
+    outputs = cell.get("outputs", [])
+    return {kind for output in outputs for kind in output.get("data", {}) if kind == "image/png"}
+
+
+def updated(cell):
+    """The outputs of a cell that show a training's progress."""
+    return [x for x in cell.get("outputs", []) if x.output_type == "display_data" and "image/png" not in x.data]
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_small_and_was_run_in_order(file):
+    cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    assert file.stat().st_size < MOST_BYTES
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
 
 
 def test_blocks_are_found_and_their_errors_are_those_of_the_page(tmp_path):

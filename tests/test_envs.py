@@ -47,7 +47,7 @@ def test_actions_are_scaled_to_bounds_and_to_the_limit_where_there_are_none():
     assert unbounded.step(torch.tensor([[1.0, 0.5]])).reward.tolist() == [7.5]
 
 
-def test_a_share_of_the_actions_range_is_used_around_its_middle():
+def test_a_fraction_of_the_action_range_is_used_around_its_midpoint():
     third = EnvConfig("Ledger-v0", num_envs=3, action_scale=1 / 3)
     assert make_env(third).to_action(np.array([[-1.0], [0.5], [7.0]])).tolist() == [[0.0], [1.5], [2.0]]
     assert make_single(third).action_space == gym.spaces.Box(0.0, 2.0, (1,))
@@ -101,14 +101,14 @@ def test_the_achieved_goal_is_found_in_the_observation_or_added_to_it():
     assert obs.state[0, 2] == pytest.approx(float(obs.state[0, 1]) / 2) and obs.goal.shape == (1, 1)
 
 
-def test_an_achieved_goal_that_stands_in_two_places_or_never_moves_is_not_guessed():
+def test_an_ambiguous_or_constant_achieved_goal_is_not_guessed():
     moving, still = np.arange(6.0)[:, None], np.zeros((6, 1))
     assert find_achieved(np.hstack([still, moving]), moving) == (1,)
     assert find_achieved(np.hstack([moving, moving]), moving) is None
     assert find_achieved(np.hstack([still, moving]), still) is None
 
 
-def test_the_tasks_reward_is_the_environments_own_and_says_what_ends_an_episode():
+def test_the_task_reward_is_that_of_the_environment_and_marks_the_end_of_episodes():
     spec = make_env(EnvConfig("GoalLine-v0")).spec
     reward, ends = spec.task_reward(torch.tensor([[0.0], [0.0]]), torch.tensor([[0.2], [0.3]]))
     assert reward.tolist() == [1, 0] and ends.tolist() == [True, False] and spec.reward_range == (0, 1)
@@ -137,7 +137,7 @@ def test_faults_name_the_environment_and_the_step(kwargs, words):
         env.step(torch.zeros(2, 1))
 
 
-def test_what_cannot_be_made_is_told_in_a_sentence():
+def test_invalid_environments_raise_a_clear_error():
     for config, words in (
         (EnvConfig("PointMaze_Umaze-v3"), "Did you mean PointMaze_UMaze-v3"),
         (EnvConfig("no_such_module:X-v0"), "no_such_module"),
@@ -235,7 +235,7 @@ def test_workers_begin_episodes_only_where_one_ended():
     env.close()
 
 
-def test_a_negative_number_of_workers_is_refused():
+def test_a_negative_number_of_workers_raises_an_error():
     with pytest.raises(EnvError, match="must not be negative, but is -1"):
         make_env(EnvConfig("GoalLine-v0", num_envs=4, vectorization="async", workers=-1))
 

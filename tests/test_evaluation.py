@@ -51,7 +51,7 @@ def test_prediction_keeps_each_environments_own_clock():
     first = state[0].copy()
     for t in (1, 2):
         _, state = policy.predict(obs + t, state, np.array([False, t == 2]))
-    # Environment 0 keeps its subgoal for 3 steps; environment 1 began an episode at t = 2 and decided anew.
+    # Environment 0 keeps its subgoal for 3 steps; environment 1 began an episode at t = 2 and decided again.
     assert np.array_equal(state[0][0], first[0]) and not np.array_equal(state[0][1], first[1])
     assert state[1].tolist() == [2, 0]  # steps since each subgoal was issued
     _, state = policy.predict(obs + 3, state, np.array([False, False]))
@@ -161,7 +161,7 @@ def test_a_users_own_packages_called_agents_and_envs_are_theirs(tmp_path):
     assert out.strip() == "the user: agents the user: envs the user: train"
 
 
-def test_success_at_any_step_and_at_the_final_one_are_told_apart():
+def test_success_at_any_step_and_at_the_final_step_are_distinguished():
     counter, no, yes = EpisodeCounter(2, torch.device("cpu")), torch.tensor([False] * 2), torch.tensor([True] * 2)
     # Environment 0 is there at the first step and leaves again; environment 1 arrives at the last.
     for success, end in (([True, False], no), ([False, True], yes)):

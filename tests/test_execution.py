@@ -47,13 +47,13 @@ def test_compiled_updates_are_the_eager_ones(kind):
         assert one.numel() < 4 or not torch.equal(one, begun), name
 
 
-def test_graphs_without_a_gpu_and_unknown_devices_are_refused():
+def test_graphs_without_a_gpu_and_unknown_devices_raise_an_error():
     with pytest.raises(UserError, match="needs --device cuda"):
         pick_execution("graph", CPU)
     assert type(pick_execution("auto", CPU)) is Execution
 
 
-def test_an_environment_may_write_over_the_observation_it_gave():
+def test_an_environment_may_overwrite_its_observations():
     env = make_env(EnvConfig("hrl/PointMaze_Open-v0", {"continuing_task": False}, num_envs=4))
     agent = small_hiro().make(Setting(env.spec, 4, CPU, 0, lambda: env))
     obs = env.reset(0)

@@ -42,7 +42,7 @@ def small(
 # -- directions ----------------------------------------------------------------------------------------------
 
 
-def test_the_reward_is_the_cosine_of_the_way_with_the_directions_by_hand():
+def test_the_reward_is_the_mean_cosine_of_displacement_and_directions():
     """s goes (0,0), (1,0), (1,1), (0,1) under the directions right, up, right, with c = 2."""
     latent = column([0.0, 0.0], [1.0, 0.0], [1.0, 1.0])
     arrived = column([1.0, 0.0], [1.0, 1.0], [0.0, 1.0])
@@ -81,7 +81,7 @@ def test_ways_end_at_c_steps_or_with_the_episode():
 
 
 @pytest.mark.parametrize("advantage", [3.0, -3.0])
-def test_the_transition_policy_gradient_by_hand(advantage):
+def test_the_transition_policy_gradient_matches_calculated_values(advantage):
     """At θ = (2, 0), ∂cos((0, 5), θ / |θ|)/∂θ = (0, 1 / 2): towards the way the state went."""
     learner, _ = small(normalize_advantage=False)
     theta, way = torch.tensor([2.0, 0.0], requires_grad=True), torch.tensor([0.0, 5.0])
@@ -151,7 +151,7 @@ def test_a_segment_at_once_equals_its_steps_and_so_do_the_gradients(dilation):
 
 
 @pytest.mark.parametrize("env_id", ["hrl/KeyDoor-v0", "GoalLine-v0"])
-def test_a_replayed_segment_equals_what_was_done(env_id):
+def test_a_replayed_segment_equals_the_original(env_id):
     """Also across segments, in which the policy's memory goes on, and with random goals."""
     learner, env = small(env_id, random_goals=0.3, n_steps=7)
     learner.collect(env)
@@ -178,7 +178,7 @@ def test_a_replayed_segment_equals_what_was_done(env_id):
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
-def test_a_segment_holds_the_true_transitions(mode):
+def test_a_segment_contains_the_true_transitions(mode):
     """The ledger observes (episode, t); the reward is t + 1. Odd episodes terminate."""
     learner, env = small("Ledger-v0", 2, mode, n_steps=10)
     names, taken = ("state", "final", "reward", "done", "terminated", "begins"), 0
@@ -221,7 +221,7 @@ def test_without_exploration_no_direction_is_random():
 LINE = ["--env", "hrl/KeyDoor-v0", "--preset", "debug", "--threads", "1", "--progress", "False", "--eval-freq", "0"]
 
 
-def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
+def test_a_run_resumes_exactly_and_is_evaluated(tmp_path, capsys):
     line = ["feudal", *LINE, "--save-freq", "400"]
     assert train.main([*line, "--total-steps", "800", "--log-dir", str(tmp_path / "whole")]) == 0
     assert train.main([*line, "--total-steps", "400", "--log-dir", str(tmp_path / "part")]) == 0
@@ -252,11 +252,11 @@ def test_it_learns_from_images(tmp_path):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--horizon", "0"], "--horizon must be positive, not 0"),
     (["--intrinsic-weight", "-1"], "--intrinsic-weight must not be negative"),
-    (["--random-goals", "2"], "--random-goals must lie between 0 and 1"),
+    (["--random-goals", "2"], "--random-goals must be between 0 and 1"),
     (["--n-steps", "10", "--horizon", "10"], "--n-steps must be above --horizon"),
     (["--hidden", "0"], "--hidden must be positive layer sizes"),
 ])  # fmt: skip
-def test_a_bad_option_gives_one_sentence(arguments, sentence, tmp_path, capsys):
+def test_a_bad_option_raises_a_clear_error(arguments, sentence, tmp_path, capsys):
     assert train.main(["feudal", *LINE, *arguments, "--log-dir", str(tmp_path)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())

@@ -199,7 +199,7 @@ def copied(finished, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_no_damage_is_accepted_in_silence(name, copied, capsys):
+def test_every_damage_is_reported(name, copied, capsys):
     DAMAGES[name](copied)
     outcomes = []
     for command in (
@@ -223,7 +223,7 @@ def test_there_are_sixty_damages():
     assert len(DAMAGES) >= 60
 
 
-def test_what_is_not_named_as_a_checkpoint_is_none(copied):
+def test_folders_with_other_names_are_not_checkpoints(copied):
     (copied / "checkpoints" / "step-abc").mkdir()
     (copied / "checkpoints" / "step-").mkdir()
     assert Checkpoints(copied / "checkpoints").steps == 1000
@@ -231,7 +231,7 @@ def test_what_is_not_named_as_a_checkpoint_is_none(copied):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01\x02", b"", b"no,header,here\n1,2,3,4,5\n", b"1,2\nx,y\n"])
-def test_a_damaged_table_is_told(content, copied, tmp_path, capsys):
+def test_a_damaged_table_is_reported(content, copied, tmp_path, capsys):
     (copied / "progress.csv").write_bytes(content)
     other = tmp_path / "other"
     shutil.copytree(copied, other)
@@ -243,7 +243,7 @@ def test_a_damaged_table_is_told(content, copied, tmp_path, capsys):
     assert "Traceback" not in error and (code == 0 or error.count("error: ") == 1)
 
 
-def test_damaged_event_files_and_a_damaged_best_are_told(copied, capsys):
+def test_damaged_event_files_and_a_damaged_best_are_reported(copied, capsys):
     for file in copied.glob("events.*"):
         file.write_bytes(b"\x00" * 100)
     (best,) = (copied / "checkpoints").glob("best-*")
@@ -253,7 +253,7 @@ def test_damaged_event_files_and_a_damaged_best_are_told(copied, capsys):
     assert train.main(["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]) == 0
 
 
-def test_an_edited_run_goes_on_only_when_asked_to(copied, capsys):
+def test_an_edited_run_continues_only_when_asked_to(copied, capsys):
     edit(CONFIG, put("config", "agent", "low", "learning_rate", value=0.5))(copied)
     more = ["--resume", str(copied), "--total-steps", "1010", "--progress", "False"]
     assert train.main(more) == 2
@@ -261,7 +261,7 @@ def test_an_edited_run_goes_on_only_when_asked_to(copied, capsys):
     assert train.main([*more, "--allow-edited"]) == 0
 
 
-def test_one_run_that_cannot_be_read_is_left_out_of_a_comparison(finished, copied, tmp_path, capsys):
+def test_a_comparison_skips_a_run_that_cannot_be_read(finished, copied, tmp_path, capsys):
     (copied / "config.json").write_text("{")
     other = tmp_path / "other"
     shutil.copytree(finished, other)
@@ -336,7 +336,7 @@ def test_a_levels_earlier_run_is_not_trusted_either(copied, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", [".lock", ".config.json.writing", "progress.writing", "progress.csv", "checkpoints"])
-def test_a_folder_with_links_is_refused(name, copied, tmp_path, capsys):
+def test_a_folder_with_links_raises_an_error(name, copied, tmp_path, capsys):
     """Writing to a link would write to a file of the stranger's choice."""
     target = tmp_path / "profile"
     target.write_text("mine")
@@ -348,7 +348,7 @@ def test_a_folder_with_links_is_refused(name, copied, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("value", [None, {}, {"recent": None}, {"recent": {"buckets": [[99999, 1, 1, 1, 1]]}}, "x"])
-def test_a_checkpoint_whose_statistics_fit_nothing_is_told(value, copied, capsys):
+def test_a_checkpoint_with_statistics_that_do_not_fit_is_reported(value, copied, capsys):
     import hashlib
 
     for folder in (NEWEST, OLDER):
@@ -401,7 +401,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     assert train.main(["--resume", str(run), "--total-steps", str(steps + 10), "--progress", "False"]) == 0
 
 
-def test_a_checkpoint_folder_that_is_none_says_so(tmp_path):
+def test_a_missing_checkpoint_folder_raises_a_clear_error(tmp_path):
     with pytest.raises(UserError, match="contains no checkpoint"):
         Checkpoints(tmp_path / "nowhere").last()
 

@@ -29,7 +29,7 @@ def test_goal_environments_need_no_declaration():
     assert build("GoalLine-v0", bounds="space").high.tolist() == [9.0]
 
 
-def test_without_goals_subgoals_are_what_moves_and_bounds_are_measured():
+def test_without_goals_subgoals_are_the_moving_entries_with_measured_bounds():
     # Ledger observes its episode's number, which stands still within an episode, and the step.
     space = build("Ledger-v0", relative=False)
     assert space.dim == 1 and space.project(torch.tensor([[3.0, 5.0]])).tolist() == [[5.0]]
@@ -61,7 +61,7 @@ def test_a_projection_may_be_a_function():
         ({"projection": "math:pi"}, "not callable"),
     ],
 )
-def test_declarations_that_do_not_fit_are_told(declared, words):
+def test_declarations_that_do_not_fit_are_reported(declared, words):
     with pytest.raises(UserError, match=words):
         build("Ledger-v0", **declared)
 
@@ -98,7 +98,7 @@ def test_subgoals_are_issued_retraced_and_rewarded():
     assert Subgoal(space(True), "sparse").value_range(0.9) == (pytest.approx(-10.0), 0.0)
 
 
-def test_the_tasks_reward_is_shaped_and_bounded():
+def test_the_task_reward_is_scaled_and_bounded():
     task = Task(0, reward_range=(0.0, 1.0), scale=0.5, offset=-1.0)
     assert task.scale_reward(torch.tensor([0.0, 1.0])).tolist() == [-0.5, 0.0]
     assert task.value_range(0.9) == (pytest.approx(-5.0), 0.0)
@@ -114,7 +114,7 @@ def test_position_features_are_sines_and_cosines_at_the_declared_periods():
     assert shown.shape == (5, command.input_dim) == (5, 2 + 2 * 2 * 2)
 
 
-def test_features_of_a_blind_level_do_not_tell_it_where_it_is():
+def test_position_features_of_masked_entries_are_hidden():
     env = make_env(EnvConfig("PointMaze_UMaze-v3", num_envs=2))
     config = small_hiro()
     config.goal, config.low.masked_entries = GoalConfig(low=(-1.0,), high=(1.0,), periods=(8.0, 4.0)), (0, 1)
@@ -123,5 +123,5 @@ def test_features_of_a_blind_level_do_not_tell_it_where_it_is():
     way = torch.tensor([[0.25, -0.5]])
     seen = low.inputs(here, here[:, :2] + way)
     assert torch.allclose(seen, low.inputs(there, there[:, :2] + way), atol=1e-6)
-    assert seen[0, 4:6].tolist() == [0.25, -0.5]  # the way it is told
+    assert seen[0, 4:6].tolist() == [0.25, -0.5]  # the displacement that it observes
     assert not torch.allclose(high.inputs(here, way), high.inputs(there, way))

@@ -76,7 +76,7 @@ def test_a_hindsight_action_is_the_state_that_was_reached(levels, number):
 
 
 @LEVELS
-def test_a_hindsight_goal_is_a_state_that_was_reached_later_and_pays_where_it_is(levels, number):
+def test_a_hindsight_goal_is_a_state_that_was_reached_later_and_its_reward_follows(levels, number):
     always = HACLevel.of(hidden=(8,), train_freq=10**9, hindsight=1.0, batch_size=16)
     level = level_of(levels, number, middle=always, high=always)
     seen = set()
@@ -93,7 +93,7 @@ def test_a_hindsight_goal_is_a_state_that_was_reached_later_and_pays_where_it_is
 
 
 @LEVELS
-def test_a_missed_tested_subgoal_costs_h_in_a_part_of_the_batch_and_one_that_was_reached_nothing(levels, number):
+def test_a_missed_test_costs_h_in_a_part_of_the_batch_and_a_reached_one_nothing(levels, number):
     half = HACLevel.of(hidden=(8,), train_freq=10**9, hindsight=0.5, batch_size=16)  # k = 1
     level = level_of(levels, number, testing=0.3, middle=half, high=half)
     t, batch = learned(level, copies=400)
@@ -115,7 +115,7 @@ def test_a_subgoal_that_had_fewer_than_h_decisions_is_not_penalised(levels, numb
     assert not (t.penalty > 0).any()
 
 
-def test_a_missed_test_is_one_transition_beside_one_action_and_k_goals():
+def test_a_missed_test_is_one_transition_next_to_one_action_and_k_goals():
     config = hac(testing=0.3, high=HACLevel.of(hidden=(8,), hindsight=0.75))  # k = 3
     level = config.make(setting(make_env(EnvConfig("GoalLine-v0", num_envs=1)))).levels[1]
     (tests,) = (relabel for relabel in level.relabels if isinstance(relabel, SubgoalTests))
@@ -140,7 +140,7 @@ def test_values_lie_between_minus_h_and_0():
     assert agent_on_the_line(2, steps=1).levels[1].learner.value_range == (-4, 0)  # twelve steps an episode
 
 
-def test_the_end_goal_is_reached_where_the_environment_pays_for_it():
+def test_the_end_goal_is_reached_where_the_environment_rewards_it():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     command = EndGoal(env.spec, GoalConfig(), 5, torch.device("cpu"))
     state, goal = torch.tensor([[0.0, 1.0], [0.0, 1.3]]), torch.ones(2, 1)  # within .25
@@ -231,20 +231,20 @@ def test_a_run_that_is_resumed_is_the_same(levels, tmp_path):
     ("options", "sentence"),
     [
         (["--levels", "3", "--period", "3", "4", "5"], "or one for each of 2 upper levels, not 3 4 5."),
-        (["--testing", "1.5"], "--testing must lie between 0 and 1"),
+        (["--testing", "1.5"], "--testing must be between 0 and 1"),
         (["--goal.cells", "4"], "subgoals are vectors"),
         (["--low.learner", "ppo"], "relabels a replay, but low.learner ppo has none"),
         (["--high.hindsight-strategy", "random"], "cannot be random"),
         (["--subgoal-scale", "0"], "must be positive"),
     ],
 )
-def test_what_hac_cannot_do_is_refused_in_a_sentence(options, sentence, tmp_path, capsys):
+def test_unsupported_options_of_hac_raise_a_clear_error(options, sentence, tmp_path, capsys):
     assert train.main(["hac", *LINE, "--log-dir", str(tmp_path), *options]) == 2
     error = capsys.readouterr().err
     assert sentence in " ".join(error.split()) and "Traceback" not in error
 
 
-def test_an_environment_without_goals_is_refused_in_a_sentence(tmp_path, capsys):
+def test_an_environment_without_goals_raises_a_clear_error(tmp_path, capsys):
     line = ["hac", "--env", "tasks:Ledger-v0", "--preset", "debug", "--progress", "False", "--log-dir", str(tmp_path)]
     assert train.main([*line, "--goal.low", "-1", "--goal.high", "1"]) == 2
     assert "needs a goal environment with a two-valued reward" in " ".join(capsys.readouterr().err.split())

@@ -170,6 +170,38 @@ def test_hindsight_replaces_subgoals_by_those_that_are_or_were_still_ahead(strat
     assert torch.equal(untouched.target, t.target)
 
 
+def test_every_subgoal_has_the_success_rate_of_its_own_uses():
+    agent = on_the_ledger(explore_by_success=True, success_window=4)
+    env, by_hand = make_env(EnvConfig("Ledger-v0", num_envs=3)), [0.0, 0.0]
+    low, obs = agent.levels[0], env.reset(0)
+    for _ in range(3 * sum(LENGTHS)):
+        action = agent.act(obs)
+        chosen, step = low.segment.target.argmax(-1), env.step(action)
+        agent.observe(step)
+        over = agent.memory[0].due & step.active
+        before = list(by_hand)
+        for number in (0, 1):
+            results = (step.final.state[:, 1] == PLACES[number])[over & (chosen == number)].float()
+            if len(results):  # k results at once count as 1 - (3/4)^k of their mean
+                by_hand[number] += (1 - 0.75 ** len(results)) * (float(results.mean()) - before[number])
+        assert low.success.rate.tolist() == pytest.approx(by_hand, abs=1e-5)
+        obs = step.obs
+    assert 0 < by_hand[0] < 1 and 0 < by_hand[1] < 1
+
+
+def test_exploration_under_a_subgoal_falls_with_its_success():
+    agent = on_the_ledger(explore_by_success=True, random_actions=(0.0, 0.0), action_noise=(0.0,))
+    low = agent.levels[0]
+    low.success.rate.copy_(torch.tensor([1.0, 0.25]))
+    state, target = torch.zeros(3, 2), torch.tensor([[1.0, 0], [0, 1], [1, 0]])
+    generator, due = torch.Generator().manual_seed(0), torch.ones(3, dtype=torch.bool)
+    explored = torch.stack([low.explore(state, target, due, generator)[0] for _ in range(1000)])
+    random = (explored != low.decide(state, target)).squeeze(-1).float().mean(0)
+    assert random.tolist() == pytest.approx([0.0, 0.75, 0.0], abs=0.05)
+    with pytest.raises(UserError, match="explores by its own samples"):
+        HDQNConfig(points=PLACES, low=Low.of(learner="ppo", explore_by_success=True)).check()
+
+
 # -- declarations ------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +282,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped_and_can_be_evaluated(tmp_
     line += ["--eval-freq", "0", "--save-freq", "300"]
     for level in ("low", "high"):  # random decisions do not fall with the run, whose length differs
         line += [f"--{level}.exploration-fraction", "0", f"--{level}.random-actions", "0.2", "0.5"]
+    line += ["--low.explore-by-success", "True"]
     for steps in ("300", "600"):
         assert train.main([*line, "--log-dir", str(tmp_path / steps), "--total-steps", steps]) == 0
     part, whole = run_of(tmp_path / "300"), run_of(tmp_path / "600")

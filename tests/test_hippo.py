@@ -27,7 +27,7 @@ def hippo(num_envs: int = 2, **options: object):
 # -- random periods ------------------------------------------------------------------------------------------
 
 
-def test_a_random_period_has_every_length_between_its_bounds_and_a_constant_one_draws_nothing():
+def test_a_random_period_has_every_length_between_its_bounds_and_a_constant_one_uses_no_random_numbers():
     generator = torch.Generator().manual_seed(0)
     like, before = torch.zeros(6000, dtype=torch.bool), generator.get_state()
     assert set(Period.of(7).draw(like, generator).tolist()) == {7}
@@ -194,7 +194,7 @@ def test_the_sub_policy_sees_the_goal_that_the_manager_obeys():
         ("--learner td3", "HiPPO is a PPO over both levels"),
     ],
 )
-def test_nonsense_is_told_in_one_sentence(option, words, tmp_path, capsys):
+def test_invalid_options_raise_a_clear_error(option, words, tmp_path, capsys):
     assert train.main(["hippo", *LINE, "--log-dir", str(tmp_path), *option.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

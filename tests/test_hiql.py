@@ -157,7 +157,7 @@ def test_landmarks_of_a_dataset_with_a_policys_own_distance(two):
 
     env = make_env(EnvConfig(LINE_ENV))
     reacher = GoalReacher(GoalPolicy(learner(), env), steps, two, longest=8.0)
-    landmarks = Landmarks(PolicyDistance(reacher, env.spec), env.spec, PlannerConfig(landmarks=8), reacher.longest)
+    landmarks = Landmarks(PolicyDistance(reacher, env.spec, "value"), env.spec, PlannerConfig(landmarks=8), 8.0)
     landmarks.refresh(VisitedRows(two), torch.Generator().manual_seed(0))
     number = {int(x): i for i, x in enumerate(landmarks.place[:, 0])}
     assert set(number) <= {1, 3, 5, 7, 11, 13, 15, 17} and len(number) == 8  # the rows that are not final
@@ -167,6 +167,20 @@ def test_landmarks_of_a_dataset_with_a_policys_own_distance(two):
     goal = torch.tensor([[17.0]])
     route = landmarks.route(torch.tensor([[0.0, 1.0]]), goal, landmarks.to_goal(goal))
     assert bool(route.connected) and float(route.place) in (3.0, 5.0) and float(route.steps) in (4.0, 8.0)
+
+
+def test_steps_as_trajectories_travelled_and_edges_that_they_confirm(two):
+    """Every row is 2 units further, so that a unit takes half a step. No trajectory goes from 9 to 11."""
+    env = make_env(EnvConfig(LINE_ENV))
+    reacher = GoalReacher(GoalPolicy(learner(), env), lambda state, goal: state[:, 0], two, longest=2.0)
+    distance = PolicyDistance(reacher, env.spec, "auto")
+    landmarks = Landmarks(distance, env.spec, PlannerConfig(landmarks=8), 2.0, confirmed=distance.travelled)
+    landmarks.refresh(VisitedRows(two), torch.Generator().manual_seed(0))
+    assert float(distance.slowness) == pytest.approx(0.5)
+    number = {int(x): i for i, x in enumerate(landmarks.place[:, 0])}
+    between = landmarks.between
+    assert float(between[number[1], number[7]]) == pytest.approx(3) == float(between[number[7], number[1]])
+    assert between[number[7], number[11]].isinf() and landmarks.facts["components"] == 2
 
 
 # -- goals -----------------------------------------------------------------------------------------------------

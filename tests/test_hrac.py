@@ -108,7 +108,7 @@ def pairs(matrix: AdjacencyMatrix) -> set[tuple[int, int]]:
     return {(cell[i], cell[j]) for i, j in matrix.adjacent.nonzero().tolist() if cell[i] < cell[j]}
 
 
-def test_what_was_reached_within_k_steps_is_adjacent_and_nothing_across_an_episodes_end():
+def test_cells_within_k_steps_of_an_episode_are_adjacent():
     ring = Replay({"state": 1}, ("state",), (), 100, 2, CPU)
     model = adjacency_of(ring)
     # One goes 0 → 1 → 2.6, where its episode ends, and then 7 → 8; the other 20 → 19 → 18 → 17.
@@ -137,7 +137,7 @@ def test_rows_that_were_written_over_are_not_read():
     assert pairs(model.matrix) == {(i, i + j) for i in seen for j in (1, 2) if i + j in seen}
 
 
-def test_more_cells_than_the_matrix_may_have_are_told():
+def test_more_cells_than_the_matrix_may_have_are_reported():
     matrix = AdjacencyMatrix(1, 2, 1.0, 3, CPU)
     with pytest.raises(UserError, match=r"a larger adjacency\.cell"):
         matrix.add(torch.arange(4.0).reshape(4, 1, 1), torch.tensor([[2], [2], [1], [0]]))
@@ -146,7 +146,7 @@ def test_more_cells_than_the_matrix_may_have_are_told():
 # -- the network ---------------------------------------------------------------------------------------------
 
 
-def test_the_contrastive_loss_by_hand():
+def test_the_contrastive_loss_matches_calculated_values():
     embedded = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])
     adjacent = torch.tensor([[True, True, False], [True, True, True], [False, True, True]])
     # Apart: 5, .5 and √(9 + 12.25); the pulls beyond 1 and the push within 1.2, each pair twice of nine.
@@ -184,7 +184,7 @@ def test_a_constraint_is_added_to_the_actors_loss(kind):
     assert all(torch.equal(p, q) for p, q in zip(learner.critic.parameters(), critic, strict=True))
 
 
-def test_it_counts_what_is_beyond_the_margin_by_its_weight_and_only_once_fitted(walked):
+def test_the_constraint_counts_the_excess_over_the_margin_after_the_first_fit(walked):
     agent, model = walked
     high, command = agent.levels[1], model.command
     state = torch.tensor([[1.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
@@ -198,7 +198,7 @@ def test_it_counts_what_is_beyond_the_margin_by_its_weight_and_only_once_fitted(
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_subgoals_across_the_wall_are_drawn_to_what_is_within_reach(walked, relative):
+def test_subgoals_across_the_wall_move_to_reachable_positions(walked, relative):
     config = hrac()
     config.high.learner.actor_learning_rate = 1e-3
     if not relative:
@@ -278,7 +278,7 @@ def test_the_low_level_does_not_see_where_it_is_unless_subgoals_are_places():
     assert blind(mine) == (0, 1, 2) and blind(seeing) == ()
 
 
-def test_a_run_that_is_resumed_equals_one_that_went_on(tmp_path):
+def test_a_run_that_is_resumed_equals_one_that_was_not_stopped(tmp_path):
     line = ["--adjacency.cell", "0.1", "--low.train-freq", "8", "--eval-freq", "0"]
     whole = trained(tmp_path / "whole", *line, algorithm="hrac")
     part = trained(tmp_path / "part", *line, "--total-steps", "500", algorithm="hrac")
@@ -299,20 +299,20 @@ def test_a_run_that_is_resumed_equals_one_that_went_on(tmp_path):
         ("--high.period 0", "high.period must be at least 1"),
     ],
 )
-def test_nonsense_is_told_in_one_sentence(option, words, tmp_path, capsys):
+def test_invalid_options_raise_a_clear_error(option, words, tmp_path, capsys):
     assert train.main(["hrac", *LINE, "--log-dir", str(tmp_path), *option.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
 
 
-def test_what_was_learned_is_kept_where_too_many_cells_were_visited(tmp_path, capsys):
+def test_learned_weights_are_kept_if_too_many_cells_are_visited(tmp_path, capsys):
     assert train.main(["hrac", *LINE, "--adjacency.limit", "2", "--log-dir", str(tmp_path)]) == 2
     assert "were visited" in capsys.readouterr().err
     found = RunFolder.begun(tmp_path)
     assert found is not None and 0 < Checkpoints(found.checkpoints).steps < 500
 
 
-def test_several_processes_are_refused(tmp_path, capsys, monkeypatch):
+def test_several_processes_raise_an_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "join_processes", lambda: Processes(0, 2))
     assert train.main(["hrac", *LINE, "--log-dir", str(tmp_path)]) == 2
     assert "run it in one" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_shortest_paths_on_a_graph_of_six_nodes():
     assert both.unique().numel() == 1 and components(start, end, 6).unique().numel() == 6
 
 
-def test_farthest_points_by_hand():
+def test_farthest_points_match_calculated_ones():
     points = torch.tensor([[0.0], [1.0], [5.0], [6.0], [10.0], [5.1]])
     assert farthest_points(points, 4).tolist() == [2, 0, 4, 1]  # the mean is 4.52; then 5, 5, and 1 away
     assert farthest_points(points, 6, least=1.0).tolist() == [2, 0, 4]
@@ -58,7 +58,7 @@ def test_farthest_points_by_hand():
 # -- distances -----------------------------------------------------------------------------------------------
 
 
-def test_steps_from_a_value_by_hand():
+def test_steps_from_a_value_match_calculated_values():
     # -1 a step for 3 steps, then 0: -(1 + .9 + .81); never: -10.
     value = torch.tensor([-2.71, 0.0, -10.0, -11.0, 0.2])
     assert steps_of_value(value, 0.9, -10.0, 0.0).tolist() == pytest.approx([3, 0, math.inf, math.inf, 0], abs=1e-4)
@@ -69,7 +69,7 @@ def test_steps_from_a_value_by_hand():
     assert float(steps_of_value(torch.tensor(0.5**4), 0.5, 0.0, 1.0)) == pytest.approx(4)
 
 
-def test_a_calibration_is_monotone_and_means_what_was_seen():
+def test_a_calibration_is_monotone_and_fits_the_visited_states():
     value, steps = np.array([-1.0, -2.0, -3.0, -4.0]), np.array([1, 4, 2, 9])
     values, fit = fitted_steps(value, steps)
     assert values.tolist() == [-4, -3, -2, -1] and fit.tolist() == [9, 3, 3, 1]  # 4 and 2 are out of order
@@ -167,7 +167,7 @@ def test_the_next_landmark_begins_the_shortest_path():
     assert landmarks.route(state, goal, to_goal, avoid).node.item() == number[0]
 
 
-def test_a_goal_without_a_path_is_told_and_headed_for():
+def test_a_goal_without_a_path_is_reported_and_headed_for():
     _, landmarks = on_a_line(max_hop=2.0)
     refreshed(landmarks, visited([0.0, 1.0, 2.0, 2.0], [7.0, 8.0, 9.0, 9.0]))
     assert landmarks.facts["components"] == 2 and landmarks.facts["largest_component"] == 0.5
@@ -324,7 +324,7 @@ def test_a_planner_in_training_resumes_bit_for_bit_and_decides_by_its_landmarks(
         ("--graph.landmarks 1", "graph.landmarks must be at least 4"),
         ("--graph.max-hop 0", "graph.max_hop must be positive"),
         ("--graph.every 0", "graph.every must be at least 1"),
-        ("--low.learner ppo", "Landmarks are states of a replay"),
+        ("--low.learner ppo", "Landmarks are states from a replay"),
         ("--env Pendulum-v1", "A planner needs a goal"),
     ],
 )

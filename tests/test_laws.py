@@ -47,7 +47,7 @@ def test_termination_ends_and_truncation_does_not(ledger):
         assert torch.allclose(batch.discount, torch.where(ended, 0.0, gamma**t.length))
 
 
-def test_a_high_transition_holds_the_discounted_sum_of_its_whole_segment(ledger):
+def test_a_high_transition_contains_the_discounted_sum_of_its_segment(ledger):
     agent, env = ledger(num_envs=1, period=3)
     roll(agent, env, 16)  # episodes 0 to 3: 3 steps, 7, 5, 1
     t = everything(agent, 1)
@@ -159,7 +159,7 @@ def test_cutting_ends_every_segment_and_episode_as_truncated(ledger):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])
-def test_a_cut_leaves_what_is_stored_as_it_was(ledger, steps):
+def test_truncation_does_not_change_stored_transitions(ledger, steps):
     """This also holds if a segment has just ended and its last observation belongs to the open row."""
     agent, env = ledger(num_envs=1, period=3)
     obs = env.reset(1)
@@ -221,7 +221,7 @@ def test_three_levels_nest_their_clocks():
         assert torch.allclose(middle.target[i], high.state[j] + high.action[j], atol=1e-5)
 
 
-def test_evaluation_touches_nothing_of_training():
+def test_evaluation_does_not_change_the_training_state():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
     config = small_hiro()
     config.low.learner.action_noise = (0.3,)
@@ -239,7 +239,7 @@ def test_evaluation_touches_nothing_of_training():
     assert {"success_rate_any", "success_rate_final"} <= set(first.summary())
 
 
-def test_a_level_is_not_shown_what_it_is_blind_to(ledger):
+def test_a_level_does_not_observe_masked_entries(ledger):
     agent, env = ledger(masked_entries=(1,))
     roll(agent, env, 20)
     low, high = agent.levels

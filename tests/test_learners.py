@@ -54,7 +54,7 @@ def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transi
     assert torch.allclose(target[1::2], b.reward[1::2])  # where the task ended there is nothing after
 
 
-def test_what_is_bootstrapped_lies_between_the_twins_mean_and_the_lesser():
+def test_the_bootstrapped_value_lies_between_the_mean_and_the_minimum_of_the_twins():
     twins = torch.tensor([[1.0, -3.0], [2.0, -7.0]])
     for pessimism, told in ((1.0, [1.0, -7.0]), (0.5, [1.25, -6.0]), (0.0, [1.5, -5.0])):
         assert combine_twin_q(twins, pessimism).tolist() == told
@@ -68,14 +68,14 @@ def test_without_pessimism_the_target_is_the_twins_mean(kind):
     assert torch.allclose(learner.target(b, noise), b.reward + b.discount * values.mean(0), atol=1e-5)
 
 
-def test_sacs_actor_climbs_what_is_bootstrapped():
+def test_sacs_actor_increases_the_bootstrapped_value():
     learner = made(SAC, 3, 2, hidden=(8,), min_q_weight=0.0, ent_coef=1e-9)
     b, noise = batch(), torch.zeros(16, 2)
     loss, _ = learner.actor_loss(b, noise, torch.zeros(()))
     assert loss.item() == pytest.approx(-learner.critic(b.inputs, learner.mode(b.inputs)).mean().item(), rel=1e-5)
 
 
-def test_targets_are_clipped_to_what_values_can_be():
+def test_targets_are_clipped_to_the_range_of_values():
     learner = made(TD3, 3, 2, hidden=(8,), value_range=(-0.1, 0.0))
     b = batch()
     b = b._replace(reward=torch.full_like(b.reward, -7.0))  # every target lies below the least possible value

@@ -77,7 +77,7 @@ def test_the_high_levels_correction_reads_the_middle_levels_decisions():
             assert float(scores[b, k]) == pytest.approx(total, abs=1e-4)
 
 
-def test_the_high_levels_hindsight_actions_are_what_was_reached_at_the_end_of_its_segment():
+def test_the_high_levels_hindsight_actions_are_the_goals_reached_at_the_end_of_its_segment():
     agent = ledger()
     t = everything(agent, 2)
     changed = HindsightActions(agent.commands[1], 1.0)(t, torch.Generator().manual_seed(0))
@@ -108,7 +108,7 @@ def test_only_the_last_subgoal_of_an_episode_is_cut_short_at_the_high_level():
     assert torch.equal(changed.penalty[seven] > 0, t.state[seven, 1] == 0)
 
 
-def test_a_row_that_is_not_written_yet_is_refused():
+def test_a_row_that_is_not_written_yet_raises_an_error():
     agent = ledger()
     memory = agent.levels[0].memory
     newest = Rows(torch.tensor([0]), memory.cursor[:1])
@@ -173,7 +173,7 @@ def test_a_cell_that_is_reached_already_cannot_be_chosen():
 
 
 @pytest.mark.parametrize("learner", ["dqn", "ppo"])
-def test_what_a_command_leaves_reaches_its_learner(learner):
+def test_available_choices_of_a_command_reach_its_learner(learner):
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     near, task, where = grid(early=True), Task(0), setting(env)
     low, high = (LevelConfig.of(hidden=(8,), learner=kind) for kind in ("td3", learner))
@@ -194,7 +194,7 @@ def test_what_a_command_leaves_reaches_its_learner(learner):
         Hierarchy([below, Level("high", high, task, near.space, memories[1], where, 2)], where)
 
 
-def test_a_direction_pays_the_cosine():
+def test_a_direction_rewards_the_cosine():
     two = torch.tensor([2.0, 1.0])
     command = Direction(GoalSpace(Select(torch.arange(2)), -two, two, relative=True))
     target = command.issue(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))

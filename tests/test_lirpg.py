@@ -24,7 +24,7 @@ def lives(**changes: object):
     return Lifetimes(config, make, env.spec, CPU, 0), env
 
 
-def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credit():
+def test_the_reward_learns_from_the_gradient_of_the_return_by_each_steps_credit():
     """Compares with finite differences of the outer loss through the agent's own Adam step."""
     learner, env = lives()
     for _ in range(3):  # past the first steps, where Adam's direction is a sign
@@ -41,7 +41,7 @@ def test_what_the_reward_is_taught_is_how_the_return_moves_with_each_steps_credi
     assert float((sides[0] - sides[1]).detach()) == pytest.approx(float(gradient.norm()), rel=0.1)
 
 
-def test_a_reward_follows_what_is_wanted_of_it():
+def test_a_reward_follows_its_target():
     learner, env = lives(reward_updates=300, reward_learning_rate=1e-2)
     learner.round(env, 0.0)
     data = learner.episodes
@@ -58,7 +58,7 @@ def test_a_reward_follows_what_is_wanted_of_it():
     assert paid.abs().max() <= 1
 
 
-def test_agents_are_born_anew_and_the_reward_stays():
+def test_agents_are_born_again_and_the_reward_stays():
     learner, env = lives(lifetime=2)
     first = {name: x.clone() for name, x in learner.agent.params.items()}
     learner.round(env, 0.0)
@@ -70,13 +70,13 @@ def test_agents_are_born_anew_and_the_reward_stays():
     assert learner.steps == 4 * 100 * 3
 
 
-def test_without_it_nothing_is_paid_and_nothing_taught():
+def test_without_a_learned_reward_nothing_is_added_or_learned():
     learner, env = lives(reward="task")
     learner.round(env, 0.0)
     assert not learner.intrinsic_reward(learner.episodes).any() and "reward/gradient" not in learner.metrics
 
 
-def test_numbered_actions_are_told_apart_by_the_reward():
+def test_numbered_actions_are_distinguished_by_the_reward():
     env = make_env(EnvConfig("hrl/KeyDoor-v0", num_envs=4))
     actions = int(env.spec.action_space.n)
     learner = Lifetimes(LIRPGConfig(episodes=4), lambda: Categorical(env.spec.state_dim, actions, ()), env.spec, CPU, 0)
@@ -87,7 +87,7 @@ def test_numbered_actions_are_told_apart_by_the_reward():
 # -- late rewards --------------------------------------------------------------------------------------------
 
 
-def test_a_batch_pays_late_what_single_environments_pay_late():
+def test_batched_and_single_environments_delay_rewards_alike():
     make = lambda vectorization: make_env(  # noqa: E731
         EnvConfig("hrl/Navigation-v0", {}, 3, vectorization, reward_delay=20)
     )
@@ -106,7 +106,7 @@ def test_a_batch_pays_late_what_single_environments_pay_late():
         assert bool((a.reward != 0).all()) == (step % 20 == 0)
 
 
-def test_the_point_moves_and_is_paid_for_what_is_left():
+def test_the_point_moves_and_the_reward_is_the_remaining_distance():
     env = Track(2)
     env.reset(seed=0)
     env.point.copy_(torch.tensor([[0.0, 0.0], [1.45, -1.0]]))
@@ -116,7 +116,7 @@ def test_the_point_moves_and_is_paid_for_what_is_left():
     assert env.place.abs().max() <= 1 and gym.spec("hrl/Track-v0").max_episode_steps == 100
 
 
-def test_an_environment_that_resets_in_a_step_of_its_own_is_paid_late_all_the_same():
+def test_rewards_are_also_delayed_with_next_step_resets():
     batch, single = (
         make_env(EnvConfig("CartPole-v1", {}, 2, vectorization, reward_delay=4)) for vectorization in ("auto", "sync")
     )
@@ -139,7 +139,7 @@ def test_agents_are_shown_the_tasks_goal():
 LINE = ["--env", "hrl/Track-v0", "--episodes", "4", "--threads", "1", "--progress", "False", "--lifetime", "3"]
 
 
-def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
+def test_a_run_resumes_exactly_and_is_evaluated(tmp_path, capsys):
     line = ["lirpg", *LINE, "--save-freq", "2000"]
     assert train.main([*line, "--total-steps", "4000", "--log-dir", str(tmp_path / "whole")]) == 0
     assert train.main([*line, "--total-steps", "2000", "--log-dir", str(tmp_path / "part")]) == 0
@@ -154,11 +154,11 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--env", "hrl/Track-v0", "--learning-rate", "0"], "--learning-rate must be positive"),
     (["--env", "hrl/Track-v0", "--lifetime", "-1"], "--lifetime must not be negative"),
-    (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must lie between 0 and 1"),
+    (["--env", "hrl/Track-v0", "--lam", "2"], "--lam must be between 0 and 1"),
     (["--env", "hrl/Track-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "tasks:Switches-v0"], "needs discrete actions"),
 ])  # fmt: skip
-def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):
+def test_invalid_options_are_reported(arguments, sentence, tmp_path, capsys):
     assert train.main(["lirpg", *arguments, "--log-dir", str(tmp_path)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())

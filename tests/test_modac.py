@@ -64,14 +64,14 @@ def test_a_primitive_action_is_an_option_that_takes_it_and_ends():
     assert policy.high.weight.shape == (5, 2) and bool((policy.entropy(*both[::2]).abs() < 1e-6).all())
 
 
-def test_options_are_told_apart_by_their_reward():
+def test_options_are_distinguished_by_their_reward():
     reward = OptionReward(3, 2, 4, ())
     reward.net[0].weight.data = torch.arange(24.0).view(8, 3) / 10
     state, option, action = torch.eye(3), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 3])
     torch.testing.assert_close(reward(state, option, action), torch.tensor([0.0, 1.3, 2.3]).tanh())
 
 
-def test_what_followed_each_step_is_known():
+def test_the_state_after_each_step_is_stored():
     learner, env = discovery(episodes=30)
     learner.round(env, 0.0)
     lived = learner.lived
@@ -92,7 +92,7 @@ def test_what_followed_each_step_is_known():
 
 @pytest.mark.parametrize("part", ["reward", "end"])
 @pytest.mark.parametrize("primitives", [True, False])
-def test_what_options_are_for_is_taught_by_the_return_through_their_update(part, primitives):
+def test_option_rewards_learn_from_the_return_through_the_update(part, primitives):
     """Compares with finite differences in η of the return after a step on A^o(η), in float64."""
     learner, env = discovery(primitives=primitives, penalty=0.0)
     for _ in range(3):
@@ -127,7 +127,7 @@ def test_what_options_are_for_is_taught_by_the_return_through_their_update(part,
     assert (sides[0] - sides[1]) / (2 * width) == pytest.approx(length**2, rel=1e-4)
 
 
-def test_a_reward_follows_what_is_wanted_of_it():
+def test_a_reward_follows_its_target():
     learner, env = discovery(meta_updates=50, penalty=0.0)
     learner.round(env, 0.0)
     before, state = learner.lived, State(learner.options, learner.pace, 0)
@@ -155,7 +155,7 @@ def moved(learner, env) -> set[str]:
     return {".".join(name.split(".")[:3]) if "low" in name else name.split(".")[0] for name in names}
 
 
-def test_the_options_update_moves_options_alone_and_discovery_what_they_are_for():
+def test_the_inner_update_changes_options_only_and_discovery_their_rewards():
     learner, env = discovery(meta_updates=0)
     learner.eta["reward"]["net.0.bias"] += torch.randn(10)
     own = learner.adaptation.initial["high.weight"].clone()
@@ -171,7 +171,7 @@ def test_the_options_update_moves_options_alone_and_discovery_what_they_are_for(
     assert moved(learner, env) == {"policy.low.act", "policy.low.end"}
 
 
-def test_managers_are_born_anew_with_each_draw_of_tasks_and_choices_cost():
+def test_managers_are_born_again_with_each_draw_of_tasks_and_choices_cost():
     learner, env = discovery(lifetime=2, switching_cost=0.5)
     learner.round(env, 0.0)
     _, anew = learner.lived.data.memory
@@ -190,9 +190,9 @@ LINE = ["--env", "hrl/Taxi-v0", "--env-kwargs", f"max_episode_steps={LIMIT}", "-
 LINE += ["--threads", "1", "--progress", "False", "--eval-freq", "0", "--eval-episodes", "3"]
 
 
-def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
+def test_a_run_resumes_exactly_and_is_evaluated(tmp_path, capsys):
     line = ["modac", *LINE, "--save-freq", "2000", "--preset", "none"]
-    line += ["--entropy", "0"]  # it falls over the run, whose length differs below
+    line += ["--entropy", "0"]  # it falls over the run, and its length differs below
     assert train.main([*line, "--total-steps", "4000", "--log-dir", str(tmp_path / "whole")]) == 0
     assert train.main([*line, "--total-steps", "2000", "--log-dir", str(tmp_path / "part")]) == 0
     part = run_of(tmp_path / "part")
@@ -214,7 +214,7 @@ def test_a_run_goes_on_exactly_and_is_evaluated(tmp_path, capsys):
     (["--env", "hrl/Taxi-v0", "--num-envs", "8"], "set these options instead of --num-envs"),
     (["--env", "hrl/Taxi-v0", "--options", "0", "--primitives", "False"], "managers have no choices"),
 ])  # fmt: skip
-def test_what_cannot_be_meant_is_told(arguments, sentence, tmp_path, capsys):
+def test_invalid_options_are_reported(arguments, sentence, tmp_path, capsys):
     assert train.main(["modac", *arguments, "--log-dir", str(tmp_path)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())

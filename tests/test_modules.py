@@ -34,14 +34,14 @@ def test_a_frozen_parameter_stays_as_it_is():
     assert torch.equal(net[0].weight, before) and not torch.equal(estimate.params["1.weight"], net[1].weight)
 
 
-def test_running_statistics_are_refused_and_evaluation_mode_is_not():
+def test_running_statistics_raise_an_error_and_evaluation_mode_is_not():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     with pytest.raises(UserError, match=r"1 \(BatchNorm1d\) keeps running statistics"):
         parameters(net)
     assert len(parameters(net.eval())) == 4
 
 
-def test_parameters_that_share_memory_are_refused_and_one_that_stands_twice_is_one():
+def test_parameters_that_share_memory_raise_an_error_and_one_that_stands_twice_is_one():
     class Tied(nn.Module):
         def __init__(self, copy: bool) -> None:
             super().__init__()
@@ -65,7 +65,7 @@ def test_the_toolkits_own_flat_parameters_are_no_ties():
     assert len(parameters(learner.actor)) == 4
 
 
-def test_numbers_without_gradients_are_refused():
+def test_numbers_without_gradients_raise_an_error():
     inner = Descent(lambda w, m, step: (w["x"] * m).sum())
     with pytest.raises(UserError, match=r"inner parameters\['n'\] must be floating-point tensors.*not int64"):
         inner.begin({"x": torch.ones(2), "n": torch.ones(2, dtype=torch.int64)})
@@ -92,13 +92,13 @@ def test_an_outer_loss_that_stands_still_has_a_gradient_of_zero():
     assert batched.tolist() == [[0, 0, 0]] * 2
 
 
-def test_a_series_that_is_no_number_is_refused():
+def test_a_series_that_is_no_number_raises_an_error():
     inner = Iteration(lambda w, lam, step: w * float("nan") + lam)
     with pytest.raises(UserError, match="does not contract"):
         Implicit(inner, 0, Neumann(5))(lambda w, lam: w.sum(), inner.begin(torch.ones(2)), torch.ones(2))
 
 
-def test_a_rate_of_zero_is_told_as_what_it_is():
+def test_a_rate_of_zero_raises_a_clear_error():
     with pytest.raises(UserError, match="positive inner learning rate, not 0"):
         Implicit(Descent(lambda w, lam, step: (w - lam).square().sum(), SGD(0.0)), 5)
 

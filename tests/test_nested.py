@@ -83,7 +83,7 @@ def test_implicit_after_too_few_steps_is_biased_as_predicted():
     close(estimate.metrics["inner_residual"], RATE * A * (LAM - reached) / reached)
 
 
-def test_contraction_and_residual_are_told():
+def test_contraction_and_residual_are_reported():
     estimator = Implicit(valley(), 0, Neumann(5))
     metrics = estimator(miss, estimator.begin(f64(LAM)), f64(LAM)).metrics
     close(metrics["contraction"], 0.8)
@@ -119,7 +119,7 @@ def test_a_batch_of_tasks_is_each_task():
         torch.testing.assert_close(together, torch.stack([of_task(t, estimator) for t in targets]))
 
 
-def test_in_a_batch_a_task_that_is_refused_becomes_nan():
+def test_in_a_batch_a_task_that_raises_an_error_becomes_nan():
     def of_task(curvature: Tensor) -> Tensor:
         inner = Descent(lambda w, lam, step: 0.5 * curvature * (w - lam).square(), SGD(RATE))
         return Implicit(inner, 0)(miss, inner.begin(f64(LAM)), f64(LAM)).gradient

@@ -27,7 +27,7 @@ def column(*values: float) -> torch.Tensor:
     return torch.tensor(values).unsqueeze(-1)
 
 
-def test_advantages_by_hand():
+def test_advantages_match_calculated_values():
     """γ = .5, λ = .8; decisions of 2, 1 and 3 steps, then an episode's only one, which the task ends."""
     reward, value, after = column(1, 2, 3, 5), column(0.1, 0.2, 0.3, 0.4), column(0.2, 0.3, 0.9, 7.0)
     discount, follows = column(0.25, 0.5, 0.125, 0.0), column(1, 1, 0, 0).bool()
@@ -46,7 +46,7 @@ def on_policy_hiro(num_envs: int = 2, period: int = 3, **env: Any):
     return config.make(setting(bridge)), bridge
 
 
-def test_a_rollout_holds_every_decision_since_the_last_one_and_no_other():
+def test_a_rollout_contains_exactly_the_decisions_since_the_last_one():
     agent, env = on_policy_hiro()
     roll(agent, env, 30)
     for level in agent.levels:
@@ -99,7 +99,7 @@ def test_the_low_levels_advantages_end_with_their_subgoal():
     torch.testing.assert_close(rollout.advantage, expected)
 
 
-def test_what_was_known_when_it_was_decided_is_remembered():
+def test_values_at_the_decision_are_stored():
     agent, env = on_policy_hiro()
     roll(agent, env, 12)
     for level in agent.levels:
@@ -110,7 +110,7 @@ def test_what_was_known_when_it_was_decided_is_remembered():
         assert float(rollout.action.abs().max()) > 1  # as drawn, not as clipped for the environment
 
 
-def test_ppos_loss_by_hand():
+def test_ppos_loss_matches_a_calculated_value():
     torch.manual_seed(0)
     config = PPOConfig(hidden=(4,), normalize_advantage=False, clip_range_vf=0.1, vf_coef=0.5)
     learner = PPO(Build(3, unit_box(2)), config)
@@ -198,14 +198,14 @@ def test_an_on_policy_run_resumes_exactly(algorithm, tmp_path):
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"hindsight": 0.5}, "needs a replay"),
 ])  # fmt: skip
-def test_what_needs_a_replay_is_refused(options, sentence):
+def test_options_that_need_a_replay_raise_an_error(options, sentence):
     config = small_hiro()
     config.low = flat(config.low, PPO_OPTIONS | options)
     with pytest.raises(UserError, match=sentence):
         config.check()
 
 
-def test_observations_are_normalised_by_what_training_saw():
+def test_observations_are_normalised_with_statistics_of_training():
     env = make_env(EnvConfig("Ledger-v0", num_envs=3))
     config = small_hiro()
     config.low = flat(config.low, {"normalize_observations": True, "masked_entries": (1,)})

@@ -1,4 +1,4 @@
-"""Option-critic by hand: one transition's updates, options that end and are chosen anew, a goal that moves, resume."""
+"""Option-critic by hand: one transition's updates, options that end and are chosen again, a goal that moves, resume."""
 
 import math
 
@@ -118,7 +118,7 @@ def test_nothing_ends_where_the_task_has_ended():
     assert torch.equal(table(made.termination), before)
 
 
-def test_several_environments_are_learned_from_one_after_the_other():
+def test_updates_use_several_environments_one_after_another():
     together, apart = learner(), learner()
     two = Batch(*(torch.cat([x, y]) for x, y in zip(transition(0)[:5], transition(0, 1)[:5], strict=True)))
     together.learn(two, 1, 0.0, torch.Generator())
@@ -144,7 +144,7 @@ def agent(num_envs: int = 3, **options: int):
     return OptionCriticConfig(**options).make(setting(env)), env  # type: ignore[arg-type]
 
 
-def test_options_that_end_are_chosen_anew_and_no_others():
+def test_options_that_end_are_chosen_again_and_no_others():
     made, env = agent()
     made.levels[0].learner.termination[0].weight.data[:] = torch.tensor([[-50.0], [50.0], [-50.0], [50.0]])
     made.levels[0].done_at = lambda steps: True  # type: ignore[method-assign]
@@ -242,11 +242,11 @@ def test_a_run_resumes_exactly_also_after_its_goals_have_moved(tmp_path):
     ("Pendulum-v1", {}, "use ppoc"), ("tasks:GoalLine-v0", {}, "a separate goal"),
     ("CartPole-v1", {"options": 0}, "--options must be at least 1"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused_in_one_sentence(env, options, sentence):
+def test_environments_that_do_not_fit_raise_a_clear_error(env, options, sentence):
     with pytest.raises(UserError, match=sentence):
         OptionCriticConfig(**options).make(setting(make_env(EnvConfig(env, num_envs=1))))
 
 
-def test_another_update_rule_is_refused(capsys):
+def test_another_update_rule_raises_an_error(capsys):
     assert train.main([*LINE, "--low.learner", "dqn"]) == 2
-    assert "low.learner cannot be dqn here" in capsys.readouterr().err
+    assert "low.learner cannot be dqn, because" in capsys.readouterr().err

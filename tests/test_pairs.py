@@ -49,7 +49,7 @@ def test_a_pair_trains_and_resumes_exactly(high, low, tmp_path):
     ("td3", "sac", "CartPole-v1", "sac supports only vectors (Box), but the actions of the low level are Discrete(2)"),
     ("dqn", "td3", "tasks:GoalLine-v0", "dqn supports only discrete actions, but those of the high level are vectors"),
 ])  # fmt: skip
-def test_a_pair_that_does_not_fit_is_refused_in_one_sentence(high, low, env, sentence, tmp_path, capsys):
+def test_a_pair_that_does_not_fit_raises_a_clear_error(high, low, env, sentence, tmp_path, capsys):
     words = line(high, low, env, tmp_path, 300)
     words = [word for i, word in enumerate(words) if "cells" not in (word[7:], words[i - 1][7:])]
     assert train.main(words) == 2
@@ -68,7 +68,7 @@ def test_a_pair_that_does_not_fit_is_refused_in_one_sentence(high, low, env, sen
         (("--high.learner", "reinforce"), "--high.learner must be one of discrete-sac, dqn, ppo, sac, td3"),
     ],
 )
-def test_another_learners_option_is_refused(words, sentence, tmp_path, capsys):
+def test_another_learners_option_raises_an_error(words, sentence, tmp_path, capsys):
     assert train.main(["hiro", "--env", "tasks:GoalLine-v0", "--log-dir", str(tmp_path), *words]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -84,7 +84,7 @@ def test_a_learners_help_shows_its_own_options(capsys):
 
 
 @pytest.mark.parametrize("example", ["custom_agent:Mine", "dqn_over_td3:DQNOverTD3"])
-def test_the_examples_of_agents_of_ones_own_train(example, tmp_path, monkeypatch):
+def test_the_examples_of_custom_agents_train(example, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = ["--env", "PointMaze_UMaze-v3", "--num-envs", "2", "--total-steps", "300", "--learning-starts", "100"]
     words += ["--eval-freq", "0", "--low.hidden", "8", "--high.hidden", "8", "--progress", "False"]

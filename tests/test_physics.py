@@ -1,4 +1,4 @@
-"""The ants' physics: MuJoCo's own, in batches, and MJX's beside it."""
+"""The ants' physics: batches with MuJoCo, and with MJX."""
 
 import os
 
@@ -73,7 +73,7 @@ def test_mjx_makes_the_same_step(maze, device):
     assert apart[..., :15].max() < 0.05 and apart[..., 15:].mean() < 0.1
 
 
-def test_a_jax_without_the_gpu_that_torch_has_is_told():
+def test_a_jax_without_the_gpu_that_torch_has_is_reported():
     jax = pytest.importorskip("jax")
     pytest.importorskip("mujoco.mjx")
     if jax.default_backend() == "gpu":

@@ -41,7 +41,7 @@ def test_a_categorical_is_torchs_and_draws_from_it():
     assert choose(chances.log(), noise).tolist() == [0, 1, 1, 3, 3] and int(choose(chances.log(), None)) == 3
 
 
-def test_the_probability_of_what_options_did_by_hand():
+def test_the_probability_of_options_decisions_matches_calculated_values():
     torch.manual_seed(1)
     policy = Options(2, 3, 2, (4,))
     policy.high.weight.data.normal_()
@@ -60,7 +60,7 @@ def test_the_probability_of_what_options_did_by_hand():
     torch.testing.assert_close(policy.entropy(state, (option, anew))[2, 0], spread)
 
 
-def test_what_an_option_policy_remembers_is_what_it_drew():
+def test_the_memory_of_an_option_policy_contains_its_samples():
     """In many draws, the frequencies of actions, choices and ends match log_prob."""
     torch.manual_seed(2)
     policy, many = Options(1, 2, 2, ()), 40_000
@@ -97,7 +97,7 @@ def subgoal_policy(period: int = 2) -> Subgoals:
     return Subgoals(2, 3, 1, Subgoal(space, "distance"), period, (4,), std=0.5)
 
 
-def test_a_subgoal_stays_for_its_period_and_the_low_level_is_shown_the_way():
+def test_a_subgoal_lasts_its_period_and_the_low_level_sees_the_displacement():
     policy = subgoal_policy()
     state, memory = torch.tensor([[1.0, 5.0, 9.0], [4.0, 5.0, 9.0]]), policy.start(2, torch.device("cpu"))
     noise = torch.tensor([[0.5, 0.5], [0.9, 0.5]])
@@ -117,14 +117,14 @@ def test_a_subgoal_stays_for_its_period_and_the_low_level_is_shown_the_way():
     assert torch.equal(seen[0][0], seen[1][0])
 
 
-def test_subgoals_stay_within_their_bounds_and_what_was_drawn_is_remembered():
+def test_subgoals_stay_within_their_bounds_and_samples_are_stored():
     policy = subgoal_policy()
     state, noise = torch.zeros(2, 3), torch.tensor([[1e-6, 0.5], [1 - 1e-6, 0.5]])
     _, (target, drawn, _, _) = policy.act(state, policy.start(2, torch.device("cpu")), noise)
     assert target.tolist() == [[-2.0], [2.0]] and drawn[0] < -1.5 and drawn[1] > 1.5
 
 
-def test_what_is_remembered_of_an_episode_ends_with_it():
+def test_the_memory_is_reset_at_the_end_of_an_episode():
     policy, cpu = subgoal_policy(), torch.device("cpu")
     actor = Actor(policy, lambda: dict(policy.named_parameters()), cpu)
     state, flag = torch.zeros(2, 3), torch.tensor([False, True])
@@ -135,7 +135,7 @@ def test_what_is_remembered_of_an_episode_ends_with_it():
     assert torch.equal(target[0], memory[0][0]) and target[1] == 0 and elapsed.tolist() == [1, 2]
 
 
-def test_the_probability_of_what_subgoals_did_by_hand():
+def test_the_probability_of_subgoals_decisions_matches_calculated_values():
     torch.manual_seed(0)
     policy = subgoal_policy()
     state, action = torch.randn(2, 1, 3), torch.randn(2, 1, 1)

@@ -66,7 +66,7 @@ def test_a_step_bootstraps_from_the_option_that_acted_or_a_new_one():
         assert found == pytest.approx((1 - beta) * value + beta * anew, abs=1e-5)
 
 
-def test_advantages_of_steps_go_on_where_an_option_ends():
+def test_advantages_of_steps_continue_where_an_option_ends():
     made, (batch, state, option) = learner(), steps()
     value = torch.tensor([q_of(made, state[t], int(option[t])) for t in range(3)])
     noted = {"log_prob": torch.zeros(3)}
@@ -97,7 +97,7 @@ def test_the_termination_loss_is_taken_at_the_next_state(cost):
     assert all(x is None for x in touched)  # the advantage is a constant
 
 
-def test_the_termination_gradient_by_hand():
+def test_the_termination_gradient_matches_calculated_values():
     made, (batch, state, _) = learner(deliberation_cost=0.2), steps()
     noted = {"log_prob": torch.zeros(3)}
     one = made.rollout(Decisions(batch, noted, torch.zeros(3, 1, dtype=torch.bool), torch.tensor([0])))
@@ -192,9 +192,9 @@ def test_a_run_resumes_exactly(env, tmp_path):
 
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"deliberation_cost": -1.0}, "low.deliberation_cost must not be negative"),
-    ({"termination_init": 1.0}, "low.termination_init must lie between 0 and 1"),
+    ({"termination_init": 1.0}, "low.termination_init must be between 0 and 1"),
     ({"normalize_observations": True}, "must be the same"),
 ])  # fmt: skip
-def test_invalid_options_are_refused_in_one_sentence(options, sentence):
+def test_invalid_options_raise_a_clear_error(options, sentence):
     with pytest.raises(UserError, match=sentence):
         agent(**options)

@@ -37,7 +37,7 @@ def test_networks_stay_equal_and_replays_are_each_processes_own(together):
     assert not any(name.startswith("rank1.low.net") for name in tensors)
 
 
-def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
+def test_a_run_that_continues_equals_one_that_did_not_stop(together, tmp_path):
     first = start("hiro", *LINE, "--log-dir", str(tmp_path), "--total-steps", "500", processes=2)
     assert first.wait(120) == 0, first.communicate()
     run = run_of(tmp_path)
@@ -52,7 +52,7 @@ def test_a_run_that_goes_on_equals_one_that_did_not_stop(together, tmp_path):
     assert same_state(run, together[0])
 
 
-def test_what_outer_levels_learn_is_the_same_in_all_processes(tmp_path):
+def test_outer_levels_learn_the_same_in_all_processes(tmp_path):
     arguments = [
         "--tune",
         "low.learning_rate",
@@ -76,11 +76,11 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_whole_checkpoint(tmp_path
     os.kill(second_of(process.pid), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "error: A process of this run died" in err and "is intact" in err
+    assert "error: A process of this run died" in err and "from its checkpoint at" in err
     assert Checkpoints(run_of(tmp_path) / "checkpoints").last().steps >= 500  # read, and its checksums hold
 
 
-def test_a_run_that_ends_with_an_error_tells_it_though_the_launcher_asks_it_to_stop():
+def test_a_failed_run_reports_its_error_despite_the_launchers_stop_request():
     code = (
         "import os, signal\n"
         "from hrl.stopping import StopRequest\n"

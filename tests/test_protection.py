@@ -56,7 +56,7 @@ def test_the_pull_is_the_slope_of_its_penalty():
     assert torch.allclose(gradient, torch.full_like(flat, 3.0 * 2 * 0.5)) and int(protection.sealed) == 2
 
 
-def test_the_fisher_information_of_the_last_layer_by_hand():
+def test_the_fisher_information_of_the_last_layer_matches_calculated_values():
     learner = learner_of()
     inputs = torch.randn(100, 3)
     places = views(fisher(learner, learner.actor_optimiser, inputs), learner.actor_optimiser.parameters)
@@ -75,7 +75,7 @@ def test_the_fisher_information_of_a_normal_distribution():
     assert torch.allclose(bias[2:], torch.full((2,), 2.0), rtol=1e-4)  # of log σ: 2
 
 
-def test_ewc_holds_what_matters_and_lets_go_of_what_does_not():
+def test_ewc_protects_important_parameters_only():
     learner = learner_of()
     protection = EWC(learner, ProtectConfig("ewc", samples=64, strength=1.0))
     protection.seal(material(learner))
@@ -159,14 +159,14 @@ def test_runs_that_begin_with_runs(first, tmp_path, by):
     assert evaluate.main([str(third), "--task", "1", "--episodes", "2", "--json"]) == 0
 
 
-def test_a_run_that_began_with_another_goes_on_exactly(first, tmp_path):
+def test_a_run_that_began_with_another_resumes_exactly(first, tmp_path):
     whole = trained(tmp_path / "whole", *TASKS, *after(first, "packnet"))
     part = trained(tmp_path / "part", *TASKS, *after(first, "packnet"), "--total-steps", "500")
     assert train.main(["--resume", str(part), "--total-steps", "1000", "--progress", "False"]) == 0
     assert same_state(part, whole)
 
 
-def test_a_temperature_that_is_given_is_not_taken_over(tmp_path):
+def test_a_fixed_temperature_is_not_loaded(tmp_path):
     line = ["--eval-freq", "0", "--total-steps", "500"]
     first = trained(tmp_path / "first", *line, algorithm="sac")
     second = trained(tmp_path / "second", *line, "--init-from", str(first), "--ent-coef", "0.5", algorithm="sac")
@@ -175,7 +175,7 @@ def test_a_temperature_that_is_given_is_not_taken_over(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["nothing", "packnet"])
-def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
+def test_a_frozen_level_does_not_change(first, tmp_path, by):
     run = trained(tmp_path, *TASKS, "--low.init-from", str(first), "--low.frozen", "True", "--low.protect.by", by)
     before, now = (hrl.load(path).policy("last").agent.levels[0].learner.state_dict() for path in (first, run))
     assert all(torch.equal(before[name], now[name]) for name in before)
@@ -200,7 +200,7 @@ def test_a_frozen_level_stays_what_it_was(first, tmp_path, by):
         ),
     ],
 )
-def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, told):
+def test_runs_that_do_not_fit_are_reported(first, chain, tmp_path, capsys, arguments, told):
     names = {"first": first, "second": chain[0], "third": chain[1], "bare": chain[2]}
     words = [a.format(**names) for a in arguments]
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), *TASKS, *words]) == 2
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_told(first, chain, tmp_path, capsys, arguments, to
     assert not list(tmp_path.rglob("config.json"))  # nothing was begun
 
 
-def test_a_task_that_is_not_there_is_told(first, finished_alone, capsys):
+def test_an_unknown_task_is_reported(first, finished_alone, capsys):
     assert evaluate.main([str(first), "--task", "1"]) == 2
     assert "has learned the tasks 0 to 0, but not 1" in capsys.readouterr().err
     assert evaluate.main([str(finished_alone), "--task", "0"]) == 2
@@ -229,7 +229,7 @@ def finished_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("alone"), "--eval-freq", "0", "--total-steps", "500")
 
 
-def test_a_levels_run_of_another_algorithm_is_told(tmp_path, capsys):
+def test_a_levels_run_of_another_algorithm_is_reported(tmp_path, capsys):
     words = ["sb3-td3", "--env", "Pendulum-v1", "--total-steps", "200", "--eval-freq", "0", "--progress", "False"]
     assert train.main([*words, "--log-dir", str(tmp_path / "flat")]) == 0
     run = run_of(tmp_path / "flat")

@@ -59,7 +59,7 @@ def test_the_oldest_rows_are_written_over_and_the_rest_stays_whole():
     assert replay.holds(rows).all() and not replay.holds(Rows(torch.tensor([0]), torch.tensor([3])))
 
 
-def test_what_is_forgotten_is_neither_drawn_nor_held_and_an_open_episode_goes_on():
+def test_cleared_rows_are_neither_sampled_nor_stored_and_an_open_episode_continues():
     replay = ring(capacity=40)
     fill(replay, [3, 5])  # rows 0 to 9
     yes = torch.ones(replay.num_envs, dtype=torch.bool)
@@ -126,7 +126,7 @@ def test_later_states_stay_in_the_episode_so_far():
     assert (later_states(replay, rows, "final", None, generator).flatten() == end).all()
 
 
-def test_a_row_takes_no_more_than_what_it_holds():
+def test_a_row_uses_only_the_memory_of_its_content():
     # PointMaze at the low level: state 4, subgoal 2, action 2, of 4 bytes; two flags; the row where its episode ends.
     low = Replay({"state": 4, "target": 2, "action": 2}, ("state",), (), 100_000, 1, CPU)
     assert low.row_bytes <= 1.1 * (8 * 4 + 2 + 4)
@@ -166,7 +166,7 @@ def transition(**fields: torch.Tensor) -> Transitions:
     return Transitions(**{"below": given["steps"], "below_length": given["length"], **given})
 
 
-def test_hindsight_actions_are_what_was_reached_in_the_decisions_own_units():
+def test_hindsight_actions_are_the_reached_goals_in_units_of_the_decision():
     changed = HindsightActions(line(), share=1.0)(transition(), torch.Generator())
     assert changed.action.tolist() == [[0.75]]  # moved by 1.5 of at most 2
     absolute = HindsightActions(line(relative=False), share=1.0)(
@@ -216,9 +216,9 @@ def test_random_goals_of_the_task_are_those_of_other_decisions():
     assert torch.allclose(changed.reward[~kept], paid[~kept])
 
 
-def test_hindsight_on_the_task_pays_every_step_again_and_ends_at_the_goal():
+def test_hindsight_on_the_task_recomputes_every_reward_and_ends_at_the_goal():
     class Steps:
-        """A ring whose row k holds the state k / 10."""
+        """A ring. Its row k contains the state k / 10."""
 
         def holds(self, rows: Rows) -> torch.Tensor:
             return torch.ones_like(rows.row, dtype=torch.bool)

@@ -55,7 +55,7 @@ def test_the_success_of_training_is_that_of_all_episodes_that_began():
     assert np.nanmax(later) < 0.65 and abs(np.nanmean(later) - 0.5) < 0.05
 
 
-def test_checkpoints_that_cut_episodes_do_not_raise_the_success():
+def test_checkpoints_that_truncate_episodes_do_not_raise_the_success_rate():
     """Each cut loses the long, failing episodes; those that began with them and succeeded must not count alone."""
     shown = np.array(simulated(Recent(CPU, limit=50), 1200, 100, cut_every=120))
     assert abs(np.nanmean(shown[130:]) - 0.5) < 0.06
@@ -63,7 +63,7 @@ def test_checkpoints_that_cut_episodes_do_not_raise_the_success():
     assert np.isnan(nothing).all()  # no episode has had its time
 
 
-def test_without_a_limit_the_longest_episode_says_how_long_to_wait():
+def test_without_a_limit_the_longest_episode_determines_the_wait():
     shown = np.array(simulated(Recent(CPU), 2000, 200))
     assert abs(np.nanmean(shown[1000:]) - 0.5) < 0.05
 
@@ -84,7 +84,7 @@ def test_rounds_are_whole_and_a_resumed_window_is_the_same():
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 3, 5])
-def test_what_an_evaluation_measures_does_not_depend_on_how_many_environments_it_steps(num_envs):
+def test_results_of_an_evaluation_do_not_depend_on_the_number_of_environments(num_envs):
     make, bridge = fresh("GoalLine-v0"), make_env(EnvConfig("GoalLine-v0"))
     agent = small_hiro().make(setting(bridge))
     policy = HierarchyPolicy(agent)
@@ -94,7 +94,7 @@ def test_what_an_evaluation_measures_does_not_depend_on_how_many_environments_it
         assert several[name] == pytest.approx(value, abs=1e-5), name
 
 
-def test_environments_that_reset_themselves_are_cut_and_begun_anew():
+def test_environments_that_reset_themselves_are_truncated_and_reset():
     """A batch cannot start single episodes: one that was cut idles until all have, and is not counted."""
     make, bridge = fresh("hrl/PointMaze_UMaze-v0"), make_env(EnvConfig("hrl/PointMaze_UMaze-v0"))
     agent = small_hiro().make(setting(bridge))
@@ -102,7 +102,7 @@ def test_environments_that_reset_themselves_are_cut_and_begun_anew():
     assert [e.length for e in result.episodes] == [11] * 7 and result.truncated == 7 and result.limit == 11
 
 
-def test_episodes_have_their_own_seeds_also_where_one_is_cut_as_another_ends():
+def test_episodes_keep_their_seeds_when_one_is_truncated_as_another_ends():
     """Ledger's episodes begin with number seed % 100, of 3, 7, 5 and 1 steps; the limit cuts those of 7 and of 5."""
     make, agent = fresh("Ledger-v0"), small_hiro().make(setting(make_env(EnvConfig("Ledger-v0"))))
     for num_envs in (1, 2, 3):
@@ -145,7 +145,7 @@ def run(seed: int, lr: float = 1e-3, algorithm: str = "hiro", label: str | None 
     return Run(None, env, algorithm, settings, {}, label)  # type: ignore[arg-type]
 
 
-def test_runs_of_one_setting_are_one_group_and_others_are_named_by_what_differs():
+def test_runs_with_equal_settings_form_a_group_and_groups_are_named_after_differences():
     groups = grouped([run(0), run(1), run(2, lr=0.5), run(0, algorithm="td3")])
     assert {name: len(members) for (_, name), members in groups.items()} == {
         "hiro, low.learning_rate 0.001": 2, "hiro, low.learning_rate 0.5": 1, "td3": 1,
@@ -241,7 +241,7 @@ def test_a_success_radius_is_found_where_the_reward_changes():
     assert success_radius(make_env(EnvConfig("Ledger-v0")).spec, torch.zeros(0)) is None
 
 
-def test_a_picture_of_no_plane_is_refused_before_the_work(finished, tmp_path, capsys):
+def test_a_picture_without_two_dimensions_raises_an_error_before_the_evaluation(finished, tmp_path, capsys):
     flat = trained(tmp_path / "flat", "--env", "Pendulum-v1", algorithm="sac")
     capsys.readouterr()
     for one, arguments, words in (

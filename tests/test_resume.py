@@ -18,7 +18,7 @@ from hrl.run.folder import RunFolder
 from hrl.stopping import StopRequest
 
 
-def test_a_run_that_is_resumed_equals_one_that_went_on(finished, tmp_path):
+def test_a_run_that_is_resumed_equals_one_that_was_not_stopped(finished, tmp_path):
     first = trained(tmp_path, "--total-steps", "500")
     assert train.main(["--resume", str(first), "--total-steps", "1000", "--progress", "False"]) == 0
     assert same_state(first, finished)
@@ -41,7 +41,7 @@ def test_a_level_that_waits_does_so_across_a_checkpoint(tmp_path, wait):
     assert same_state(part, whole)
 
 
-def test_a_run_goes_on_when_nobody_reads_what_it_tells(tmp_path):
+def test_a_run_continues_when_its_output_is_closed(tmp_path):
     """As under `| head`."""
     process = start("hiro", *LINE, "--log-dir", str(tmp_path))
     assert process.stdout is not None and process.stdout.readline().startswith("Preset: ")
@@ -50,7 +50,7 @@ def test_a_run_goes_on_when_nobody_reads_what_it_tells(tmp_path):
     assert RunFolder(run_of(tmp_path)).finished
 
 
-def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
+def test_a_folder_determines_the_run_to_resume(tmp_path):
     assert RunFolder.begun(tmp_path) is None
     run = trained(tmp_path, "--total-steps", "500")
     found = RunFolder.begun(tmp_path)
@@ -61,7 +61,7 @@ def test_a_folder_tells_which_run_is_there_to_go_on_from(tmp_path):
     assert RunFolder.begun(tmp_path) is None
 
 
-def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, tmp_path):
+def test_a_run_killed_at_any_time_resumes_from_its_last_checkpoint(finished, tmp_path):
     process = start("hiro", *LINE, "--log-dir", str(tmp_path))
     await_checkpoint(process, tmp_path)
     time.sleep(0.3)
@@ -83,7 +83,7 @@ def test_killed_at_any_moment_a_run_goes_on_from_its_last_checkpoint(finished, t
         ("modac", "hrl/Taxi-v0", 36_000),
     ],
 )  # fmt: skip
-def test_an_algorithm_of_rounds_that_was_killed_goes_on_exactly(algorithm, env, steps, tmp_path):
+def test_a_killed_run_of_a_round_based_algorithm_resumes_exactly(algorithm, env, steps, tmp_path):
     words = ["--env", env, "--num-envs", "1", "--total-steps", str(steps), "--save-freq", str(steps // 6)]
     words += ["--eval-freq", "0"]
     whole = trained(tmp_path / "whole", *words, algorithm=algorithm)
@@ -140,7 +140,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(finished, tmp_path, capsys)
     assert not list((run / "checkpoints").glob(".*"))
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(finished, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     newest, older = (run / "checkpoints" / f"step-{s:012d}" / "tensors.safetensors" for s in (1000, 500))
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(finished, tmp_p
 @pytest.mark.parametrize(
     ("fault", "algorithm"), [("raise", "hiro"), ("nan", "hiro"), ("raise", "sb3-sac"), ("nan", "sb3-sac")]
 )
-def test_a_fault_in_the_middle_saves_what_is_there(fault, algorithm, tmp_path, capsys):
+def test_a_fault_during_a_run_saves_the_state(fault, algorithm, tmp_path, capsys):
     arguments = [algorithm, "--env", "tasks:Ledger-v0", "--env-kwargs", f"fault={fault}", "fail_at=120"]
     arguments += ["--preset", "debug", "--num-envs", "2", "--eval-freq", "0", "--save-freq", "0"]
     arguments += ["--goal.low", "-1", "--goal.high", "1"] if algorithm == "hiro" else []

@@ -46,7 +46,7 @@ def test_the_meta_gradient_is_the_slope_of_the_trial():
     assert (ahead - behind) / 0.06 == pytest.approx(float(length), rel=0.05)
 
 
-def test_it_is_paid_to_the_level_and_not_to_its_judge():
+def test_the_level_gets_the_learned_reward_but_the_outer_critic_does_not():
     agent, level, learner = learned(FlatTD3())
     t = level.transitions(16, agent.generator)
     assert torch.equal(level.batch(t).reward, t.reward)  # 0 at first
@@ -56,7 +56,7 @@ def test_it_is_paid_to_the_level_and_not_to_its_judge():
     assert torch.equal(learner.outer_critic.batch(t).reward, t.reward)
 
 
-def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
+def test_a_low_level_stores_the_task_reward_and_learns_from_it():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     low = Low.of(hidden=(8,), reward="learned", action_noise=(0.0,), train_freq=10**9, batch_size=16, buffer_size=4000)
     high = High.of(hidden=(8,), train_freq=10**9, period=3, buffer_size=4000)
@@ -64,7 +64,7 @@ def test_a_low_level_stores_what_the_task_paid_and_learns_from_it():
     agent = config.make(setting(env))
     roll(agent, env, 60)
     t = agent.levels[0].transitions(64, agent.generator)
-    assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger pays t + 1
+    assert torch.equal(t.reward, t.state[:, 1] + 1)  # the Ledger's reward is t + 1
     outer = agent.levels[0].tuners[0].outer_critic.batch(t)
     assert torch.equal(outer.reward, t.reward) and bool((agent.levels[0].batch(t).reward <= 0).all())
     before = agent.levels[0].tuners[0].state_dict()["reward.net.4.weight"].clone()
@@ -82,23 +82,24 @@ def test_a_run_with_a_learned_reward_resumes_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_delayed_reward_is_paid_in_sums(vectorization):
+def test_delayed_rewards_are_given_as_sums(vectorization):
     config = EnvConfig("tasks:Ledger-v0", num_envs=1, vectorization=vectorization, reward_delay=3)
     env = make_env(config)
     env.reset(0)
     paid = [float(env.step(torch.zeros(1, 1)).reward) for _ in range(3 + 7 + 5 + 1)]
     env.close()
-    assert paid == [0, 0, 6, 0, 0, 6, 0, 0, 15, 7, 0, 0, 6, 0, 9, 1]  # episodes of 3, 7, 5 and 1 steps that pay t + 1
+    # Episodes of 3, 7, 5 and 1 steps with rewards t + 1.
+    assert paid == [0, 0, 6, 0, 0, 6, 0, 0, 15, 7, 0, 0, 6, 0, 9, 1]
     assert np.sum(paid) == sum(n * (n + 1) / 2 for n in (3, 7, 5, 1))
 
 
-def test_nonsense_is_told():
+def test_invalid_options_raise_a_clear_error():
     config = FlatTD3.of(intrinsic=IntrinsicConfig(gamma=1.0))
     with pytest.raises(UserError, match=r"intrinsic\.gamma"):
         learned(config)
 
 
-def test_a_judge_adds_up_what_comes_late_to_the_episodes_end():
+def test_the_outer_critic_sums_delayed_rewards_until_the_end_of_the_episode():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     config = FlatTD3.of(
         hidden=(8,),
@@ -122,7 +123,7 @@ def test_a_judge_adds_up_what_comes_late_to_the_episodes_end():
         whole, steps = min(3, lengths[episode % 4] - t), int(after[1]) - t
         assert 1 <= steps <= whole
         cut += steps < whole
-        assert float(reward) == sum(0.5**i * (t + i + 1) for i in range(steps))  # the Ledger pays t + 1
+        assert float(reward) == sum(0.5**i * (t + i + 1) for i in range(steps))  # the Ledger's reward is t + 1
         ended = t + steps == lengths[episode % 4] and episode % 2 == 1  # odd episodes terminate, even ones are cut
         assert float(discount) == (0.0 if ended else 0.5**steps)
     assert cut < 0.1 * 256  # the last rows of the episodes that still run

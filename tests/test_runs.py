@@ -49,7 +49,7 @@ def short_dataset(folder: Path) -> Path:
 # -- what a run leaves behind ------------------------------------------------------------------------------
 
 
-def test_the_run_folder_says_what_was_run(finished):
+def test_the_run_folder_contains_the_settings(finished):
     assert finished.parent.name == "hiro" and finished.parent.parent.name == "tasks-GoalLine-v0"
     content = json.loads((finished / "config.json").read_text())
     assert content["algorithm"] == "hiro" and content["config"]["run"]["total_steps"] == 1000
@@ -62,7 +62,7 @@ def test_the_run_folder_says_what_was_run(finished):
     ]
 
 
-def test_tensorboard_and_the_table_hold_the_same_scalars(finished):
+def test_tensorboard_and_the_table_contain_the_same_scalars(finished):
     events = EventAccumulator(str(finished)).Reload()
     tags = set(events.Tags()["scalars"])
     assert {
@@ -140,7 +140,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
     assert json.loads(capsys.readouterr().out)["episodes"] == 2
 
 
-# -- what the user is told ---------------------------------------------------------------------------------
+# -- messages to the user ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("hiro --env tasks:GoalLine-v0 --low.action-noise 0 0.1 0.2", "low.action_noise must be one or two numbers"),
         ("hiro --env tasks:GoalLine-v0 --low.reward-scale 0", "low.reward_scale must be positive"),
         ("hiro --env tasks:GoalLine-v0 --low.hidden 0", "low.hidden must be"),
-        ("hiro --env tasks:GoalLine-v0 --low.gamma 1.5", "low.gamma must lie between 0 and 1"),
+        ("hiro --env tasks:GoalLine-v0 --low.gamma 1.5", "low.gamma must be between 0 and 1"),
         ("hiro --env tasks:GoalLine-v0 --action-limit -1", "--action-limit must be positive"),
         ("td3 --env tasks:GoalLine-v0 --goal.periods 0", "goal.periods must be positive"),
         ("td3 --env tasks:GoalLine-v0 --learning-rate 0", "error: learning_rate must be positive"),
@@ -184,7 +184,7 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
         ("--resume nowhere --low.learning-rate 1", "--low.learning-rate cannot be given with --resume"),
     ],
 )
-def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(arguments, words, tmp_path, capsys, monkeypatch):
+def test_bad_input_raises_a_clear_error_and_creates_no_files(arguments, words, tmp_path, capsys, monkeypatch):
     if "cuda" in arguments and __import__("torch").cuda.is_available():
         pytest.skip("there is a CUDA device")
     monkeypatch.chdir(tmp_path)
@@ -195,7 +195,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(arguments, words,
 
 
 @pytest.mark.parametrize("arguments", ["hiro --env X --high.perod 3", "hiro", "hiro --env X --env-kwargs foo"])
-def test_bad_options_are_told_by_the_command_line(arguments, capsys):
+def test_the_command_line_reports_bad_options(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(arguments.split())
     assert stop.value.code == 2
@@ -203,7 +203,7 @@ def test_bad_options_are_told_by_the_command_line(arguments, capsys):
     assert "Traceback" not in told.err + told.out
 
 
-def test_a_run_with_no_steps_left_or_of_another_environment_is_told(finished, tmp_path, capsys):
+def test_a_finished_run_or_another_environment_is_reported(finished, tmp_path, capsys):
     assert train.main(["--resume", str(finished)]) == 2
     assert "set --total-steps above this number" in capsys.readouterr().err
     assert evaluate.main([str(finished), "--env", "Pendulum-v1"]) == 2
@@ -225,7 +225,7 @@ def test_a_run_that_was_prolonged_remembers_its_length(finished, tmp_path):
     assert content["command"] == json.loads((finished / "config.json").read_text())["command"]
 
 
-def test_a_changed_configuration_is_told(finished, tmp_path, capsys):
+def test_a_changed_configuration_is_reported(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     content = json.loads((run / "config.json").read_text())
@@ -241,7 +241,9 @@ def test_a_changed_configuration_is_told(finished, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("file", ["nowhere/x.png", "x.xyz"])
-def test_a_picture_that_cannot_be_written_is_told_before_the_work(file, finished, tmp_path, capsys, monkeypatch):
+def test_a_picture_that_cannot_be_written_is_reported_before_the_evaluation(
+    file, finished, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert evaluate.main([str(finished), "--plot", file]) == 2
     told = capsys.readouterr()
@@ -267,7 +269,7 @@ def test_the_example_environment_is_trained_and_evaluated(tmp_path):
     assert json.loads((run_of(tmp_path) / "config.json").read_text())["config"]["agent"]["goal"]["indices"] == [0, 1]
 
 
-def test_the_transfer_of_a_low_level_is_walked_through(tmp_path):
+def test_the_transfer_example_runs(tmp_path):
     few = ["--preset", "debug", "--eval-episodes", "1", "--goal.low", "-3", "--goal.high", "3", "--num-envs", "2"]
     ant = ["hiro", "--env", "hrl/AntMaze-v0", *few, "--total-steps", "200", "--progress", "False"]
     assert train.main([*ant, "--log-dir", str(tmp_path / "first")]) == 0

@@ -1,4 +1,4 @@
-"""With every algorithm, any Gymnasium space either trains for a moment or is refused with one sentence."""
+"""With every algorithm, any Gymnasium space either trains for a few steps or raises a clear error."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ nested = st.recursive(
 
 
 def tried(observed, acted, algorithm, tmp_path, capfd) -> None:
-    """Train for a moment: the run ends well or with one sentence, and every action is an element of its space."""
+    """Train for a few steps: the run ends well or with one error, and every action is an element of its space."""
     Drawn.observed, Drawn.acted = observed, acted
     Drawn.wrong.clear()
     capfd.readouterr()
@@ -75,18 +75,18 @@ fixtures = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 @example(spaces.Dict(a=spaces.Box(0, 1, ()), mission=spaces.Text(5)), spaces.Box(0, 3, (2,), np.int32), "hiro")
 @example(spaces.Tuple([spaces.Text(5), spaces.Box(0, 1, (2,))]), spaces.Discrete(3, start=-1), "sb3-dqn")
 @example(spaces.Box(-1, 1, (2,)), spaces.Box(-LARGEST, LARGEST, (1,)), "td3")
-def test_any_space_trains_or_is_refused_with_a_sentence(tmp_path, capfd, observed, acted, algorithm):
+def test_any_space_trains_or_raises_a_clear_error(tmp_path, capfd, observed, acted, algorithm):
     tried(observed, acted, algorithm, tmp_path, capfd)
 
 
 @pytest.mark.slow
 @settings(max_examples=240, deadline=None, suppress_health_check=fixtures)
 @given(nested, nested, st.sampled_from(ALGORITHMS))
-def test_many_spaces_train_or_are_refused_with_a_sentence(tmp_path, capfd, observed, acted, algorithm):
+def test_many_spaces_train_or_raise_a_clear_error(tmp_path, capfd, observed, acted, algorithm):
     tried(observed, acted, algorithm, tmp_path, capfd)
 
 
-def test_what_no_network_reads_is_left_out_and_that_is_told(tmp_path, capsys):
+def test_unsupported_entries_are_removed_and_reported(tmp_path, capsys):
     Drawn.observed = spaces.Dict(x=spaces.Box(0, 1, (2,)), inner=spaces.Dict(mission=spaces.Text(5)), k=spaces.Text(3))
     Drawn.acted = spaces.Box(-1, 1, (1,))
     arguments = ["sac", "--env", "tasks:Drawn-v0", "--preset", "debug", "--eval-freq", "0", "--total-steps", "12"]
@@ -99,7 +99,7 @@ def test_what_no_network_reads_is_left_out_and_that_is_told(tmp_path, capsys):
 # -- the action boundary, by hand ----------------------------------------------------------------------------
 
 
-def test_numbered_actions_begin_where_their_space_does():
+def test_discrete_actions_start_at_the_start_of_their_space():
     space = spaces.Discrete(3, start=-1)
     actions = ActionMap(space)
     assert actions.to_env(np.array([0, 1, 2])).tolist() == [-1, 0, 1]
@@ -122,7 +122,7 @@ def test_every_integer_of_a_box_has_an_equal_share():
     assert around.to_env(around.from_env(np.array([[-1], [0], [1]]))).tolist() == [[-1], [0], [1]]
 
 
-def test_bounds_near_the_largest_number_leave_a_middle():
+def test_bounds_near_the_largest_number_have_a_finite_midpoint():
     actions = ActionMap(spaces.Box(-LARGEST, LARGEST, (1,), np.float32))
     given = actions.to_env(np.array([[-1.0], [-0.5], [0.0], [0.5], [1.0]]))
     assert np.isfinite(given).all() and given[2] == 0 and given[3] == pytest.approx(LARGEST / 2, rel=1e-6)

@@ -13,7 +13,7 @@ from hrl.stopping import Interrupted, StopRequest, close_within
 
 SECONDS = 2.0
 LOADED = 2.0
-"""Further seconds, for a machine that runs other tests beside."""
+"""Further seconds, for a machine that also runs other tests."""
 STUCK = ["--env", "tasks:Stuck-v0", "--preset", "debug", "--threads", "1", "--progress", "False"]
 LONG = ["--total-steps", "1000000", "--save-freq", "0", "--goal.low", "-1", "--goal.high", "1"]
 
@@ -33,7 +33,7 @@ def stopped(process, ready: "Path | None", number: int = signal.SIGTERM, after: 
 
 @pytest.mark.parametrize("algorithm", ["hiro", "sb3-sac"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_step_that_sleeps_for_ever_is_left_and_the_run_saved(algorithm, number, tmp_path):
+def test_a_step_that_never_returns_is_interrupted_and_the_run_saved(algorithm, number, tmp_path):
     marker = tmp_path / "asleep"
     arguments = [*STUCK, "--env-kwargs", "where=step", "at=300", f"marker={marker}", "--eval-freq", "0"]
     extra = LONG if algorithm == "hiro" else LONG[:4]
@@ -44,7 +44,7 @@ def test_a_step_that_sleeps_for_ever_is_left_and_the_run_saved(algorithm, number
     assert Checkpoints(run_of(tmp_path / "runs") / "checkpoints").last().steps == 2 * 299
 
 
-def test_an_evaluation_that_would_take_for_ever_is_left(tmp_path):
+def test_an_endless_evaluation_is_interrupted(tmp_path):
     arguments = [*STUCK, *LONG, "--eval-freq", "400", "--eval-episodes", "300", "--eval-max-steps", "100000000"]
     process = start("hiro", *arguments, "--log-dir", str(tmp_path / "runs"))
     deadline = time.monotonic() + 60
@@ -70,7 +70,7 @@ def test_before_the_first_step_there_is_nothing_to_save(where, tmp_path):
     assert "nothing to save" in err or "saved" in out
 
 
-def test_measuring_bounds_is_left(tmp_path):
+def test_measuring_bounds_is_interrupted(tmp_path):
     marker = tmp_path / "asleep"
     arguments = [*STUCK, *LONG[:4], "--env-kwargs", "where=step", "at=20", f"marker={marker}"]
     process = start("hiro", *arguments, "--log-dir", str(tmp_path / "runs"))
@@ -79,7 +79,7 @@ def test_measuring_bounds_is_left(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_environment_that_does_not_close_holds_nothing_up(tmp_path):
+def test_an_environment_that_does_not_close_does_not_delay_the_stop(tmp_path):
     marker = tmp_path / "closing"
     arguments = [*STUCK, "--env-kwargs", "where=close", f"marker={marker}", "--eval-freq", "0", *LONG[4:]]
     process = start("hiro", *arguments, "--total-steps", "300", "--log-dir", str(tmp_path / "runs"))
@@ -87,7 +87,7 @@ def test_an_environment_that_does_not_close_holds_nothing_up(tmp_path):
     assert process.returncode == 0 and "could not be closed" in out and "Done." in out, (out, err)
 
 
-def test_a_worker_that_is_stopped_holds_nothing_up(tmp_path):
+def test_a_suspended_worker_does_not_delay_the_stop(tmp_path):
     marker = tmp_path / "asleep"
     arguments = [*STUCK, *LONG, "--env-kwargs", "where=step", "at=200", f"marker={marker}", "--eval-freq", "0"]
     process = start("hiro", *arguments, "--vectorization", "async", "--workers", "2", "--log-dir", str(tmp_path / "r"))
@@ -96,7 +96,7 @@ def test_a_worker_that_is_stopped_holds_nothing_up(tmp_path):
     assert Checkpoints(run_of(tmp_path / "r") / "checkpoints").last().steps == 2 * 199
 
 
-def test_a_worker_that_does_not_answer_ends_the_run_with_a_sentence_and_a_checkpoint(tmp_path, capsys):
+def test_a_worker_that_does_not_answer_ends_the_run_with_an_error_and_a_checkpoint(tmp_path, capsys):
     arguments = [*STUCK, *LONG, "--env-kwargs", "where=step", "at=200", f"marker={tmp_path / 'asleep'}"]
     arguments += ["--vectorization", "async", "--worker-timeout", "1", "--eval-freq", "0"]
     assert train.main(["hiro", *arguments, "--log-dir", str(tmp_path / "runs")]) == 2
@@ -107,7 +107,7 @@ def test_a_worker_that_does_not_answer_ends_the_run_with_a_sentence_and_a_checkp
 
 
 @pytest.mark.parametrize("algorithm", ["lirpg", "maml"])
-def test_a_round_that_is_left_is_undone(algorithm, tmp_path):
+def test_an_interrupted_round_is_undone(algorithm, tmp_path):
     env = {"lirpg": "hrl/Track-v0", "maml": "hrl/Navigation-v0"}[algorithm]
     arguments = ["--env", env, "--preset", "debug", "--num-envs", "1", "--total-steps", "100000000"]
     arguments += ["--eval-freq", "0", "--progress", "False", "--log-dir", str(tmp_path)]
@@ -122,7 +122,7 @@ def test_a_round_that_is_left_is_undone(algorithm, tmp_path):
     assert train.main(["--resume", str(run), "--total-steps", str(steps + 1), "--progress", "False"]) == 0
 
 
-def test_an_interrupted_evaluation_is_made_when_the_run_goes_on(tmp_path):
+def test_an_interrupted_evaluation_is_repeated_on_resume(tmp_path):
     arguments = [*STUCK, *LONG, "--eval-freq", "400", "--eval-episodes", "50", "--eval-max-steps", "1000000"]
     process = start("hiro", *arguments, "--log-dir", str(tmp_path / "runs"))
     deadline = time.monotonic() + 60
@@ -133,7 +133,7 @@ def test_an_interrupted_evaluation_is_made_when_the_run_goes_on(tmp_path):
     assert numbers["steps"] == 400 and numbers["reporter"]["evaluations"] == 0
 
 
-def test_a_video_is_left_with_the_frames_so_far(tmp_path):
+def test_an_interrupted_video_contains_the_frames_so_far(tmp_path):
     run = _trained(tmp_path)
     process = start_evaluation(
         str(run), "--video", str(tmp_path / "long.mp4"), "--max-steps", "20000", "--episodes", "1", "--trust"
@@ -143,7 +143,7 @@ def test_a_video_is_left_with_the_frames_so_far(tmp_path):
     assert (tmp_path / "long.mp4").stat().st_size > 0
 
 
-def test_a_second_request_leaves_at_once(tmp_path):
+def test_a_second_request_ends_immediately(tmp_path):
     """It also does so if the first cannot be obeyed, because an environment swallows every exception."""
     script = tmp_path / "deaf.py"
     script.write_text(
@@ -176,7 +176,7 @@ def test_a_region_with_grace_may_end_by_itself():
             pass
 
 
-def test_what_does_not_close_in_time_is_told():
+def test_environments_that_do_not_close_in_time_are_reported():
     assert "did not end" in (close_within(lambda: time.sleep(60), 0.1) or "")
     assert close_within(lambda: None) is None
 
@@ -195,7 +195,7 @@ def start_evaluation(*arguments: str):
     return start(*arguments, script="evaluate.py")
 
 
-def test_evaluation_episodes_are_cut_at_the_limit_and_that_is_told(tmp_path, capsys):
+def test_evaluation_episodes_are_truncated_at_the_limit_and_this_is_reported(tmp_path, capsys):
     run = _trained(tmp_path)
     capsys.readouterr()
     assert evaluate.main([str(run), "--episodes", "3", "--max-steps", "7"]) == 0
@@ -203,7 +203,7 @@ def test_evaluation_episodes_are_cut_at_the_limit_and_that_is_told(tmp_path, cap
     assert "3 of 3 episodes were truncated after 7 steps" in out and "reports no success" in out and "7.000" in out
 
 
-def test_an_environment_that_swallows_the_first_request_is_left_by_the_next():
+def test_a_second_interrupt_stops_an_environment_that_swallows_the_first():
     swallowed = []
 
     def deaf() -> None:
@@ -225,7 +225,7 @@ def test_a_request_while_an_environment_closes_is_no_time_out():
     assert stop.signal == signal.SIGTERM
 
 
-def test_an_evaluation_environment_that_is_never_made_is_left(tmp_path):
+def test_an_evaluation_environment_that_is_never_made_is_interrupted(tmp_path):
     marker = tmp_path / "asleep"
     (tmp_path / "slow.py").write_text(
         "import time, pathlib, gymnasium as gym\nfrom tasks import GoalLine\n"
@@ -239,7 +239,7 @@ def test_an_evaluation_environment_that_is_never_made_is_left(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_reward_that_is_never_computed_is_left(tmp_path):
+def test_a_reward_that_never_returns_is_interrupted(tmp_path):
     """Hindsight asks the environment's own code in the middle of learning."""
     marker = tmp_path / "asleep"
     (tmp_path / "slow.py").write_text(

@@ -40,7 +40,7 @@ def test_a_sweep_by_the_command_line_writes_a_preset_that_trains(tmp_path, capsy
     assert capsys.readouterr().out.startswith("trial 2:")
 
 
-def test_trials_below_the_median_are_given_up_and_the_best_is_kept(tmp_path):
+def test_trials_below_the_median_are_pruned_and_the_best_is_kept(tmp_path):
     """Success is x at every evaluation; the search sees it and keeps the highest."""
     steps_made: dict[float, int] = {}
 
@@ -59,7 +59,7 @@ def test_trials_below_the_median_are_given_up_and_the_best_is_kept(tmp_path):
     assert yaml.safe_load((tmp_path / "preset.yaml").read_text()) == {"Some-v0": {"x": best}}
 
 
-def test_a_trials_value_is_its_seeds_mean_and_a_stopped_one_is_forgotten(tmp_path, capsys):
+def test_the_value_of_a_trial_is_the_mean_of_its_seeds_and_a_stopped_trial_is_discarded(tmp_path, capsys):
     seen = []
 
     def train_one(values, seed, give_up):
@@ -94,14 +94,14 @@ def test_dotted_names_are_nested():
         ("parameters: [", "cannot be read"),
     ],
 )
-def test_a_sweep_that_cannot_be_meant_is_refused(tmp_path, text, sentence):
+def test_an_invalid_sweep_raises_an_error(tmp_path, text, sentence):
     file: Path = tmp_path / "sweep.yaml"
     file.write_text(text)
     with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
         SweepConfig.read(file)
 
 
-def test_an_unknown_option_of_a_sweep_is_told(tmp_path, capsys):
+def test_an_unknown_option_of_a_sweep_is_reported(tmp_path, capsys):
     file = tmp_path / "sweep.yaml"
     file.write_text("parameters: {low.rate: {low: 0.1, high: 1.0}}")
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), "--sweep", str(file)]) == 2
@@ -123,7 +123,7 @@ def test_processes_that_share_a_sweep_draw_different_trials(tmp_path):
     assert len(set(drawn)) == 4
 
 
-def test_an_unknown_metric_is_told(tmp_path):
+def test_an_unknown_metric_is_reported(tmp_path):
     config = SweepConfig({"x": {"low": 0.0, "high": 1.0}}, metric="eval/succes_rate")
     sweep = Sweep(config, tmp_path, "Some-v0", 0, lambda values, seed, give_up: give_up(1, {"eval/success_rate": 0.0}))
     with pytest.raises(UserError, match="must be one of eval/success_rate"):

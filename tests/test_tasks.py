@@ -161,7 +161,7 @@ def test_a_goal_tasks_goal_is_a_state_within_its_tolerance_and_ends_the_episode(
     assert info["success"].tolist() == [False, True, False] and car.state[1, 0] <= -0.4
 
 
-def test_an_episode_that_ends_is_begun_anew_and_its_true_last_observation_stays():
+def test_an_ended_episode_restarts_and_its_true_final_observation_is_kept():
     maze = PointMaze(3, max_episode_steps=5, layout="Open", continuing_task=False)
     maze.reset(seed=0)
     maze.state[1, :2] = maze.goal[1] - 0.5

@@ -29,7 +29,7 @@ def test_a_ratio_ties_rates_and_schedules():
         Coupling(0.0).tie([low, high])
 
 
-def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
+def test_a_level_learns_between_its_warmup_and_its_stop():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2))
     config = small_hiro(period=1)
     config.low = flat(config.low, {"train_freq": 2, "learning_stops": 40, "schedule": "linear"})
@@ -57,7 +57,7 @@ def test_a_level_learns_from_when_it_waited_until_its_time_is_over():
     assert rates[-1] == pytest.approx([0.0, 0.0])
 
 
-def test_a_time_that_ends_before_it_begins_is_refused():
+def test_a_learning_time_that_ends_before_it_starts_raises_an_error():
     with pytest.raises(
         UserError, match=r"low\.learning_stops must be greater than low\.random_warmup \(100\), not 100\."
     ):
@@ -87,8 +87,8 @@ def test_drift_is_how_far_decisions_move(ledger):
     assert torch.equal(agent.generator.get_state(), before)  # the run's own chances are not touched
 
 
-@pytest.mark.parametrize(("slow", "word"), [(0.02, "too fast for it to track"), (0.0, "no longer change")])
-def test_what_lasts_is_told_once(ledger, slow, word):
+@pytest.mark.parametrize(("slow", "word"), [(0.02, "too fast for the low level to track"), (0.0, "no longer change")])
+def test_a_persistent_problem_is_reported_once(ledger, slow, word):
     agent, env = ledger()
     roll(agent, env, 30)
     tracking = Tracking(agent.levels, 10**10)
@@ -101,7 +101,7 @@ def test_what_lasts_is_told_once(ledger, slow, word):
     assert word in tracking.warnings[0] and "--timescale.ratio" in tracking.warnings[0]
 
 
-def test_a_level_that_waits_is_not_told_that_it_stands_still(ledger):
+def test_a_warming_up_level_causes_no_warning(ledger):
     agent, env = ledger()
     roll(agent, env, 30)
     agent.levels[1].config = replace(agent.levels[1].config, random_warmup=10**6)
@@ -112,7 +112,7 @@ def test_a_level_that_waits_is_not_told_that_it_stands_still(ledger):
     assert tracking.warnings == []
 
 
-def test_a_level_that_never_comes_to_learn_is_told(ledger):
+def test_a_level_that_never_learns_is_reported(ledger):
     agent, _ = ledger()
     low, high = agent.levels
     low.timescale.starts, low.timescale.every = 900, 99  # one update, after 999 steps
@@ -126,7 +126,7 @@ def test_a_level_that_never_comes_to_learn_is_told(ledger):
     )
 
 
-def test_a_slow_level_that_is_slow_is_nothing_to_tell(ledger):
+def test_a_slow_high_level_causes_no_warning(ledger):
     agent, env = ledger()
     roll(agent, env, 30)
     tracking = Tracking(agent.levels, 10**10)

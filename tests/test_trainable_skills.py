@@ -1,5 +1,6 @@
 """Skills that learn below their controller: their memories, rewards, updates, and whole runs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +149,17 @@ def test_a_reward_of_a_skill_that_does_not_learn_is_refused(tmp_path, capfd):
     line = ["skills", "--env", "tasks:Ledger-v0", "--preset", "debug", "--log-dir", str(tmp_path)]
     assert train.main([*line, "--skill", "test_skills:up,reward=test_trainable_skills:twice_the_time"]) == 2
     assert "add --skills.trainable True" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trainable", "least", "greatest"), [("False", 0.0, 0.5), ("True", 0.9, 1.0)])
+def test_an_untrained_skill_learns_the_task_below_its_controller(trainable, least, greatest, tmp_path, capsys):
+    line = ["--preset", "none", "--num-envs", "4", "--eval-freq", "0", "--save-freq", "0"]
+    sizes = ["--hidden", "32", "32", "--batch-size", "64", "--train-freq", "4", "--learning-starts", "400"]
+    values = ["--gamma", "0.95", "--reward-offset", "-1", "--total-steps", "200"]
+    skill = trained(tmp_path / "skill", *line, *sizes, *values, algorithm="td3")
+    line += ["--skill", str(skill), "--skills.trainable", trainable, "--trust", "--high.period", "5"]
+    run = trained(tmp_path / "run", *line, "--high.hidden", "16", "--total-steps", "4000", algorithm="skills")
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--episodes", "100", "--max-steps", "100", "--trust", "--json"]) == 0
+    assert least <= json.loads(capsys.readouterr().out)["success_rate_any"] <= greatest

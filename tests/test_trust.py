@@ -27,12 +27,12 @@ from hrl.types import UserError
 # -- what cannot be trusted ----------------------------------------------------------------------------------
 
 
-def test_an_implicit_gradient_for_a_learning_rate_is_refused():
+def test_an_implicit_gradient_for_a_learning_rate_raises_an_error():
     with pytest.raises(UserError, match=r"lr.*Use Unrolled, or PES"):
         Implicit(Descent(lambda w, m, step: w.square(), SGD(lambda m: m)), 10)
 
 
-def test_a_hilltop_and_a_saddle_are_refused():
+def test_a_hilltop_and_a_saddle_raise_an_error():
     for curve in (f64(-1.0, -1.0), f64(1.0, -0.5)):
         inner = Descent(lambda w, lam, step, c=curve: 0.5 * (c * (w - lam).square()).sum(), SGD(RATE))
         estimator = Implicit(inner, 0)
@@ -40,7 +40,7 @@ def test_a_hilltop_and_a_saddle_are_refused():
             estimator(lambda w, lam: w.square().sum(), estimator.begin(f64(0.3, 0.4)), f64(0.3, 0.3))
 
 
-def test_a_bellman_backup_wants_neumann():
+def test_a_bellman_backup_needs_neumann():
     # v = r + γ P v: dv/dr = (I - γP)⁻¹, which is not symmetric.
     chain, gamma = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.2, 0.8], [0.5, 0.0, 0.5]], dtype=torch.float64), 0.9
     inner = Iteration(lambda v, r, step: r + gamma * chain @ v)
@@ -55,14 +55,14 @@ def test_a_bellman_backup_wants_neumann():
         wrong(lambda v, r: weights @ v, wrong.begin(torch.zeros(3, dtype=torch.float64)), f64(1, 0, 2))
 
 
-def test_a_map_that_does_not_contract_is_refused():
+def test_a_map_that_does_not_contract_raises_an_error():
     steep = Descent(lambda w, lam, step: 0.5 * A * (w - lam).square(), SGD(1.5))  # 1 - ηa = -2
     estimator = Implicit(steep, 0, Neumann(20))
     with pytest.raises(UserError, match="does not contract"):
         estimator(miss, estimator.begin(f64(LAM)), f64(LAM))
 
 
-def test_twice_the_horizon_tells_a_short_one_from_a_long_one():
+def test_twice_the_horizon_distinguishes_short_and_long_ones():
     # Two meta-parameters whose influence comes at different speeds: a short horizon sees only the quick one.
     inner = Descent(lambda w, lam, step: 0.5 * (f64(2.0, 0.02) * (w - lam).square()).sum(), SGD(0.1))
     outer = lambda w, lam: (w - f64(1.0, 5.0)).square().sum()  # noqa: E731
@@ -76,7 +76,7 @@ def test_twice_the_horizon_tells_a_short_one_from_a_long_one():
     assert agreement(20) < 0.99 < agreement(2000)
 
 
-def test_a_wrong_gradient_is_told_by_finite_differences():
+def test_finite_differences_detect_a_wrong_gradient():
     estimator = Unrolled(valley(), 10)
     state = estimator.begin(f64(LAM))
     right = estimator(miss, state, f64(LAM))
@@ -86,7 +86,7 @@ def test_a_wrong_gradient_is_told_by_finite_differences():
     assert float(FiniteDifference()(short, miss, state, f64(LAM), wrong)) > 0.5
 
 
-def test_an_outer_gradient_that_cannot_be_meant_is_skipped_and_the_inner_state_stays():
+def test_an_invalid_outer_gradient_is_skipped_and_the_inner_state_stays():
     meta = f64(1.0).requires_grad_()
     # The inner loss has no finite gradient once the meta-parameter is met.
     inner = Descent(lambda w, lam, step: (w - lam).sqrt(), SGD(RATE))
@@ -104,7 +104,7 @@ def test_an_outer_gradient_that_cannot_be_meant_is_skipped_and_the_inner_state_s
 # -- without backpropagation ---------------------------------------------------------------------------------
 
 
-def test_evolution_finds_the_gradient_of_a_quadratic():
+def test_evolution_estimates_the_gradient_of_a_quadratic():
     # On a quadratic the smoothed loss has the gradient of the loss itself: K steps from the optimum, as above.
     exact = -0.7 * (1 - 0.8**5)
     estimator = Evolution(valley(), 5, sigma=0.1, pairs=40_000)
@@ -128,10 +128,10 @@ def test_persistent_evolution_sees_beyond_its_window():
         total, state = total + estimate.gradient, estimate.state
     assert float(total) == pytest.approx(exact, rel=0.05)
     assert abs(float(total) - short) > 0.5
-    assert state.step == 0  # the horizon is over: the next window begins anew
+    assert state.step == 0  # the horizon is over: the next window starts again
 
 
-def test_an_outer_loop_goes_on_exactly_and_checks_do_not_move_its_noise():
+def test_an_outer_loop_resumes_exactly_and_checks_do_not_move_its_noise():
     def loop(check_every: int) -> tuple[Outer, torch.Tensor]:
         meta = f64(0.3).requires_grad_()
         estimator = Evolution(valley(), 5, pairs=4)
@@ -154,7 +154,7 @@ def test_an_outer_loop_goes_on_exactly_and_checks_do_not_move_its_noise():
     lambda: Unrolled(valley(), 3, last=0), lambda: Implicit(valley(), -1),
     lambda: Evolution(valley(), 5, sigma=0.0), lambda: PES(valley(), 5, horizon=3),
 ])  # fmt: skip
-def test_nonsense_is_told_in_a_sentence(make):
+def test_invalid_options_raise_a_clear_error(make):
     with pytest.raises(UserError, match="needs"):
         make()
 

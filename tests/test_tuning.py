@@ -56,7 +56,7 @@ def test_the_meta_gradient_is_the_slope_of_the_trial(config, names):
         assert float(gradient[name]) == pytest.approx(slope, rel=0.05, abs=1e-6)
 
 
-def test_what_is_tuned_is_in_force():
+def test_tuned_values_take_effect():
     agent, level, tuner = tuned(
         FlatSAC.of(ent_coef=0.2, learning_rate=1e-3, actor_learning_rate=5e-4), "learning_rate", "gamma", "ent_coef"
     )
@@ -84,7 +84,7 @@ def test_a_rate_far_too_small_rises():
     assert float(tuner.values()["learning_rate"]) > 1.5e-5
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted():
     _, _, tuner = tuned(FlatTD3(), "learning_rate", "gamma")
     before = tuner.values()
     follow(tuner.optimiser, [torch.tensor(1.0), torch.tensor(1.0)], limit=1.0)  # so that there is momentum
@@ -104,7 +104,7 @@ def test_no_hyperparameter_runs_away():
         assert 0 < float(level.gamma) < 1 and 0.9e-6 <= float(tuner.values()["learning_rate"]) <= 1.1
 
 
-def test_tuning_the_high_discount_leaves_the_low_level_its_own_judge():
+def test_tuning_the_high_discount_keeps_the_outer_critic_of_the_low_level():
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
     for names in (("low.learning_rate",), ("low.learning_rate", "high.gamma")):
         config = small_hiro(period=2)
@@ -118,7 +118,7 @@ def test_tuning_the_high_discount_leaves_the_low_level_its_own_judge():
         )  # for subgoals, not the task's
 
 
-def test_looks_are_as_rare_as_asked():
+def test_checks_run_at_the_configured_frequency():
     agent, level, tuner = tuned(FlatTD3(), "learning_rate", every=3)
     seen = []
     for _ in range(7):
@@ -128,7 +128,7 @@ def test_looks_are_as_rare_as_asked():
 
 
 def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
-    """The tiny ledger pays t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
+    """The tiny ledger's reward is t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
     config = small_hiro(period=2, huber=False)
     config.tune, config.tuning = ("high.gamma",), TuneConfig(learning_rate=0.1)
@@ -169,14 +169,14 @@ def test_a_tuned_run_resumes_exactly(tmp_path, algorithm):
         (FlatTD3.of(tuning=TuneConfig(gamma=1.0)), ("learning_rate",), "between 0 and 1"),
     ],
 )
-def test_what_cannot_be_tuned_is_told(config, names, word):
+def test_options_that_cannot_be_tuned_are_reported(config, names, word):
     env = make_env(EnvConfig("tasks:GoalLine-v0"), CPU)
     config.tune = names
     with pytest.raises(UserError, match=word):
         config.make(setting(env))
 
 
-def test_how_far_to_trust_the_meta_gradient_is_measured():
+def test_the_reliability_of_the_meta_gradient_is_measured():
     agent, level, tuner = tuned(FlatTD3.of(learning_rate=1e-2), "learning_rate", "gamma")
     tuner.config.check_every = 4
     tuner.trial.through_scale = True
@@ -191,7 +191,7 @@ def test_how_far_to_trust_the_meta_gradient_is_measured():
         assert bound[0] <= agent.pop_metrics()[name] <= bound[1]
 
 
-def test_a_gradient_that_is_wrong_is_seen_to_be():
+def test_a_wrong_gradient_is_detected():
     outer = lambda p, steps: (p["x"] ** 2).sum() * steps + (p["x"][0] - 1) ** 3 * (steps - 1)  # noqa: E731
     params = {"x": torch.tensor([1.0, 2.0])}
     right = trust(outer, params, {"x": torch.tensor([2.0, 4.0])})

@@ -80,7 +80,7 @@ class Discovery(RoundLearner):
         discovery   η' = η + α_η ∇_η J(ω', θ'(η), η)                      on the episodes of ω', θ'
 
     J is the task's return minus the switching cost. Its gradient reaches r_η and β_η through u_t = ∂J/∂A^o_t and θ' (an
-    Adam step whose scale is a constant), and β_η also through the log-probabilities of the sampled terminations. u is
+    Adam step with a constant scale), and β_η also through the log-probabilities of the sampled terminations. u is
     normalised, and a penalty on the mean square keeps r_η small, so that r_η follows the current gradient instead of
     accumulating it.
     """

@@ -55,7 +55,7 @@ class TrainableSkill:
         level, seen, goal = self.level, self.seen(state), self.goal(goal)
         action, notes = level.explore(seen, goal, due, generator, mask)
         row, untested = level.memory.cursor, torch.zeros_like(due)
-        level.segment.begin(Decision(seen, goal, action, row, row, untested, notes, mask))
+        level.segment.begin(Decision(seen, goal, action, row, row, untested, notes, mask), counted=True)
         return action
 
     def observe(self, state: Tensor, outcome: Transition, used: Tensor) -> None:
@@ -63,8 +63,8 @@ class TrainableSkill:
         level = self.level
         reward = outcome.reward if self.reward is None else self.reward(state, outcome.state)
         mine = outcome._replace(state=self.seen(outcome.state), goal=self.goal(outcome.goal), active=used)
-        level.observe(mine)
-        level.segment.add_reward(level.command.scale_reward(reward), level.config.gamma, used)
+        level.observe(mine, mine.done & used)
+        level.segment.set_reward(level.command.scale_reward(reward))
         level.memory.truncate_episodes(~used)
         following = {"state": mine.state, "target": mine.goal}
         if mine.mask is not None:
@@ -114,17 +114,17 @@ class SkillsLevel(Level):
         )
 
     def explore(
-        self, state: Tensor, target: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None = None
+        self, state: Tensor, target: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The selected skill's action [N, A] with its exploration."""
-        act = lambda skill, used, goal: skill.explore(state, goal, due & used, generator, mask)  # noqa: E731
+        act = lambda skill, used, goal: skill.explore(state, goal, used if due is None else due & used, generator, mask)  # noqa: E731
         return self._selected(target, act), {}
 
     # -- observing and learning ------------------------------------------------------------------------------
 
-    def observe(self, outcome: Transition) -> None:
+    def observe(self, outcome: Transition, over: Tensor) -> None:
         """Every skill stores the steps that it took."""
-        super().observe(outcome)
+        super().observe(outcome, over)
         command, _ = self._split(self.segment.target)
         for skill, used in zip(self.skills, command.unbind(-1), strict=True):
             skill.observe(self.segment.state, outcome, (used > 0.5) & outcome.active)

@@ -143,7 +143,7 @@ class Map(NamedTuple):
     origin: Tensor
     """[2] the upper left corner's (x, y)."""
     down: Tensor
-    """[2] (1, -1), since rows run against y."""
+    """[2] (1, -1), because rows are numbered in the direction of -y."""
     sides: Tensor
     """[4, 2] the four cells around a crossing of grid lines, as (column, row) offsets from it."""
 

@@ -37,7 +37,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self.last_info: dict[str, Any] = {}
         """The last info as returned by the environment."""
         self.left_out = tuple(left_out(env.observation_space))
-        """Entries of the observation that agents do not see, since no network supports them."""
+        """Entries of the observation that agents do not see, because no network supports them."""
         self._leaves = list(leaves(self.observation_space))
         nested = any(len(path) > 1 for path, _ in self._leaves)
         self._prunes = nested or self.observation_space is not env.observation_space

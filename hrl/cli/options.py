@@ -11,7 +11,7 @@ from hrl.variants import Variant
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A configuration whose other options depend on the chosen variants."""
+    """A configuration with options that depend on the chosen variants."""
 
     def fitted(self, given: Set[str]) -> Any:
         """A copy with adapted options; `given` options keep their values."""

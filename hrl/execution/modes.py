@@ -85,9 +85,8 @@ def pick_execution(mode: Mode, device: torch.device) -> Execution:
 def keep_freed_memory() -> None:
     """Make the C library keep the memory of freed tensors, instead of returning it to the system page by page.
 
-    By default, the memory of every tensor above 128 KiB is mapped and cleared anew, which on a CPU takes as long as the
-    arithmetic on it. Does nothing if the C library is not glibc.
-    """
+    By default, the memory of every tensor above 128 KiB is mapped and cleared again, which on a CPU takes as long as
+    the arithmetic on it. Does nothing if the C library is not glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

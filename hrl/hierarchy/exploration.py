@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hrl.execution.processes import average_over_processes
 from hrl.learners.base import Exploring
 from hrl.spaces import Space, action_width, from_uniform
 
@@ -39,19 +40,28 @@ class Exploration:
         return torch.addcmul(action, noise, deviation).clamp_(-1.0, 1.0)
 
     def __call__(
-        self, action: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
+        self,
+        action: Tensor,
+        due: Tensor | None,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
+        left: Tensor | None = None,
     ) -> Tensor:
         """[N, A] the explored action for the policy's `action`. `due` [N] masks the environments with a new decision
-        (None for all), `mask` [N, K] the available choices."""
+        (None for all), `mask` [N, K] the available choices. `left` [N] raises the share of random decisions: 0 leaves
+        it as it is, and 1 makes all of them random."""
         action = self.noisy(action, self.noise, generator)
-        if not self.anywhere:
+        if not self.anywhere and left is None:
             return action
+        begins = self.begins
+        if left is not None and not self.warming_up:
+            begins = self._beginning(self.share + left.unsqueeze(-1) * (1.0 - self.share))
         uniform = torch.rand(len(action), action.shape[-1] + 1, generator=generator, device=action.device)
         # One number determines whether the last random decision continues (below 0), and if not, whether one starts.
         lot = torch.where(self.holding, (uniform[:, :1] - 1) * self.hold + 1, uniform[:, :1])
         if due is not None:  # where not due, nothing changes
             lot = torch.where(due.unsqueeze(-1), lot, torch.where(self.holding, -1.0, 1.0))
-        torch.lt(lot, self.begins, out=self.holding)
+        torch.lt(lot, begins, out=self.holding)
         anything = from_uniform(self.actions, uniform[:, 1:])
         if mask is not None:
             drawn = torch.rand(mask.shape, generator=generator, device=mask.device)
@@ -68,8 +78,11 @@ class Exploration:
         elif self.fraction > 0:
             left = max(0.0, 1.0 - done / self.fraction)
             share = share + left * (1.0 - share)
-        begins = share / self.hold / (1 - share + share / self.hold)
-        self.begins.copy_(begins)
+        self.begins.copy_(self._beginning(share))
+
+    def _beginning(self, share: Tensor) -> Tensor:
+        """[N, 1] the probability that a random decision begins where none is running, for this share of them."""
+        return share / self.hold / (1 - share + share / self.hold)
 
     def warm_up(self, on: bool) -> None:
         """Make all decisions random (`on`), or the configured fraction."""
@@ -89,6 +102,37 @@ class Exploration:
         """Load the result of `state_dict`."""
         self.begins.copy_(state["begins"])
         self.warming_up = bool(state["warming_up"])
+
+
+class SuccessRates:
+    """How often each of K numbered commands was obeyed lately: exponential moving averages, 0 at first."""
+
+    def __init__(self, count: int, window: float, device: torch.device) -> None:
+        """`window` is the number of commands over which an average reaches."""
+        self.keep = 1.0 - 1.0 / window
+        self.rate = torch.zeros(count, device=device)
+        """[K] in [0, 1]."""
+
+    def of(self, target: Tensor) -> Tensor:
+        """The rates [N] of commands [N, K], one-hot."""
+        return target @ self.rate
+
+    def update(self, target: Tensor, obeyed: Tensor, over: Tensor) -> None:
+        """Add the commands [N, K], one-hot, that are over [N], and whether [N] each was obeyed. The commands of the
+        processes of a run are averaged."""
+        ended = target * over.unsqueeze(-1)
+        counts = torch.cat([ended.sum(0), (ended * obeyed.unsqueeze(-1)).sum(0)])
+        average_over_processes(counts)
+        number, successes = counts.chunk(2)
+        self.rate += (1.0 - self.keep**number) * (successes / number.clamp_min(1e-8) - self.rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The rates."""
+        return {"rate": self.rate}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load the result of `state_dict`."""
+        self.rate.copy_(state["rate"])
 
 
 def graded(ends: tuple[float, ...], num_envs: int, device: torch.device) -> Tensor:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrl.execution.modes import none_true
 from hrl.hierarchy.clock import FRESH, ActiveCommand, Decision, Transition
@@ -178,9 +178,9 @@ class Hierarchy:
     def _observe(self, outcome: Transition) -> None:
         done = outcome.done
         ended = self._ended(self.memory, outcome.state, outcome.active, done, self.generator)
-        for i, level in enumerate(self.levels):
+        for i, (level, over) in enumerate(zip(self.levels, [*ended[1:], done & outcome.active], strict=True)):
             extrinsic = level.command.extrinsic
-            level.observe(outcome)
+            level.observe(outcome, over)
             if "reward" in level.memory.fields:
                 reward = level.command.scale_reward(outcome.reward) if extrinsic else outcome.reward
                 if i:
@@ -322,6 +322,11 @@ class Hierarchy:
     def network_tensors(self) -> dict[str, Tensor]:
         """The tensors of the networks, which acting needs."""
         return gather(self._networks())
+
+    def network_parameters(self) -> dict[str, Tensor]:
+        """The parameters among `network_tensors`."""
+        modules = {part: x for part, x in self._networks().items() if isinstance(x, nn.Module)}
+        return {f"{part}.{name}": p.data for part, x in modules.items() for name, p in x.named_parameters()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the result of `tensors`. Raises RuntimeError, ValueError or KeyError if it does not fit."""

@@ -230,8 +230,9 @@ class Level:
 
     # -- observing -------------------------------------------------------------------------------------------
 
-    def observe(self, outcome: Transition) -> None:
-        """Called with every step's outcome, before a segment that ends with it is stored."""
+    def observe(self, outcome: Transition, over: Tensor) -> None:
+        """Called with every step's outcome, before a segment that ends with it is stored. `over` [N] masks environments
+        where the command that the level obeys ends."""
         if self.normaliser is not None:
             self.normaliser.update(outcome.state, outcome.active)
 
@@ -345,7 +346,7 @@ class Level:
         )
 
     def _obeyed(self, t: Transitions) -> Tensor:
-        """Mask [B] of transitions whose relabelled command ended early."""
+        """Mask [B] of transitions in which the relabelled command ended early."""
         command = cast(IssuedCommand, self.command)
         return command.ended(t.next_state, t.target) if command.ends_early else torch.zeros_like(t.terminated)
 

@@ -270,15 +270,15 @@ class Replay:
             "episode_end": self.episode_end,
             "episode_terminated": self.episode_terminated,
             "cursor": self.cursor,
-            "cleared": self.cleared,
+            "forgotten": self.cleared,  # the name in checkpoint format 4
             "episode": self.episode,
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the result of `state_dict`. The lengths of the two rings may differ."""
         given = {name: tensor.to(self.device) for name, tensor in state.items()}
-        for name in ("cursor", "cleared", "episode"):
-            getattr(self, name).copy_(given[name])
+        for name, mine in (("cursor", self.cursor), ("forgotten", self.cleared), ("episode", self.episode)):
+            mine.copy_(given[name])
         for name in ("values", "bytes", "numbers"):
             self._take(getattr(self, name), given[name], self.cursor + 1)
         for name in ("episode_end", "episode_terminated"):

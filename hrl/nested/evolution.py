@@ -60,7 +60,7 @@ class Particles(NamedTuple):
 
 
 class PES:
-    """Persistent evolution strategies (Vicol 2021): unbiased over the whole inner run, in windows of `steps`.
+    """Persistent evolution strategies (Vicol 2021): unbiased over the complete inner run, in windows of `steps`.
 
     Each of 2 P inner optimisations continues from window to window with new noise, and its loss is weighted with its
     accumulated noise: ∇ ≈ Σ_p ξ_p (J_p⁺ - J_p⁻) / (2 σ P), ξ ← ξ + ε. The outer loss is evaluated after each window;

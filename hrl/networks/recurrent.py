@@ -1,7 +1,8 @@
-"""A dilated LSTM over segments of experience, in which episodes can begin at any step.
+"""A dilated LSTM over segments of experience. Episodes can start at any step.
 
-A segment's `age` [T, N] is the number of steps since the episode began, or since the segment began plus at least the
-dilation where the episode is older than the segment. It says how far back a step may look.
+A segment's `age` [T, N] is the number of steps since the start of the episode. Where the episode is older than the
+segment, it is the number of steps since the start of the segment, plus at least the dilation. A step may use at most
+this number of previous steps.
 """
 
 from typing import Any, NamedTuple
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 State = tuple[Tensor, Tensor]
-"""(h, c), each [N, r, H]: the states after the last r steps, oldest first; zeros from before an episode's beginning."""
+"""(h, c), each [N, r, H]: the states after the last r steps, oldest first; zeros from before the start of an
+episode."""
 
 
 def ages(begins: Tensor, before: int) -> Tensor:
-    """The age [T, N] of each step, for the mask [T, N] of steps that begin an episode. Steps of an episode that began
-    before the segment get their number in the segment plus `before`."""
+    """The age [T, N] of each step, for the mask [T, N] of steps that start an episode. In an episode that started
+    before the segment, the age of a step is its number in the segment plus `before`."""
     step = torch.arange(len(begins), device=begins.device).unsqueeze(-1).expand_as(begins)
     return step - torch.where(begins, step, -before).cummax(0).values
 
@@ -23,10 +25,10 @@ def ages(begins: Tensor, before: int) -> Tensor:
 def recent_sum(history: Tensor, age: Tensor, count: int) -> Tensor:
     """Σ_{i<count} x_{t-i} [T, N, D] over steps of the same episode, for age [T, N].
 
-    `history` [R + T, N, D] contains the R steps before the segment, too, with R ≥ count - 1.
+    `history` [R + T, N, D] also contains the R steps before the segment, with R ≥ count - 1.
     """
     total = torch.cat([torch.zeros_like(history[:1]), history]).cumsum(0)
-    after = len(history) - len(age) + 1  # total[after + t] is the sum up to step t, this step included
+    after = len(history) - len(age) + 1  # total[after + t] is the sum up to and including step t
     step = torch.arange(len(age), device=age.device).unsqueeze(-1)
     before = after + step - (age + 1).clamp_max(count)
     return total[after:] - total.gather(0, before.unsqueeze(-1).expand(*age.shape, total.shape[-1]))
@@ -56,18 +58,18 @@ class DilatedLSTM(nn.Module):
         self.cell, self.units, self.dilation = nn.LSTMCell(inputs, units), units, dilation
 
     def start(self, count: int, device: torch.device) -> State:
-        """The state [count, r, H] at the beginning of episodes: zeros."""
+        """The state [count, r, H] at the start of episodes: zeros."""
         zeros = torch.zeros(count, self.dilation, self.units, device=device)
         return zeros, zeros
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: x [N, I] -> output [N, H], and the state, of which the oldest core has been updated."""
+        """One step: x [N, I] -> output [N, H], and the state, with the oldest core updated."""
         new = self.cell(x, (state[0][:, 0], state[1][:, 0]))
         h, c = (torch.cat([old[:, 1:], x.unsqueeze(1)], 1) for old, x in zip(state, new, strict=True))
         return h.mean(1), (h, c)
 
     def unroll(self, x: Tensor, age: Tensor, state: State) -> Unrolled:
-        """The steps x [T, N, I] of a segment, from the state [N, r, H] before it."""
+        """Process the steps x [T, N, I] of a segment, from the state [N, r, H] before it."""
         keep = (age >= self.dilation).unsqueeze(-1).to(x.dtype)
         cell = self.cell
         inputs = nn.functional.linear(x, cell.weight_ih, cell.bias_ih + cell.bias_hh)
@@ -87,8 +89,8 @@ class DilatedLSTM(nn.Module):
 
 
 class _Cells(torch.autograd.Function):
-    """The recurrence of a dilated LSTM over T steps. Its backward pass is written out, which makes it several times
-    faster than autograd's of the cells: whatever does not depend on the next step is computed for all steps at once.
+    """The recurrence of a dilated LSTM over T steps. Its explicit backward pass is several times faster than autograd
+    through the cells, because all terms that do not depend on the next step are computed for all steps at once.
 
         i, f, g, o = σ, σ, tanh, σ (x_t + W k_t h_{t-r})        c_t = f k_t c_{t-r} + i g        h_t = o tanh(c_t)
 
@@ -120,7 +122,8 @@ class _Cells(torch.autograd.Function):
         steps, r = len(gates), len(hs) - len(gates)
         i, f, g, o = gates.chunk(4, -1)
         squashed = cs[r:].tanh()
-        # Derivatives of c_t by the four gates' inputs (of h_t by o's), of h_t by c_t, and of c_t by c_{t-r}.
+        # Derivatives of c_t by the inputs of the four gates (of h_t by that of o), of h_t by c_t, and of c_t by
+        # c_{t-r}.
         slopes = torch.stack([
             g * i * (1 - i), cs[:steps] * keep * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o),
         ], -2)  # fmt: skip

@@ -28,7 +28,7 @@ EXPLORERS = 200
 
 @runtime_checkable
 class Restorable(Protocol):
-    """The interface of an algorithm whose runs have levels and replays."""
+    """The interface of algorithms that produce runs with levels and replays."""
 
     def restored(self, session: Session) -> Hierarchy:
         """The final agent of the session's run, including its memories."""
@@ -88,7 +88,7 @@ def planner_notes(summary: Mapping[str, Any]) -> list[str]:
         f"Planner: {s['landmarks']:,.0f} landmarks from {source}, {s['edges']:,.0f} edges of up to {s['max_hop']:.3g} "
         f"steps, {s['largest_component']:.0%} of the landmarks in one component; planned in "
         f"{s['planning_seconds']:.1f} s.",
-        f"Hops: {s['edge_steps']:.1f} steps according to the value, {s['hop_steps']:.1f} measured; "
+        f"Hops: {s['edge_steps']:.1f} steps long as planned, {s['hop_steps']:.1f} as measured; "
         f"{s['hop_success_rate']:.0%} of them succeed. Disconnected goals: "
         f"{s['disconnected_goals'] * s['episodes']:.0f} of {s['episodes']}.",
     ]

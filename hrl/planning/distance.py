@@ -107,6 +107,8 @@ class Distance:
                 f"A planner needs a level that obeys goals, but the level {level.name!r} obeys "
                 f"{'a task without goals' if isinstance(command, Task) else type(command).__name__.lower()}."
             )
+        if kind == "travelled":
+            raise UserError("planner.distance travelled is for runs that learned from a dataset; use calibrated.")
         self.level, self.device = level, level.gamma.device
         self.command: Subgoal | Task = command
         self.goals: GoalSpace = command.goals

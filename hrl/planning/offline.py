@@ -1,7 +1,8 @@
 """A planner for a policy that was learned from a dataset: landmarks are states of the dataset.
 
-The policy's own distance gives the steps of edges, and the policy goes from landmark to landmark without further
-training (test-time graph search over a frozen policy).
+The policy goes from landmark to landmark without further training (test-time graph search over a frozen policy). An
+edge is a hop that a trajectory of the dataset confirms. Values learned in few steps are too smooth near obstacles to
+define edges alone; `planner.distance value` uses them all the same.
 """
 
 import time
@@ -17,6 +18,7 @@ from hrl.memory.dataset import Dataset
 from hrl.memory.goal_sampling import draw_transitions
 from hrl.memory.ring import Rows
 from hrl.planning.config import PlannerConfig
+from hrl.planning.distance import Visited
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.planner import PlannerPolicy
 from hrl.report.evaluation import success_radius
@@ -26,6 +28,10 @@ from hrl.types import Spec, UserError
 
 CHUNK = 1 << 15
 """Most pairs of states and goals that a network sees at once."""
+PAIRS = 20_000
+"""Pieces of trajectories that give the speed."""
+FAST = 0.9
+"""Share of the pieces that are slower than this speed."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,19 @@ class VisitedRows:
 
 
 class PolicyDistance:
-    """Steps between states and goals as a policy estimates them; places are achieved goals."""
+    """Steps between states and goals, which are places: as a policy estimates them, or as trajectories travelled."""
 
-    def __init__(self, reacher: GoalReacher, spec: Spec) -> None:
+    def __init__(self, reacher: GoalReacher, spec: Spec, kind: str) -> None:
+        """`kind` is "value" for the policy's own steps. "travelled", the default for "auto", is the distance in goal
+        space at the speed of fast pieces of trajectories. It knows no obstacles, so that edges must be confirmed."""
         self._steps, self.device = reacher.distance, reacher.data.state.device
+        self.travelled = kind != "value"
         project = Select(torch.tensor(spec.achieved, device=self.device))
         unbounded = torch.full((spec.goal_dim,), UNBOUNDED, device=self.device)
         self.threshold = success_radius(spec, torch.zeros(spec.goal_dim, device=self.device)) or 0.0
         self.goals = GoalSpace(project, -unbounded, unbounded, relative=False, threshold=self.threshold)
+        self.slowness = torch.zeros((), device=self.device)
+        """Steps per unit of goal space."""
 
     def place(self, state: Tensor) -> Tensor:
         """The achieved goals [..., G] of states [..., D]."""
@@ -89,21 +100,30 @@ class PolicyDistance:
         return self.goals.distance(a, b)
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] to places [..., G], twice: the policy knows no threshold."""
+        """Environment steps [...] from states [..., D] to places [..., G], twice: the steps know no threshold."""
+        if self.travelled:
+            steps = self.apart(self.place(state), place) * self.slowness
+            return steps, steps
         flat = state.expand(*place.shape[:-1], -1).flatten(0, -2), place.flatten(0, -2)
         parts = [self._steps(*pair) for pair in zip(*(x.split(CHUNK) for x in flat), strict=True)]
         steps = torch.cat(parts).view(place.shape[:-1])
         return steps, steps
 
-    def fit(self, replay: object, longest: float, generator: torch.Generator) -> None:
-        """Do nothing: the distance is in steps."""
+    def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
+        """Measure the speed on pieces of trajectories, half of the longest hop long. Others rest or turn."""
+        if self.travelled:
+            rows, steps = replay.draw(PAIRS, generator), max(round(longest / 2), 1)
+            later = rows.later(steps)
+            whole = later.row <= replay.end(rows)
+            ends = (self.place(replay.get(Rows(x.env[whole], x.row[whole]), "state")) for x in (rows, later))
+            self.slowness.copy_(steps / self.apart(*ends).quantile(FAST).clamp_min(1e-6))
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Do nothing: the distance leads to the place itself."""
+        """Do nothing: the steps lead to the place itself."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Empty."""
-        return {}
+        """The measured speed."""
+        return {"slowness": self.slowness}
 
 
 def plan_offline(
@@ -120,7 +140,8 @@ def plan_offline(
         )
     started = time.perf_counter()
     reacher, env = config.goal_reacher(session, which, options.level), session.make_env(1)
-    landmarks = Landmarks(PolicyDistance(reacher, env.spec), env.spec, options, reacher.longest)
+    distance = PolicyDistance(reacher, env.spec, options.distance)
+    landmarks = Landmarks(distance, env.spec, options, reacher.longest, confirmed=distance.travelled)
     generator = torch.Generator(landmarks.device).manual_seed(session.run.seed)
     landmarks.refresh(VisitedRows(reacher.data), generator)
     facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": 0.0}

@@ -33,7 +33,7 @@ class Finished(NamedTuple):
     """The episodes that ended with one step of N environments."""
 
     done: Tensor
-    """[N] mask of environments whose episode ended; `values` are valid only there."""
+    """[N] mask of environments where an episode ended; `values` are valid only there."""
     values: Tensor
     """[N, 4] return, length, success at any step, success at the final step."""
 
@@ -125,7 +125,7 @@ class Recent:
         return self._opened - (self._opened - place) % BUCKETS
 
     def _complete(self) -> Tensor:
-        """Mask [BUCKETS] of buckets whose episodes must all have ended."""
+        """Mask [BUCKETS] of buckets in which all episodes must have ended."""
         last_start = (self._number() + 1) * self.width - 1
         return (last_start + self.longest <= self.now) & (self._number() >= 0)
 

@@ -47,8 +47,8 @@ class Tracking:
                 advice = f"lower --timescale.ratio or --{slow.name}.learning-rate"
                 self._warn(
                     moved > below,
-                    f"The {slow.name} level's decisions change {moved / below:.1f} times as fast as the {fast.name} "
-                    f"level's, too fast for it to track: {advice}.",
+                    f"The {slow.name} level's decisions change too fast for the {fast.name} level to track them "
+                    f"({moved / below:.1f} times as fast as its own): {advice}.",
                 )
                 self._warn(
                     moved < STILL and slow.learns_at(steps),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrl.execution.modes import Mode
+from hrl.run.averaging import check_decay
 from hrl.run.checkpoint import Checkpoints
 from hrl.run.pretrained import located
 from hrl.types import UserError
@@ -48,6 +49,10 @@ class RunConfig:
     it has none."""
     eval_env: str | None = None
     """Id of another environment for evaluations during training, such as the original task of a batched one."""
+    ema: float = 0.0
+    """Decay, per round of training, of an exponential average of the networks. Evaluations and the trained policy use
+    the average. A round is a gradient step offline, and a step of every environment online, unless the algorithm learns
+    in rollouts or episodes. 0 for the current networks."""
     save_freq: int = 50_000
     """Environment steps between checkpoints; 0 saves only one at the end."""
     log_freq: int | None = None
@@ -77,6 +82,7 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
+        check_decay(self.ema)
         if self.seed >= 2**31:
             raise UserError(f"--seed must be below 2^31, not {self.seed}.")
         for name in ("eval_freq", "save_freq", "seed", "threads"):

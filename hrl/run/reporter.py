@@ -136,7 +136,7 @@ class Reporter:
     def state_dict(self) -> dict[str, Any]:
         """The state as JSON values."""
         return {
-            "reports_success": self.reports_success,
+            "tells_success": self.reports_success,
             "evaluations": self.eval_due.passed,
             "recent": self.recent.state_dict(),
             "best": self.best,
@@ -148,7 +148,7 @@ class Reporter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the result of `state_dict`."""
         self.recent.load_state_dict(state["recent"])
-        self.reports_success = state["reports_success"]
+        self.reports_success = state["tells_success"]
         self.eval_due.passed = state["evaluations"]
         success, reward = state["best"]
         self.best = float(success), float(reward)

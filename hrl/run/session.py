@@ -13,6 +13,7 @@ from hrl.execution.processes import ALONE, Processes
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation, Policy, evaluate
+from hrl.run.averaging import averaged
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.folder import RunConfig, RunFolder
@@ -94,10 +95,11 @@ class Session:
             ) from error
 
     def checkpoint(self, which: Which) -> Checkpoint:
-        """The best or the last checkpoint of the run, read once."""
+        """The best or the last checkpoint of the run, with averaged networks if it has them; read once."""
         if which not in self._read:
             checkpoints = Checkpoints(self.folder.checkpoints)
-            self._read[which] = checkpoints.best() if which == "best" else checkpoints.last()
+            found = checkpoints.best() if which == "best" else checkpoints.last()
+            self._read[which] = Checkpoint(averaged(found.tensors), found.numbers)
             for sentence in checkpoints.warnings:
                 warn(sentence)
         return self._read[which]

@@ -141,7 +141,7 @@ class Sweep:
 
 
 def _suggested(trial: "optuna.Trial", name: str, given: dict[str, Any]) -> Any:
-    if "choices" in given:  # as JSON, since the journal cannot store lists
+    if "choices" in given:  # as JSON, because the journal cannot store lists
         return json.loads(trial.suggest_categorical(name, [json.dumps(choice) for choice in given["choices"]]))
     low, high, more = given["low"], given["high"], {k: given[k] for k in ("log", "step") if k in given}
     if isinstance(low, int) and isinstance(high, int):

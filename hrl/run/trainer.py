@@ -14,6 +14,7 @@ from torch import Tensor
 from hrl.execution.processes import lost_connection
 from hrl.report.episodes import Finished, Recent
 from hrl.report.evaluation import Evaluation, Policy
+from hrl.run.averaging import Averaging
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.reporter import Bystander, Every, Reporter
@@ -85,6 +86,10 @@ class Trainee(ABC):
     def networks(self) -> dict[str, Tensor]:
         """The learned tensors that acting needs."""
 
+    def parameters(self) -> dict[str, Tensor]:
+        """The learned parameters among `networks`, by the same names; they change in place."""
+        return {name: x for name, x in self.networks().items() if x.is_floating_point()}
+
     @abstractmethod
     def state(self) -> Checkpoint:
         """The state for resuming; its `numbers` exclude the steps. All processes must call it."""
@@ -108,9 +113,11 @@ class Trainer:
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None
+        self.average = Averaging(trainee.parameters(), session.run.ema)
         if session.resume is not None:  # an error must come before the folder changes
             with session.fitting():
                 trainee.restore(session.resume)
+                self.average.load(session.resume.tensors)
                 Recent(session.device, trainee.time_limit).load_state_dict(session.resume.numbers["reporter"]["recent"])
             self.saved_at = session.resume.steps
         with self.stop.interruptible():
@@ -171,6 +178,7 @@ class Trainer:
                     f"from the last checkpoint, at {self.saved_at or 0:,} steps."
                 ) from None
             return False
+        self.average.update()
         recent = self.reporter.recent
         for finished in ended:
             (recent.add_together if self.trainee.together else recent.add)(finished)
@@ -183,12 +191,13 @@ class Trainer:
         self.reporter.log(self.trainee.steps, metrics)
 
     def _evaluate(self) -> None:
-        try:
-            best = self.reporter.evaluate(self.trainee.steps, self.trainee.policy)
-        except Interrupted:
-            return  # the loop handles the request
-        if best:
-            self.checkpoints.save_best(Checkpoint(self.trainee.networks(), self._numbers({})))
+        with self.average.applied():
+            try:
+                best = self.reporter.evaluate(self.trainee.steps, self.trainee.policy)
+            except Interrupted:
+                return  # the loop handles the request
+            if best:
+                self.checkpoints.save_best(Checkpoint(self.trainee.networks(), self._numbers({})))
 
     def _save(self) -> None:
         """Save a checkpoint. This ends every episode, also in this process, so that a resumed run equals this run."""
@@ -197,7 +206,7 @@ class Trainer:
         self.reporter.recent.truncate_episodes()
         state = self.trainee.state()
         if self.processes.first:
-            self.checkpoints.save(Checkpoint(state.tensors, self._numbers(state.numbers)))
+            self.checkpoints.save(Checkpoint(state.tensors | self.average.tensors(), self._numbers(state.numbers)))
         self.saved_at = self.trainee.steps
 
     def _numbers(self, more: dict[str, Any]) -> dict[str, Any]:
@@ -226,9 +235,9 @@ class Trainer:
                 raise
             self.stop.outlast()
             at = self.saved_at
-            whole = f"its last checkpoint, at {at:,} steps, is intact" if at else "no checkpoint yet"
-            place = f"{self.trainee.steps:,} steps. {self.session.folder.path}"
-            raise UserError(f"A process of this run died at {place}: {whole}.") from error
+            path = self.session.folder.path
+            remedy = f"resume {path} from its checkpoint at {at:,} steps" if at else f"{path} has no checkpoint"
+            raise UserError(f"A process of this run died at {self.trainee.steps:,} steps: {remedy}.") from error
 
 
 class Calls:
@@ -286,8 +295,9 @@ class Calls:
         self._trainer.reporter.logger.write(self.steps, {name: float(value)})
 
     def evaluate(self, episodes: int | None = None) -> Evaluation:
-        """Evaluate the current policy in separate environments."""
-        return self._session.evaluate(self.policy, episodes)
+        """Evaluate the current policy, or its average (--ema), in separate environments."""
+        with self._trainer.average.applied():
+            return self._session.evaluate(self.policy, episodes)
 
     def save(self) -> None:
         """Save a checkpoint after this call."""

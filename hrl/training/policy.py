@@ -36,9 +36,10 @@ class HierarchyPolicy(PredictingPolicy):
         return d.actions[0], d.memory, places
 
     def place(self, state: Tensor) -> Tensor | None:
-        """Positions [N, G] of states [N, D] in the bottom level's goal space; None without one."""
-        command: Any = self.agent.levels[0].command
-        goals = getattr(command, "goals", None)
+        """Positions [N, G] of states [N, D] in the goal space of the lowest level that has one; None without any. A
+        level that obeys a goal environment's task has the space of its goals."""
+        spaces: Any = (getattr(level.command, "goals", None) for level in self.agent.levels)
+        goals = next((space for space in spaces if space is not None), None)
         return goals.project(state) if goals is not None else None
 
     def after(self, memory: Any, step: Step) -> tuple[Any, dict[str, Tensor]]:

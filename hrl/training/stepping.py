@@ -94,6 +94,10 @@ class HierarchyTrainee(Trainee):
         """The tensors of every level's networks."""
         return self.agent.network_tensors()
 
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The parameters of every level's networks, without statistics and landmarks."""
+        return self.agent.network_parameters()
+
     def state(self) -> Checkpoint:
         """The state for resuming. It contains the replays, random states and persistent states of environments of the
         other processes under their ranks."""

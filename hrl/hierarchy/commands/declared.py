@@ -82,8 +82,8 @@ def _joined(predicates: Mapping[str, Callable[[Tensor], Tensor]]) -> Reached:
 def near_points(
     points: Sequence[float], goal: GoalConfig, spec: Spec, device: torch.device
 ) -> tuple[tuple[str, ...], Reached]:
-    """Names and joint predicate of K positions, whose coordinates are listed one after another. A position is reached
-    within `goal.threshold`, in the projection and distance of `goal`. Raises UserError if they do not fit the
+    """Names and joint predicate of K positions; `points` lists their coordinates one after another. A position is
+    reached within `goal.threshold`, in the projection and distance of `goal`. Raises UserError if they do not fit the
     environment."""
     project = build_projection(goal, spec, device)
     dim = project(torch.zeros(1, spec.state_dim, device=device)).shape[-1]

@@ -1,4 +1,4 @@
-"""The rewards of each environment step within a decision, for a level whose discount is tuned."""
+"""The rewards of each environment step within a decision, for a level with a tuned discount."""
 
 from dataclasses import dataclass
 

@@ -144,13 +144,13 @@ class LearnedReward:
 
     def state_dict(self) -> Params:
         """The reward network, its optimiser, and the outer critic."""
-        parts: dict[str, Stateful] = {"reward": self.net, "adam": self.optimiser, "outer_critic": self.outer_critic}
+        parts: dict[str, Stateful] = {"reward": self.net, "adam": self.optimiser, "judge": self.outer_critic}
         return gather(parts) | {"skipped": self.skipped}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the result of `state_dict`."""
-        restore({"reward": self.net, "adam": self.optimiser, "outer_critic": self.outer_critic}, state)
+        restore({"reward": self.net, "adam": self.optimiser, "judge": self.outer_critic}, state)
         self.skipped.copy_(state["skipped"])
 
 

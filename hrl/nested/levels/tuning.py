@@ -209,13 +209,13 @@ class Tuning:
     def state_dict(self) -> Params:
         """The raw values, their optimiser, and the outer critic."""
         raw = {f"raw.{p.name}": x.detach() for p, x in zip(self.parameters, self.raw, strict=True)}
-        return raw | gather({"adam": self.optimiser, "outer_critic": self.outer_critic}) | {"skipped": self.skipped}
+        return raw | gather({"adam": self.optimiser, "judge": self.outer_critic}) | {"skipped": self.skipped}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the result of `state_dict`."""
         for p, x in zip(self.parameters, self.raw, strict=True):
             x.copy_(state[f"raw.{p.name}"])
-        restore({"adam": self.optimiser, "outer_critic": self.outer_critic}, state)
+        restore({"adam": self.optimiser, "judge": self.outer_critic}, state)
         self.skipped.copy_(state["skipped"])
         self._apply()
