@@ -2,6 +2,7 @@
 
     python benchmarks/pretrained.py                                       # all of them
     python benchmarks/pretrained.py --policies PointMaze_UMaze-v3/hiro    # one of them; about two minutes
+    python benchmarks/pretrained.py --policies                            # none: only prints the table
 
 A run of the same command that is finished in --log-dir is taken, and not trained again. A policy is the best checkpoint
 of its run (the last one without evaluations): networks in half precision, and a sample of the states that the run
@@ -59,6 +60,8 @@ class Options:
     """Names below `pretrained/`."""
     log_dir: Path = Path("runs/pretrained")
     """Folder of the runs."""
+    run: Path | None = None
+    """Take this run for a single policy, also one that was stopped early."""
     episodes: int = 100
     """Episodes of each evaluation."""
 
@@ -66,12 +69,37 @@ class Options:
 def main() -> None:
     """Make each policy, and print its card."""
     options = tyro.cli(Options)
+    if options.run and len(options.policies) != 1:
+        raise SystemExit("--run is the run of a single policy: name it with --policies.")
     for name in options.policies:
-        folder = slim(name, finished(name, options.log_dir))
+        run = RunFolder.existing(options.run) if options.run else finished(name, options.log_dir)
+        folder = slim(name, run)
         card = make_card(name, folder, options.episodes)
+        if not run.finished:
+            card["stopped_after"] = Checkpoints(run.checkpoints).steps
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         print(f"{name}: {size / 1e6:.2f} MB, {json.dumps(card)}", flush=True)
+    print_table()
+
+
+def print_table() -> None:
+    """Print the cards of all policies that ship, as a Markdown table."""
+    print("| policy | steps | success, final step [95 %] | with the graph planner | random actions | MB | date |")
+    print("|---" * 7 + "|")
+    for name, card in hrl.list_pretrained().items():
+        size = sum(file.stat().st_size for file in FOLDER.parent.joinpath(name).rglob("*") if file.is_file())
+        rates = [success(card.get(key, {})) for key in ("graph_planner", "random_actions")]
+        cells = [f"`{name}`", f"{card['steps']:,}", success(card), *rates, f"{size / 1e6:.2f}", card["date"]]
+        print(f"| {' | '.join(cells)} |")
+
+
+def success(scores: dict[str, Any]) -> str:
+    """A rate of success with its interval; empty without one."""
+    if "success_rate_final" not in scores:
+        return ""
+    low, high = scores["success_rate_final_interval"]
+    return f"{scores['success_rate_final']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def finished(name: str, log_dir: Path) -> RunFolder:

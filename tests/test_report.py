@@ -1,18 +1,21 @@
 """The report about runs: one HTML file, in a parser and in a real browser."""
 
+import base64
+import io
 import re
 import shutil
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from runs import trained
 
 import hrl
 from hrl.cli.main import report
-from hrl.report.page.stored import last_evaluation
+from hrl.report.logger import Logger
+from hrl.run.pretrained import FOLDER
 
-RUNS = ["pretrained/PointMaze_UMaze-v3/hiro", "pretrained/PointMaze_Medium-v3/hiro"]
+RUNS = ["pretrained/PointMaze_UMaze-v3/hiro", "pretrained/PointMaze_Large-v3/hiro"]
 VOID = {"meta", "img", "link", "br", "use", "path"}
 
 
@@ -65,7 +68,7 @@ def test_a_report_is_one_accessible_document(written):
     assert all(source.startswith(("data:", "#")) for source in sources if source)
     assert "<title>Mazes &lt;small &amp; medium&gt;</title>" in text
     assert all(image["alt"] for image in page.all("img")) and len(page.all("img")) == 6
-    assert [a["role"] for a in page.all("svg")] == ["img"]
+    assert [a["role"] for a in page.all("svg")] == ["img"] and "url(#c0-" in text
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1 and headings.count(1) == 1 and max(np.diff(headings)) <= 1
     ids = [a["id"] for _, a in page.elements if "id" in a]
@@ -75,7 +78,7 @@ def test_a_report_is_one_accessible_document(written):
 def test_a_report_has_the_scores_and_the_settings_that_differ(written):
     rows = {row[0]: row[1:] for row in Outline(written.read_text()).rows if row}
     assert (
-        rows["total_steps"] == ["35000", "150000"]
+        rows["total_steps"] == ["35000", "280000"]
         and rows["low.train_freq"] == ["8", "24"]
         and rows["seed"] == ["0", "0"]
     )
@@ -115,22 +118,32 @@ def test_a_browser_shows_the_report_on_a_phone_and_in_print(written):
         browser.close()
 
 
-def test_a_report_of_stored_evaluations_needs_no_environment(tmp_path, capsys):
-    run = trained(tmp_path / "runs")
+def test_a_report_of_stored_evaluations_needs_no_environment(tmp_path):
+    """The last row of the evaluations, and the last picture."""
+    run = tmp_path / "run"
+    shutil.copytree(FOLDER / "PointMaze_UMaze-v3" / "hiro", run)
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace('"PointMaze_UMaze-v3"', '"Nowhere-v3"'))
+    logger = Logger(run, resumed_at=10**9)
+    for step in (1, 2):
+        logger.picture("eval/trajectories", step, np.full((4, 6, 3), 100 * step, np.uint8))
+    logger.close()
     assert report([str(run), "--episodes", "0", "--out", str(tmp_path / "a.html")]) == 0
-    rows = [row for row in Outline((tmp_path / "a.html").read_text()).rows if row]
-    curves = hrl.load(run).scalars()["eval/mean_reward"]
-    last = curves[~np.isnan(curves)][-1]
-    assert ["return", f"{last:.3f}"] in rows
-    assert last_evaluation(run, 2)["steps"] == 1000
+    page = Outline((tmp_path / "a.html").read_text())
+    reached = hrl.load(run).scalars()["eval/success_rate"]
+    last = reached[~np.isnan(reached)][-1]
+    (row,) = (row for row in page.rows if row[0] == "success, any step")
+    assert row[1] == f"{last:.3f}" and row[2].endswith(" to 1.000")
+    (image,) = page.all("img")
+    assert image["alt"].endswith("after 2 steps")
+    assert plt.imread(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))[0, 0, 0] == pytest.approx(200 / 255)
 
 
 def test_bad_input_is_one_sentence(tmp_path, capsys):
     out = ["--out", str(tmp_path / "a.html")]
-    without = trained(tmp_path / "runs", "--eval-freq", "0", "--total-steps", "100")
     for arguments, sentence in (
         ([str(tmp_path), *out], "is not a run folder"),
-        ([str(without), "--episodes", "0", *out], "was never evaluated during its training"),
+        ([RUNS[1], "--episodes", "0", *out], "was never evaluated during its training"),
         ([RUNS[0], "--out", str(tmp_path / "a.pdf")], "must end in .html"),
         ([RUNS[0], "--label", "a", "b", *out], "--label needs a name for each of the 1 runs"),
         (out, "Name at least one run folder"),

@@ -55,7 +55,7 @@ def write_report(
     if label and len(label) != len(runs):
         raise UserError(f"--label needs a name for each of the {len(runs)} runs, not {len(label)}.")
     loaded = [run if isinstance(run, Run) else Run(run, Trust(trust)) for run in runs]
-    names: list[str | None] = [*label] or [None] * len(loaded)
+    names: Sequence[str | None] = [*label] if label else [None] * len(loaded)
     parts = [_part(run, name, episodes, which, videos) for run, name in zip(loaded, names, strict=True)]
     page = _page([compared for compared, _ in parts], [part for _, part in parts], title, group_by)
     try:
@@ -103,24 +103,24 @@ def _page(runs: list[Compared], parts: list[RunPart], title: str | None, group_b
     columns, rows = comparison(groups)
     caption = "Means across runs, with Student's 95 % interval for three or more runs"
     try:
-        image = curves_svg(curves(groups), SUCCESS)
+        images = curves_svg(curves(groups), SUCCESS)
         text = "Success rate of evaluations during training over environment steps: the interquartile mean over the "
         text += "runs of each group, with their range. A line is dotted where some of its runs have no evaluation."
     except UserError as error:
-        image, text = None, str(error)
+        images, text = {}, str(error)
     changed = differing(runs) | {"seed": [_seed(run) for run in runs]}
     settings = None
     if len(runs) > 1:
         heads = [f"run {i}" for i in range(1, len(runs) + 1)]
         cells = [[name, *map(_short, values)] for name, values in changed.items()]
-        settings = Table("Settings in which the runs differ; runs are numbered as below", ("option", *heads), cells)
+        settings = Table("Settings in which the runs differ; runs are numbered as above", ("option", *heads), cells)
     numbered = len(parts) > 1
     for i, part in enumerate(parts, 1):
         part.title = f"Run {i}: {part.title}" if numbered else part.title
     return Page(
         title or f"{', '.join(sorted({run.algorithm for run in runs}))} on {', '.join(sorted({r.env for r in runs}))}",
         f"{len(runs)} run{'s' * numbered}, {time.strftime('%Y-%m-%d %H:%M')}, nested-hrl {__version__}",
-        Table(caption, columns, rows), image, text, settings, parts,
+        Table(caption, columns, rows), images, text, settings, parts,
     )  # fmt: skip
 
 

@@ -141,6 +141,7 @@ class Run:
         """Continue training from the last checkpoint, up to `total_steps`, exactly as if the run had not stopped.
 
         Raises UserError if it has no steps left, or if its config.json was edited."""
+        require_resumable(self.folder)
         if self.folder.edited:
             raise UserError(
                 f"{self.path / 'config.json'} was changed after the run started, but a resumed run must keep its "
@@ -172,6 +173,15 @@ def run_session(
     return Run(folder.path, trust)
 
 
+def require_resumable(folder: RunFolder) -> None:
+    """Raise UserError if the folder is a pretrained policy's."""
+    if read_card(folder.path):
+        raise UserError(
+            f"{folder.path} is a pretrained policy, without the memories and optimisers of its training: start a new "
+            f"run from it, with --low.init-from {folder.path}."
+        )
+
+
 def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkpoint:
     """The checkpoint to resume from. Raises UserError if the run has no steps left, or if the number of processes
     differs."""
@@ -179,11 +189,6 @@ def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkp
     checkpoint = checkpoints.last()
     for sentence in checkpoints.warnings:
         warn(sentence)
-    if checkpoint.networks_only:
-        raise UserError(
-            f"{folder.path} is a pretrained policy, without the memories and optimisers of its training: start a new "
-            f"run from it, with --low.init-from {folder.path}."
-        )
     if checkpoint.steps >= run.total_steps:
         raise UserError(f"{folder.path} already has {checkpoint.steps:,} steps: set --total-steps above this number.")
     begun_with = checkpoint.numbers.get("processes", 1)

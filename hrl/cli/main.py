@@ -72,5 +72,6 @@ def _given(arguments: Sequence[str] | None) -> list[str]:
 
 def _complete(given: Sequence[str], command: str) -> int:
     from hrl.cli.completion import print_completion
+    from hrl.cli.program import run_cli
 
-    return print_completion(given[1:], command)
+    return run_cli(lambda stop: print_completion(given[1:], command))

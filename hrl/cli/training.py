@@ -12,7 +12,7 @@ import tyro
 
 from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset
-from hrl.api.runs import last_checkpoint
+from hrl.api.runs import last_checkpoint, require_resumable
 from hrl.api.sessions import Parts, make_session
 from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
@@ -223,6 +223,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
         )
     options = tyro.cli(Resume, args=arguments, prog=program(), config=(tyro.conf.FlagCreatePairsOff,))
     folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
+    require_resumable(folder)
     parts = Parts.stored(folder, trust)
     if folder.edited and not options.allow_edited:
         raise UserError(

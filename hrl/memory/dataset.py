@@ -166,3 +166,16 @@ def trajectories_of(ring: Replay, source: str) -> TrajectoryRows:
         raise UserError(f"The replay of {source} is empty.")
     state, action, terminal = (np.concatenate(column) for column in zip(*parts, strict=True))
     return state, action, terminal
+
+
+def replay_of_episodes(state: Tensor, final: Tensor) -> Replay:
+    """A replay that holds only these states [R, D] of episodes, one after the other. `final` [R] is true for the final
+    observation of each episode, and for the last row."""
+    size, ends = len(state), final.nonzero().flatten()
+    replay = Replay({"state": state.shape[-1]}, ("state",), (), size, 1, state.device)
+    replay.values[:size] = state
+    replay.numbers[1:size, 0] = final[:-1].cumsum(0)
+    replay.episode_end[: len(ends), 0] = ends
+    replay.cursor.fill_(size)
+    replay.episode.fill_(len(ends))
+    return replay

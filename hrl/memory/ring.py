@@ -78,19 +78,6 @@ class Replay:
         self.episode = torch.zeros(num_envs, dtype=torch.int32, device=device)
         self._env = torch.arange(num_envs, device=device)
 
-    @classmethod
-    def of_episodes(cls, state: Tensor, final: Tensor) -> "Replay":
-        """A replay that holds only these states [R, D] of episodes, one after the other. `final` [R] is true for the
-        final observation of each episode, and for the last row."""
-        size, ends = len(state), final.nonzero().flatten()
-        replay = cls({"state": state.shape[-1]}, ("state",), (), size, 1, state.device)
-        replay.values[:size] = state
-        replay.numbers[:size, 0] = final.cumsum(0).roll(1).masked_fill(torch.arange(size, device=state.device) == 0, 0)
-        replay.episode_end[: len(ends), 0] = ends
-        replay.cursor.fill_(size)
-        replay.episode.fill_(len(ends))
-        return replay
-
     def width(self, name: str) -> int:
         """Width of a field; 0 if there is no field with this name."""
         return self.widths.get(name, 0)

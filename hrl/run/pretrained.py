@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hrl.memory.dataset import replay_of_episodes
 from hrl.memory.ring import Replay
 from hrl.run.checkpoint import Checkpoint
 from hrl.types import UserError
@@ -72,4 +73,4 @@ def visited(checkpoint: Checkpoint, device: torch.device) -> Replay | None:
     """The visited states of a pretrained policy as a replay that holds nothing else; None without any."""
     if STATE not in checkpoint.tensors:
         return None
-    return Replay.of_episodes(checkpoint.tensors[STATE].to(device), checkpoint.tensors[FINAL].to(device))
+    return replay_of_episodes(checkpoint.tensors[STATE].to(device), checkpoint.tensors[FINAL].to(device))

@@ -17,14 +17,25 @@ CAPTION = (
 )
 
 
-def curves_svg(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) -> str:
-    """Learning curves as SVG, with text as text, and as wide as the page has room."""
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hrl"}):
-        figure = curve_figure(groups, tag)
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
-    return re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1)
+def curves_svg(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) -> dict[str, str]:
+    """Learning curves as SVG, one image per environment, with text as text and as wide as the page has room."""
+    images = {}
+    for number, (env, lines) in enumerate(groups.items()):
+        out = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": env}):
+            figure = curve_figure({env: lines}, tag)
+            figure.savefig(out, format="svg", metadata={"Date": None})
+        svg = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
+        svg = re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1)
+        images[env] = _with_own_ids(svg, f"c{number}-")
+    return images
+
+
+def _with_own_ids(svg: str, prefix: str) -> str:
+    """The image without the ids that nothing refers to, and with a prefix before the others."""
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
+    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", svg)
 
 
 def episode_pictures(evaluation: Evaluation) -> list[Picture]:

@@ -49,8 +49,8 @@ class Page:
     made: str
     """When, and with which version."""
     comparison: Table
-    curves: str | None
-    """An SVG image; None without curves."""
+    curves: Mapping[str, str]
+    """SVG images by environment; empty without curves."""
     curves_text: str
     """The text that stands for the curves, or the reason why there are none."""
     settings: Table | None
@@ -60,10 +60,10 @@ class Page:
     def html(self) -> str:
         """The HTML document."""
         sections = [("results", "Results", _table(self.comparison)), ("curves", "Learning curves", self._curves())]
-        if self.settings is not None:
-            sections.append(("settings", "Settings that differ", _table(self.settings)))
         parts = "".join(_run(i, run) for i, run in enumerate(self.runs, 1))
         sections.append(("runs", "Runs", parts))
+        if self.settings is not None:
+            sections.append(("settings", "Settings that differ", _table(self.settings)))
         links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _ in sections)
         body = "".join(
             f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(name)}</h2>{content}</section>'
@@ -79,12 +79,13 @@ class Page:
         )
 
     def _curves(self) -> str:
-        if self.curves is None:
+        if not self.curves:
             return f"<p>{escape(self.curves_text)}</p>"
-        image = self.curves[self.curves.index("<svg") :].replace(
-            "<svg", f'<svg role="img" aria-label="{escape(self.curves_text)}"', 1
+        images = "".join(
+            svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="Success on {escape(env)}"', 1)
+            for env, svg in self.curves.items()
         )
-        return f"<figure>{image}<figcaption>{escape(self.curves_text)}</figcaption></figure>"
+        return f'<figure><div class="curves">{images}</div><figcaption>{escape(self.curves_text)}</figcaption></figure>'
 
 
 def _table(table: Table) -> str:
