@@ -276,9 +276,14 @@ class HIROConfig(HierarchyConfig):
         if c.hindsight_actions:
             relabels.append(HindsightActions(subgoal, c.hindsight_actions))
         if c.testing:
-            penalty = task.penalty if name == "high" else float(decided.mean)
-            relabels.append(SubgoalTesting(subgoal, memory, penalty, decided.least))
+            cost = task.penalty if name == "high" else self.cost_of_a_miss(number)
+            relabels.append(SubgoalTesting(subgoal, memory, cost, decided.least))
         return relabels
+
+    def cost_of_a_miss(self, number: int) -> float:
+        """The cost of a missed, tested subgoal of a middle level: H (HAC), its decisions for the subgoal it obeys."""
+        above = cast(Middle | High, self.stack()[number + 1][1])
+        return float(Period.of(above.period).mean)
 
     # -- resolving options -----------------------------------------------------------------------------------
 

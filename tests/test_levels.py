@@ -98,6 +98,16 @@ def test_a_missed_subgoal_costs_the_middle_level_its_penalty_in_place_of_its_rew
     assert torch.equal(batch.reward[~missed], plain.reward[~missed])
 
 
+def test_a_missed_subgoal_of_the_middle_level_costs_as_many_decisions_as_it_has_itself():
+    env = make_env(EnvConfig("Ledger-v0", num_envs=2))
+    config = HIROConfig(
+        levels=3, low=Low.of(hidden=(4,)), middle=Middle.of(hidden=(4,), period=5, testing=0.3),
+        high=High.of(hidden=(4,), period=2), goal=GoalConfig(low=(-1.0,), high=(1.0,)),
+    )  # fmt: skip
+    (tests,) = (x for x in config.make(setting(env)).levels[1].relabels if isinstance(x, SubgoalTesting))
+    assert (tests.penalty, tests.decisions) == (2.0, 5)
+
+
 def test_only_the_last_subgoal_of_an_episode_is_cut_short_at_the_high_level():
     """Episodes of 7 steps: the high level decides twice, each time for two decisions, the last of which is short."""
     agent = ledger(testing=1.0)

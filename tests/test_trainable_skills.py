@@ -100,6 +100,16 @@ def test_each_skill_learns_on_its_own_clock(runs):
         assert any(not torch.equal(x, old[name]) for name, x in level.learner.state_dict().items())
 
 
+def test_a_held_random_decision_waits_while_another_skill_acts(runs):
+    agent, _ = controlled(runs)
+    exploration = agent.levels[0].skills[0].level.exploration
+    exploration.anywhere = True  # its own share of random decisions is 0, so that a held one ends at the next decision
+    exploration.holding[:] = True
+    target, always = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.ones(2, dtype=torch.bool)
+    agent.levels[0].explore(torch.zeros(2, 2), target, always, agent.generator)
+    assert exploration.holding.flatten().tolist() == [True, False]
+
+
 def test_a_skill_without_a_step_of_its_own_does_not_learn(runs):
     agent, _ = controlled(runs)
     skill = agent.levels[0].skills[0]
