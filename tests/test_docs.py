@@ -142,6 +142,6 @@ def test_blocks_are_found_and_their_errors_are_those_of_the_page(tmp_path):
 
 def test_commands_are_short():
     line = ["train.py", "hiro", "--total-steps", "70000"]
-    assert short.command_line(line)[-6:] == ["--threads", "1", "--total-steps", "600", "--preset", "debug"]
+    assert short.command_line(line)[-4:] == ["--total-steps", "400", "--preset", "debug"]
     assert "--preset" not in short.command_line(["train.py", "--resume", "runs/a"])
     assert short.command_line(["train.py", "hiro", "--help"]) == ["train.py", "hiro", "--help"]
