@@ -6,8 +6,8 @@ the arguments of a command. The kernels that run the notebooks install it too.
 
 from typing import Any
 
-STEPS, EPISODES = 600, 3
-DEBUG: dict[str, Any] = {"preset": "debug", "threads": 1}
+STEPS, EPISODES = 400, 2
+DEBUG: dict[str, Any] = {"preset": "debug", "threads": 1, "eval_episodes": 1, "eval_freq": STEPS}
 
 
 def install(patch: Any = setattr) -> None:
@@ -42,5 +42,5 @@ def command_line(arguments: list[str]) -> list[str]:
         return [script, *rest, "--episodes", str(EPISODES)]
     if "--help" in rest:
         return arguments
-    short = ["--threads", "1", "--total-steps", str(STEPS)]
+    short = ["--threads", "1", "--eval-episodes", "1", "--total-steps", str(STEPS)]
     return [script, *rest, *short, *([] if "--resume" in rest else ["--preset", "debug"])]

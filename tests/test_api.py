@@ -102,6 +102,8 @@ def test_a_run_shows_pictures_without_pyplot(tmp_path):
     with pytest.raises(hrl.UserError, match="has no scalar eval/succes; it has"):
         done.plot_curves("eval/succes")
     assert "matplotlib.pyplot" not in set(sys.modules) - before
+    over = run(tmp_path, "skills", env="hrl/PointMaze_UMaze-v0", skill=["test_api:still_in_the_plane"])
+    assert over.plot_trajectories(1).figure.axes  # positions are those of the task's goals
     line = run(tmp_path)
     with pytest.raises(hrl.UserError, match="are not drawn in two dimensions"):
         line.plot_trajectories(1)
@@ -141,6 +143,10 @@ def test_an_algorithm_is_a_name_or_a_configuration(tmp_path):
         run(tmp_path, low__gama=0.9)
     with pytest.raises(hrl.UserError, match="total_steps must be of type int"):
         run(tmp_path, total_steps="many")
+
+
+def still_in_the_plane(observation):
+    return np.zeros((len(observation["observation"]), 2), np.float32)
 
 
 def still(observation):

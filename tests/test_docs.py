@@ -20,6 +20,7 @@ import short
 from hrl_scripts import evaluate, train
 from nbclient import NotebookClient
 from runs import ROOT
+from test_links import broken
 
 SHORT = os.environ.get("HRL_DOCS_SHORT", "1") != "0"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -118,7 +119,9 @@ def updated(cell):
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_small_and_was_run_in_order(file):
-    cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    notebook = nbformat.read(file, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [link for cell in notebook.cells if cell.cell_type == "markdown" for link in broken(file, cell.source)]
     assert file.stat().st_size < MOST_BYTES
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
@@ -142,6 +145,6 @@ def test_blocks_are_found_and_their_errors_are_those_of_the_page(tmp_path):
 
 def test_commands_are_short():
     line = ["train.py", "hiro", "--total-steps", "70000"]
-    assert short.command_line(line)[-6:] == ["--threads", "1", "--total-steps", "600", "--preset", "debug"]
+    assert short.command_line(line)[-4:] == ["--total-steps", "400", "--preset", "debug"]
     assert "--preset" not in short.command_line(["train.py", "--resume", "runs/a"])
     assert short.command_line(["train.py", "hiro", "--help"]) == ["train.py", "hiro", "--help"]
