@@ -28,10 +28,10 @@ import hrl
 from hrl.api.sessions import Parts, make_session
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.memory.dataset import trajectories_of
+from hrl.pretrained import FOLDER, slimmed
 from hrl.report.evaluation import Evaluation
 from hrl.run.checkpoint import Checkpoints, save
 from hrl.run.folder import RunFolder
-from hrl.run.pretrained import FOLDER, slimmed
 from hrl.spaces import random_actions
 from hrl.types import Observation, Spec, Step
 

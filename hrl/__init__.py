@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from hrl.api.training import train
     from hrl.api.wandb import to_wandb
     from hrl.errors import UserError
+    from hrl.pretrained import list_pretrained
     from hrl.report.evaluation import Evaluation
     from hrl.report.pictures import Picture
     from hrl.run.callbacks import Callback, Progress
-    from hrl.run.pretrained import list_pretrained
 
 WHERE = {
     "Callback": "hrl.run.callbacks",
@@ -32,7 +32,7 @@ WHERE = {
     "Run": "hrl.api.runs",
     "UserError": "hrl.errors",
     "from_sb3": "hrl.api.callbacks",
-    "list_pretrained": "hrl.run.pretrained",
+    "list_pretrained": "hrl.pretrained",
     "load": "hrl.api.runs",
     "to_wandb": "hrl.api.wandb",
     "train": "hrl.api.training",

@@ -11,8 +11,8 @@ from runs import run_of
 import hrl
 from hrl.memory.dataset import replay_of_episodes
 from hrl.memory.ring import Rows
+from hrl.pretrained import FOLDER, slimmed
 from hrl.run.checkpoint import Checkpoint, load, save
-from hrl.run.pretrained import FOLDER, slimmed
 
 UMAZE = "pretrained/PointMaze_UMaze-v3/hiro"
 CARDS = hrl.list_pretrained()

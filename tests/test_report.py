@@ -12,8 +12,8 @@ import pytest
 
 import hrl
 from hrl.cli.main import report
+from hrl.pretrained import FOLDER
 from hrl.report.logger import Logger
-from hrl.run.pretrained import FOLDER
 
 RUNS = ["pretrained/PointMaze_UMaze-v3/hiro", "pretrained/PointMaze_Large-v3/hiro"]
 VOID = {"meta", "img", "link", "br", "use", "path"}

@@ -12,6 +12,7 @@ from hrl.api.environments import EnvLike, env_id
 from hrl.api.sessions import NO_TRUST, Parts, make_session, trained_policy
 from hrl.api.trust import Trust
 from hrl.execution.processes import join_processes
+from hrl.pretrained import read_card
 from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation
 from hrl.report.logger import STEPS, read_progress
@@ -21,7 +22,6 @@ from hrl.report.video import record
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
 from hrl.run.folder import RunConfig, RunFolder
-from hrl.run.pretrained import read_card
 from hrl.run.session import Which
 from hrl.stopping import StopRequest
 from hrl.types import UserError

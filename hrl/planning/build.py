@@ -13,7 +13,7 @@ from hrl.planning.exploring import explore
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
-from hrl.run.pretrained import visited
+from hrl.pretrained import visited
 from hrl.run.session import Session, Which
 from hrl.training.policy import HierarchyPolicy
 from hrl.types import Spec, UserError

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hrl.execution.modes import Mode
+from hrl.pretrained import located
 from hrl.run.averaging import check_decay
 from hrl.run.checkpoint import Checkpoints
-from hrl.run.pretrained import located
 from hrl.types import UserError
 from hrl.version import __version__
 

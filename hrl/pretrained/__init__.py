@@ -18,7 +18,7 @@ from hrl.run.checkpoint import Checkpoint
 from hrl.types import UserError
 
 PREFIX = "pretrained"
-FOLDER = Path(__file__).resolve().parent.parent / PREFIX
+FOLDER = Path(__file__).resolve().parent
 LARGE = 1000
 """Tensors with more entries are stored in half precision."""
 STATE, FINAL = "visited.state", "visited.final"
