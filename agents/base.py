@@ -1,6 +1,7 @@
 """The interface between algorithms and the command lines, and the base classes of algorithms."""
 
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,22 @@ class HierarchyConfig(ABC):
                 warm_start(agent, sources)
         lines = [*unseen(env.spec), *config.describe(env.spec)]
         return Trainer(HierarchyTrainee(agent, env, session), session, lines, config).run()
+
+    def collecting_speed(self, session: Session, seconds: float) -> float:
+        """Environment steps per second of acting, stepping and observing without learning, measured for `seconds`."""
+        with session.stop.interruptible():
+            env = session.make_env(None)
+            torch.manual_seed(session.run.seed)
+            agent = self.make(self._setting(env, session, session.run.total_steps))
+            trainee = HierarchyTrainee(agent, env, session)
+            trainee.begin()
+            trainee.collect()
+            taken, started = agent.steps, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                trainee.collect()
+            speed = (agent.steps - taken) / (time.perf_counter() - started)
+        env.close()
+        return speed
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint. Raises UserError if it does not fit the environment."""

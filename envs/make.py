@@ -65,8 +65,9 @@ class EnvConfig:
     """Gymnasium id, or module:Id if importing the module registers it."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
     """Keyword arguments of the environment, such as continuing_task=False. Values are read as YAML."""
-    num_envs: int = 1
-    """Number of environments that step together."""
+    num_envs: int | Literal["auto"] = 1
+    """Number of environments that step together. auto: measured before training, the smallest number with which
+    collecting is nearly as fast as possible."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """sync: in this process. async: in worker processes. auto: the environment's vector form if it has one, otherwise
     sync."""
@@ -95,6 +96,13 @@ class EnvConfig:
         return self.env.rpartition(":")[2]
 
     @property
+    def count(self) -> int:
+        """The number of environments. Raises EnvError for "auto", which only training resolves."""
+        if self.num_envs == "auto":
+            raise EnvError("--num-envs auto must be resolved by a measurement before environments are made.")
+        return self.num_envs
+
+    @property
     def module(self) -> str:
         """The module to import; "" if none is given."""
         return self.env.rpartition(":")[0]
@@ -103,7 +111,7 @@ class EnvConfig:
 def _check(config: EnvConfig) -> None:
     """Raise EnvError if the id is unknown or a value is invalid."""
     find_id(config.env)
-    if config.num_envs < 1:
+    if config.count < 1:
         raise EnvError(f"--num-envs must be at least 1, not {config.num_envs}.")
     if not 0 < config.action_limit < math.inf:
         raise EnvError(f"--action-limit must be positive, not {config.action_limit}.")
@@ -253,7 +261,7 @@ def _make_vector(
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     if is_batched(config):
         kwargs = _on_device(config, device)
-        env = gym.make_vec(config.name, config.num_envs, "vector_entry_point", **kwargs)
+        env = gym.make_vec(config.name, config.count, "vector_entry_point", **kwargs)
         if not (config.reward_delay or config.position_history or config.frame_stack > 1):
             return env
         if config.frame_stack <= 1 and env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
@@ -261,7 +269,7 @@ def _make_vector(
                 env = PositionHistoryBatch(env, config.position_history)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
         env.close()  # replaced by single environments, which have wrappers for these options
-    indices = range(config.num_envs)
+    indices = range(config.count)
     if config.vectorization == "async":
         makers = [partial(_make_in_worker, config, i, info) for i in indices]
         start = None if config.worker_start == "auto" else config.worker_start

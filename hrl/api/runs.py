@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hrl.api.environments import EnvLike, env_id
+from hrl.api.scaling import with_measured_envs
 from hrl.api.sessions import NO_TRUST, Parts, make_session, trained_policy
 from hrl.api.trust import Trust
 from hrl.execution.processes import join_processes
@@ -166,6 +167,8 @@ def run_session(
             if processes.first:
                 held.enter_context(folder.locked())
             checkpoint = last_checkpoint(folder, parts.run, processes.size)
+        else:
+            parts = with_measured_envs(parts, processes, stop, trust)
         called = [x if isinstance(x, Callback) else Callback(x) for x in callbacks]
         session = make_session(parts, folder, checkpoint, processes, stop, trust, held, called)
         parts.agent.train(session)

@@ -147,7 +147,7 @@ def make_session(
         run=parts.run,
         folder=folder,
         device=device,
-        num_envs=parts.env.num_envs,
+        num_envs=parts.env.count,
         make_env=environments.make,
         make_evaluation=environments.make_evaluation,
         make_single=partial(make_single, parts.env),

@@ -13,6 +13,7 @@ import tyro
 from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset
 from hrl.api.runs import last_checkpoint, require_resumable
+from hrl.api.scaling import with_measured_envs
 from hrl.api.sessions import Parts, make_session
 from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
@@ -103,6 +104,7 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
     processes = join_processes()
     if values and processes.first:
         print_line("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()))
+    parts = with_measured_envs(parts, processes, stop, trust)
     folder = RunFolder.new(parts.run.log_dir, parts.env.env, algorithm, parts.run.seed)
     return make_session(parts, folder, processes=processes, stop=stop, trust=trust, held=held), parts.agent
 
@@ -122,6 +124,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     arguments, trust = _with_trust(algorithm, arguments)
     path = Path(peek(arguments, "--sweep") or "")
     sweep, (parts, _) = SweepConfig.read(path), resolved(algorithm, arguments)
+    parts = with_measured_envs(parts, stop=stop, trust=trust)
     folder = parts.run.log_dir / "sweeps" / path.stem
 
     def train_one(values: dict[str, Any], seed: int, give_up: GiveUp) -> bool:

@@ -1,6 +1,6 @@
 """Training of a hierarchy. A round is one step of every environment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -54,13 +54,17 @@ class HierarchyTrainee(Trainee):
             self.obs = self.env.reset(int(torch.randint(0, 9_000_000, (), generator=generator)))
 
     def round(self, total_steps: int) -> Sequence[Finished]:
-        """Take one step in every environment."""
+        """Take one step in every environment, and learn from earlier ones meanwhile."""
+        return self.collect(lambda: self._learn(total_steps))
+
+    def collect(self, meanwhile: Callable[[], None] = lambda: None) -> Sequence[Finished]:
+        """Take one step in every environment. `meanwhile` is called while they step."""
         if self.obs is None:
             raise Interrupted  # `begin` was interrupted
         actions = self.agent.act(self.obs)
         with self.stop.interruptible(GRACE):
             self.env.send(actions)
-        self._learn(total_steps)
+        meanwhile()
         with self.stop.interruptible(GRACE):
             step = self.env.receive()
         self.agent.observe(step)

@@ -1,0 +1,47 @@
+"""`--num-envs auto`: the number of environments by measurement."""
+
+import json
+
+import pytest
+from hrl_scripts import train
+from runs import LINE, run_of, trained
+
+import hrl
+from hrl.api import scaling
+from hrl.api.scaling import fastest_enough
+from hrl.api.sessions import Parts
+from hrl.execution.processes import Processes
+from hrl.types import UserError
+
+
+def test_the_smallest_number_that_is_nearly_the_fastest_is_chosen():
+    assert fastest_enough({1: 100.0, 2: 190.0, 4: 350.0, 8: 400.0, 16: 420.0}) == 4  # .83 of the highest speed
+    assert fastest_enough({1: 100.0, 2: 90.0}) == 1
+
+
+def test_numbers_are_doubled_until_collecting_is_not_faster(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "SECONDS", 0.05)
+    run = trained(tmp_path, "--num-envs", "auto", "--eval-freq", "0")
+    measured = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("--num-envs auto: "))
+    numbers = [int(part.split(": ")[0]) for part in measured.partition("learning: ")[2].split(", ")]
+    assert numbers == [2**i for i in range(len(numbers))] and len(numbers) > 1
+    chosen = json.loads((run / "config.json").read_text())["config"]["env"]["num_envs"]
+    assert chosen in numbers and measured.startswith(f"--num-envs auto: {chosen} environments")
+
+
+def test_a_program_measures_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "SECONDS", 0.05)
+    monkeypatch.setattr(scaling, "PATIENCE", 0.0)
+    options = {"preset": "debug", "total_steps": 200, "eval_freq": 0, "threads": 1, "log_dir": str(tmp_path)}
+    run = hrl.train("hiro", "tasks:GoalLine-v0", num_envs="auto", **options)
+    assert run.parts.env.num_envs == 1  # without patience, only one number is measured
+
+
+def test_algorithms_and_processes_that_determine_the_number_get_one_sentence(tmp_path, capsys):
+    assert train.main(["sb3-td3", *LINE, "--num-envs", "auto", "--log-dir", str(tmp_path)]) == 2
+    assert "--num-envs auto does not support sb3-td3: give a number" in capsys.readouterr().err
+    parts = Parts.stored(hrl.load(trained(tmp_path, "--total-steps", "200", "--eval-freq", "0")).folder)
+    auto = parts._replace(env=type(parts.env)(parts.env.env, num_envs="auto"))
+    with pytest.raises(UserError, match="measures in one process"):
+        scaling.with_measured_envs(auto, Processes(0, 2, 0))
+    assert run_of(tmp_path).exists()
