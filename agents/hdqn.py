@@ -181,8 +181,8 @@ class HDQNConfig(HierarchyConfig):
             raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
         if self.low.explore_by_success and not isinstance(self.low.learner, ReplayConfig):
             raise UserError(
-                f"low.explore_by_success sets the fraction of random actions, but {self.low.learner.kind} explores by its "
-                "own samples; set it to False."
+                f"low.explore_by_success sets the fraction of random actions, but {self.low.learner.kind} explores by "
+                "sampling; set it to False."
             )
         if self.low.success_window < 1:
             raise UserError(f"low.success_window must be at least 1, not {self.low.success_window}.")

@@ -174,7 +174,7 @@ class SkillsConfig(HierarchyConfig):
             return 0.0 if recurrent or c.learner.on_policy else LATE
         if c.late_starts and recurrent:
             raise UserError(
-                f"high.late_starts must be 0: {', '.join(recurrent)} has a recurrent state, so it cannot start in the middle."
+                f"high.late_starts must be 0: {', '.join(recurrent)} has a recurrent state, so it cannot start late."
             )
         return c.late_starts
 
@@ -244,7 +244,7 @@ def available_of(skills: list[SkillSource]) -> Callable[[Tensor], Tensor] | None
 
 
 def ends_of(skills: list[SkillSource]) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """(state [..., D], target [..., G]) -> [...] whether the active skill ends. None if no skill has an end condition."""
+    """(state [..., D], target [..., G]) -> [...] whether the active skill ends. None if no skill has a condition."""
     functions = [None if skill.ends is None else imported(skill.ends) for skill in skills]
     if not any(functions):
         return None

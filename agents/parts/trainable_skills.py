@@ -94,7 +94,7 @@ class SkillsLevel(Level):
         return target[..., : len(self.skills)], target[..., len(self.skills) :]
 
     def _selected(self, target: Tensor, act: Callable[[TrainableSkill, Tensor, Tensor], Tensor]) -> Tensor:
-        """The action [..., A] of the selected skill. `act` gets a skill, the mask [...] where it is selected, and the goal."""
+        """The action [..., A] of the selected skill. `act` gets a skill, the mask [...] of its use, and the goal."""
         command, goal = self._split(target)
         actions = [act(skill, used > 0.5, goal) for skill, used in zip(self.skills, command.unbind(-1), strict=True)]
         return (torch.stack(actions, -1) * command.unsqueeze(-2)).sum(-1)

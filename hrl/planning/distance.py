@@ -1,7 +1,7 @@
-"""Steps between a state and a goal position, from the value of a goal-conditioned level.
+"""Steps between a state and a goal position, computed from the value of a goal-conditioned level.
 
-A sparse reward is constant until the position is reached, and constant afterwards. With `never` the value of never
-reaching it, `there` the value of having reached it, and n steps until then,
+A sparse reward is constant until the position is reached, and constant afterwards. Let `never` be the value of never
+reaching the position, `there` the value of having reached it, and n the number of steps until then:
 
     V = never + γⁿ (there - never),        n = log((V - never) / (there - never)) / log γ.
 
@@ -51,7 +51,7 @@ class Visited(Protocol):
 
 
 def steps_of_value(value: Tensor, gamma: float, never: float, there: float) -> Tensor:
-    """n [...] from the formula above for values [...]; infinite for `never` and below, 0 for `there` and above."""
+    """n [...] from the formula above for values [...]: infinite for `never` and below, 0 for `there` and above."""
     share = ((value - never) / (there - never)).clamp(0.0, 1.0)
     return share.log() / math.log(gamma)
 
@@ -73,7 +73,7 @@ class StepDistance(Protocol):
     """The space of places."""
     device: torch.device
     threshold: float
-    """Distance in goal space within which a place counts as reached; 0 if it is unknown."""
+    """Distance in goal space within which a place counts as reached; 0 if unknown."""
 
     def place(self, state: Tensor) -> Tensor:
         """The places [..., G] of states [..., D]."""
@@ -82,15 +82,15 @@ class StepDistance(Protocol):
         """Distance [...] of two places [..., G] in goal space."""
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] until places [..., G] count as reached, infinite for never; and
-        the steps [...] until the places themselves."""
+        """Environment steps [...] from states [..., D] until places [..., G] count as reached (infinite for never), and
+        the steps [...] to the exact places."""
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
-        """Calibrate the steps with visited states, if that is necessary."""
+        """Calibrate the steps with visited states, if necessary."""
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Measure the speed, if that is necessary, over hops from states [E, D] to places [E, G] that are `apart` [E]
-        in goal space, of up to `longest` steps."""
+        """Measure the speed, if necessary, over hops of up to `longest` steps from states [E, D] to places [E, G].
+        `apart` [E] are their distances in goal space."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
@@ -121,7 +121,7 @@ class Distance:
         self.exact = kind != "calibrated" and self.ends is not None
         self.threshold = self._threshold(spec)
         """Distance in goal space within which a position counts as reached; 0 if it is unknown."""
-        # In place, for checkpoints and captured functions.
+        # Changed in place, for checkpoints and captured functions.
         self.slowness = torch.zeros((), device=self.device)
         """Steps per unit of goal space."""
         self.curve = torch.zeros(2, KNOTS, device=self.device)
@@ -175,7 +175,7 @@ class Distance:
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Environment steps [...] from states [..., D] until positions [..., G] count as reached (infinite for never),
-        and the steps [...] until the exact positions."""
+        and the steps [...] to the exact positions."""
         value = self.value(state, place)
         if not self.exact:
             steps = interpolated(value, *self.curve)
@@ -190,7 +190,7 @@ class Distance:
         return self.unit * steps_of_value(value, self.discount, *self.ends)
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
-        """Calibrate the steps, if the value alone does not give them, with pairs of states from a replay."""
+        """Calibrate the steps with pairs of states from a replay, unless the value alone determines them."""
         if self.exact:
             return
         rows, span = replay.draw(PAIRS, generator), int(SPAN * longest)
@@ -204,7 +204,7 @@ class Distance:
             mine.copy_(torch.as_tensor(np.pad(given, (0, KNOTS - len(given)), mode="edge"), dtype=torch.float32))
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Set the speed to the median over hops from states [E, D] to places [E, G], `apart` [E] in goal space."""
+        """Set the speed to the median over hops from states [E, D] to places [E, G] at distances `apart` [E]."""
         if not self.exact or not self.threshold:
             return
         steps = self.to_threshold(self.value(state, place))
