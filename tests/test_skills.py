@@ -1,4 +1,4 @@
-"""A controller over skills that exist already."""
+"""A controller over existing skills."""
 
 from dataclasses import replace
 from pathlib import Path
