@@ -164,7 +164,7 @@ def periods() -> None:
 def main() -> None:
     """Draw the pictures. With --train, train the runs first."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", nargs="*", choices=list(RUNS), help="train these runs first; all runs if none are named")
+    parser.add_argument("--train", nargs="*", choices=list(RUNS), help="train these runs first (default: all of them)")
     given = parser.parse_args().train
     PICTURES.mkdir(exist_ok=True)
     if given is not None:
