@@ -54,7 +54,7 @@ def main() -> None:
     again = f"{SECOND} --total-steps {o.transfer_steps} {o.options}"
     runs = {
         "over the trained low level": trained(f"{again} --low.init-from {first} --low.frozen True", o.out / "over"),
-        "from nothing": trained(again, o.out / "nothing"),
+        "from scratch": trained(again, o.out / "nothing"),
     }
     curves = {"the mirrored maze": {name: [success(run)] for name, run in runs.items()}}
     save_curves(curves, o.out / "curves.png", "success, evaluated")

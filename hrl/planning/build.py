@@ -48,8 +48,8 @@ def plan_for(
         return plan_offline(config, session, which, options)
     if not isinstance(config, Restorable):
         raise UserError(
-            "--planner needs a run with levels of this toolkit, whose checkpoint holds replays, or a run that learned "
-            "to reach goals from a dataset."
+            "--planner needs a run of this toolkit with levels and stored replays, or a run that learned to reach "
+            "goals from a dataset."
         )
     started = time.perf_counter()
     agent, env = config.restored(session), session.make_env(1)

@@ -67,29 +67,30 @@ def fitted_steps(value: np.ndarray, steps: np.ndarray, knots: int = KNOTS) -> tu
 
 
 class StepDistance(Protocol):
-    """The interface of steps between states and places, for graphs of landmarks."""
+    """The interface of steps between states and positions, for graphs of landmarks."""
 
     goals: GoalSpace
-    """The space of places."""
+    """The space of the positions."""
     device: torch.device
     threshold: float
-    """Distance in goal space within which a place counts as reached; 0 if unknown."""
+    """Distance in goal space within which a position counts as reached; 0 if unknown."""
 
     def place(self, state: Tensor) -> Tensor:
-        """The places [..., G] of states [..., D]."""
+        """The positions [..., G] of states [..., D] in goal space."""
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two places [..., G] in goal space."""
+        """Distance [...] between two positions [..., G] in goal space."""
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] until places [..., G] count as reached (infinite for never), and
-        the steps [...] to the exact places."""
+        """Environment steps [...] from states [..., D] until positions [..., G] count as reached (infinite for never),
+        and the steps [...] to the exact positions."""
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
         """Calibrate the steps with visited states, if necessary."""
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Measure the speed, if necessary, over hops of up to `longest` steps from states [E, D] to places [E, G].
+        """Measure the speed, if necessary, over hops of up to `longest` steps from states [E, D] to positions
+        [E, G].
         `apart` [E] are their distances in goal space."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -162,7 +163,7 @@ class Distance:
         return self.command.project(state)
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two positions [..., G] in goal space."""
+        """Distance [...] between two positions [..., G] in goal space."""
         return self.goals.distance(a, b)
 
     @torch.no_grad()
@@ -204,7 +205,7 @@ class Distance:
             mine.copy_(torch.as_tensor(np.pad(given, (0, KNOTS - len(given)), mode="edge"), dtype=torch.float32))
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Set the speed to the median over hops from states [E, D] to places [E, G] at distances `apart` [E]."""
+        """Set the speed to the median over hops from states [E, D] to positions [E, G] at distances `apart` [E]."""
         if not self.exact or not self.threshold:
             return
         steps = self.to_threshold(self.value(state, place))

@@ -48,7 +48,7 @@ class GoalReacher:
 
 @runtime_checkable
 class Offline(Protocol):
-    """The interface of an algorithm whose policy obeys goals and was learned from a dataset."""
+    """The interface of an algorithm with a policy that obeys goals and was learned from a dataset."""
 
     def goal_reacher(self, session: Session, which: Which, level: int) -> GoalReacher:
         """The policy of a checkpoint, up to this level from the lowest. Raises UserError for an unknown level."""
@@ -77,7 +77,7 @@ class VisitedRows:
 
 
 class PolicyDistance:
-    """Steps between states and goals (places), estimated by a policy or from the speed of trajectories."""
+    """Steps between states and goal positions, estimated by a policy or from the speed of trajectories."""
 
     def __init__(self, reacher: GoalReacher, spec: Spec, kind: str) -> None:
         """`kind` is "value" for the policy's own estimate. "travelled", the default for "auto", is the distance in goal
@@ -96,11 +96,11 @@ class PolicyDistance:
         return self.goals.project(state)
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two places [..., G]."""
+        """Distance [...] between two positions [..., G]."""
         return self.goals.distance(a, b)
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] to places [..., G], twice, because no threshold applies."""
+        """Environment steps [...] from states [..., D] to positions [..., G], twice, because no threshold applies."""
         if self.travelled:
             steps = self.apart(self.place(state), place) * self.slowness
             return steps, steps
@@ -119,7 +119,7 @@ class PolicyDistance:
             self.slowness.copy_(steps / self.apart(*ends).quantile(FAST).clamp_min(1e-6))
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Do nothing: the steps lead to the place itself."""
+        """Do nothing: the steps lead to the exact position."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The measured speed."""
