@@ -20,13 +20,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hrl.agents.parts.goal_value import GoalValue, on_sphere
 from hrl.agents.parts.offline import OfflineConfig
 from hrl.hierarchy.commands.goals import sinusoids
 from hrl.learners.adam import FlatAdam
 from hrl.memory.dataset import Dataset
 from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, trajectory_goals, value_goals
 from hrl.networks.distributions import distribution
+from hrl.networks.goal_value import GoalValue, on_sphere
 from hrl.networks.layers import mlp, polyak_update
 from hrl.planning.distance import steps_of_value
 from hrl.run.session import Session

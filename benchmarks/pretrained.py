@@ -197,7 +197,7 @@ def of_chance(folder: Path, episodes: int) -> dict[str, Any]:
     parts = Parts.stored(run)
     parts.run.eval_env = None
     session = make_session(parts, run)
-    env = session.make_env(1, None)
+    env = session.make_env(1)
     env.close()
     result: Evaluation = session.evaluate(RandomPolicy(env.spec), episodes)
     return result.summary()

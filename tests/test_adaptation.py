@@ -6,6 +6,7 @@ import json
 import gymnasium as gym
 import pytest
 import torch
+from conftest import fresh
 from hrl_scripts import evaluate, train
 from runs import run_of, same_state
 from torch import Tensor
@@ -224,7 +225,7 @@ def test_maml_learns_to_adapt(tmp_path):
 
 def _evaluated(run, step: int) -> float:
     policy = hrl.load(run).policy("last")
-    result = policy.evaluate(lambda n, seeds: make_env(EnvConfig("hrl/Navigation-v0", num_envs=n)), 20, seed=0)
+    result = policy.evaluate(fresh("hrl/Navigation-v0"), 20, seed=0)
     return result.rates[f"return_after_{step}"]
 
 

@@ -259,7 +259,7 @@ def test_a_map_custom():
     assert [ants.physics.model.geom(g).type[0] for g in range(ants.physics.model.ngeom)].count(6) == 4  # boxes
     assert ants.maze.cells(".") == [(1, 1)] and ants.maze.centre(1, 1) == (-4, 0)
     for wrong in ("####/#..#/####", "###/#s.#/###", "####/#sX#/####"):
-        with pytest.raises(ValueError, match="a map must have rows of the same length"):
+        with pytest.raises(ValueError, match="a map must have rows of equal length"):
             AntMaze(maze=wrong)
     with pytest.raises(EnvError, match=r"maze must be Maze, Push, Fall, Sparse or a map such as .* not Mase"):
         make_env(EnvConfig("hrl/AntMaze-v0", {"maze": "Mase"}))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from hrl.agents import HierarchyConfig, find_agent
@@ -21,9 +22,8 @@ from hrl.execution.modes import keep_freed_memory
 from hrl.execution.processes import ALONE, Processes
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.report.display import print_line
-from hrl.report.evaluation import EVALUATION_ENVS
+from hrl.report.evaluation import EVALUATION_ENVS, Evaluation
 from hrl.report.hparams import comparable
-from hrl.report.pictures import trajectories
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint
 from hrl.run.config import plain, updated
@@ -151,7 +151,7 @@ def make_session(
         make_env=environments.make,
         make_evaluation=environments.make_evaluation,
         make_single=partial(make_single, parts.env),
-        make_rendering=partial(environments.make_evaluation, 1, render_mode="rgb_array"),
+        make_rendering=partial(environments.make_evaluation, render_mode="rgb_array"),
         most_evaluation_envs=EVALUATION_BATCH if is_batched(environments.evaluated) else EVALUATION_ENVS,
         load_agent=partial(load_agent, parts.run, processes, trust),
         load_policy=partial(trained_policy, which="best", trust=trust, device=parts.run.device),
@@ -160,10 +160,16 @@ def make_session(
         stop=stop,
         faults=FAULTS,
         begin=begin,
-        draw=trajectories,
+        draw=_picture,
         hyperparameters=lambda: comparable(parts.algorithm, parts.plain(*resolved[-1:])),
         callbacks=(*callbacks, *([to_wandb()] if parts.run.wandb else [])),
     )
+
+
+def _picture(evaluation: Evaluation) -> np.ndarray | None:
+    from hrl.report.pictures import trajectories  # imported here, because matplotlib takes half a second
+
+    return trajectories(evaluation)
 
 
 def load_agent(run_config: RunConfig, processes: Processes, trust: Trust, path: Path) -> Hierarchy:

@@ -36,7 +36,7 @@ class _Recorder:
 def record(
     file: Path,
     policy: Policy,
-    make: Callable[[], BatchedEnv],
+    make: Callable[[int], BatchedEnv],
     episodes: int,
     max_steps: int | None = None,
     faults: tuple[type[Exception], ...] = (UserError,),
@@ -51,7 +51,7 @@ def record(
         with Progress(console=Console(stderr=True), transient=True) as progress:
             recorder = _Recorder(file, episodes, progress)
             try:
-                evaluate(policy, lambda _: opened(make()), episodes, watch=recorder, max_steps=max_steps)
+                evaluate(policy, lambda n: opened(make(n)), episodes, num_envs=1, watch=recorder, max_steps=max_steps)
             finally:
                 recorder.writer.close()
     except faults:

@@ -42,8 +42,8 @@ class Session:
     """Greatest number of environments that an evaluation steps together."""
     make_single: Callable[..., gym.Env[Any, Any]]
     """(index) -> one plain Gymnasium environment."""
-    make_rendering: Callable[[], BatchedEnv]
-    """() -> one environment of evaluations, which renders."""
+    make_rendering: Callable[[int], BatchedEnv]
+    """As `make_evaluation`, for environments that render."""
     load_agent: Callable[[Path], Hierarchy]
     """The final agent of an earlier run."""
     load_policy: Callable[[Path], Any]
