@@ -3,16 +3,17 @@ arXiv:1604.06057).
 
 The user declares K subgoals, each as a predicate of the state: "take the key", "open the door". The high level (the
 paper's meta-controller) chooses a subgoal g that is not reached yet, and learns from the task's reward. The low level
-(the controller) chooses actions, and the internal critic pays it 1 for reaching g. The subgoal ends there, after
-`high.period` steps, or with the episode. With a subgoal that lasted k steps,
+(the controller) chooses actions. The internal critic gives it a reward of 1 for reaching g. The subgoal ends when it is
+reached, after `high.period` steps, or with the episode. For a subgoal with a duration of k steps,
 
     Q2(s, g) = E[ r_1 + γ r_2 + ... + γ^(k-1) r_k + γ^k max_g' Q2(s_k, g') ]      over the subgoals g' available in s_k
     Q1(s, a; g) = E[ b + γ max_a' Q1(s', a'; g) ],      b = 1 and no bootstrapping where s' reaches g, else b = 0
 
-Deviations from the paper: the high level discounts by γ^k (as options do), not once per subgoal; a subgoal has a time
-limit; a part of each batch of the low level is relabelled with another subgoal (`low.hindsight`), which is exact, since
-every transition tells about every subgoal; and the low level's exploration falls with the run. With
-`low.explore_by_success`, it falls with the success of each subgoal, as published: ε_g = ε + (1 - ε) (1 - success of g).
+Deviations from the paper: the high level discounts by γ^k (as options do), not once per subgoal. A subgoal has a time
+limit. A fraction of each batch of the low level is relabelled with another subgoal (`low.hindsight`). This is exact,
+because every transition is valid for every subgoal. The low level's exploration decreases over the run. With
+`low.explore_by_success`, it decreases with the success of each subgoal, as published:
+ε_g = ε + (1 - ε) (1 - success of g).
 """
 
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ from hrl.types import Spec, UserError
 
 @dataclass
 class Low(LevelConfig):
-    """The low level, which acts at every step and is rewarded for reaching subgoals."""
+    """The low level. It acts at every step, and is rewarded for reaching subgoals."""
 
     learner: Choice = field(default_factory=lambda: DQNConfig(random_actions=(0.02, 0.3)))
     gamma: float = 0.97
@@ -50,27 +51,27 @@ class Low(LevelConfig):
     reward_scale: float = 1.0
     """Factor of that reward."""
     explore_by_success: bool = False
-    """The share of random actions under each subgoal falls with its success rate, from 1 at a rate of 0 to
+    """The fraction of random actions under each subgoal decreases with its success rate, from 1 at a rate of 0 to
     `random_actions` at a rate of 1 (published: True), instead of over `exploration_fraction` of the run."""
     success_window: int = 100
-    """Number of its last uses over which a subgoal's success rate is averaged."""
+    """Number of a subgoal's last executions over which its success rate is averaged."""
     hindsight: float | None = None
-    """Share of a batch whose subgoal is replaced by another one that was not reached yet (published: 0). Default: .5 if
-    the learner has a replay."""
+    """Fraction of a batch in which the subgoal is replaced by another one that was not reached yet (published: 0).
+    Default: .5 if the learner has a replay."""
     hindsight_strategy: Strategy = "random"
-    """The replacing subgoal. random: any. future: one that is reached at a random later moment of the episode. final:
-    one that is reached at its end."""
+    """The new subgoal. random: any. future: one that is reached at a random later step of the episode. final: one that
+    is reached at its end."""
 
 
 @dataclass
 class High(LevelConfig):
-    """The high level, which chooses subgoals and learns from the task's reward."""
+    """The high level. It chooses subgoals, and learns from the task's reward."""
 
     learner: Choice = field(default_factory=lambda: DQNConfig(random_actions=(0.02, 0.1)))
     gamma: float = 0.99
     """Discount per environment step."""
     period: int = 50
-    """Greatest number of environment steps that a subgoal lasts (published: until the episode's end)."""
+    """Maximum number of environment steps of a subgoal (published: until the episode's end)."""
     reward_scale: float = 1.0
     """Factor of the task's reward."""
     reward_offset: float = 0.0
@@ -78,7 +79,7 @@ class High(LevelConfig):
 
 
 class ExploresBySuccess(Level):
-    """The low level, with a share of random actions that falls with the success of each subgoal."""
+    """The low level, with a fraction of random actions that decreases with the success of each subgoal."""
 
     def __init__(self, *args: Any, window: int, **options: Any) -> None:
         """`window` is `success_window`. The other arguments are those of `Level`."""
@@ -88,7 +89,7 @@ class ExploresBySuccess(Level):
     def explore(
         self, state: Tensor, target: Tensor, due: Tensor | None, generator: torch.Generator, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The action [N, A], random with a share of ε + (1 - ε) (1 - the subgoal's success rate)."""
+        """The action [N, A], random with a probability of ε + (1 - ε) (1 - the subgoal's success rate)."""
         action, notes = self.learner.act_and_note(self.inputs(state, target), generator, mask)
         return self.exploration(action, due, generator, mask, 1.0 - self.success.of(target)), notes
 
@@ -120,7 +121,7 @@ class HDQNConfig(HierarchyConfig):
     goal: GoalConfig = field(default_factory=GoalConfig)
     """Only indices, projection, distance and threshold apply to points, and periods to the task's goal."""
     learning_starts: int = 1000
-    """Environment steps before the first update. Learners with a rollout begin at its end."""
+    """Environment steps before the first update. Learners with a rollout start at its end."""
 
     def build(self, setting: Setting) -> Hierarchy:
         """Build the agent of a resolved configuration. Raises UserError if it does not fit the environment."""
@@ -156,14 +157,14 @@ class HDQNConfig(HierarchyConfig):
         return DeclaredSubgoals(names, reached, self.low.reward, self.low.reward_scale)
 
     def resolved(self, setting: Setting) -> Self:
-        """A copy with the share of hindsight resolved."""
+        """A copy with the default fraction of hindsight resolved."""
         self.check()
         share = self.low.hindsight
         if share is None:
             share = 0.0 if self.low.learner.on_policy else 0.5
         learner = self.low.learner
         if self.low.explore_by_success and isinstance(learner, DQNConfig):
-            learner = replace(learner, exploration_fraction=0.0)  # exploration does not fall with the run, too
+            learner = replace(learner, exploration_fraction=0.0)  # exploration must not decrease over the run, too
         low = replace(self.low, hindsight=share, learner=learner)
         return replace(self, low=low, high=replace(self.high, hindsight=0.0))
 
@@ -180,8 +181,8 @@ class HDQNConfig(HierarchyConfig):
             raise UserError(f"high.period must be at least 1 environment step, not {self.high.period}.")
         if self.low.explore_by_success and not isinstance(self.low.learner, ReplayConfig):
             raise UserError(
-                f"low.explore_by_success sets the share of random actions, but {self.low.learner.kind} explores by its "
-                "own samples; set it to False."
+                f"low.explore_by_success sets the fraction of random actions, but {self.low.learner.kind} explores by "
+                "sampling; set it to False."
             )
         if self.low.success_window < 1:
             raise UserError(f"low.success_window must be at least 1, not {self.low.success_window}.")
@@ -197,7 +198,7 @@ class HDQNConfig(HierarchyConfig):
         low, high = self.low, self.high
         of = self.subgoals or f"{len(self.points)} numbers of positions"
         return [
-            f"Subgoals: {of}; one lasts until it is reached, and {high.period} steps at most.",
+            f"Subgoals: {of}; each ends when it is reached, or after {high.period} steps.",
             f"Low level: {low.learner.kind}, {low.reward} reward, hindsight {low.hindsight:g}. "
             f"High level: {high.learner.kind}.",
         ]

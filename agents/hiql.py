@@ -1,7 +1,7 @@
 """HIQL: hierarchical implicit Q-learning (Park 2023, arXiv:2307.11949), offline.
 
 A dataset of trajectories trains one value V(s, g) without actions. Two policies are extracted from it by
-advantage-weighted regression (AWR). The reward is -1 per step until the goal is reached, and 0 then:
+advantage-weighted regression (AWR). The reward is -1 per step until the goal is reached, then 0:
 
     value  L_V = E ℓ(r + γ V'(s_{t+1}, g) - V(s_t, g)),    ℓ(x) = |κ - 1(x < 0)| x²    expectile regression
     high   A_h = V(s_{t+k}, g) - V(s_t, g),                maximise E exp(α A_h) log π_h(φ(s_t, s_{t+k}) | s_t, g)
@@ -35,9 +35,9 @@ from hrl.training.offline import OfflineLearner
 from hrl.types import Spec, UserError
 
 MOST_WEIGHT = 100.0
-"""Greatest weight exp(α A) of a transition in a policy's loss."""
+"""Maximum weight exp(α A) of a transition in a policy's loss."""
 FARTHEST = 1e-6
-"""Least γ^d of a distance d; values below what it costs have the distance of this one."""
+"""Minimum γ^d of a distance d. Longer distances are clamped to this d."""
 
 
 @dataclass
@@ -56,9 +56,9 @@ class HIQLConfig(OfflineConfig):
     gamma: float = 0.99
     """Discount per environment step (published: .99, and .995 in giant mazes)."""
     tau: float = 0.005
-    """Share of the value that enters its target at each step (published: .005)."""
+    """Polyak coefficient: the fraction of the value that enters its target at each step (published: .005)."""
     expectile: float = 0.7
-    """κ: expectile of the value; above .5 favours the better outcomes in the dataset (published: .7)."""
+    """κ: expectile of the value. Above .5, it favours the better outcomes in the dataset (published: .7)."""
     low_alpha: float = 3.0
     """α of the low policy: inverse temperature of its advantages (published: 3)."""
     high_alpha: float = 3.0
@@ -68,11 +68,11 @@ class HIQLConfig(OfflineConfig):
     rep_dim: int = 10
     """Entries of the representation φ of a subgoal (published: 10)."""
     current_goals: float = 0.2
-    """Share of the value's goals that are the current state (published: .2)."""
+    """Fraction of the value's goals that are the current state (published: .2)."""
     random_goals: float = 0.3
-    """Share of the value's goals that are random states; the others lie ahead in the trajectory (published: .3)."""
+    """Fraction of the value's goals that are random states. The others lie ahead in the trajectory (published: .3)."""
     value_scale: float = 1.0
-    """Factor of the value networks' outputs: a greater one lets values reach their size, at most 1 / (1 - γ), within
+    """Factor of the value networks' outputs. With a larger factor, values reach their size, at most 1 / (1 - γ), in
     fewer gradient steps (published: 1)."""
     goal_periods: tuple[float, ...] = ()
     """Sine and cosine features of positions and goals with these periods, for every network (published: none)."""
@@ -90,7 +90,7 @@ class HIQLConfig(OfflineConfig):
         self._require("goal_periods", all(p > 0 for p in self.goal_periods), "must be positive, not")
         if min(self.current_goals, self.random_goals) < 0 or self.current_goals + self.random_goals > 1:
             raise UserError(
-                "--current-goals and --random-goals must be shares that add up to at most 1, not "
+                "--current-goals and --random-goals must be fractions that add up to at most 1, not "
                 f"{self.current_goals} and {self.random_goals}."
             )
 
@@ -100,7 +100,7 @@ class HIQLConfig(OfflineConfig):
 
     @property
     def longest_hops(self) -> tuple[float, float]:
-        """Environment steps of a planner's longest hops: k for the low policy alone, and the value's horizon."""
+        """Environment steps of a planner's longest hops: k for the low policy alone, the value's horizon for both."""
         return float(self.subgoal_steps), 1 / (1 - self.gamma)
 
     def learner(self, spec: Spec, session: Session) -> "HIQL":
@@ -116,7 +116,7 @@ class HIQLConfig(OfflineConfig):
 
 
 def expectile_loss(advantage: Tensor, error: Tensor, expectile: float) -> Tensor:
-    """|κ - 1(A < 0)| error² [...]: errors count (1 - κ)-fold where the advantage is negative, and κ-fold elsewhere."""
+    """|κ - 1(A < 0)| error² [...]: errors have the weight 1 - κ where the advantage is negative, and κ elsewhere."""
     return torch.where(advantage < 0, 1 - expectile, expectile) * error.square()
 
 
@@ -126,7 +126,7 @@ def awr_weight(advantage: Tensor, alpha: float) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """B transitions with their goals, as networks see them: states [B, S] and goals [B, E] with their features."""
+    """B transitions with their goals, encoded for the networks: states [B, S] and goals [B, E] with features."""
 
     state: Tensor
     next_state: Tensor
@@ -139,7 +139,7 @@ class Batch(NamedTuple):
     """The low policy's goal, k steps ahead or at the trajectory's end."""
     high_goal: Tensor
     high_state: Tensor
-    """The state k steps ahead, or the one at the high policy's goal if that is nearer."""
+    """The state k steps ahead, or the state at the high policy's goal if that comes earlier."""
     high_subgoal: Tensor
     """The goal that this state achieves."""
 
@@ -206,9 +206,9 @@ class HIQL(OfflineLearner):
         )
 
     def value_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Σ_i ℓ(r + γ V'_i(s', g) - V_i(s, g)) with r = -1; where the goal is reached, r = 0 and nothing follows.
+        """Σ_i ℓ(r + γ V'_i(s', g) - V_i(s, g)) with r = -1. Where the goal is reached, r = 0 without bootstrapping.
 
-        The side of ℓ is decided by the advantage r + γ min_i V'_i(s', g) - mean_i V'_i(s, g) (published code).
+        The sign of the advantage r + γ min_i V'_i(s', g) - mean_i V'_i(s, g) selects the side of ℓ (published code).
         """
         c, goal = self.config, batch.value_goal
         with torch.no_grad():
@@ -232,7 +232,7 @@ class HIQL(OfflineLearner):
         return loss, {"loss": loss.detach(), "advantage": advantage.mean(), "weight": weight.mean()}
 
     def high_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """E exp(α (V(s_{t+k}, g) - V(s, g))) |φ(s, s_{t+k}) - μ_h(s, g)|² / 2: π_h is normal, of unit variance."""
+        """E exp(α (V(s_{t+k}, g) - V(s, g))) |φ(s, s_{t+k}) - μ_h(s, g)|² / 2: π_h is normal with unit variance."""
         goal = batch.high_goal
         with torch.no_grad():
             advantage = (self.value(batch.high_state, goal) - self.value(batch.state, goal)).mean(0)
@@ -271,7 +271,7 @@ class HIQL(OfflineLearner):
 
     @torch.no_grad()
     def distance(self, state: Tensor, goal: Tensor) -> Tensor:
-        """Environment steps [...] from states [..., D] to goals [..., G], as the value estimates them.
+        """Environment steps [...] from states [..., D] to goals [..., G], estimated from the value.
 
         -V = 1 + γ + ... + γ^(d-1) = (1 - γ^d) / (1 - γ) for d steps.
         """

@@ -1,21 +1,22 @@
-"""A controller over skills that exist already (options with fixed policies; Sutton, Precup, Singh 1999).
+"""A controller over existing skills (options with fixed policies; Sutton, Precup, Singh 1999).
 
-Every decision of the controller μ selects one of K frozen policies, which acts until its period is over, until it ends
-by itself, or until the episode ends after k environment steps. The controller learns from the discounted sum of the
-task's rewards on the way, and bootstraps with the discount of the skill's duration:
+Every decision of the controller μ selects one of K frozen policies. The policy acts for k environment steps, until its
+period is over, its own end condition holds, or the episode ends. The controller learns from the discounted sum of the
+task's rewards during these steps, and bootstraps with the discount of the skill's duration:
 
     Q(s_t, z) ← Σ_{i<k} γ^i r_{t+i} + γ^k max_{z' available in s_{t+k}} Q(s_{t+k}, z')
 
 The policies are trained runs, models of stable-baselines3 or sb3-contrib, and plain functions, mixed as needed. Each
 receives the environment's own observation or a selection of its entries, and has its own duration, availability, end
-and recurrent state (agents/parts/skill_sources.py). A function may instead take a latent vector, which the controller
-then chooses (with td3 or sac).
+and recurrent state (agents/parts/skill_sources.py). A function can also take a latent vector. The controller then
+chooses this vector (with td3 or sac).
 
-Policies without a recurrent state act from every state of their use as if they had begun there. So a stored use of k
-steps gives k transitions, of 1 to k steps (intra-option learning; Sutton, Precup, Singh 1998), as a share of a batch.
+A policy without a recurrent state acts the same in a state whether or not its execution starts there. One execution of
+k steps therefore gives k transitions of 1 to k steps (intra-option learning; Sutton, Precup, Singh 1998). They form a
+fraction of each batch.
 
-With `--skills.trainable`, the skills learn on below the controller, each with the learner and options of its run and a
-memory of its own (agents/parts/trainable_skills.py).
+With `--skills.trainable`, the skills continue to learn below the controller. Each has the learner and options of its
+run, and its own memory (agents/parts/trainable_skills.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -45,14 +46,14 @@ from hrl.policies.frozen import Frozen, FrozenPolicies
 from hrl.types import BatchedEnv, Spec, UserError
 
 HINDSIGHT = 0.8
-"""Default share of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
+"""Default fraction of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
 LATE = 0.8
-"""Default share of uses of skills that begin late."""
+"""Default fraction of a batch whose executions start late."""
 
 
 @dataclass
 class Controller(LevelConfig):
-    """The level that selects skills, and learns from the task's reward."""
+    """The level that selects skills and learns from the task's reward."""
 
     learner: Choice = field(
         default_factory=lambda: DQNConfig(hidden=(128, 128), batch_size=256, train_freq=4, random_actions=(0.05, 0.3))
@@ -60,22 +61,22 @@ class Controller(LevelConfig):
     gamma: float = 0.99
     """Discount per environment step."""
     period: int = 10
-    """Environment steps of one use of a skill, unless the skill has a period of its own."""
+    """Environment steps of one execution of a skill, unless the skill has its own period."""
     durations: tuple[int, ...] = ()
-    """Durations in environment steps from which the controller chooses together with the skill, instead of `period`."""
+    """Durations in environment steps. The controller chooses one of them with the skill, instead of using `period`."""
     late_starts: float | None = None
-    """Share of a batch whose uses of skills begin at a random step of the use. Default: .8, or 0 with recurrent skills
-    or a learner without a replay."""
+    """Fraction of a batch in which a skill's execution starts at a random step of the stored one. Default: .8, or 0
+    with recurrent skills or a learner without a replay."""
     reward_scale: float = 1.0
     """Factor of the task's reward."""
     reward_offset: float | None = None
-    """Added to the task's reward of every step before scaling. Default: minus the greatest reward if the goal reward
-    has only two values, so that every step before the goal costs; else 0."""
+    """Added to the task's reward of every step before scaling. Default: minus the maximum reward if the goal reward
+    has only two values, which makes every step before the goal cost; else 0."""
 
 
 @dataclass
 class Fixed(ReplayConfig):
-    """The learner of the level below, whose policies do not learn."""
+    """The learner of the level below. Its policies do not learn."""
 
     policies: tuple[Frozen, ...] = ()
     env: BatchedEnv | None = None
@@ -91,17 +92,17 @@ class Below:
     """The options of the level of skills."""
 
     trainable: bool = False
-    """The skills learn on below the controller: from the task's reward, or from their own (,reward=module:function).
-    All of them must be runs of one level: td3, sac, dqn, discrete-sac or ppo."""
+    """The skills continue to learn below the controller, from the task's reward or from their own
+    (,reward=module:function). All of them must be runs of one level: td3, sac, dqn, discrete-sac or ppo."""
 
 
 @dataclass
 class SkillsConfig(HierarchyConfig):
-    """A controller over skills that exist already: trained runs, stable-baselines3's models, and functions."""
+    """A controller over existing skills: trained runs, stable-baselines3's models, and functions."""
 
     essential: ClassVar[tuple[str, ...]] = ("skill", "high.learner", "high.period", "high.gamma")
     skill: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A skill, given once for each: a run folder, sb3:FILE.zip:CLASS, or module:function, optionally followed by
+    """A skill; repeat the option for each: a run folder, sb3:FILE.zip:CLASS, or module:function, optionally followed by
     ,name=TEXT ,period=N ,observe=0-26+30 ,available=module:function ,ends=module:function ,latent=N
     ,reward=module:function."""
     skills: Below = field(default_factory=Below)
@@ -109,10 +110,10 @@ class SkillsConfig(HierarchyConfig):
     goal: GoalConfig = field(default_factory=GoalConfig)
     """The controller uses only the position features of the goal space."""
     learning_starts: int = 1000
-    """Environment steps before the first update. Learners with a rollout begin at its end."""
+    """Environment steps before the first update. Learners with a rollout start at its end."""
 
     def sources(self) -> list[SkillSource]:
-        """The skills. Raises UserError if there are none, or if they do not go together."""
+        """The skills. Raises UserError if there are none, or if they cannot be combined."""
         skills = [SkillSource.parse(text) for text in self.skill]
         if not skills:
             raise UserError("Give at least one --skill: a run folder, sb3:FILE.zip:CLASS, or module:function.")
@@ -167,13 +168,13 @@ class SkillsConfig(HierarchyConfig):
         return torch.tensor(rows)
 
     def late_starts(self, policies: Sequence[Frozen]) -> float:
-        """The share of uses that begin late. Raises UserError if recurrent skills do not allow it."""
+        """The fraction of executions that start late. Raises UserError if recurrent skills do not allow it."""
         c, recurrent = self.high, [policy.name for policy in policies if policy.width]
         if c.late_starts is None:
             return 0.0 if recurrent or c.learner.on_policy else LATE
         if c.late_starts and recurrent:
             raise UserError(
-                f"high.late_starts must be 0: {', '.join(recurrent)} has a state, so it cannot begin in the middle."
+                f"high.late_starts must be 0: {', '.join(recurrent)} has a recurrent state, so it cannot start late."
             )
         return c.late_starts
 
@@ -190,7 +191,7 @@ class SkillsConfig(HierarchyConfig):
         return relabels
 
     def resolved(self, setting: Setting) -> Self:
-        """A copy with hindsight and the reward's offset resolved."""
+        """A copy with the defaults of hindsight and the reward's offset resolved."""
         self.check()
         c, spec = self.high, setting.spec
         relabels = spec.task_reward is not None and not c.learner.on_policy
@@ -229,7 +230,7 @@ class SkillsConfig(HierarchyConfig):
 
 
 def available_of(skills: list[SkillSource]) -> Callable[[Tensor], Tensor] | None:
-    """state [..., D] -> [..., K] whether each skill can begin; all of them where none can. None without conditions."""
+    """state [..., D] -> [..., K] whether each skill can start; all of them where none can. None without conditions."""
     functions = [None if skill.available is None else imported(skill.available) for skill in skills]
     if not any(functions):
         return None
@@ -243,7 +244,7 @@ def available_of(skills: list[SkillSource]) -> Callable[[Tensor], Tensor] | None
 
 
 def ends_of(skills: list[SkillSource]) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """(state [..., D], target [..., G]) -> [...] whether the active skill ends. None if no skill ends by itself."""
+    """(state [..., D], target [..., G]) -> [...] whether the active skill ends. None if no skill has a condition."""
     functions = [None if skill.ends is None else imported(skill.ends) for skill in skills]
     if not any(functions):
         return None

@@ -1,11 +1,11 @@
-"""Whether a discriminator distinguishes DIAYN's skills on fresh rollouts, and the success of its controller.
+"""Measures how well a discriminator distinguishes DIAYN's skills in new rollouts, and the success of its controller.
 
     python benchmarks/diayn.py --seeds 3 --jobs 1
 
-Each run uses the command that a user would type. Afterwards, uniformly drawn skills are followed in new episodes, with
-the low level's most likely actions and with sampled ones, as in training. A skill counts as recognised if the run's
-discriminator finds it the most likely one in the state where its period ends. "At every step" is the same for all
-states on the way, where a displacement is often still small.
+Each run uses the command that a user would type. Afterwards, the low level follows uniformly drawn skills in new
+episodes, with its most likely actions and with sampled ones, as in training. A skill counts as recognised if it is the
+most likely one according to the run's discriminator in the state where its period ends. "At every step" is the same
+measure over all states of the period, where a displacement is often still small.
 """
 
 import csv
@@ -96,8 +96,8 @@ def recognition(run: Path) -> dict[str, float]:
 
 @torch.no_grad()
 def rollout(agent: Hierarchy, env: BatchedEnv, sampled: bool) -> tuple[float, float]:
-    """Follow uniformly drawn skills for the mean period each. Returns the share that is recognised in the last state of
-    a whole period, and over all states."""
+    """Follow uniformly drawn skills for the mean period each. Returns the fractions of recognised skills in the last
+    states of whole periods, and in all states."""
     low, skill, period = agent.levels[0], agent.commands[0], agent.levels[1].period.mean
     assert isinstance(skill, DiscriminatedSkill)
     generator = torch.Generator().manual_seed(0)

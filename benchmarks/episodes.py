@@ -1,10 +1,10 @@
-"""Counts the episodes that an agent needs to solve a task: Hierarchical Actor-Critic on two classic goal tasks.
+"""Counts the episodes in which Hierarchical Actor-Critic solves two classic goal tasks.
 
     python benchmarks/episodes.py --seeds 10
 
 Each run is evaluated every 4,000 environment steps, in 20 greedy episodes. The task is solved at the first evaluation
-with a success rate of at least .9, and a run counts if at most 200 training episodes, of all environments together, had
-ended by then. A run is stopped when the task is solved.
+with a success rate of at least .9. A run counts if at most 200 training episodes, of all environments together, ended
+before. A run is stopped when the task is solved.
 """
 
 import subprocess
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(row: str, seed: int) -> dict[str, Any]:
-    """Train until the task is solved, or for more than 200 episodes or LIMIT steps."""
+    """Train until the task is solved, or until more than EPISODES episodes or LIMIT steps are over."""
     agent, env = ROWS[row]
     with tempfile.TemporaryDirectory() as folder:
         words = [agent, "--env", env, "--seed", str(seed), "--threads", "1", "--total-steps", str(LIMIT)]
@@ -82,8 +82,8 @@ def measure(row: str, seed: int) -> dict[str, Any]:
 
 
 def last_evaluation(folder: Path) -> tuple[float, float, float]:
-    """Steps, training episodes and success of the first evaluation that solves the task, else of the last one; zeros
-    before the first."""
+    """Steps, training episodes and success of the first evaluation that solves the task, else of the last one. Zeros
+    before the first evaluation."""
     last = (0.0, 0.0, 0.0)
     for last in evaluations(folder):
         if last[2] >= SOLVED:

@@ -1,7 +1,8 @@
-"""The floor row of the speed table: a plain TD3 update written by hand beside ours, sampling included.
+"""The floor row of the speed table compares our TD3 update with a minimal one, sampling included.
 
-The plain update has no levels, relabelling, metrics or checkpoints: two networks of torch.nn, two fused optimisers, and
-a replay of five tensors. On a GPU, two updates (one period of TD3's delay) are captured as one CUDA graph.
+The plain update has no levels, relabelling, metrics or checkpoints. It consists of two networks of torch.nn, two fused
+optimisers, and a replay of five tensors. On a GPU, two updates (one period of TD3's delay) are captured as one CUDA
+graph.
 """
 
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ class PlainTD3:
                 torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), TAU)
 
     def update_critics(self) -> Tensor:
-        """One update; returns the batch's observations."""
+        """One update of the critics. Returns the batch's observations."""
         index = (torch.rand(self.batch, device=self.device) * ROWS).long()
         obs, act, reward, after, going_on = (
             x.index_select(0, index) for x in (self.obs, self.act, self.reward, self.next_obs, self.going_on)

@@ -3,12 +3,12 @@
     python benchmarks/four_rooms.py --runs 20
 
 The experiment of Bacon 2017 (figure 2), on the map and with the slips of `hrl/FourRooms-v0`. Each run's goal moves
-once, after 1,000 episodes of at most 1,000 steps, to a random cell of the lower right room, which is the same for all
-agents. The runs of an agent are vectorised in numpy, with separate tables, because a torch agent in a single
+once, after 1,000 episodes of at most 1,000 steps, to a random cell of the lower right room. This cell is the same for
+all agents. The runs of an agent are vectorised in numpy, with separate tables, because a torch agent in a single
 environment takes 20 times as long. Before the runs, the updates of the tables are compared with those of the learner of
-`train.py option-critic` on random transitions. The flat agents are option-critic with one option, which is an
-actor-critic, and SARSA(0) with a softmax policy. Results are in results/four-rooms.json; finished agents are not
-repeated."""
+`train.py option-critic` on random transitions. The flat agents are option-critic with one option (an actor-critic), and
+SARSA(0) with a softmax policy. Results are kept in results/four-rooms.json. Finished agents are not repeated.
+"""
 
 import json
 import time
@@ -77,7 +77,7 @@ class OptionTables:
         self.ends[n, after, o] -= c.termination_learning_rate * beta * (1 - beta) * advantage * ~ended
 
     def go_on(self, state: Array, done: Array) -> None:
-        """Choose a new option where the active one ends in this state, or the episode has ended."""
+        """Choose a new option where the active one ends in this state, or where the episode has ended."""
         chance = sigmoid(self.ends[self.n, state, self.option])
         self.anew = done | (self.rng.random(len(state)) < chance)
         self.option = np.where(self.anew, self._choose(state), self.option)
@@ -145,7 +145,7 @@ AGENTS: dict[str, tuple[str, Callable[[int, np.random.Generator], Any]]] = {
 
 
 def require_same_updates(steps: int = 40) -> None:
-    """Raise AssertionError unless tables and learner make the same updates."""
+    """Raise AssertionError unless the tables and the learner make the same updates."""
     rng = np.random.default_rng(0)
     tables = OptionTables(1, 4, 0.02, rng)
     config = OptionLearnerConfig(deliberation_cost=0.02)
@@ -165,7 +165,7 @@ def require_same_updates(steps: int = 40) -> None:
 
 
 def shortest(task: FourRooms, goal: int) -> float:
-    """Steps that the best policy takes to a goal, on average over the starts."""
+    """Steps of the best policy to a goal, averaged over the start cells."""
     reaches, steps = task.reaches.numpy(), np.zeros(CELLS)
     for _ in range(2000):
         there = steps[reaches]  # [cells, moves]
@@ -228,8 +228,9 @@ def main() -> None:
         if key + name not in results:
             results[key + name] = measure(name, options)
             file.write_text(json.dumps(results) + "\n")
-    columns = ("agent", "episodes to recover", "most", "steps of the first 100 episodes", "steps an episode at the end",
-               "the best policy's", "second option's least share", "steps an option: mean", "least")  # fmt: skip
+    columns = ("agent", "episodes to recover", "maximum", "steps of the first 100 episodes",
+               "steps per episode at the end", "the best policy's", "second option's minimum fraction",
+               "steps per option: mean", "minimum")  # fmt: skip
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for name in options.agents:
         r = results[key + name]

@@ -2,7 +2,7 @@
 
     python benchmarks/offline.py --kinds navigate stitch --seeds 3
 
-Every run uses the command that a user would type. Datasets are collected once, into runs/datasets, and runs stay in
+Every run uses the command that a user would type. Datasets are collected once, into runs/datasets. Runs are kept in
 runs/offline. With `--planners graph`, runs are also evaluated with the graph planner over landmarks of their dataset.
 Results are kept in results/offline.json and not repeated.
 """
@@ -78,7 +78,7 @@ def name(kind: Kind, planner: str) -> str:
 
 
 def dataset(kind: Kind) -> Path:
-    """The file of a dataset, collected if it is not there."""
+    """The file of a dataset. Collects it if it does not exist."""
     file = ROOT / "runs" / "datasets" / f"{kind}-{LAYOUT}.npz"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def dataset(kind: Kind) -> Path:
 
 
 def trained(kind: Kind, seed: int) -> RunFolder:
-    """The run on a dataset, trained if it is not there yet."""
+    """The run on a dataset. Trains it if it does not exist."""
     folder = ROOT / "runs" / "offline" / kind / str(seed)
     run = RunFolder.begun(folder)
     if run is None:

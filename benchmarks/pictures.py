@@ -1,7 +1,7 @@
-"""The pictures of the documentation: goal spaces, and the curves and paths of healthy runs and of four that are not.
+"""The pictures of the documentation: goal spaces, and the curves and paths of two healthy and four unhealthy runs.
 
 `python benchmarks/pictures.py` draws goal spaces and curves, from results/runs/picture-*.csv.
-`python benchmarks/pictures.py --train` first makes those runs, a minute each, and also draws their paths.
+`python benchmarks/pictures.py --train` first trains these runs, a minute each, and also draws their paths.
 """
 
 import argparse
@@ -34,9 +34,9 @@ RUNS: dict[str, tuple[str, dict[str, object]]] = {
     }),
     "saturated": (UMAZE, {"low__learning_rate": 0.02, "high__learning_rate": 0.02}),
 }  # fmt: skip
-"""Environment and options of each run, beside HIRO's preset."""
+"""Environment and options of each run, in addition to HIRO's preset."""
 PATHS = 4
-"""Episodes of a picture of paths."""
+"""Number of episodes in a picture of paths."""
 BLUE, ORANGE, RED, GREY = "#3f51b5", "#ff7043", "#c62828", "0.78"
 
 
@@ -44,7 +44,7 @@ BLUE, ORANGE, RED, GREY = "#3f51b5", "#ff7043", "#c62828", "0.78"
 
 
 def train(names: Sequence[str]) -> None:
-    """Make the runs, keep their progress.csv, and draw their paths."""
+    """Train the runs, keep their progress.csv, and draw their paths."""
     for name in names:
         env, options = RUNS[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -55,14 +55,14 @@ def train(names: Sequence[str]) -> None:
 
 
 def scalar(name: str, tag: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a scalar of a run, where it was logged."""
+    """Steps and values of a run's scalar where it was logged."""
     columns = read_columns(CURVES / f"picture-{name}.csv")
     values = columns.get(tag, np.full_like(columns[STEPS], np.nan))
     return columns[STEPS][~np.isnan(values)], values[~np.isnan(values)]
 
 
 def curves(name: str, tags: Sequence[str], logarithmic: Sequence[str] = (), healthy: str = "healthy") -> None:
-    """Draw these scalars of a run beside those of a healthy one."""
+    """Draw these scalars of a run together with those of a healthy run."""
     columns = 2
     rows = -(-len(tags) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(8, 2.3 * rows + 0.4), squeeze=False, layout="constrained")
@@ -87,7 +87,7 @@ WALLS = [(-2.5, -2.5, 5, 1), (-2.5, 1.5, 5, 1), (-2.5, -1.5, 1, 3), (1.5, -1.5, 
 """x, y, width and height of the walls of a U-shaped maze."""
 WAY = np.array([(-1.1, -1.0), (-0.6, -1.1), (-0.1, -0.9), (0.4, -1.05), (0.8, -0.95), (1.05, -0.6), (0.95, -0.1),
                 (1.05, 0.4), (0.9, 0.8), (0.4, 1.05), (-0.1, 0.95), (-0.6, 1.05), (-1.0, 1.0)])  # fmt: skip
-"""A path through it."""
+"""A path through the maze."""
 
 
 def maze(title: str) -> tuple[plt.Figure, Axes]:
@@ -101,7 +101,7 @@ def maze(title: str) -> tuple[plt.Figure, Axes]:
 
 
 def subgoal(ax: Axes, state: np.ndarray, target: np.ndarray) -> None:
-    """Draw a state, and the subgoal that was set there."""
+    """Draw a state and the subgoal that was set there."""
     ax.annotate("", target, state, arrowprops={"arrowstyle": "->", "color": ORANGE, "lw": 1.6}, zorder=3)
     ax.plot(*target, "x", color=ORANGE, ms=9, mew=2.2, zorder=4)
     ax.plot(*state, "o", color=BLUE, ms=8, zorder=4)
@@ -114,7 +114,7 @@ def save(figure: plt.Figure, name: str) -> None:
 
 
 def bounds() -> None:
-    """Relative subgoals lie in a box around the state of the decision; absolute ones in a box that stays."""
+    """Draw relative subgoals in a box around the decision's state, and absolute ones in a fixed box."""
     figure, ax = maze("relative: displacements within ±1")
     for state, target in ((WAY[1], WAY[4]), (WAY[7], WAY[10])):
         ax.add_patch(Rectangle(tuple(state - 1), 2, 2, facecolor=ORANGE, alpha=0.13, edgecolor=ORANGE, ls="--"))
@@ -128,7 +128,7 @@ def bounds() -> None:
 
 
 def threshold() -> None:
-    """A subgoal is reached within the threshold."""
+    """Draw a subgoal with the threshold within which it is reached."""
     figure, ax = maze("threshold: reached inside the circle")
     ax.plot(*WAY[:8].T, color=BLUE, lw=1.6, zorder=2)
     subgoal(ax, WAY[3], WAY[7])
@@ -138,7 +138,7 @@ def threshold() -> None:
 
 
 def period() -> None:
-    """A new subgoal every few steps."""
+    """Draw a path with a new subgoal every few steps."""
     figure, ax = maze("high.period 4: a subgoal every 4 steps")
     ax.plot(*WAY.T, "o-", color=BLUE, lw=1.2, ms=3, zorder=2)
     for i in (0, 4, 8):
@@ -147,7 +147,7 @@ def period() -> None:
 
 
 def periods() -> None:
-    """Features of a position: sines and cosines of several periods."""
+    """Draw features of a position: sines and cosines with several periods."""
     figure, ax = plt.subplots(figsize=(7.4, 2.6), layout="constrained")
     x = np.linspace(-4, 4, 800)
     for i, length in enumerate((8.0, 4.0, 2.0, 1.0)):
@@ -162,9 +162,9 @@ def periods() -> None:
 
 
 def main() -> None:
-    """Draw the pictures; with --train, make the runs first."""
+    """Draw the pictures. With --train, train the runs first."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", nargs="*", choices=list(RUNS), help="make these runs first; all of them if none")
+    parser.add_argument("--train", nargs="*", choices=list(RUNS), help="train these runs first (default: all of them)")
     given = parser.parse_args().train
     PICTURES.mkdir(exist_ok=True)
     if given is not None:

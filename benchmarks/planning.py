@@ -5,8 +5,8 @@
 Each run uses the commands that a user would type. HIRO is trained on PointMaze_Large-v3, and evaluated there without a
 planner and with `--planner graph`. For the giant maze, HIRO is trained in the large one with a low level that does not
 observe its position (`--low.egocentric True`), because the walls are at other positions. Landmarks come from an
-exploration of the giant maze, without learning. Runs stay in runs/planning. Results are kept in results/planning.json
-and not repeated.
+exploration of the giant maze, without learning. Runs are kept in runs/planning. Results are kept in
+results/planning.json and not repeated.
 """
 
 import json
@@ -27,7 +27,7 @@ FACTS = ("landmarks", "edges", "largest_component", "edge_steps", "hop_steps", "
 
 @dataclass(frozen=True)
 class Case:
-    """One row: how the run is trained, and how it is evaluated."""
+    """One row: the options of the run's training and evaluation."""
 
     name: str
     run: str
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def trained(case: Case, seed: int) -> RunFolder:
-    """The run of a case, trained if it is not there yet."""
+    """The run of a case. Trains it if it does not exist."""
     folder = ROOT / "runs" / "planning" / case.run / str(seed)
     run = RunFolder.begun(folder)
     if run is None:
@@ -98,7 +98,7 @@ def trained(case: Case, seed: int) -> RunFolder:
 
 
 def measure(case: Case, seed: int) -> dict[str, Any]:
-    """100 episodes of a case's evaluation."""
+    """Evaluate a case in 100 episodes."""
     run = trained(case, seed)
     summary = json.loads(command("evaluate.py", str(run.path), *case.evaluate.split(), "--json").splitlines()[-1])
     keep = ("steps", "episodes", "success_rate_any", "mean_reward", "mean_ep_length", *FACTS)

@@ -1,13 +1,13 @@
-"""The policies that ship in the package: trains them, slims their checkpoints, evaluates them, and writes their cards.
+"""Pretrained policies of the package: trains them, reduces their checkpoints, evaluates them, and writes their cards.
 
     python benchmarks/pretrained.py                                       # all of them
     python benchmarks/pretrained.py --policies PointMaze_UMaze-v3/hiro    # one of them; about two minutes
-    python benchmarks/pretrained.py --policies                            # none: only prints the table
+    python benchmarks/pretrained.py --policies                            # none: only print the table
 
-A run of the same command that is finished in --log-dir is taken, and not trained again. A policy is the best checkpoint
-of its run (the last one without evaluations): networks in half precision, and a sample of the states that the run
-visited, as landmarks for `--planner graph`. The card in its folder has the scores of the slimmed policy, of the planner
-over it, and of random actions, in the same episodes.
+A finished run of the same command in --log-dir is reused. A policy is the best checkpoint of its run (the last one
+without evaluations): networks in half precision, and a sample of the visited states as landmarks for `--planner graph`.
+The card in its folder has the scores of the reduced policy, of the planner over it, and of random actions, in the same
+episodes.
 """
 
 import json
@@ -43,11 +43,11 @@ POLICIES = {
     "hrl-AntMaze-v0/hiro": ANT,
     "hrl-KeyDoor-v0/hdqn": "hdqn --env hrl/KeyDoor-v0 --total-steps 40000 --eval-freq 10000",
 }
-"""The options of the training of each policy, by its name below `pretrained/`."""
+"""The training options of each policy, by its name below `pretrained/`."""
 STATES = 40_000
-"""Most states in a policy's sample."""
+"""Maximum number of states in a policy's sample."""
 BYTES = 400_000
-"""Most bytes of a policy's sample."""
+"""Maximum number of bytes of a policy's sample."""
 SCORES = ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
 PLANNED = ("hop_success_rate", "landmarks", "disconnected_goals")
 
@@ -61,7 +61,7 @@ class Options:
     log_dir: Path = Path("runs/pretrained")
     """Folder of the runs."""
     run: Path | None = None
-    """Take this run for a single policy, also one that was stopped early."""
+    """Use this run for a single policy. The run may have been stopped early."""
     episodes: int = 100
     """Episodes of each evaluation."""
 
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def print_table() -> None:
-    """Print the cards of all policies that ship, as a Markdown table."""
+    """Print the cards of all pretrained policies as a Markdown table."""
     print("| policy | steps | success, final step [95 %] | with the graph planner | random actions | MB | date |")
     print("|---" * 7 + "|")
     for name, card in hrl.list_pretrained().items():
@@ -103,7 +103,7 @@ def success(scores: dict[str, Any]) -> str:
 
 
 def finished(name: str, log_dir: Path) -> RunFolder:
-    """The newest finished run of a policy; it is trained if there is none."""
+    """The newest finished run of a policy. Trains one if there is none."""
     for _ in range(2):
         runs = [RunFolder.existing(path) for path in sorted((log_dir / name).glob("*")) if path.is_dir()]
         if done := [run for run in runs if run.finished]:
@@ -131,7 +131,7 @@ def slim(name: str, run: RunFolder) -> Path:
 
 
 def sample(agent: Hierarchy, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Whole episodes of the replay, in random order, as states [R, D] and whether each is its episode's last [R]."""
+    """Whole episodes of the replay in random order: states [R, D], and [R] whether each is the last of its episode."""
     state, _, final = trajectories_of(agent.levels[0].memory, "the run")
     most = min(STATES, BYTES // (2 * state.shape[-1]))
     ends = np.flatnonzero(final) + 1

@@ -13,7 +13,7 @@ from hrl.envs import EnvConfig, make_env
 
 
 def dqn_updates(options: Options) -> Iterator[Row]:
-    """Gradient updates per second including sampling, from full replays in rounds of 16; neither side with double Q
+    """Gradient updates per second including sampling, from full replays in rounds of 16. Neither side uses double Q
     learning, which stable-baselines3 does not have."""
     for hidden, batch in ((256, 64), (64, 32)):
         env = make_env(EnvConfig("NumberedNoise-v0", num_envs=8), options.device)
@@ -62,7 +62,7 @@ def ppo_steps(options: Options) -> Iterator[Row]:
 
 
 class NumberedNoise(Noise):
-    """The environment of random observations with eight numbered actions."""
+    """The environment of random observations with eight discrete actions."""
 
     def __init__(self) -> None:
         super().__init__()

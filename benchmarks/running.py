@@ -53,8 +53,8 @@ for _number in (signal.SIGINT, signal.SIGTERM):
 def run_parallel(
     measure: Callable[[Item], dict[str, Any]], items: Iterable[Item], jobs: int
 ) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Measure the items, `jobs` in parallel. Yields each item and its result as soon as it is finished; raises a
-    failure at the end."""
+    """Measure the items, `jobs` in parallel. Yields each item and its result as soon as it is finished. Raises the
+    first failure at the end."""
     failed: BaseException | None = None
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(measure, item): item for item in items}
@@ -69,7 +69,7 @@ def run_parallel(
 def completed(
     file: Path, wanted: Iterable[tuple[Any, int]], measure: Callable[[Any, int], dict[str, Any]], jobs: int
 ) -> dict[str, Any]:
-    """The results in a file by "row seed". Missing results of `wanted` are measured, and written when finished."""
+    """The results in a file by "row seed". Measures the missing results of `wanted`, and writes each when finished."""
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     missing = [pair for pair in wanted if f"{pair[0]} {pair[1]}" not in results]
     for (row, seed), result in run_parallel(lambda pair: measure(*pair), missing, jobs):
@@ -88,7 +88,7 @@ def processor() -> str:
 
 
 def mean(values: list[float], digits: int = 2, rate: bool = False) -> str:
-    """The mean, with Student's 95 % interval for three or more values; the interval of a rate is within 0 and 1."""
+    """The mean, with Student's 95 % interval for three or more values; the interval of a rate is clipped to [0, 1]."""
     interval = student_interval(values, *([RATE] if rate else []))
     centre = f"{statistics.mean(values):.{digits}f}"
     return f"{centre} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else centre

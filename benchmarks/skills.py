@@ -1,11 +1,11 @@
-"""Four skills that exist already, two of ours and two of stable-baselines3's, under a controller on a maze.
+"""Four existing skills, two of ours and two of stable-baselines3's, under a controller in a maze.
 
     python benchmarks/skills.py --jobs 1
 
 Each skill moves in one direction and was trained without the maze (examples/directions.py). The controller learns with
-three seeds, and the flat agent with the same number of steps. The overhead compares the steps of the agent with those
-of a loop written by hand over the same policies and environments, side by side. Finished parts are kept in
-results/skills.json.
+three seeds, and the flat agents learn with the same number of steps. The overhead is the duration of the agent's steps
+over that of a hand-written loop over the same policies and environments, measured alternately. Finished parts are kept
+in results/skills.json.
 """
 
 import csv
@@ -35,7 +35,7 @@ from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.setting import Setting
 
-# A corridor of two bends, from one end to the other: the goal is 10 cells away, and the reward is there alone.
+# A corridor with two bends. The goal is at the other end, 10 cells away, and only the goal is rewarded.
 MAZE = "[[1,1,1,1,1],[1,r,0,0,1],[1,1,1,0,1],[1,0,0,0,1],[1,0,1,1,1],[1,0,0,g,1],[1,1,1,1,1]]"
 ENV, STEPS, EPISODES = "PointMaze_Large-v3", 60_000, 100
 OURS = "--env examples.directions:Direction-v0 --num-envs 8 --gamma 0.9 --eval-freq 0 --save-freq 0 --threads 1"
@@ -43,7 +43,7 @@ SKILLS = {
     "east": f"ppo {OURS} --env-kwargs angle=0 --total-steps 20000 --n-steps 64 --batch-size 64 --learning-rate 1e-3",
     "north": f"sac {OURS} --env-kwargs angle=90 --total-steps 8000 --train-freq 4",
 }
-"""Skills of ours."""
+"""The skills that this toolkit trains."""
 CASES = {
     "controller over four skills": f"skills --total-steps {STEPS} --eval-freq 0 --save-freq 0",
     "flat TD3 + HER": f"td3 --total-steps {STEPS} --eval-freq 0 --save-freq 0",
@@ -80,11 +80,11 @@ def main() -> None:
         each = " ".join(f"{x:.2f}" for x in success)
         print(f"| {case} | {STEPS:,} | {mean(success, rate=True)} | {each} | {max(seconds):.0f} at most |")
     ratio = results["overhead 0"]["ratio"]
-    print(f"Steps take {mean(ratio)} times as long as in a loop by hand, {NUM_ENVS} environments.")
+    print(f"Steps take {mean(ratio)} times as long as in a hand-written loop, {NUM_ENVS} environments.")
 
 
 def trained_skills(folder: Path) -> list[str]:
-    """The skills as values of --skill; missing ones are trained."""
+    """The skills as values of --skill. Trains missing ones."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = []
     for name, words in SKILLS.items():
@@ -103,7 +103,7 @@ def trained_skills(folder: Path) -> list[str]:
 
 
 def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
-    """One run with the commands that a user would type: its success, and the seconds of training."""
+    """The success and the training seconds of one run, with the commands that a user would type."""
     given = [word for skill in skills for word in ("--skill", skill)] if case.startswith("controller") else []
     with tempfile.TemporaryDirectory() as folder:
         words = [
@@ -128,7 +128,7 @@ def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
 
 
 def overhead(skills: list[str]) -> dict[str, Any]:
-    """Seconds of the agent's steps over those of a loop by hand, measured alternately."""
+    """Ratios of the seconds of the agent's steps to those of a hand-written loop, measured alternately."""
     env = make_env(EnvConfig(ENV, {"continuing_task": False}, num_envs=NUM_ENVS))
     load: Callable[[Path], Any] = lambda path: trained_policy(path, "best", Trust(True))  # noqa: E731
     setting = Setting(env.spec, NUM_ENVS, torch.device("cpu"), 0, lambda: env, 0, env=env, load_policy=load)
@@ -142,7 +142,7 @@ def overhead(skills: list[str]) -> dict[str, Any]:
 
 
 def by_hand(source: str, load: Callable[[Path], Any]) -> Any:
-    """The policy of a run or of a model, as its library loads it."""
+    """The policy of a run or a model, loaded by its own library."""
     kind, _, rest = source.partition(":")
     file, _, name = rest.rpartition(":")
     return {"PPO": PPO, "SAC": SAC}[name].load(file, device="cpu") if kind == "sb3" else load(Path(source))
@@ -159,7 +159,7 @@ def agents_loop(agent: Any, env: Any) -> float:
 
 
 def loop_by_hand(policies: list[Any], env: Any) -> float:
-    """Seconds of the same with a new random skill every 15 steps in each environment."""
+    """Seconds of the same loop by hand, with a new random skill every 15 steps in each environment."""
     rng = np.random.default_rng(0)
     obs, _ = env.reset(seed=0)
     skill, actions = rng.integers(len(policies), size=NUM_ENVS), np.zeros((NUM_ENVS, 2), np.float32)

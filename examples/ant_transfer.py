@@ -3,8 +3,8 @@
     python examples/ant_transfer.py                            # hours on a CPU
     python examples/ant_transfer.py --run RUN                  # with your own HIRO run on hrl/AntMaze-v0
 
-The example runs the commands that a user would type. It trains on Ant Maze, draws the subgoals, and then learns the
-mirrored maze twice: with the trained, frozen low level, and from scratch. One picture shows both learning curves.
+The example runs the commands that a user would type. It trains on Ant Maze, draws the subgoals, and then trains on
+the mirrored maze twice: with the trained, frozen low level, and from scratch. One picture shows both learning curves.
 """
 
 import shlex
@@ -32,7 +32,7 @@ class Options:
     """Options of the example."""
 
     run: Path | None = None
-    """An existing run on Ant Maze to start from, instead of training one."""
+    """An existing run on Ant Maze, used instead of training one."""
     steps: int = 2_000_000
     """Steps of the first run."""
     transfer_steps: int = 500_000
@@ -54,7 +54,7 @@ def main() -> None:
     again = f"{SECOND} --total-steps {o.transfer_steps} {o.options}"
     runs = {
         "over the trained low level": trained(f"{again} --low.init-from {first} --low.frozen True", o.out / "over"),
-        "from nothing": trained(again, o.out / "nothing"),
+        "from scratch": trained(again, o.out / "nothing"),
     }
     curves = {"the mirrored maze": {name: [success(run)] for name, run in runs.items()}}
     save_curves(curves, o.out / "curves.png", "success, evaluated")
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def trained(command: str, folder: Path) -> Path:
-    """Train a run in this folder, or resume it if it was stopped. Returns the run folder."""
+    """Train a run in this folder, or resume it if it is unfinished. Returns the run folder."""
     run = RunFolder.begun(folder)
     if run is None:
         typed(train.main, f"{command} --log-dir {folder}")

@@ -2,7 +2,7 @@
 
     python train.py examples.custom_agent:Mine --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
 
-It has all options of HIRO: `python train.py examples.custom_agent:Mine --help`.
+The agent has all options of HIRO: `python train.py examples.custom_agent:Mine --help`.
 """
 
 from dataclasses import dataclass, field

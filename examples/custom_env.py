@@ -1,14 +1,16 @@
 """A custom environment: a boat crosses a river with a current, and must reach a pier.
 
-Importing this module registers it. Three commands, from the folder of this file, check, train and evaluate it:
+Importing this module registers the environment. Three commands, from the folder of this file, check it, train an agent
+and evaluate the agent:
 
     python custom_env.py
     hrl-train hiro --env custom_env:River-v0
     hrl-evaluate runs/custom_env-River-v0/hiro/* --trust --plot river.png --plot-dims 0 1
 
-No goal space is declared. The run prints that subgoals are displacements of x, y, vx and vy, because random steps
-change these entries (the pier does not move). Expect a success rate of 1.00 after 30,000 steps, about four minutes on
-one core. To declare a goal space, add `--goal.indices 0 1 --goal.low -2 --goal.high 2`."""
+The module declares no goal space. The run prints that subgoals are displacements of x, y, vx and vy, because random
+steps change these entries (the pier does not move). Expect a success rate of 1.00 after 30,000 steps (about four
+minutes on one core). To declare a goal space, add `--goal.indices 0 1 --goal.low -2 --goal.high 2`.
+"""
 
 from typing import Any
 
@@ -29,7 +31,7 @@ class River(gym.Env[np.ndarray, np.ndarray]):
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Put the boat at the near bank, and the pier at a random position of the far bank."""
+        """Put the boat on the near bank, and the pier at a random position on the far bank."""
         super().reset(seed=seed)
         self.position = np.array([self.np_random.uniform(0, LENGTH), 0.0])
         self.velocity = np.zeros(2)

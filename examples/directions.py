@@ -18,7 +18,7 @@ gym.register_envs(gymnasium_robotics)
 
 
 class Direction(gym.Wrapper[np.ndarray, np.ndarray, Any, np.ndarray]):
-    """PointMaze without inner walls. The reward is the velocity along `angle`, minus a part of the velocity across
+    """PointMaze without inner walls. The reward is the velocity along `angle` (at most 2), minus the speed across
     it."""
 
     def __init__(self, angle: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class Direction(gym.Wrapper[np.ndarray, np.ndarray, Any, np.ndarray]):
         return obs["observation"][2:], info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        """Move. The reward depends on the direction of the movement."""
+        """Take a step. The reward depends on the direction of the movement."""
         obs, _, _, truncated, _ = self.env.step(action)
         velocity = obs["observation"][2:]
         reward = min(float(velocity @ self.along), 2.0) - abs(float(velocity @ self.across))

@@ -1,12 +1,12 @@
 """MiniGrid's DoorKey with its three subgoals: take the key, open the door, reach the goal.
 
-MiniGrid's observation, the agent's view, does not show a goal under the agent or a door behind it. A predicate of it
-cannot determine whether these subgoals are reached. Importing this module registers two forms of the task with complete
-observations:
+MiniGrid's observation, the agent's view, does not show a goal under the agent or a door behind it. Predicates of this
+observation cannot determine whether these subgoals are reached. Importing this module registers two forms of the task
+with complete observations:
 
-- `DoorKeyImage-8x8-v0` (and 16x16): the complete grid as an image (MiniGrid's FullyObsWrapper), and the direction; -
-`DoorKey-8x8-v0` (and 5x5, 6x6, 16x16): the same information in 14 numbers. It needs no convolutions, so training takes
-minutes on one core.
+- `DoorKeyImage-8x8-v0` (and 16x16): the complete grid as an image (MiniGrid's FullyObsWrapper), and the direction.
+- `DoorKey-8x8-v0` (and 5x5, 6x6, 16x16): the same information in 14 numbers, without convolutions. Training takes
+  minutes on one core.
 
 From the folder of this file:
 
@@ -41,7 +41,7 @@ class Numbers(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Box(0.0, 1.0, (14,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Start an episode, and find door and goal, which do not move."""
+        """Start an episode, and find the door and the goal, which do not move."""
         observation, info = self.env.reset(seed=seed, options=options)
         grid = self.env.unwrapped.grid  # type: ignore[attr-defined]
         kinds = grid.encode()[..., 0]

@@ -1,4 +1,4 @@
-"""A DQN that chooses grid cells as subgoals, above a TD3 that reaches them.
+"""A DQN chooses grid cells as subgoals, and a TD3 below it learns to reach them.
 
 python train.py examples.dqn_over_td3:DQNOverTD3 --env PointMaze_UMaze-v3 --env-kwargs continuing_task=False
 """

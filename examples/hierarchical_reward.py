@@ -3,7 +3,8 @@
     python examples/hierarchical_reward.py
 
 In ridge_penalty.py and bandit_reward.py, the inner optimisation consists of a few lines. Here, it is the low level's
-update of critic and actor, which is differentiated (hrl/nested/levels/reward.py). The command line can do the same:
+update of critic and actor. The outer level differentiates through this update (hrl/nested/levels/reward.py). The
+command line can do the same:
 
     python train.py hiro --env Pendulum-v1 --reward-delay 20 --low.reward learned
 """

@@ -105,7 +105,7 @@ def test_a_run_shows_pictures_without_pyplot(tmp_path):
     over = run(tmp_path, "skills", env="hrl/PointMaze_UMaze-v0", skill=["test_api:still_in_the_plane"])
     assert over.plot_trajectories(1).figure.axes  # positions are those of the task's goals
     line = run(tmp_path)
-    with pytest.raises(hrl.UserError, match="are not drawn in two dimensions"):
+    with pytest.raises(hrl.UserError, match="cannot be drawn in two dimensions"):
         line.plot_trajectories(1)
 
 

@@ -198,7 +198,7 @@ def test_exploration_under_a_subgoal_falls_with_its_success():
     explored = torch.stack([low.explore(state, target, due, generator)[0] for _ in range(1000)])
     random = (explored != low.decide(state, target)).squeeze(-1).float().mean(0)
     assert random.tolist() == pytest.approx([0.0, 0.75, 0.0], abs=0.05)
-    with pytest.raises(UserError, match="explores by its own samples"):
+    with pytest.raises(UserError, match="explores by sampling"):
         HDQNConfig(points=PLACES, low=Low.of(learner="ppo", explore_by_success=True)).check()
 
 

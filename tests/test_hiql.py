@@ -442,7 +442,7 @@ def test_a_request_to_stop_is_obeyed_and_saved(walks, tmp_path):
         (["--env", "Pendulum-v1", "--dataset", "x.npz"], "HIQL needs an environment with observation, achieved_goal"),
         (["--dataset", "x.npz"], "x.npz cannot be read as an npz file"),
         (["--dataset", "x.npz", "--expectile", "1"], "--expectile must lie between 0 and 1, not at 1.0"),
-        (["--dataset", "x.npz", "--current-goals", "0.8"], "shares that add up to at most 1"),
+        (["--dataset", "x.npz", "--current-goals", "0.8"], "fractions that add up to at most 1"),
     ],
 )
 def test_what_does_not_fit_is_told_in_a_sentence(tmp_path, capsys, words, sentence):

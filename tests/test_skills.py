@@ -1,4 +1,4 @@
-"""A controller over skills that exist already."""
+"""A controller over existing skills."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -207,7 +207,7 @@ def test_a_stopped_run_resumes_exactly(tmp_path):
         (["sb3:none.zip:PPO"], "none.zip does not exist"),
         (["test_skills:second"], "does not fit"),
         (["no-such-run"], "no-such-run"),
-        (["test_skills:count", "--high.late-starts=0.5"], "count has a state"),
+        (["test_skills:count", "--high.late-starts=0.5"], "count has a recurrent state"),
         (["test_skills:up", "--high.late-starts=2"], "between 0 and 1"),
     ],
 )

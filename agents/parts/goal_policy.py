@@ -27,10 +27,10 @@ class GoalLearner(Protocol):
 
 
 class GoalPolicy(PredictingPolicy):
-    """Acts towards the observed goals, without a memory: the high policy decides at every step."""
+    """Acts towards the observed goals without memory: the high policy decides at every step."""
 
     def __init__(self, learner: GoalLearner, env: BatchedEnv | None = None, levels: int = 2) -> None:
-        """With one of the `levels`, the low policy acts towards the goals alone."""
+        """With `levels=1`, the low policy alone acts towards the goals."""
         super().__init__(learner.device, env)
         self.learner = learner
         self._towards = learner.act if levels == 2 else learner.act_low
@@ -41,7 +41,7 @@ class GoalPolicy(PredictingPolicy):
         return ()
 
     def act(self, obs: Any, memory: PredictState, how: ActionMode) -> tuple[Tensor, PredictState, list[Tensor]]:
-        """The most likely actions [N, A]. Subgoals are representations, so they have no place in a picture."""
+        """The most likely actions [N, A]. Subgoals are representations, so pictures cannot show them."""
         return self._towards(obs.state, obs.goal, obs.mask), (), []
 
     def place(self, state: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class AdaptingLearner(Protocol):
         self, env: Any, tasks: Tensor, own: Params, generator: torch.Generator, explore: bool = True,
         watch: Watch | None = None,
     ) -> Trajectories:  # fmt: skip
-        """Collect one episode of every environment; those of a task are adjacent."""
+        """Collect one episode of every environment. Episodes of the same task are adjacent."""
 
 
 class AdaptingPolicy(Actor):

@@ -36,7 +36,7 @@ class OfflineConfig(ABC):
         """Environment steps of a planner's longest hops: of the low policy alone, and of both."""
 
     def train(self, session: Session) -> signal.Signals | None:
-        """Read the dataset, and take gradient steps to the run's end."""
+        """Read the dataset, and take gradient steps until the run's end."""
         self.check()
         name = type(self).__name__.removesuffix("Config")
         if not self.dataset:
@@ -52,7 +52,7 @@ class OfflineConfig(ABC):
         return Trainer(trainee, session, [size, *unseen(env.spec)]).run()
 
     def load(self, session: Session, which: Which, levels: int = 2) -> GoalPolicy:
-        """The policies of a checkpoint, or the low one alone. The dataset is not read."""
+        """Both policies of a checkpoint, or the low policy alone with `levels=1`. Does not read the dataset."""
         env = session.make_env(1)
         learner = self.learner(env.spec, session)
         learner.load_networks(session.checkpoint(which).tensors)

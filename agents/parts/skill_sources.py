@@ -77,8 +77,8 @@ def default_name(source: str) -> str:
 
 
 def load_skill(skill: SkillSource, setting: Setting) -> Frozen:
-    """Load one skill, and try it on the environment's observations. Raises UserError if it cannot be loaded, or does
-    not fit the environment."""
+    """Load one skill, and test it on the environment's observations. Raises UserError if it cannot be loaded, or if it
+    does not fit the environment."""
     spec, env = setting.spec, setting.env
     assert env is not None
     outside = [i for i in skill.observe if not 0 <= i < spec.state_dim]
@@ -109,7 +109,7 @@ def load_policy(skill: SkillSource, setting: Setting) -> Predicts:
     assert setting.load_policy is not None
     policy: Predicts = setting.load_policy(Path(source))
     if not hasattr(policy, "predict"):
-        raise UserError(f"The run {source} cannot be a skill: its policy adapts to tasks, and has no predict().")
+        raise UserError(f"The run {source} cannot be a skill: its policy adapts to tasks and has no predict().")
     return policy
 
 
@@ -137,13 +137,13 @@ def load_model(source: str, device: torch.device) -> Predicts:
         return with_fixed_mode(_class_of(name).load(file, device=device))
     except UserError:
         raise
-    except Exception as error:  # a damaged file, or one of another kind
+    except Exception as error:  # a damaged file, or another kind of file
         reason = " ".join(str(error).split())
         raise UserError(f"The model {file} cannot be loaded as {name} ({type(error).__name__}: {reason}).") from error
 
 
 def with_fixed_mode(model: Any) -> Predicts:
-    """The model in evaluation mode for ever. Its `predict` would set the mode of every layer in each call, which takes
+    """The model, fixed in evaluation mode. Otherwise, `predict` sets the mode of every layer in each call, which takes
     half of its time."""
     model.policy.set_training_mode(False)
     model.policy.set_training_mode = lambda mode: None

@@ -1,8 +1,8 @@
 """Skills that learn below their controller. Each is the level of a trained run, with its own learner, memory and clock.
 
 The controller's command selects one of K skills in every environment. The selected skill acts, and only its memory
-stores the step. Where another skill takes over, the stream of the previous one ends as at a truncation, so that its
-value there is bootstrapped. Each skill's clock counts a K-th of the environment steps.
+stores the step. Where the controller switches to another skill, the stream of the previous one ends as at a truncation,
+and its value there is bootstrapped. Each skill's clock counts 1/K of the environment steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ class TrainableSkill:
     name: str
     level: Level
     entries: Tensor | None
-    """Entries of the state that it observes, int64; None for all."""
+    """Entries of the state that the skill observes, int64; None for all."""
     reward: SkillReward | None
-    """Its own reward; None for the task's."""
+    """The skill's own reward; None for the task's."""
     begun: bool = False
-    """Whether its memory is known to hold a decision."""
+    """Whether the skill's memory already holds a decision."""
 
     def seen(self, state: Tensor) -> Tensor:
         """The state [..., E] as the skill observes it."""
@@ -51,7 +51,7 @@ class TrainableSkill:
     def explore(
         self, state: Tensor, goal: Tensor, due: Tensor, generator: torch.Generator, mask: Tensor | None
     ) -> Tensor:
-        """Its action [N, A] with exploration, which becomes its open decision."""
+        """The skill's action [N, A] with exploration, which becomes its open decision."""
         level, seen, goal = self.level, self.seen(state), self.goal(goal)
         action, notes = level.explore(seen, goal, due, generator, mask)
         row, untested = level.memory.cursor, torch.zeros_like(due)
@@ -59,7 +59,7 @@ class TrainableSkill:
         return action
 
     def observe(self, state: Tensor, outcome: Transition, used: Tensor) -> None:
-        """Store the outcome of its open decision where [N] it acted. Elsewhere, its episode is truncated."""
+        """Store the outcome of the skill's open decision where [N] it acted. Elsewhere, truncate its episode."""
         level = self.level
         reward = outcome.reward if self.reward is None else self.reward(state, outcome.state)
         mine = outcome._replace(state=self.seen(outcome.state), goal=self.goal(outcome.goal), active=used)
@@ -73,7 +73,7 @@ class TrainableSkill:
         level.memory.write(row, following, counters, used, mine.done, mine.terminated)
 
     def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool]) -> None:
-        """Make the updates that are due on the skill's clock. Those before its first use are skipped."""
+        """Make the updates that are due on the skill's clock. Updates before its first execution are skipped."""
         if self.begun or len(self.level.memory) > 0:
             self.begun = True
             self.level.learn(steps, total, generator, in_haste)
@@ -82,7 +82,7 @@ class TrainableSkill:
 
 
 class SkillsLevel(Level):
-    """The level of K trainable skills, of which the command selects one in every environment."""
+    """The level of K trainable skills. The command selects one of them in every environment."""
 
     def __init__(self, *args: Any, skills: Sequence[TrainableSkill], **options: Any) -> None:
         """The other arguments are those of `Level`; the command is a `Skill` that passes on the task's goal."""
@@ -90,7 +90,7 @@ class SkillsLevel(Level):
         super().__init__(*args, **options)
 
     def _split(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Which skill is selected [..., K], one-hot, and the task's goal [..., G]."""
+        """The selected skill [..., K], one-hot, and the task's goal [..., G]."""
         return target[..., : len(self.skills)], target[..., len(self.skills) :]
 
     def _selected(self, target: Tensor, act: Callable[[TrainableSkill, Tensor, Tensor], Tensor]) -> Tensor:
@@ -123,7 +123,7 @@ class SkillsLevel(Level):
     # -- observing and learning ------------------------------------------------------------------------------
 
     def observe(self, outcome: Transition, over: Tensor) -> None:
-        """Every skill stores the steps that it took."""
+        """Store each step in the memory of the skill that acted."""
         super().observe(outcome, over)
         command, _ = self._split(self.segment.target)
         for skill, used in zip(self.skills, command.unbind(-1), strict=True):
@@ -142,7 +142,7 @@ class SkillsLevel(Level):
             skill.level.truncate_episodes()
 
     def restart(self) -> None:
-        """End all running random decisions."""
+        """End all held random decisions."""
         super().restart()
         for skill in self.skills:
             skill.level.restart()
@@ -175,7 +175,7 @@ class SkillsLevel(Level):
 
 @dataclass
 class ByThemselves(ReplayConfig):
-    """The learner of a level whose skills have learners of their own."""
+    """The learner of a level of skills that have their own learners."""
 
     def build(self, build: Build) -> Learner:
         """A learner without networks."""
@@ -198,8 +198,8 @@ class NoLearner(Learner):
 
 
 def load_trainable(skill: SkillSource, setting: Setting) -> TrainableSkill:
-    """The best policy of a run as a skill that learns on. Its random decisions keep their final share. Raises UserError
-    if it cannot learn, or does not fit the environment."""
+    """The best policy of a run as a skill that continues to learn. Random decisions keep their final fraction. Raises
+    UserError if the policy cannot learn, or if it does not fit the environment."""
     policy = None if skill.latent or ":" in skill.source else load_policy(skill, setting)
     agent = policy.agent if isinstance(policy, HierarchyPolicy) else None
     config = agent.levels[0].config if agent is not None and len(agent.levels) == 1 else None
@@ -239,10 +239,10 @@ def _require_fit(skill: SkillSource, own: BatchedEnv, env: BatchedEnv) -> None:
 
 
 def _others(spec: Spec) -> tuple[int, ...]:
-    """Sizes of the parts of an observation beside state and goal."""
+    """Sizes of the parts of an observation other than state and goal."""
     return spec.pixels, spec.mask_dim
 
 
 def _corners(spec: Spec) -> list[np.ndarray]:
-    """The least and the greatest action [1, A] of a Box."""
+    """The minimum and the maximum action [1, A] of a Box."""
     return [np.full((1, spec.action_dim), x, np.float32) for x in (-1.0, 1.0)] if spec.continuous else []

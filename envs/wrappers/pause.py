@@ -1,4 +1,4 @@
-"""A pause for single environments of a batch, so that an evaluation steps only those with an episode to finish."""
+"""A pause for single environments of a batch. An evaluation steps only those with an episode to finish."""
 
 from typing import Any
 

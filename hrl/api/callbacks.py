@@ -13,10 +13,11 @@ from hrl.run.callbacks import Callback, Progress
 def from_sb3(callback: BaseCallback, every: int = 1000) -> Callback:
     """Convert a callback of stable-baselines3 to a callback of this toolkit.
 
-    Its `on_step` is called every `every` environment steps; a result of False ends the run. Its `logger.record` writes
-    to TensorBoard and progress.csv. In runs of stable-baselines3's algorithms, its `model` is their own; in our runs,
-    the model has `predict`, `num_timesteps`, `logger` and `save`, and `training_env` only `num_envs`. `locals` has
-    `total_timesteps`, and `dones` with a one for each episode that ended between the last two logged rows.
+    The run calls its `on_step` every `every` environment steps; a result of False ends the run. Its `logger.record`
+    writes to TensorBoard and progress.csv. In runs of stable-baselines3's algorithms, its `model` is their model. In
+    other runs, the model has `predict`, `num_timesteps`, `logger` and `save`, and `training_env` has only `num_envs`.
+    `locals` has `total_timesteps`, and `dones` with a one for each episode that ended between the last two logged
+    rows.
     """
     episodes = [0.0]
 
@@ -41,7 +42,7 @@ def from_sb3(callback: BaseCallback, every: int = 1000) -> Callback:
 
 @dataclass
 class EnvView:
-    """The training environments as far as stable-baselines3's callbacks read them."""
+    """The part of the training environments that stable-baselines3's callbacks read."""
 
     num_envs: int
 
@@ -66,7 +67,7 @@ class ModelView:
         """None: no environment here normalises."""
 
     def dump_logs(self) -> None:
-        """Write what was recorded to the run's log."""
+        """Write the recorded values to the run's log."""
         self.logger.dump(self.num_timesteps)
 
     def predict(

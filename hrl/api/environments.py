@@ -1,4 +1,4 @@
-"""Environments that a program passes: an id, a class, a function that makes one, or a vector environment."""
+"""Environments as arguments of a program: an id, a class, a function that makes one, or a vector environment."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
     """The Gymnasium id and the keyword arguments of an environment. Classes and functions get a new id.
 
     A process that loads the run later must pass the class or function again. Raises UserError for an environment object
-    without an id, because training needs several copies, and evaluation needs separate ones.
+    without an id, because training needs several copies and evaluation needs separate ones.
     """
     if isinstance(env, str):
         return env, {}

@@ -18,7 +18,7 @@ from hrl.types import UserError
 from hrl.version import __version__
 
 PICTURES = 8
-"""Most pictures of a run."""
+"""Maximum number of pictures of a run."""
 VIDEO_EPISODES = 2
 SUCCESS = "success rate of evaluations"
 
@@ -38,12 +38,12 @@ def write_report(
     """Write one HTML file about runs: means with intervals, learning curves, trajectories with subgoals, and the
     settings that differ. It needs no network.
 
-    Each run is evaluated for `episodes` episodes with its checkpoint `which`; 0 takes the last evaluation and picture
-    of its training. `videos` adds an mp4 of the first two episodes of each run. `group_by` and `label` name groups as
-    in `evaluate.py`. Returns the file.
+    Each run is evaluated for `episodes` episodes with its checkpoint `which`. With 0, the report uses the last
+    evaluation and picture of its training. `videos` adds an mp4 of the first two episodes of each run. `group_by` and
+    `label` define groups as in `evaluate.py`. Returns the file.
 
-    Raises UserError if a folder is no run, if `episodes` is 0 and a run was never evaluated, or if the file cannot be
-    written.
+    Raises UserError if a folder is not a run, if `episodes` is 0 and a run was never evaluated, or if the file cannot
+    be written.
     """
     target = Path(file)
     if target.suffix not in (".html", ".htm") or not target.parent.is_dir():
@@ -104,7 +104,7 @@ def _page(runs: list[Compared], parts: list[RunPart], title: str | None, group_b
     caption = "Means across runs, with Student's 95 % interval for three or more runs"
     try:
         images = curves_svg(curves(groups), SUCCESS)
-        text = "Success rate of evaluations during training over environment steps: the interquartile mean over the "
+        text = "Success rate of evaluations during training over environment steps: the interquartile mean of the "
         text += "runs of each group, with their range. A line is dotted where some of its runs have no evaluation."
     except UserError as error:
         images, text = {}, str(error)

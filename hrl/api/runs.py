@@ -29,7 +29,7 @@ from hrl.types import UserError
 
 
 class Run:
-    """A trained or unfinished run, by its folder."""
+    """A trained or unfinished run in a folder."""
 
     def __init__(self, path: Path | str, trust: Trust = NO_TRUST) -> None:
         """Raises UserError if this is not a run folder, or if it names modules that are not trusted."""
@@ -78,7 +78,8 @@ class Run:
         self, episodes: int = 100, which: Which = "last", env: EnvLike | None = None, keep_paths: int = 0
     ) -> Evaluation:
         """Evaluate the deterministic policy in separate environments with fixed seeds, or on another environment with
-        the same observations and actions. Keeps the paths of the first `keep_paths` episodes for pictures."""
+        the same observations and actions. The result includes the paths of the first `keep_paths`
+        episodes, for pictures."""
         parts = self.parts
         if env is not None:
             identifier, keywords = env_id(env)
@@ -104,26 +105,26 @@ class Run:
         return checkpoints.best() if which == "best" else checkpoints.last()
 
     def scalars(self) -> dict[str, np.ndarray]:
-        """Every logged scalar by tag, one value per logged row; NaN where a row has none."""
+        """Every logged scalar by tag, with one value per logged row; NaN where a row has no value."""
         return read_progress(self.path)
 
     def plot_trajectories(
         self, episodes: int = 4, which: Which = "last", env: EnvLike | None = None, dims: Dims | None = None
     ) -> Picture:
-        """The paths of evaluation episodes with their subgoals, as `evaluate` runs them, in two dimensions of the goal
-        space (default: the first two). A notebook shows the result inline.
+        """The paths of evaluation episodes with their subgoals, in two dimensions of the goal space (default: the first
+        two). A notebook shows the result inline.
 
-        Raises UserError if the positions have more than two dimensions, and `dims` does not choose two of them."""
+        Raises UserError if the positions have more than two dimensions and `dims` does not choose two of them."""
         figure = trajectory_figure(self.evaluate(episodes, which, env, keep_paths=episodes), dims=dims)
         if figure is None:
             raise UserError(
-                f"The paths of {self.parts.env.env} are not drawn in two dimensions: give two entries of the goal "
+                f"The paths of {self.parts.env.env} cannot be drawn in two dimensions: give two entries of the goal "
                 "space, such as dims=(0, 1). Agents without a goal space and without goals have no paths."
             )
         return Picture(figure)
 
     def plot_curves(self, *tags: str) -> Picture:
-        """Logged scalars over environment steps, one panel per tag; by default the evaluations' return, and success if
+        """Logged scalars over environment steps, one panel per tag. Default: the evaluations' return, and success if
         the environment reports it. A notebook shows the result inline.
 
         Raises UserError for a tag that was not logged."""
@@ -159,7 +160,7 @@ def run_session(
     callbacks: Sequence[Any] = (),
     trust: Trust = NO_TRUST,
 ) -> Run:
-    """Train a run to its end or until a request to stop."""
+    """Train a run until its end or until a request to stop."""
     processes = join_processes()
     with StopRequest() as stop, ExitStack() as held:
         checkpoint = None
@@ -177,7 +178,7 @@ def run_session(
 
 
 def require_resumable(folder: RunFolder) -> None:
-    """Raise UserError if the folder is a pretrained policy's."""
+    """Raise UserError if the folder contains a pretrained policy."""
     if read_card(folder.path):
         raise UserError(
             f"{folder.path} is a pretrained policy, without the memories and optimisers of its training: start a new "
@@ -204,9 +205,9 @@ def last_checkpoint(folder: RunFolder, run: RunConfig, processes: int) -> Checkp
 
 
 def load(path: Path | str, trust: bool = False) -> Run:
-    """A run from its folder, or a policy that this package ships (`"pretrained/PointMaze_Large-v3/hiro"`).
+    """A run from its folder, or a pretrained policy of this package (`"pretrained/PointMaze_Large-v3/hiro"`).
 
-    Raises UserError if it is not a run folder, or names modules (an algorithm or environment of the user's own) without
-    `trust`: importing them runs their code.
+    Raises UserError if it is not a run folder, or if it names modules (custom algorithms or environments) without
+    `trust`: importing modules runs their code.
     """
     return Run(path, Trust(trust))

@@ -33,7 +33,7 @@ from hrl.stopping import GRACE, StopRequest
 from hrl.types import UserError
 
 EVALUATION_BATCH = 1000
-"""Most environments that an evaluation steps together if they are a batch."""
+"""Maximum number of environments that an evaluation steps together if they are a batch."""
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are printed as one sentence."""
@@ -74,17 +74,17 @@ class Environments:
     """The sizes of observations, goals and actions in training, once known."""
 
     def make(self, count: int | None) -> Any:
-        """`count` environments of training, or the training's own number for None."""
+        """`count` training environments; None for the number of the configuration."""
         own = self.parts.env
         return self._make(own if count is None else replace(own, num_envs=count, vectorization="auto"))
 
     def make_evaluation(self, count: int, **overrides: Any) -> Any:
-        """`count` environments to evaluate in."""
+        """`count` evaluation environments."""
         return self._make(replace(self.evaluated, num_envs=count), evaluation=True, **overrides)
 
     @property
     def evaluated(self) -> EnvConfig:
-        """One environment of evaluations."""
+        """The configuration of one evaluation environment."""
         own = self.parts.env
         return replace(own, env=self.parts.run.eval_env or own.env, num_envs=1, vectorization="auto")
 
@@ -133,7 +133,7 @@ def make_session(
         for line in lines:
             print_line(line)
         if parts.run.eval_env:
-            environments.make_evaluation(1).close()  # errors should come before training
+            environments.make_evaluation(1).close()  # raises errors before training
         if resume is None:
             folder.make()
             if held is not None:

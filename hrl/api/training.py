@@ -31,7 +31,7 @@ def train(
     `env` is an environment's id, class, or factory. `options` are those of the command line (`python train.py hiro
     --help`): `total_steps=50_000`, `seed=1`, `num_envs=16`, `low__learning_rate=1e-3`, `low={"learning_rate": 1e-3}`.
     `preset` is "auto" (tuned values for this environment), "none", "debug" or "published". With a configuration object,
-    only the preset's options of the environment and the run apply. `callbacks` are called during training.
+    only the preset's options for the environment and the run apply. `callbacks` are called during training.
 
     Ctrl-C saves the run and returns it; `Run.resume` continues it exactly. Raises UserError for invalid options.
     """

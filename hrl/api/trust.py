@@ -1,8 +1,8 @@
-"""Trust in run folders: which modules their configurations may import.
+"""Trust in run folders: the modules that their configurations may import.
 
 A stored configuration can name modules: a custom algorithm or projection, or an environment that a module registers.
-Importing a module runs its code, so modules named in a folder are imported only if the user trusts the folder, or has
-named the module on the command line.
+Importing a module runs its code. Therefore, modules named in a folder are imported only if the user trusts the folder
+or names the module on the command line.
 """
 
 import os
@@ -45,7 +45,7 @@ class Trust:
 
 
 def named_modules(algorithm: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(option, module) of every module that a configuration imports."""
+    """Yield (option, module) for every module that a configuration imports."""
     env, run = config["env"], config["run"]
     named = [("algorithm", algorithm), ("env", env.get("env")), ("env of evaluations", run.get("eval_env"))]
     for option, name in [*named, *_imported(config["agent"])]:

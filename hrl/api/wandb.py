@@ -12,12 +12,12 @@ from hrl.types import UserError
 
 
 def to_wandb(project: str | None = None, **options: Any) -> Callback:
-    """A callback that logs every row of scalars, and the configuration, to Weights & Biases. A resumed run continues
-    its run there.
+    """A callback that logs every row of scalars and the configuration to Weights & Biases. A resumed run continues the
+    same run there.
 
-    `project`: default is the environment variable WANDB_PROJECT, else "nested-hrl". `options` go to `wandb.init`. With
-    WANDB_MODE=offline, wandb writes to the run's folder and needs no network. Training raises UserError without the
-    package wandb.
+    The default of `project` is the environment variable WANDB_PROJECT, else "nested-hrl". `options` go to
+    `wandb.init`. With WANDB_MODE=offline, wandb writes to the run's folder and needs no network. Training raises
+    UserError without the package wandb.
     """
     active: list[Any] = []
 
@@ -52,5 +52,5 @@ def to_wandb(project: str | None = None, **options: Any) -> Callback:
 def require_wandb() -> None:
     """Raise UserError if the package wandb is not installed."""
     found = find_spec("wandb")
-    if found is None or found.origin is None:  # a folder "wandb", where its runs are, is no package
+    if found is None or found.origin is None:  # a folder "wandb" with runs is not the package
         raise UserError("--wandb needs the package wandb: pip install 'nested-hrl[wandb]'.")

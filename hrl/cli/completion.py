@@ -17,7 +17,7 @@ from hrl.run.folder import RunConfig
 
 
 def print_completion(shell: Sequence[str], command: str) -> int:
-    """Print the completion script for bash, zsh or tcsh of `hrl`, or of its command train."""
+    """Print the completion script of `hrl`, or of its command train, for bash, zsh or tcsh."""
     name = "hrl" if command == "hrl" else program(command)
     kind = _commands() if command == "hrl" else _algorithms()
     tyro.cli(kind, args=["--tyro-print-completion", *shell], prog=name)

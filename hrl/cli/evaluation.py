@@ -50,7 +50,7 @@ class Options:
     """Keyword arguments of the environment, in addition to those of training."""
     planner: Literal["none", "graph"] = "none"
     """graph: shortest paths over a graph of visited states set the goals of the run's lowest level, without further
-    training. This needs a task with goals, and a level that obeys goals."""
+    training. The task must have goals, and the level must obey goals."""
     planning: Annotated[PlannerConfig, tyro.conf.arg(name="planner")] = field(default_factory=PlannerConfig)
     task: int | None = None
     """Number (from 0) of the task to act in, for a run that continues earlier runs (--….init-from, --….tasks)."""
@@ -62,8 +62,8 @@ class Options:
     plot: Path | None = None
     """Write a picture: trajectories with subgoals for one run, learning curves for several."""
     plot_dims: tuple[int, int] | None = None
-    """The two dimensions of the goal space in which trajectories are drawn. Default: the first two if there are no
-    more, or if the environment has a map."""
+    """The two dimensions of the goal space in which trajectories are drawn. Default: the first two, if there are only
+    two or if the environment has a map."""
     group_by: tuple[str, ...] = ()
     """Options that group the runs by their values, such as low.learning_rate. Default: all options in which the runs
     differ, except the seed."""

@@ -1,6 +1,6 @@
 """The `--help` of an algorithm: the most important options, then all others by group.
 
-An option that several levels have is listed once, as `--LEVEL.gamma`, with the default of each level.
+An option of several levels is listed once, as `--LEVEL.gamma`, with the default of each level.
 """
 
 import ast
@@ -58,7 +58,7 @@ class Option:
 
 
 def show_help(program: str, parts: Mapping[str, Any], more: Mapping[str, tuple[str, Any, str]]) -> None:
-    """Print the help of an algorithm. `parts` are the configurations by group name, the algorithm's last. `more`
+    """Print the help of an algorithm. `parts` are the configurations by group name, with the algorithm's last. `more`
     contains additional options: their values, default and text."""
     agent = list(parts.values())[-1]
     options = [Option(name, kind, text, _value(default), "run") for name, (kind, default, text) in more.items()]

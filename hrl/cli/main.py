@@ -1,7 +1,7 @@
 """The command lines: `hrl train`, `hrl evaluate` and `hrl report`, which are also `train.py`, `evaluate.py` and
-`python -m hrl.report`. Errors that the user can fix are one sentence and exit code 2.
+`python -m hrl.report`. Errors that the user can fix print one sentence and return exit code 2.
 
-It imports torch and the algorithms only for a command that needs them.
+This module imports torch and the algorithms only for commands that need them.
 """
 
 import sys
@@ -39,7 +39,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help", "--version"):
         print(__version__ if "--version" in given else usage())
         return 0
-    from hrl.cli.program import run_cli  # after the help, which needs no torch
+    from hrl.cli.program import run_cli  # after the help, which does not need torch
     from hrl.cli.training import run
 
     return run_cli(lambda stop: run(given, stop))
@@ -54,7 +54,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     from hrl.cli.evaluation import run
     from hrl.cli.program import run_cli
 
-    return run_cli(lambda stop: run(given, stop), left="files contain what was written before the stop")
+    return run_cli(lambda stop: run(given, stop), left="files contain the results written before the stop")
 
 
 def report(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Command-line options that choose between configurations. They are read before all other options."""
+"""Command-line options that select configurations. They are read before all other options."""
 
 from collections.abc import Sequence, Set
 from dataclasses import fields, is_dataclass, replace
@@ -20,7 +20,7 @@ class Fitted(Protocol):
 def choose(config: Any, arguments: Sequence[str], prefix: str = "--") -> Any:
     """The configuration with the variants that the arguments choose (`--low.learner sac`).
 
-    Raises UserError for an option of a variant that is not chosen.
+    Raises UserError for an option of another variant.
     """
     changes: dict[str, Any] = {}
     for field in fields(config):

@@ -9,7 +9,7 @@ from hrl.stopping import Interrupted, StopRequest
 
 def run_cli(command: Callable[[StopRequest], int], left: str = "there was nothing to save") -> int:
     """Run a command line, and print the sentence of a UserError instead of a traceback. Returns the exit code. `left`
-    is the message after a request to stop, for commands that print none."""
+    is the message after a request to stop, for commands that do not print their own."""
     stop = StopRequest()
     try:
         with stop:

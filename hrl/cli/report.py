@@ -20,7 +20,7 @@ class Options:
     out: Path = Path("report.html")
     """The file to write."""
     episodes: int = 20
-    """Evaluation episodes per run. 0 takes the last evaluation and picture of the training instead, which is quick."""
+    """Evaluation episodes per run. 0 reuses the last evaluation and picture of the training, which is quick."""
     checkpoint: Literal["last", "best"] = "last"
     """The checkpoint to evaluate."""
     video: bool = False
@@ -30,9 +30,10 @@ class Options:
     group_by: tuple[str, ...] = ()
     """Options that group the runs by their values. Default: all options in which the runs differ, except the seed."""
     label: tuple[str, ...] = ()
-    """One name per run; runs of the same name are one group."""
+    """One name per run; runs with the same name form a group."""
     trust: bool = False
-    """Import the modules that the run folders name. They run code: only for folders whose origin you trust."""
+    """Import the modules that the run folders name. Importing runs their code: use it only for folders that you
+    trust."""
 
 
 def run(arguments: list[str], stop: StopRequest, program: str) -> int:

@@ -35,7 +35,7 @@ OWN: dict[str, tuple[str, Any, str]] = {
         "auto",
         "Hyperparameters: auto (by environment), none, debug (seconds), an entry of agents/presets, or a YAML file.",
     ),
-    "sweep": ("PATH", None, "Search hyperparameters: a YAML file that lists them (see hrl/run/sweep.py)."),
+    "sweep": ("PATH", None, "Search hyperparameters: the YAML file that lists them (see hrl/run/sweep.py)."),
     "trust": (
         "",
         False,
@@ -56,7 +56,7 @@ class Resume:
     resume: Path
     """The run folder."""
     total_steps: int | None = None
-    """Environment steps to train in total. Default: the run's original number."""
+    """Total environment steps of training. Default: the run's original number."""
     progress: tyro.conf.FlagConversionOff[bool] = True
     """Show a live display if the output is a terminal."""
     trust: bool = False
@@ -110,7 +110,7 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
 
 
 def _with_trust(algorithm: str, arguments: list[str]) -> tuple[list[str], Trust]:
-    """The options, with a value after bare switches, and the trust: from `--trust` and the modules named here."""
+    """The options with a value after each bare switch, and the trust given by `--trust` and by named modules."""
     said = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         said += [argument, "True"] if argument in SWITCHES and following.startswith("--") else [argument]
@@ -148,7 +148,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
 
 
 def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any]]:
-    """The configuration of a run, and the preset's values that it includes."""
+    """The configuration of a run, and the preset's values in it."""
     if algorithm.startswith("-"):
         raise UserError(f"Name an algorithm first: {spelled('train')} {{{','.join(AGENTS)}}} --env ID [options].")
     if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):

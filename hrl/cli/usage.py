@@ -1,4 +1,4 @@
-"""The help without an algorithm, and the commands' names. It imports no algorithm and not torch."""
+"""The help without an algorithm, and the commands' names. This module imports neither algorithms nor torch."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ SCRIPTS = {"train": "python train.py", "evaluate": "python evaluate.py", "report
 
 
 def spelled(command: str) -> str:
-    """A command as the user types it: `hrl train`, `hrl-train` or `python train.py`, by this process's own name."""
+    """A command as the user types it, from the name of this process: `hrl train`, `hrl-train` or `python train.py`."""
     program = Path(sys.argv[0]).name
     if program == "hrl":
         return f"hrl {command}"
@@ -35,7 +35,7 @@ def usage() -> str:
     lines += ["", "algorithms:"]
     width = max(map(len, AGENTS))
     lines += [f"  {name:{width}}  {AGENTS.summary(name)}" for name in AGENTS]
-    return "\n".join([*lines, "  module:factory: one of your own (a dataclass such as hrl.agents.HierarchyConfig)"])
+    return "\n".join([*lines, "  module:factory: a custom algorithm (a dataclass such as hrl.agents.HierarchyConfig)"])
 
 
 def overview() -> str:

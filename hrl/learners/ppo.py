@@ -1,6 +1,6 @@
 """PPO: proximal policy optimisation (Schulman et al. 2017), with generalised advantage estimation (Schulman 2016).
 
-PPO learns from the last rollout of its policy. Decisions may last several environment steps; advantages are discounted
+PPO learns from the last rollout of its policy. A decision may take several environment steps. Advantages are discounted
 by γ to the power of each decision's duration (hrl/memory/rollout.py).
 """
 
@@ -53,7 +53,7 @@ class PPOConfig(OnPolicyConfig):
     log_std_init: float = 0.0
     """Initial logarithm of the policy's standard deviation, in half-ranges of the action."""
     policy_gain: float = 0.01
-    """Initial gain of the policy's last layer. With the default, the policy is almost equal for all inputs."""
+    """Initial gain of the policy's last layer. With the default, the policy is almost the same for all inputs."""
 
     def build(self, build: Build) -> "PPO":
         """Build the learner, for any action space."""
@@ -87,9 +87,9 @@ class Rollout(NamedTuple):
     mask: Tensor | None = None
     """[B, K] choices available at the decision; None for all."""
     next_inputs: Tensor | None = None
-    """[B, I] at the decision's end, if the learner needs them."""
+    """[B, I] at the decision's end; if the learner needs them."""
     discount: Tensor | None = None
-    """[B] γ^duration, or 0 where the task ended, if the learner needs it."""
+    """[B] γ^duration, or 0 where the task ended; if the learner needs it."""
 
     def at(self, index: Tensor) -> "Rollout":
         """The decisions with these indices [K]."""
@@ -121,7 +121,7 @@ class PPO(OnPolicyLearner):
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
         self.slopes = slopes_of(self, config)
-        """The gradient of the loss written out, if the networks are plain perceptrons."""
+        """The analytic gradient of the loss, if the networks are plain perceptrons."""
 
     def network(self, width: int, outputs: int, tasks: int = 1) -> nn.Sequential:
         """The layers from features [..., width] to outputs."""
@@ -148,7 +148,7 @@ class PPO(OnPolicyLearner):
         return self.critic(self.encoder(inputs)).squeeze(-1)
 
     def next_values(self, batch: Batch) -> Tensor:
-        """V(s') [B], from which a decision's target bootstraps."""
+        """V(s') [B], the bootstrap values of the decisions' targets."""
         return self.value(batch.next_inputs)
 
     def rollout(self, decisions: Decisions) -> Rollout:
@@ -186,7 +186,7 @@ class PPO(OnPolicyLearner):
     def loss(self, batch: Rollout, ent_coef: float) -> tuple[Tensor, Metrics]:
         """-E[min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â)] + c_v E[(V(s) - R)²] - c_e E[H],   ρ = π(a|s) / π_old(a|s)
 
-        Metrics include log ρ and V(s) [B], from which `summary` computes others.
+        The metrics include log ρ and V(s) [B], from which `summary` computes further ones.
         """
         c = self.config
         features = self.encoder(batch.inputs)
@@ -207,7 +207,7 @@ class PPO(OnPolicyLearner):
         return loss, {name: x.detach() for name, x in metrics.items()}
 
     def weights(self, batch: Rollout) -> Tensor:
-        """Â [B], normalised over the minibatch if so configured."""
+        """Â [B], normalised over the minibatch with `normalize_advantage`."""
         advantage = batch.advantage
         if not self.config.normalize_advantage or len(advantage) < 2:
             return advantage
@@ -215,8 +215,8 @@ class PPO(OnPolicyLearner):
         return (advantage - mean) / (deviation + 1e-8)
 
     def summary(self, noted: list[Metrics]) -> Metrics:
-        """The metrics of gradient steps, averaged over all of their decisions: those of the loss, the divergence of π
-        from π_old (Schulman's low-variance estimate), the share of clipped ratios, and the mean value."""
+        """The mean metrics of gradient steps over all decisions: those of the loss, the divergence of π from π_old
+        (Schulman's low-variance estimate), the fraction of clipped ratios, and the mean value."""
         together = {name: torch.cat([metrics.pop(name) for metrics in noted]) for name in ("log_ratio", "value")}
         log_ratio = together["log_ratio"]
         outside = (log_ratio.exp() - 1).abs() > self.config.clip_range
@@ -230,7 +230,7 @@ def divergence(log_ratio: Tensor) -> Tensor:
 
 
 def orthogonal(net: nn.Sequential, gain: float) -> None:
-    """Orthogonal weights and no biases: gain √2 in hidden layers, `gain` in the last one."""
+    """Initialise orthogonal weights and zero biases: gain √2 in hidden layers, `gain` in the last one."""
     layers = [layer for layer in net if hasattr(layer, "weight") and layer.weight is not None]
     for layer in layers:
         weight: Tensor = layer.weight  # type: ignore[assignment]

@@ -1,7 +1,7 @@
-"""The gradient of PPO's loss, written out for perceptrons with tanh.
+"""The analytic gradient of PPO's loss, for perceptrons with tanh.
 
-PPO's minibatches are so small that automatic differentiation takes more time than the arithmetic. `PPO.loss` is the
-formula; a test compares the two.
+PPO's minibatches are small, so automatic differentiation takes more time than the arithmetic. `PPO.loss` is the
+formula. A test compares the two.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class Perceptron:
         return torch.addmm(self.biases[-1], self.inputs[-1], self.weights[-1].t())
 
     def backward(self, slope: Tensor) -> None:
-        """`slope` [B, O] is that of the loss in the outputs."""
+        """`slope` [B, O] is the gradient of the loss with respect to the outputs."""
         for k in reversed(range(len(self.weights))):
             by_weight, by_bias = self.places[k]
             torch.mm(slope.t(), self.inputs[k], out=by_weight)
@@ -43,7 +43,8 @@ class Perceptron:
 
 
 def _tanh(x: Tensor) -> Tensor:
-    """tanh, in place. On a CPU it is 1 - 2 σ(-2x), which takes a third of the time and differs by 1e-7 at most."""
+    """tanh, in place. On a CPU, it is computed as 1 - 2 σ(-2x), which takes a third of the time and differs by at most
+    1e-7."""
     return x.tanh_() if x.is_cuda else x.mul_(-2).sigmoid_().mul_(-2).add_(1)
 
 
@@ -61,7 +62,8 @@ class Slopes:
     def __call__(self, batch: "Rollout", advantage: Tensor, ent_coef: float) -> Metrics:
         """The metrics of `PPO.loss`, for these advantages [B].
 
-        min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â) is min(ρ Â, Â + ε |Â|). Its slope in log π is ρ Â where that is the lesser.
+        min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â) is min(ρ Â, Â + ε |Â|). Its derivative with respect to log π is ρ Â where that
+        is the smaller one, else 0.
         """
         c, count = self.config, len(advantage)
         head, value = self.actor.forward(batch.inputs), self.critic.forward(batch.inputs).squeeze(-1)
@@ -85,7 +87,7 @@ class Slopes:
 
 
 def slopes_of(learner: "PPO", config: "PPOConfig") -> Slopes | None:
-    """The gradient written out; None if there is an encoder, or a network is no plain perceptron."""
+    """The analytic gradient; None if there is an encoder, or if a network is not a plain perceptron."""
     nets: list[Any] = [learner.actor, learner.critic]
     plain = all(
         type(net) is nn.Sequential and all(type(layer) in (nn.Linear, nn.Tanh) for layer in net) for net in nets

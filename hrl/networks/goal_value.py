@@ -1,4 +1,4 @@
-"""A value of states and goals over a representation of the goal."""
+"""A value of states and goals with a representation of the goal."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from hrl.networks.layers import EnsembleValue, mlp, twin_layers
 
 
 class GoalValue(nn.Module):
-    """Two heads V_i(s, g) = v_i(s, φ(s, g)) over a representation φ of constant length, with GELU. Inputs are encoded
+    """Two heads V_i(s, g) = v_i(s, φ(s, g)) on a representation φ of constant length, with GELU. Inputs are encoded
     states [..., S] and goals [..., E]."""
 
     def __init__(
@@ -29,7 +29,7 @@ class GoalValue(nn.Module):
         return on_sphere(self.rep(torch.cat([state, goal], -1)))
 
     def of_rep(self, state: Tensor, rep: Tensor) -> Tensor:
-        """Both values [2, B] of represented goals."""
+        """Both values [2, B] of goals given by their representations."""
         x = torch.cat([state, rep], -1)
         return self.scale * self.heads(x.expand(2, *x.shape))
 
@@ -39,5 +39,5 @@ class GoalValue(nn.Module):
 
 
 def on_sphere(x: Tensor) -> Tensor:
-    """x [..., R] with the length √R."""
+    """x [..., R], normalised to the length √R."""
     return normalize(x, dim=-1) * math.sqrt(x.shape[-1])

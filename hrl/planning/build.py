@@ -38,8 +38,8 @@ def plan_for(
     config: Any, session: Session, which: Which, options: PlannerConfig, elsewhere: bool
 ) -> tuple[PlannerPolicy, dict[str, float]]:
     """A planner over the levels of a run, and numbers that describe its graph. Landmarks are states of the run's
-    replay or dataset, or of an exploration of the session's environment; `elsewhere` tells that this is not the run's
-    own one.
+    replay or dataset, or of an exploration of the session's environment. `elsewhere` is true if this environment
+    differs from the run's own.
 
     Raises UserError if the run has no level that obeys goals, or if the task has no goals.
     """
@@ -48,8 +48,8 @@ def plan_for(
         return plan_offline(config, session, which, options)
     if not isinstance(config, Restorable):
         raise UserError(
-            "--planner needs a run with levels of this toolkit, whose checkpoint holds replays, or a run that learned "
-            "to reach goals from a dataset."
+            "--planner needs a run of this toolkit with levels and stored replays, or a run that learned to reach "
+            "goals from a dataset."
         )
     started = time.perf_counter()
     agent, env = config.restored(session), session.make_env(1)
@@ -71,8 +71,7 @@ def plan_for(
 
 
 def landmarks_of(agent: Hierarchy, spec: Spec, options: PlannerConfig, elsewhere: bool) -> Landmarks:
-    """Landmarks for the level that the options name, not yet chosen. Raises UserError if the agent does not have this
-    level."""
+    """An empty graph of landmarks for the level in the options. Raises UserError if the agent lacks this level."""
     count = len(agent.levels)
     if options.level >= count:
         raise UserError(f"planner.level {options.level} does not exist: the agent has levels 0 to {count - 1}.")

@@ -20,17 +20,17 @@ class GraphConfig:
     neighbours: int = 32
     """Number of nearest landmarks, in goal space, to which a landmark may have an edge."""
     max_hop: float | None = None
-    """Maximum length of an edge, in environment steps until its landmark counts as reached. Default: the effective
+    """Maximum length of an edge: the environment steps until its landmark counts as reached. Default: the effective
     horizon 1 / (1 - γ) of the level's value, or the period of the level above if that is shorter."""
     distance: Literal["auto", "value", "calibrated", "travelled"] = "auto"
     """Source of the number of steps between two states. value: the level's value, solved for the steps (sparse rewards
     without an entropy bonus). calibrated: a monotone function of the level's value, fitted to the steps between visited
-    states. travelled: for a policy learned from a dataset, the distance in goal space at the speed of the dataset's
-    trajectories. auto: travelled for such a policy; else value where possible, and calibrated elsewhere."""
+    states. travelled: for a policy learned from a dataset, the distance in goal space divided by the speed of the
+    dataset's trajectories. auto: travelled for such a policy; else value where possible, and calibrated elsewhere."""
     confirmed: bool | None = None
     """Keep only edges that visited states confirm: an episode went from near one landmark to near the other. Default:
-    on where the steps cannot reflect obstacles, because the level does not observe its position or was trained in
-    another environment, or because they are travelled ones."""
+    on where the steps cannot reflect obstacles: if the level does not observe its position or was trained in another
+    environment, or if the steps are travelled ones."""
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""

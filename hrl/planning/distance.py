@@ -1,7 +1,7 @@
-"""Steps between a state and a goal position, from the value of a goal-conditioned level.
+"""Steps between a state and a goal position, computed from the value of a goal-conditioned level.
 
-A sparse reward is constant until the position is reached, and constant afterwards. With `never` the value of never
-reaching it, `there` the value of having reached it, and n steps until then,
+A sparse reward is constant until the position is reached, and constant afterwards. Let `never` be the value of never
+reaching the position, `there` the value of having reached it, and n the number of steps until then:
 
     V = never + γⁿ (there - never),        n = log((V - never) / (there - never)) / log γ.
 
@@ -51,7 +51,7 @@ class Visited(Protocol):
 
 
 def steps_of_value(value: Tensor, gamma: float, never: float, there: float) -> Tensor:
-    """n [...] from the formula above for values [...]; infinite for `never` and below, 0 for `there` and above."""
+    """n [...] from the formula above for values [...]: infinite for `never` and below, 0 for `there` and above."""
     share = ((value - never) / (there - never)).clamp(0.0, 1.0)
     return share.log() / math.log(gamma)
 
@@ -67,30 +67,31 @@ def fitted_steps(value: np.ndarray, steps: np.ndarray, knots: int = KNOTS) -> tu
 
 
 class StepDistance(Protocol):
-    """The interface of steps between states and places, for graphs of landmarks."""
+    """The interface of steps between states and positions, for graphs of landmarks."""
 
     goals: GoalSpace
-    """The space of places."""
+    """The space of the positions."""
     device: torch.device
     threshold: float
-    """Distance in goal space within which a place counts as reached; 0 if it is unknown."""
+    """Distance in goal space within which a position counts as reached; 0 if unknown."""
 
     def place(self, state: Tensor) -> Tensor:
-        """The places [..., G] of states [..., D]."""
+        """The positions [..., G] of states [..., D] in goal space."""
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two places [..., G] in goal space."""
+        """Distance [...] between two positions [..., G] in goal space."""
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] until places [..., G] count as reached, infinite for never; and
-        the steps [...] until the places themselves."""
+        """Environment steps [...] from states [..., D] until positions [..., G] count as reached (infinite for never),
+        and the steps [...] to the exact positions."""
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
-        """Calibrate the steps with visited states, if that is necessary."""
+        """Calibrate the steps with visited states, if necessary."""
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Measure the speed, if that is necessary, over hops from states [E, D] to places [E, G] that are `apart` [E]
-        in goal space, of up to `longest` steps."""
+        """Measure the speed, if necessary, over hops of up to `longest` steps from states [E, D] to positions
+        [E, G].
+        `apart` [E] are their distances in goal space."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
@@ -121,7 +122,7 @@ class Distance:
         self.exact = kind != "calibrated" and self.ends is not None
         self.threshold = self._threshold(spec)
         """Distance in goal space within which a position counts as reached; 0 if it is unknown."""
-        # In place, for checkpoints and captured functions.
+        # Changed in place, for checkpoints and captured functions.
         self.slowness = torch.zeros((), device=self.device)
         """Steps per unit of goal space."""
         self.curve = torch.zeros(2, KNOTS, device=self.device)
@@ -162,7 +163,7 @@ class Distance:
         return self.command.project(state)
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two positions [..., G] in goal space."""
+        """Distance [...] between two positions [..., G] in goal space."""
         return self.goals.distance(a, b)
 
     @torch.no_grad()
@@ -175,7 +176,7 @@ class Distance:
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Environment steps [...] from states [..., D] until positions [..., G] count as reached (infinite for never),
-        and the steps [...] until the exact positions."""
+        and the steps [...] to the exact positions."""
         value = self.value(state, place)
         if not self.exact:
             steps = interpolated(value, *self.curve)
@@ -190,7 +191,7 @@ class Distance:
         return self.unit * steps_of_value(value, self.discount, *self.ends)
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
-        """Calibrate the steps, if the value alone does not give them, with pairs of states from a replay."""
+        """Calibrate the steps with pairs of states from a replay, unless the value alone determines them."""
         if self.exact:
             return
         rows, span = replay.draw(PAIRS, generator), int(SPAN * longest)
@@ -204,7 +205,7 @@ class Distance:
             mine.copy_(torch.as_tensor(np.pad(given, (0, KNOTS - len(given)), mode="edge"), dtype=torch.float32))
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Set the speed to the median over hops from states [E, D] to places [E, G], `apart` [E] in goal space."""
+        """Set the speed to the median over hops from states [E, D] to positions [E, G] at distances `apart` [E]."""
         if not self.exact or not self.threshold:
             return
         steps = self.to_threshold(self.value(state, place))

@@ -2,7 +2,7 @@
 
 Landmarks are visited states, chosen by farthest-point sampling in goal space. An edge leads from a landmark to one of
 its nearest neighbours if the hop takes at most `max_hop` environment steps according to the level's value and, with
-`confirmed`, if an episode once went from near one landmark to near the other in about as many steps.
+`confirmed`, if an episode went from near one landmark to near the other in about as many steps.
 
 A hop from another state or to a goal may skip landmarks. It must take at most `max_hop` steps according to the level's
 value, and the shortest path between the landmarks around its ends must not be much longer than the hop: otherwise, the
@@ -62,7 +62,7 @@ class Landmarks:
     def __init__(
         self, distance: StepDistance, spec: Spec, config: GraphConfig, longest: float, confirmed: bool = False
     ) -> None:
-        """`longest` is the default of the longest hop, and `confirmed` that of keeping only confirmed edges."""
+        """`longest` is the default of `max_hop`, and `confirmed` the default of the option `confirmed`."""
         self.distance, self.config, self.device = distance, config, distance.device
         self.confirmed = confirmed if config.confirmed is None else config.confirmed
         self.max_hop = config.max_hop or longest
@@ -78,8 +78,8 @@ class Landmarks:
         self.between = torch.full((size, size), torch.inf, device=self.device)
         """[L, L] steps of the shortest path from one landmark to another."""
         self.reach = torch.tensor(self.distance.threshold, device=self.device)
-        """Distance in goal space within which a landmark counts as reached. If the level does not define it, it is the
-        median distance between neighbours."""
+        """Distance in goal space within which a landmark counts as reached. Default: the median distance between
+        neighbours, if the level does not define it."""
         self.facts: dict[str, float] = {}
         """Numbers that describe the graph: landmarks, edges, components, mean steps of an edge."""
 
@@ -87,8 +87,8 @@ class Landmarks:
     def of_level(
         cls, level: Level, spec: Spec, config: GraphConfig, period: int | None, elsewhere: bool = False
     ) -> "Landmarks":
-        """Landmarks for a level. `period` is that of the level above, if there is one. `elsewhere` tells that the level
-        was not trained where it plans. Raises UserError if the level or the task has no goals."""
+        """Landmarks for a level. `period` is the period of the level above, if there is one. `elsewhere` is true if the
+        level was trained in another environment. Raises UserError if the level or the task has no goals."""
         if not spec.goal_dim:
             raise UserError(f"A planner needs a goal to plan to, but {spec.env_id} has no desired goal.")
         distance = Distance(level, spec, config.distance)
@@ -100,7 +100,7 @@ class Landmarks:
 
     @torch.no_grad()
     def refresh(self, replay: Visited, generator: torch.Generator) -> None:
-        """Choose landmarks among the states of a replay, and plan between them. Waits for the device."""
+        """Choose landmarks among the states of a replay, and compute the paths between them. Waits for the device."""
         self.distance.fit(replay, self.max_hop, generator)
         states = replay.get(replay.draw(self.config.candidates, generator), "state")
         chosen = farthest_points(self.distance.place(states), len(self.state))
@@ -142,14 +142,14 @@ class Landmarks:
         return start, end
 
     def _confirmed(self, replay: Visited, generator: torch.Generator) -> Tensor:
-        """[L, L] whether an episode went from beside one landmark to beside another, in either direction, within SLACK
-        longest hops."""
+        """[L, L] whether an episode went from near one landmark to near another, in either direction, within SLACK
+        times the longest hop."""
         count, span = int(self.there.sum()), int(SLACK * self.max_hop)
         apart = self._apart(count)
         beside = BESIDE * float(apart.amin(-1).median())
         rows, ahead = replay.draw(WINDOWS, generator), torch.arange(span + 1, device=self.device)
         size = len(self.state)
-        seen = torch.zeros(size + 1, size + 1, dtype=torch.bool, device=self.device)  # the last one: no landmark
+        seen = torch.zeros(size + 1, size + 1, dtype=torch.bool, device=self.device)  # the last index: no landmark
         for env, row in zip(rows.env.split(PART), rows.row.split(PART), strict=True):
             start = Rows(env.unsqueeze(-1), row.unsqueeze(-1))
             at = start.later(torch.minimum(ahead, (replay.end(Rows(env, row)) - row).unsqueeze(-1)))
@@ -175,7 +175,7 @@ class Landmarks:
         return self.place[torch.where(self.there, apart, torch.inf).argmin(-1)]
 
     def to_goal(self, place: Tensor) -> Tensor:
-        """Steps [N, L] of the shortest path from each landmark to positions [N, G]."""
+        """Steps [N, L] of the shortest paths from each landmark to positions [N, G]."""
         apart, node = self._near(place, self.neighbours)
         _, region = self._near(place, REGION)
         path = self.between[node.unsqueeze(-1), region.unsqueeze(-2)].median(-1).values
@@ -217,8 +217,8 @@ class Landmarks:
         return near, node
 
     def _steps(self, state: Tensor, place: Tensor, path: Tensor) -> Tensor:
-        """Steps [...] of hops from states to positions. `path` [...] are the steps of the shortest path between their
-        regions. FAR is added where the hop is not allowed."""
+        """Steps [...] of hops from states to positions. `path` [...] is the length of the shortest path between their
+        regions, in steps. FAR is added where the hop is not allowed."""
         near, steps = self.distance(state, place)
         allowed = (near <= self.max_hop) & (path <= DETOUR * steps + ROOM * self.max_hop)
         return torch.where(allowed, steps, steps + FAR)

@@ -13,18 +13,18 @@ from hrl.state import Stateful
 
 
 class PlannedLevel(Level):
-    """Decides by planning where a path of landmarks leads to its goal, and by its learner elsewhere.
+    """Decides by planning where a path of landmarks leads to its goal. Elsewhere, its learner decides.
 
     The learner learns from all decisions, as in any level.
     """
 
     def __init__(self, *args: Any, landmarks: Landmarks, every: int, **options: Any) -> None:
-        """`landmarks` belong to the level below. They are updated after every `every` environment steps from the bottom
-        level's memory. The other arguments are those of `Level`."""
+        """`landmarks` are those of the level below. They are updated from the bottom level's memory after every `every`
+        environment steps. The other arguments are those of `Level`."""
         super().__init__(*args, **options)
         self.landmarks, self.every = landmarks, every
         self.rounds = torch.zeros((), dtype=torch.int64)
-        """Number of times that an update of the landmarks was due."""
+        """Number of updates of the landmarks that were due so far."""
 
     # -- acting ----------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class PlannedLevel(Level):
     # -- learning --------------------------------------------------------------------------------------------
 
     def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool] = bool) -> None:
-        """Update the landmarks if this is due, and make the learner's updates that are due."""
+        """Update the landmarks if due, and make the learner's updates that are due."""
         if steps // self.every > int(self.rounds) and not in_haste():
             self.rounds.fill_(steps // self.every)
             assert self.steps is not None
@@ -74,7 +74,7 @@ class PlannedLevel(Level):
     # -- checkpoint ------------------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, Stateful]:
-        """Everything that deciding depends on, by name."""
+        """Everything that decisions depend on, by name."""
         return {**super().networks(), "landmarks": self.landmarks}
 
     def parts(self) -> dict[str, Stateful]:

@@ -2,7 +2,7 @@
 
 The policy goes from landmark to landmark without further training (test-time graph search over a frozen policy). An
 edge is a hop that a trajectory of the dataset confirms. Values learned in few steps are too smooth near obstacles to
-define edges alone; `planner.distance value` uses them all the same.
+define edges alone. `planner.distance value` uses them nevertheless.
 """
 
 import time
@@ -27,11 +27,11 @@ from hrl.training.predicting import PredictingPolicy
 from hrl.types import Spec, UserError
 
 CHUNK = 1 << 15
-"""Most pairs of states and goals that a network sees at once."""
+"""Maximum number of pairs of states and goals that a network evaluates at once."""
 PAIRS = 20_000
-"""Pieces of trajectories that give the speed."""
+"""Number of pieces of trajectories from which the speed is measured."""
 FAST = 0.9
-"""Share of the pieces that are slower than this speed."""
+"""Quantile of the pieces' speeds that defines the speed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class GoalReacher:
 
     policy: PredictingPolicy
     distance: Callable[[Tensor, Tensor], Tensor]
-    """(states [P, D], goals [P, G]) -> environment steps [P] from the ones to the others."""
+    """(states [P, D], goals [P, G]) -> environment steps [P] from states to goals."""
     data: Dataset
     longest: float
     """Default of the longest hop in environment steps."""
@@ -48,14 +48,14 @@ class GoalReacher:
 
 @runtime_checkable
 class Offline(Protocol):
-    """The interface of an algorithm whose policy obeys goals and was learned from a dataset."""
+    """The interface of an algorithm with a policy that obeys goals and was learned from a dataset."""
 
     def goal_reacher(self, session: Session, which: Which, level: int) -> GoalReacher:
         """The policy of a checkpoint, up to this level from the lowest. Raises UserError for an unknown level."""
 
 
 class VisitedRows:
-    """The states of a dataset, as a planner reads those of a replay."""
+    """The states of a dataset, with the interface of visited states."""
 
     def __init__(self, data: Dataset) -> None:
         self.data = data
@@ -77,11 +77,11 @@ class VisitedRows:
 
 
 class PolicyDistance:
-    """Steps between states and goals, which are places: as a policy estimates them, or as trajectories travelled."""
+    """Steps between states and goal positions, estimated by a policy or from the speed of trajectories."""
 
     def __init__(self, reacher: GoalReacher, spec: Spec, kind: str) -> None:
-        """`kind` is "value" for the policy's own steps. "travelled", the default for "auto", is the distance in goal
-        space at the speed of fast pieces of trajectories. It knows no obstacles, so that edges must be confirmed."""
+        """`kind` is "value" for the policy's own estimate. "travelled", the default for "auto", is the distance in goal
+        space at the speed of fast pieces of trajectories. It ignores obstacles, so edges must be confirmed."""
         self._steps, self.device = reacher.distance, reacher.data.state.device
         self.travelled = kind != "value"
         project = Select(torch.tensor(spec.achieved, device=self.device))
@@ -96,11 +96,11 @@ class PolicyDistance:
         return self.goals.project(state)
 
     def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] of two places [..., G]."""
+        """Distance [...] between two positions [..., G]."""
         return self.goals.distance(a, b)
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] to places [..., G], twice: the steps know no threshold."""
+        """Environment steps [...] from states [..., D] to positions [..., G], twice, because no threshold applies."""
         if self.travelled:
             steps = self.apart(self.place(state), place) * self.slowness
             return steps, steps
@@ -110,7 +110,7 @@ class PolicyDistance:
         return steps, steps
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
-        """Measure the speed on pieces of trajectories, half of the longest hop long. Others rest or turn."""
+        """Measure the speed on pieces of trajectories of half the longest hop. Slow pieces contain rests or turns."""
         if self.travelled:
             rows, steps = replay.draw(PAIRS, generator), max(round(longest / 2), 1)
             later = rows.later(steps)
@@ -119,7 +119,7 @@ class PolicyDistance:
             self.slowness.copy_(steps / self.apart(*ends).quantile(FAST).clamp_min(1e-6))
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Do nothing: the steps lead to the place itself."""
+        """Do nothing: the steps lead to the exact position."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The measured speed."""

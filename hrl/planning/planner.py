@@ -1,9 +1,9 @@
-"""A planner as a policy: it steers a trained level from landmark to landmark, without further training (search on the
+"""A planner as a policy. It directs a trained level from landmark to landmark, without further training (search on the
 replay buffer: Eysenbach, Salakhutdinov, Levine 2019, arXiv:1906.05253).
 
 The level that obeys the planner gets the next landmark on the shortest path to the task's goal, instead of a subgoal or
-the task's goal. A hop ends when its landmark is reached. It fails when it takes `patience` times its expected steps;
-the landmarks within reach of its end then cost more for the rest of the episode.
+the task's goal. A hop ends when its landmark is reached. It fails when it takes `patience` times its expected steps.
+The landmarks near its end then cost more for the rest of the episode.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -35,9 +35,9 @@ class Plan:
     goal: Tensor
     """[N, G] the position of the goal."""
     to_goal: Tensor
-    """[N, L] steps from each landmark to it."""
+    """[N, L] steps from each landmark to the goal."""
     node: Tensor
-    """[N] the landmark of the hop; L for the goal."""
+    """[N] the landmark at the end of the hop; L for the goal."""
     target: Tensor
     """[N, G] its position."""
     elapsed: Tensor
@@ -58,8 +58,8 @@ class PlannerPolicy(PredictingPolicy):
     def __init__(
         self, policy: PredictingPolicy, landmarks: Landmarks, patience: float = 2.0, env: BatchedEnv | None = None
     ) -> None:
-        """`policy` obeys the planner: its goals are landmarks. A hop is given up after `patience` times the steps that
-        it should take."""
+        """`policy` obeys the planner: its goals are landmarks. A hop fails after `patience` times its expected
+        steps."""
         super().__init__(policy.device, env)
         self.policy, self.landmarks, self.distance = policy, landmarks, landmarks.distance
         self.patience = patience
@@ -87,11 +87,11 @@ class PlannerPolicy(PredictingPolicy):
         return action, replace(plan, below=below), [*places, plan.target]
 
     def place(self, state: Tensor) -> Tensor | None:
-        """Positions [N, G] of states [N, D] in the goal space of the policy that obeys."""
+        """Positions [N, G] of states [N, D] in the goal space of the policy that obeys the planner."""
         return self.policy.place(state)
 
     def _planned(self, obs: Observation, memory: Plan) -> Plan:
-        """The plan with a new goal where the task's goal changed, and a new hop where there is none."""
+        """The plan, with a new goal where the task's goal changed, and a new hop where none is active."""
         goal = self.landmarks.goal_place(obs.goal)
         anew = (memory.elapsed >= FRESH) & (memory.budget == 0) | (goal != memory.goal).any(-1)
         if bool(anew.any()):
@@ -108,7 +108,7 @@ class PlannerPolicy(PredictingPolicy):
         if not bool(due.any()):
             return memory
         route = self.landmarks.route(obs.state, memory.goal, memory.to_goal, memory.extra)
-        # Steps are infinite where the level's value is that of never reaching the landmark.
+        # Steps are infinite where the level's value equals the value of never reaching the landmark.
         budget = self.patience * route.steps.clamp(1.0, MOST * self.landmarks.max_hop)
         return replace(
             memory,
@@ -138,7 +138,7 @@ class PlannerPolicy(PredictingPolicy):
         return self.restarted(following, done | ~step.active), metrics
 
     def _settled(self, plan: Plan, state: Tensor) -> tuple[Plan, Tensor, Tensor]:
-        """The plan without hops that ended in states [N, D], and masks [N] of landmarks reached and of hops failed."""
+        """The plan without hops that ended in states [N, D], and masks [N] of reached landmarks and of failed hops."""
         active = plan.elapsed < FRESH
         near = self.distance.apart(self.distance.place(state), plan.target) <= self.landmarks.reach
         reached = active & near & (plan.node < len(self.landmarks.state))
@@ -149,7 +149,7 @@ class PlannerPolicy(PredictingPolicy):
         return replace(plan, extra=extra, elapsed=plan.elapsed.masked_fill(reached | late, FRESH)), reached, late
 
     def restarted(self, memory: Plan, where: Tensor) -> Plan:
-        """The plan, with none where [N] an episode ended."""
+        """The plan, cleared where [N] an episode ended."""
         return replace(
             memory,
             elapsed=memory.elapsed.masked_fill(where, FRESH),

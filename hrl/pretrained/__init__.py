@@ -1,7 +1,7 @@
 """Pretrained policies: small run folders in this package, named `pretrained/<env>/<algorithm>`.
 
-Such a folder has the configuration of its run, a checkpoint of the networks alone, a sample of visited states for the
-graph planner, and a card with the policy's score. `benchmarks/pretrained.py` makes them.
+Each folder contains the configuration of its run, a checkpoint of the networks alone, a sample of visited states for
+the graph planner, and a card with the policy's scores. `benchmarks/pretrained.py` writes these folders.
 """
 
 import json
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parent
 LARGE = 1000
 """Tensors with more entries are stored in half precision."""
 STATE, FINAL = "visited.state", "visited.final"
-"""Names of the tensors of visited states: [R, D], and [R] true for the final one of each episode."""
+"""Names of the tensors of visited states: the states [R, D], and [R] whether each is the last of its episode."""
 
 
 def list_pretrained() -> dict[str, dict[str, Any]]:
@@ -32,15 +32,15 @@ def list_pretrained() -> dict[str, dict[str, Any]]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a pretrained policy's folder; empty if it has none."""
+    """The card in a pretrained policy's folder; empty if there is none."""
     file = folder / "card.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def located(path: Path) -> Path:
-    """The folder of a run. `pretrained/…` is a folder of this package, unless the user has a folder of that name.
+    """The folder of a run. `pretrained/…` is a folder of this package, unless the user has a folder with this name.
 
-    Raises UserError, with the names that exist, for an unknown pretrained policy.
+    Raises UserError, with the existing names, for an unknown pretrained policy.
     """
     if path.parts[:1] != (PREFIX,) or path.exists():
         return path
@@ -50,9 +50,9 @@ def located(path: Path) -> Path:
 
 
 def slimmed(networks: Mapping[str, Tensor], steps: int, state: Tensor | None, final: Tensor | None) -> Checkpoint:
-    """A checkpoint of networks alone, with visited states [R, D] and `final` [R] for the planner, if there are any.
+    """A checkpoint of the networks alone, with visited states [R, D] and `final` [R] for the planner, if given.
 
-    Large tensors are stored in half precision, and target networks as the networks that they follow.
+    Large tensors are stored in half precision. Target networks are stored as copies of the networks that they follow.
     """
     tensors = {name: _half(x) for name, x in networks.items()}
     for name in networks:
@@ -70,7 +70,7 @@ def _half(x: Tensor) -> Tensor:
 
 
 def visited(checkpoint: Checkpoint, device: torch.device) -> Replay | None:
-    """The visited states of a pretrained policy as a replay that holds nothing else; None without any."""
+    """The visited states of a pretrained policy, as a replay with no other fields; None if there are none."""
     if STATE not in checkpoint.tensors:
         return None
     return replay_of_episodes(checkpoint.tensors[STATE].to(device), checkpoint.tensors[FINAL].to(device))

@@ -1,4 +1,4 @@
-"""An exponential moving average of the networks, for evaluations. It wavers less than the networks themselves."""
+"""An exponential moving average of the networks, for evaluations. It fluctuates less than the networks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ PREFIX, COUNT = "ema.", "averaged_rounds"
 
 
 class Averaging:
-    """The average θ̄ ← β θ̄ + (1 - β) θ of parameters θ, once per round. The first rounds n have the weight 1 / n, so
-    that the initial parameters have no share. Without a decay β it does nothing."""
+    """The average θ̄ ← β θ̄ + (1 - β) θ of parameters θ, once per round. While 1 / n is larger than 1 - β, round n has
+    the weight 1 / n, so the initial parameters do not count. Without a decay β, nothing is averaged."""
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
         """The parameters must change in place."""
@@ -34,7 +34,7 @@ class Averaging:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """A context in which the parameters have their average values."""
+        """A context in which the parameters have their averages as values."""
         current = {name: x.detach().clone() for name, x in self.parameters.items()}
         if self.rounds:
             self._set(self.average)
@@ -63,7 +63,7 @@ class Averaging:
 
 
 def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors with averages, if there are any, in the places of the parameters."""
+    """A checkpoint's tensors, with each parameter replaced by its average if there is one."""
     return {**tensors, **under(PREFIX, tensors)}
 
 

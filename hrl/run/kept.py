@@ -1,4 +1,4 @@
-"""The environments of a run's evaluations, which are kept from one evaluation to the next."""
+"""The environments of a run's evaluations. They are kept from one evaluation to the next."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from hrl.types import BatchedEnv, Observation
 class KeptEnvironments:
     """Environments that are made once and kept between evaluations.
 
-    An evaluation must not depend on earlier ones, so kept environments are replaced by new ones if an episode from the
-    same seed no longer begins as it first did, if they have state that outlasts episodes (`BatchedEnv.lasting`), and
-    after an error.
+    An evaluation must not depend on earlier ones. Therefore, new environments replace the kept ones if an episode from
+    the same seed starts with a different observation than before, if they have state that persists across episodes
+    (`BatchedEnv.lasting`), and after an error.
     """
 
     def __init__(self, make: Callable[[int], BatchedEnv]) -> None:
-        """`make` makes a number of environments."""
+        """`make` creates a given number of environments."""
         self._make = make
         self._kept: BatchedEnv | None = None
         self._first: Observation | None = None
@@ -39,7 +39,7 @@ class KeptEnvironments:
             self._kept = env
 
     def _take(self, num_envs: int) -> BatchedEnv:
-        """The kept environments if they fit and begin as they first did, else new ones."""
+        """The kept environments if their number and first observation are the same as before, else new ones."""
         env, self._kept = self._kept, None
         if env is not None:
             if env.num_envs == num_envs and same(env.reset(EVALUATION_SEED), self._first):
@@ -57,5 +57,5 @@ class KeptEnvironments:
 
 
 def same(a: Observation, b: Observation | None) -> bool:
-    """Whether two observations are equal, entry for entry."""
+    """Whether two observations have equal states and goals."""
     return b is not None and torch.equal(a.state, b.state) and torch.equal(a.goal, b.goal)

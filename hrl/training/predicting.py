@@ -1,4 +1,4 @@
-"""The base of policies that evaluations and programs use: with stable-baselines3's `predict`, and without a state."""
+"""The base of policies for evaluations and programs. They have stable-baselines3's `predict`, and no state."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,7 +15,7 @@ PredictState = tuple[np.ndarray, ...]
 
 
 class PredictingPolicy(ABC):
-    """Acts deterministically by default. It has no state: all memory is passed in and out."""
+    """Acts deterministically by default. It has no state: all memory is an argument and a result."""
 
     def __init__(self, device: torch.device, env: BatchedEnv | None = None) -> None:
         """`env` converts observations and actions; only `predict` needs it."""
@@ -43,7 +43,7 @@ class PredictingPolicy(ABC):
 
     @abstractmethod
     def restarted(self, memory: Any, where: Tensor) -> Any:
-        """The memory at an episode's start where [N], and unchanged elsewhere."""
+        """The memory of an episode's start where the mask [N] is true, unchanged elsewhere."""
 
     @abstractmethod
     def following(self, memory: Any, state: Tensor, how: ActionMode) -> Any:
@@ -69,7 +69,7 @@ class PredictingPolicy(ABC):
         """Actions in the environment's own bounds, and the state for the next call (one call per step).
 
         Observations may be batched, as from a vector environment, or single. With deterministic=False, every decision
-        has the mean exploration noise of the training environments, but no decision is uniformly random.
+        has the mean exploration noise of the training environments. No decision is uniformly random.
         `action_masks` [N, K] or [K] masks the available discrete actions; None for all.
         """
         assert self.env is not None
@@ -86,7 +86,7 @@ class PredictingPolicy(ABC):
         return actions[0] if single else actions, self.pack(memory)
 
     def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
-        """[N, K] available actions. Raises ValueError if the actions are not numbered, or another number of them."""
+        """[N, K] available actions. Raises ValueError if the actions are not discrete, or if their number differs."""
         assert self.env is not None
         space = self.env.spec.action_space
         choices = int(space.n) if isinstance(space, spaces.Discrete) else 0

@@ -13,12 +13,12 @@ from hrl.report.statistics import Curve
 
 CAPTION = (
     "Episodes in the goal space: the path from dark to light, the start (a dot), subgoals (crosses; each level above "
-    "the lowest has a colour of its own) and where they were set, and the goal (a star) with its radius of success."
+    "the lowest has its own colour) and where they were set, and the goal (a star) with its radius of success."
 )
 
 
 def curves_svg(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) -> dict[str, str]:
-    """Learning curves as SVG, one image per environment, with text as text and as wide as the page has room."""
+    """Learning curves as SVG, one image per environment. Text stays text, and the width adapts to the page."""
     images = {}
     for number, (env, lines) in enumerate(groups.items()):
         out = io.StringIO()
@@ -32,7 +32,7 @@ def curves_svg(groups: Mapping[str, Mapping[str, Sequence[Curve]]], tag: str) ->
 
 
 def _with_own_ids(svg: str, prefix: str) -> str:
-    """The image without the ids that nothing refers to, and with a prefix before the others."""
+    """The image without unused ids, and with a prefix before the others."""
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
     return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", svg)

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: style, pictures and videos are inline, and it has no script."""
+"""A report as one HTML file that needs no network. Style, pictures and videos are inline. It has no script."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Table:
 
 @dataclass
 class Picture:
-    """An image with the text that stands for it."""
+    """An image with its alternative text."""
 
     png: bytes
     text: str
@@ -47,12 +47,12 @@ class Page:
 
     title: str
     made: str
-    """When, and with which version."""
+    """Number of runs, date, and version of the toolkit."""
     comparison: Table
     curves: Mapping[str, str]
     """SVG images by environment; empty without curves."""
     curves_text: str
-    """The text that stands for the curves, or the reason why there are none."""
+    """The caption of the curves, or the reason why there are none."""
     settings: Table | None
     """The settings that differ; None for a single run."""
     runs: Sequence[RunPart] = field(default_factory=list)
@@ -94,7 +94,7 @@ def _table(table: Table) -> str:
         f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
         for row in table.rows
     )
-    # Keyboards scroll only what has the focus.
+    # Keyboards scroll only the element with the focus.
     name = escape(table.caption)
     return (
         f'<p class="soft">{name}</p><div class="scroll" role="region" tabindex="0" aria-label="{name}">'

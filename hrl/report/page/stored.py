@@ -18,7 +18,7 @@ TRAJECTORIES = "eval/trajectories"
 
 
 def last_evaluation(folder: Path, episodes: int) -> dict[str, Any]:
-    """The summary of the last evaluation during training, of so many episodes; with intervals for success alone.
+    """The summary of the last evaluation during training, of `episodes` episodes. Only success rates have intervals.
 
     Raises UserError if the run was never evaluated.
     """
