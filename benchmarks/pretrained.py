@@ -35,7 +35,7 @@ from hrl.run.folder import RunFolder
 from hrl.spaces import random_actions
 from hrl.types import Observation, Spec, Step
 
-ANT = "hiro --env hrl/AntMaze-v0 --eval-env hrl/AntMaze-v0 --total-steps 200000 --eval-freq 50000 --save-freq 0"
+ANT = "hiro --env hrl/AntMaze-v0 --eval-env hrl/AntMaze-v0 --total-steps 600000 --eval-freq 100000 --save-freq 0"
 POLICIES = {
     "PointMaze_UMaze-v3/hiro": "hiro --env PointMaze_UMaze-v3",
     "PointMaze_Medium-v3/hiro": "hiro --env PointMaze_Medium-v3",
@@ -46,7 +46,7 @@ POLICIES = {
 """The training options of each policy, by its name below `pretrained/`."""
 STATES = 40_000
 """Maximum number of states in a policy's sample."""
-BYTES = 400_000
+BYTES = 300_000
 """Maximum number of bytes of a policy's sample."""
 SCORES = ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
 PLANNED = ("hop_success_rate", "landmarks", "disconnected_goals")
