@@ -24,7 +24,7 @@ from hrl.run.folder import RunFolder
 TRAIN_ENV, EVAL_ENV = "hrl/PointMaze_Large-v0", "PointMaze_Large-v3"
 LAYOUT, TRANSITIONS, EPISODES = "Large", 500_000, 100
 LINE = f"hiql --env {TRAIN_ENV} --eval-freq 0 --save-freq 0 --threads 1"
-CASES: dict[str, str] = {"navigate": "", "stitch": "", "explore": ""}
+CASES: dict[str, str] = {"navigate": "", "stitch": "--total-steps 5000 --ema 0.995", "explore": ""}
 """Options by kind of dataset, in addition to those of the preset."""
 PLANNERS = {"none": (), "graph": ("--planner", "graph")}
 """Options of the evaluation."""
