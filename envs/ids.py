@@ -4,12 +4,18 @@ import contextlib
 import difflib
 import importlib
 import importlib.metadata
+import inspect
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+
+LOCAL = "local/"
+"""Namespace of environments that only the program of their run can make."""
 
 
 class EnvError(Exception):
@@ -17,20 +23,44 @@ class EnvError(Exception):
 
 
 def find_id(env_id: str) -> str:
-    """Import the id's module and check that the id exists. Raises EnvError with the closest known ids."""
+    """Import the id's module and check that the id exists. `module:Name` may also name a class or function of the
+    module, which makes an environment; it is registered. Raises EnvError with the closest known ids."""
     missing = register_robotics()
     if not isinstance(env_id, str) or not env_id:
         raise EnvError(f"--env must be the id of an environment, not {env_id!r}.")
     module, _, name = env_id.rpartition(":")
     if module:
         try:
-            importlib.import_module(module)
+            made = getattr(importlib.import_module(module), name, None)
         except (Exception, SystemExit) as error:  # a user's module may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise EnvError(f"The module {module!r} of --env {env_id} cannot be imported ({reason}).") from error
+        if callable(made):
+            register_factory(name, made)
+    if name not in gym.registry and name.startswith(LOCAL):
+        raise EnvError(
+            f"{name} is a class or function of the program that trained the run. Move it to a module and train again, "
+            "or pass it in a program: hrl.load(run).evaluate(env=…)."
+        )
     if name not in gym.registry:
         raise EnvError(f"There is no environment {name!r}.{missing or _hint(name)}")
     return name
+
+
+def register_factory(name: str, make: Callable[..., Any]) -> None:
+    """Register a class or function that makes an environment, or a vector environment if it has the parameter
+    `num_envs`. It replaces an earlier one of the same name, for example from a cell of a notebook that ran before."""
+    spec = gym.registry.get(name)
+    if spec is not None and make in (spec.entry_point, spec.vector_entry_point):
+        return
+    gym.registry.pop(name, None)
+    many = not inspect.isclass(make) and "num_envs" in inspect.signature(make).parameters
+    gym.register(
+        name,
+        entry_point=None if many else make,
+        vector_entry_point=make if many else None,
+        max_episode_steps=getattr(make, "max_episode_steps", None),
+    )
 
 
 def _hint(name: str) -> str:

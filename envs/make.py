@@ -1,8 +1,6 @@
 """Makes environments from a configuration."""
 
 import contextlib
-import importlib
-import importlib.metadata
 import inspect
 import math
 import os
@@ -219,8 +217,7 @@ def _is_plain(space: gym.Space[Any]) -> bool:
 
 
 def _make_in_worker(config: EnvConfig, index: int, info: tuple[str, ...] = ()) -> gym.Env[Any, Any]:
-    if config.module:  # a spawned process has not registered any ids yet
-        importlib.import_module(config.module)
+    find_id(config.env)  # a spawned process has not registered any ids yet
     return _make_one(config, index, info)
 
 

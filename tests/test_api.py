@@ -1,11 +1,14 @@
 """The Python interface: the same runs as the command line."""
 
+import importlib
+import subprocess
 import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
+from hrl_scripts import evaluate
 from runs import same_state, trained
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -115,9 +118,9 @@ class Mine(Ledger):
 
 def test_an_environment_is_a_class_or_a_function(tmp_path):
     first = run(tmp_path / "a", "td3", env=Mine, hidden=(8,))
-    assert first.parts.env.env == "local/Mine-v0"
+    assert first.parts.env.env == f"{__name__}:Mine"
     second = run(tmp_path / "b", "td3", env=lambda: gym.wrappers.TimeLimit(GoalLine(), 7), hidden=(8,))
-    assert second.steps == 1000
+    assert second.steps == 1000 and second.parts.env.env.startswith("local/")
 
     def many(num_envs):
         return SyncVectorEnv([Mine] * num_envs)
@@ -130,6 +133,48 @@ def test_an_environment_is_a_class_or_a_function(tmp_path):
         run(tmp_path / "e", "td3", env=Mine())
     with pytest.raises(hrl.UserError, match="must be an id, a class or a function"):
         run(tmp_path / "e", "td3", env=3)
+
+
+MODULE = """
+import gymnasium as gym
+import numpy as np
+
+class Slope(gym.Env):
+    observation_space = action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), float(action[0]), False, self.steps == 5, {}
+"""
+OTHER = """
+import sys
+import hrl
+
+print(hrl.load(sys.argv[1], trust=True).evaluate(episodes=2).summary()["mean_ep_length"])
+try:
+    hrl.load(sys.argv[2]).evaluate(episodes=2)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_another_process_evaluates_a_run_of_a_modules_class(tmp_path, monkeypatch):
+    (tmp_path / "slopes.py").write_text(MODULE)
+    (tmp_path / "other.py").write_text(OTHER)
+    monkeypatch.syspath_prepend(tmp_path)
+    slopes = importlib.import_module("slopes")
+    done = run(tmp_path / "a", "td3", env=slopes.Slope, hidden=(8,), total_steps=100)
+    assert done.parts.env.env == "slopes:Slope"
+    only_here = run(tmp_path / "b", "td3", env=lambda: slopes.Slope(), hidden=(8,), total_steps=100)
+    command = [sys.executable, "other.py", str(done.path), str(only_here.path)]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    length, sentence = said.stdout.splitlines()
+    assert length == "5.0" and "of the program that trained the run. Move it to a module" in sentence
+    assert evaluate.main([str(done.path), "--episodes", "2", "--json"]) == 0
 
 
 def test_an_algorithm_is_a_name_or_a_configuration(tmp_path):

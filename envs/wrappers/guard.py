@@ -1,6 +1,8 @@
 """The guard checks every value that an environment returns, and converts it to a common form."""
 
 import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -193,7 +195,11 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _raised(self, call: str, error: BaseException) -> str:
         said = " ".join(str(error).split()) or "no message"
         kind = type(error).__name__
-        return f"Environment {self.index} of {self._name} raised {kind} in {call}() at its step {self.steps}: {said}"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            f"Environment {self.index} of {self._name} raised {kind} in {call}() at its step {self.steps}: {said} "
+            f"({Path(last.filename).name}, line {last.lineno})"
+        )
 
 
 def _short(value: Any) -> str:

@@ -1,11 +1,12 @@
 """Environments as arguments of a program: an id, a class, a function that makes one, or a vector environment."""
 
-import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 
+from hrl.envs.ids import LOCAL, register_factory
 from hrl.types import UserError
 
 EnvLike = str | type[gym.Env[Any, Any]] | Callable[..., Any] | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
@@ -14,9 +15,10 @@ EnvLike = str | type[gym.Env[Any, Any]] | Callable[..., Any] | gym.Env[Any, Any]
 
 
 def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
-    """The Gymnasium id and the keyword arguments of an environment. Classes and functions get a new id.
+    """The id and the keyword arguments of an environment. A class or function of a module gets the id `module:Name`.
 
-    A process that loads the run later must pass the class or function again. Raises UserError for an environment object
+    One of the main module, or one that is defined in a function, gets an id that other processes do not know: they must
+    pass it again. Raises UserError for an environment object
     without an id, because training needs several copies and evaluation needs separate ones.
     """
     if isinstance(env, str):
@@ -31,20 +33,9 @@ def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
         return spec.id, {k: v for k, v in spec.kwargs.items() if k not in gym.registry[spec.id].kwargs}
     if not callable(env):
         raise UserError(f"env must be an id, a class or a function, not {env!r}.")
-    return _registered(env), {}
-
-
-def _registered(make: Any) -> str:
-    name = f"local/{getattr(make, '__qualname__', type(make).__name__)}-v0".replace("<", "").replace(">", "")
-    name = name.replace(".", "_")
-    if name in gym.registry:
-        del gym.registry[name]  # a cell of a notebook may define the class again
-    many = not inspect.isclass(make) and "num_envs" in inspect.signature(make).parameters
-    limit = getattr(make, "max_episode_steps", None)
-    gym.register(
-        name,
-        entry_point=None if many else make,
-        vector_entry_point=make if many else None,
-        max_episode_steps=limit,
-    )
-    return name
+    module, name = getattr(env, "__module__", ""), getattr(env, "__qualname__", type(env).__name__)
+    if module != "__main__" and getattr(sys.modules.get(module), name, None) is env:
+        return f"{module}:{name}", {}
+    name = LOCAL + name.replace("<", "").replace(">", "").replace(".", "_") + "-v0"
+    register_factory(name, env)
+    return name, {}

@@ -114,6 +114,8 @@ def _from_npz(path: Path, env: BatchedEnv) -> TrajectoryRows:
         raise UserError(f"{path} must have the arrays observations, actions and terminals: {error.args[0]}.") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as an npz file: {error}.") from error
+    if not len(state):
+        raise UserError(f"{path} is empty: it has no observations.")
     return state, _agents(action, env), terminal > 0
 
 

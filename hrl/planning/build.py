@@ -96,7 +96,12 @@ def planner_notes(summary: Mapping[str, Any]) -> list[str]:
             f"Fewer than {ENOUGH:.0%} of the hops succeed: the level does not reach nearby goals reliably. Try a "
             "smaller --planner.max-hop, or train for longer."
         )
-    if s["disconnected_goals"] > 0.1 or s["largest_component"] < 0.9:
+    if s["disconnected_goals"] > 0.1 and s["largest_component"] >= 0.9:
+        lines.append(
+            "Disconnected goals are out of reach of every landmark according to the level's value; the level pursues "
+            "them directly. Try a larger --planner.max-hop, or train for longer."
+        )
+    if s["largest_component"] < 0.9:
         lines.append(
             "Parts of the graph are not connected. Try more --planner.landmarks, a larger --planner.max-hop, or more "
             "exploration (--planner.explore)."
