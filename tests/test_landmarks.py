@@ -341,7 +341,7 @@ def test_bad_options_of_a_planner_get_one_sentence(maze, tmp_path, capsys):
     cases = [
         ("hiro", "--planner.level 2", "planner.level 2 does not exist"), ("hiro", "--planner.patience 0", "patience"),
         ("hiro", "--planner.level 1 --planner.distance value --planner.explore -1", "must not be negative"),
-        ("td3", "", "A planner needs a goal"), ("sb3", "", "--planner needs a run with levels of this toolkit"),
+        ("td3", "", "A planner needs a goal"), ("sb3", "", "--planner needs a run of this toolkit with levels"),
     ]  # fmt: skip
     for run, words, sentence in cases:
         capsys.readouterr()
