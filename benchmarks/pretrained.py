@@ -44,6 +44,8 @@ POLICIES = {
     "hrl-KeyDoor-v0/hdqn": "hdqn --env hrl/KeyDoor-v0 --total-steps 40000 --eval-freq 10000",
 }
 """The training options of each policy, by its name below `pretrained/`."""
+UNPLANNED = ("hrl-KeyDoor-v0/hdqn",)
+"""Policies without a level that obeys positions, which a planner needs."""
 STATES = 40_000
 """Maximum number of states in a policy's sample."""
 BYTES = 300_000
@@ -152,7 +154,7 @@ def make_card(name: str, folder: Path, episodes: int) -> dict[str, Any]:
         "task": run.parts.env.env, "agent": run.algorithm, "steps": run.steps, "seed": run.parts.run.seed,
         "episodes": episodes, **scores(result, SCORES), "random_actions": scores(of_chance(folder, episodes), SCORES),
     }  # fmt: skip
-    if run.algorithm == "hiro":
+    if name not in UNPLANNED:
         planned = command("evaluate.py", str(folder), "--planner", "graph", "--json", "--episodes", str(episodes))
         card["graph_planner"] = scores(json.loads(planned), (*SCORES, *PLANNED))
     return card | {
