@@ -60,7 +60,8 @@ class EnvConfig:
     """The environment and the number of its copies."""
 
     env: str
-    """Gymnasium id, or module:Id if importing the module registers it."""
+    """Gymnasium id; module:Id if importing the module registers it; or module:Name of a class or function that makes
+    the environment."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
     """Keyword arguments of the environment, such as continuing_task=False. Values are read as YAML."""
     num_envs: int | Literal["auto"] = 1
