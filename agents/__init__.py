@@ -33,6 +33,11 @@ class Registry(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def named(self, attribute: str) -> str | None:
+        """The name of the algorithm with this configuration class, with or without "Config": HIRO is HIROConfig."""
+        classes = {place.partition(":")[2]: name for name, place in self._places.items()}
+        return classes.get(attribute, classes.get(f"{attribute}Config"))
+
     def summary(self, name: str) -> str:
         """The first sentence of the class's docstring, read from the source, without an import."""
         module, _, attribute = self._places[name].partition(":")
@@ -78,6 +83,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"hrl.agents.{NAMES[name]}"), name)
     if name == "Setting":
         return importlib.import_module("hrl.hierarchy.setting").Setting
+    if (agent := AGENTS.named(name)) is not None:
+        return AGENTS[agent]
     raise AttributeError(f"module 'hrl.agents' has no attribute {name!r}")
 
 

@@ -178,6 +178,9 @@ def test_another_process_evaluates_a_run_of_a_modules_class(tmp_path, monkeypatc
 
 
 def test_an_algorithm_is_a_name_or_a_configuration(tmp_path):
+    assert hrl.agents.HIRO is HIROConfig and hrl.agents.FlatTD3 is FlatTD3 and hrl.agents.HIQLConfig is hrl.agents.HIQL
+    with pytest.raises(AttributeError, match="no attribute 'Hiro'"):
+        _ = hrl.agents.Hiro
     small = TD3Config(hidden=(8,))
     done = run(tmp_path, HIROConfig(low=Low(learner=small), high=High(learner=small, period=4)))
     assert done.algorithm == "hiro" and done.config.high.period == 4 and done.steps == 1000
