@@ -11,6 +11,7 @@ from runs import ROOT
 handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import datasets  # noqa: E402
+from ways import NEAR, Ways  # noqa: E402
 
 from hrl.envs.tasks.point_maze import REACH, PointMaze  # noqa: E402
 
@@ -26,12 +27,13 @@ def paths(kind: datasets.Kind, layout: str, count: int) -> tuple[np.ndarray, dic
 
 def test_the_expert_follows_the_shortest_way():
     """UMaze's cells are 0 1 2 in the upper corridor, 3 between, and 4 5 6 in the lower one."""
-    expert = datasets.Expert(PointMaze(1, layout="UMaze"))
+    maze = PointMaze(1, layout="UMaze")
+    ways = Ways(maze.map)
     way = [0]
     while way[-1] != 4:
-        way.append(int(expert.following[way[-1], 4]))
-    assert way == [0, 1, 2, 3, 6, 5, 4] and int(expert.distance[0, 4]) == 6
-    assert expert.cell(expert.maze.cells).tolist() == list(range(7))
+        way.append(int(ways.following[way[-1], 4]))
+    assert way == [0, 1, 2, 3, 6, 5, 4] and int(ways.distance[0, 4]) == 6
+    assert ways.cell(maze.cells).tolist() == list(range(7)) and torch.equal(ways.cells, maze.cells)
 
 
 def test_the_rows_are_those_of_ogbench():
@@ -50,10 +52,10 @@ def test_the_rows_are_those_of_ogbench():
 @pytest.mark.parametrize("layout", ["Medium", "Large"])
 def test_short_trajectories_stay_near_their_start(layout):
     places, _ = paths("stitch", layout, 50)
-    expert = datasets.Expert(PointMaze(1, layout=layout))
-    start, end = (expert.cell(torch.as_tensor(places[:, i])) for i in (0, -1))
-    apart = expert.distance[start, end]
-    assert float(apart.max()) <= datasets.NEAR + 1 and float(apart.mean()) > 1  # noise may carry it a cell further
+    ways = Ways(PointMaze(1, layout=layout).map)
+    start, end = (ways.cell(torch.as_tensor(places[:, i])) for i in (0, -1))
+    apart = ways.distance[start, end]
+    assert float(apart.max()) <= NEAR + 1 and float(apart.mean()) > 1  # noise may carry it a cell further
 
 
 def test_long_trajectories_reach_goal_after_goal(monkeypatch):
@@ -61,7 +63,7 @@ def test_long_trajectories_reach_goal_after_goal(monkeypatch):
     maze.reset(seed=0)
     expert, goals = datasets.Expert(maze), 0
     for _ in range(1000):
-        goals += int(((maze.state[:, :2] - expert.goal).norm(dim=-1) <= REACH).sum())
+        goals += int(((maze.state[:, :2] - expert.traveller.goal).norm(dim=-1) <= REACH).sum())
         maze.advance(expert.go(onward=True))
     assert goals >= 20 * 3  # a way is at most some 400 steps long
 
