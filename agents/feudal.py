@@ -114,7 +114,8 @@ class FeudalConfig(RoundsConfig):
 
     def policy(self, learner: "Feudal") -> Actor:
         """The current policy."""
-        return Actor(learner.policy, lambda: dict(learner.policy.named_parameters()), learner.device)
+        parameters = lambda: dict(learner.policy.named_parameters())  # noqa: E731
+        return Actor(learner.policy, parameters, learner.device, lambda count: learner.generator)
 
 
 class Targets(NamedTuple):

@@ -30,7 +30,7 @@ from hrl.report.episodes import Finished, finished
 from hrl.run.session import Session
 from hrl.state import gather
 from hrl.training.actor import Actor
-from hrl.training.collecting import rollout, time_limit
+from hrl.training.collecting import rollout, time_limit, uniform_noise
 from hrl.training.rounds import RoundLearner
 from hrl.types import Spec, UserError
 
@@ -107,7 +107,8 @@ class LIRPGConfig(RoundsConfig):
 
     def policy(self, learner: "Lifetimes") -> Actor:
         """The current agent's policy."""
-        return Actor(learner.policy, lambda: learner.agent.params, learner.device)
+        noise = lambda count: uniform_noise(count, learner.policy.noise_dim, learner.generator)  # noqa: E731
+        return Actor(learner.policy, lambda: learner.agent.params, learner.device, noise)
 
 
 class Lifetimes(RoundLearner):

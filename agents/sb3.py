@@ -320,9 +320,9 @@ class SB3Policy:
     def start(self, num_envs: int) -> None:
         """None: the policy has no memory."""
 
-    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
-        """Deterministic actions: vectors in [-1, 1], or numbers for discrete actions."""
-        actions, _ = self.predict(self._raw(obs))
+    def decide(self, obs: Observation, memory: None, deterministic: bool = True) -> tuple[Tensor, None, list[Tensor]]:
+        """Deterministic or sampled actions: vectors in [-1, 1], or numbers for discrete actions."""
+        actions, _ = self.predict(self._raw(obs), deterministic=deterministic)
         if not self.plain:  # otherwise, the model uses our agents' action space
             actions = self.env.from_action(actions)
         decided = torch.as_tensor(actions)

@@ -14,6 +14,7 @@ from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
+import hrl
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.report.episodes import EpisodeCounter
@@ -76,6 +77,22 @@ def test_prediction_takes_single_observations_and_explores_when_asked_to():
     four = {key: value[None].repeat(4, 0) for key, value in one.items()}
     near = policy.predict(four, deterministic=False)[0] - policy.predict(four)[0]
     assert near.shape == (4, 1) and np.unique(near).size == 4  # noise of its own for each
+
+
+@pytest.mark.parametrize("agent", ["ppo", "feudal", "lirpg", "sb3-ppo"])
+def test_stochastic_evaluations_sample_actions(agent, tmp_path):
+    """CartPole falls at other times, because untrained policies are nearly uniform."""
+    run = hrl.train(agent, env="CartPole-v1", preset="debug", total_steps=64, log_dir=tmp_path, progress=False)
+    greedy, sampled = (
+        [[e.length for e in run.evaluate(8, deterministic=how).episodes] for _ in range(2)] for how in (True, False)
+    )
+    assert greedy[0] == greedy[1] and sampled[0] == sampled[1] != greedy[0]
+
+
+def test_policies_that_adapt_have_no_stochastic_evaluation(tmp_path):
+    run = hrl.train("maml", env="hrl/Navigation-v0", preset="debug", log_dir=tmp_path, progress=False)
+    with pytest.raises(hrl.UserError, match="--eval-explore"):
+        run.evaluate(1, deterministic=False)
 
 
 def test_intervals_are_those_of_the_textbooks():

@@ -126,7 +126,7 @@ def test_subgoals_stay_within_their_bounds_and_samples_are_stored():
 
 def test_the_memory_is_reset_at_the_end_of_an_episode():
     policy, cpu = subgoal_policy(), torch.device("cpu")
-    actor = Actor(policy, lambda: dict(policy.named_parameters()), cpu)
+    actor = Actor(policy, lambda: dict(policy.named_parameters()), cpu, lambda count: None)
     state, flag = torch.zeros(2, 3), torch.tensor([False, True])
     _, memory, _ = actor.decide(Observation(state, torch.zeros(2, 0)), actor.start(2))
     obs = Observation(state, torch.zeros(2, 0))

@@ -27,7 +27,8 @@ class GoalLearner(Protocol):
 
 
 class GoalPolicy(PredictingPolicy):
-    """Acts towards the observed goals without memory: the high policy decides at every step."""
+    """Acts towards the observed goals without memory: the high policy decides at every step. Actions are deterministic
+    in every mode."""
 
     def __init__(self, learner: GoalLearner, env: BatchedEnv | None = None, levels: int = 2) -> None:
         """With `levels=1`, the low policy alone acts towards the goals."""

@@ -10,6 +10,7 @@ from hrl.policies.policy_gradient import Trajectories
 from hrl.report.episodes import Episode, finished
 from hrl.report.evaluation import Environments, Evaluation, Watch, interval
 from hrl.training.actor import Actor
+from hrl.training.collecting import uniform_noise
 
 
 class AdaptationSettings(Protocol):
@@ -44,7 +45,9 @@ class AdaptingPolicy(Actor):
 
     def __init__(self, learner: AdaptingLearner) -> None:
         adaptation = learner.adaptation
-        super().__init__(adaptation.policy, lambda: adaptation.shared | adaptation.initial, learner.device)
+        noise = lambda count: uniform_noise(count, adaptation.policy.noise_dim, self.generator)  # noqa: E731
+        super().__init__(adaptation.policy, lambda: adaptation.shared | adaptation.initial, learner.device, noise)
+        self.generator = torch.Generator(learner.device).manual_seed(0)
         self.learner = learner
 
     def evaluate(self, environments: Environments, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:

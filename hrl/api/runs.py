@@ -75,11 +75,16 @@ class Run:
         return trained_policy(self.path, which, self.trust)
 
     def evaluate(
-        self, episodes: int = 100, which: Which = "last", env: EnvLike | None = None, keep_paths: int = 0
+        self,
+        episodes: int = 100,
+        which: Which = "last",
+        env: EnvLike | None = None,
+        keep_paths: int = 0,
+        deterministic: bool = True,
     ) -> Evaluation:
-        """Evaluate the deterministic policy in separate environments with fixed seeds, or on another environment with
-        the same observations and actions. The result includes the paths of the first `keep_paths`
-        episodes, for pictures."""
+        """Evaluate the policy in separate environments with fixed seeds, or on another environment with the same
+        observations and actions. With deterministic=False, actions are sampled (see `predict`). The result includes
+        the paths of the first `keep_paths` episodes, for pictures."""
         parts = self.parts
         if env is not None:
             identifier, keywords = env_id(env)
@@ -89,7 +94,7 @@ class Run:
         parts = parts._replace(run=replace(parts.run, eval_env=None))
         session = make_session(parts, self.folder, trust=self.trust)
         with closing(session):
-            return session.evaluate(parts.agent.load(session, which), episodes, keep_paths)
+            return session.evaluate(parts.agent.load(session, which), episodes, keep_paths, deterministic)
 
     def record(self, file: Path, episodes: int = 3, which: Which = "last") -> Path:
         """Write an mp4 of the first evaluation episodes. Raises UserError if the environment cannot be rendered."""

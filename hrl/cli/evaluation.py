@@ -34,7 +34,7 @@ VIDEO_EPISODES = 3
 
 @dataclass
 class Options:
-    """Evaluate trained runs with a deterministic policy in separate environments with fixed episode seeds."""
+    """Evaluate trained runs, deterministically by default, in separate environments with fixed episode seeds."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders."""
@@ -44,6 +44,9 @@ class Options:
     """Environment steps after which an episode is truncated. Default: the environment's own limit, or 1,000."""
     checkpoint: Literal["last", "best"] = "last"
     """The checkpoint to evaluate: the last one, or the best according to the evaluations during training."""
+    stochastic: bool = False
+    """Sample actions, with the mean exploration noise of training, instead of deterministic actions. Policies that
+    learned offline have no samples."""
     env: str | None = None
     """Evaluate on another environment id with the same observations, goals and actions."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
@@ -151,12 +154,17 @@ class Loaded:
         settings = folder.read_config()["config"]
         return cls(path, algorithm, trained_on, env, config, settings, session, policy, facts)
 
+    def evaluate(self, options: Options, keep_paths: int = 0) -> Evaluation:
+        """Evaluate the policy."""
+        return self.session.evaluate(self.policy, options.episodes or 100, keep_paths, not options.stochastic)
+
     def summary(self, result: Evaluation, options: Options) -> dict[str, Any]:
         """The results of an evaluation as one JSON object."""
         return {
             "run": str(self.path), "algorithm": self.algorithm, "env": self.env.env, "trained_on": self.trained_on,
             "seed": self.config.seed, "env_kwargs": self.env.env_kwargs, "task": options.task,
-            "checkpoint": options.checkpoint, "steps": self.session.checkpoint(options.checkpoint).steps,
+            "checkpoint": options.checkpoint, "stochastic": options.stochastic,
+            "steps": self.session.checkpoint(options.checkpoint).steps,
             **({"planner": options.planner, **self.facts} if self.facts else {}), **result.summary(),
         }  # fmt: skip
 
@@ -167,7 +175,7 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
     if options.plot:
         require_plane(loaded, options.plot_dims)
     with closing(loaded.session):
-        result = loaded.session.evaluate(loaded.policy, options.episodes or 100, keep_paths=12 if options.plot else 0)
+        result = loaded.evaluate(options, keep_paths=12 if options.plot else 0)
     summary = loaded.summary(result, options)
     if options.json:
         print(json.dumps(summary))
@@ -178,8 +186,11 @@ def evaluate_alone(path: Path, options: Options, stop: StopRequest) -> None:
         written.append(options.plot)
     if options.video:
         episodes = options.episodes or VIDEO_EPISODES
-        limit = loaded.config.eval_max_steps
-        record(options.video, loaded.policy, loaded.session.make_rendering, episodes, limit, loaded.session.faults)
+        limit, session = loaded.config.eval_max_steps, loaded.session
+        record(
+            options.video, loaded.policy, session.make_rendering, episodes, limit, session.faults,
+            not options.stochastic,
+        )  # fmt: skip
         written.append(options.video)
     for file in written:
         print(f"Written: {file}", file=sys.stderr if options.json else sys.stdout)
@@ -212,7 +223,7 @@ def compare(options: Options, stop: StopRequest) -> None:
         try:
             loaded = Loaded.read(path, options, stop)
             with closing(loaded.session):
-                result = loaded.session.evaluate(loaded.policy, options.episodes or 100)
+                result = loaded.evaluate(options)
         except FAULTS as error:
             warn(f"{path} is skipped: {error}")
             continue

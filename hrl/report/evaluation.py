@@ -1,4 +1,4 @@
-"""Evaluation of a deterministic policy in separate environments with fixed episode seeds."""
+"""Evaluation of a policy in separate environments with fixed episode seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +12,7 @@ from torch import Tensor
 from hrl.report.display import warn
 from hrl.report.episodes import Episode, EpisodeCounter
 from hrl.stopping import close_within
-from hrl.types import BatchedEnv, Observation, Outline, Spec, Step
+from hrl.types import BatchedEnv, Observation, Outline, Spec, Step, UserError
 
 EVALUATION_SEED = 10_000_000
 """First episode seed, above all training seeds."""
@@ -37,8 +37,8 @@ class Policy(Protocol):
     def start(self, num_envs: int) -> Any:
         """The initial memory."""
 
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
-        """Deterministic actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
+    def decide(self, obs: Observation, memory: Any, deterministic: bool = True) -> tuple[Tensor, Any, list[Tensor]]:
+        """Deterministic or sampled actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
 
     def place(self, state: Tensor) -> Tensor | None:
         """Positions [N, G] of states [N, D] in goal space, for pictures; None without a goal space."""
@@ -164,27 +164,41 @@ def evaluate(
     num_envs: int = EVALUATION_ENVS,
     watch: Watch | None = None,
     max_steps: int | None = None,
+    deterministic: bool = True,
 ) -> Evaluation:
     """Run `episodes` episodes; episode i has seed `seed` + i. The training state does not change.
 
     An episode is truncated after `max_steps` environment steps (default: the environment's limit, or DEFAULT_LIMIT).
     Environments that reset themselves use only the seed of their first episode. `watch` is called before every step. A
     policy with its own method `evaluate`, such as a policy that adapts to tasks, is evaluated by this method instead.
+    Unless `deterministic`, policies sample their actions.
+
+    Raises UserError for a policy with its own method that should sample.
     """
     own: Any = getattr(policy, "evaluate", None)
     if own is not None:
+        if not deterministic:
+            raise UserError("This policy adapts to each task: train it with --eval-explore True to sample actions.")
         return own(environments, episodes, seed, watch)
     with environments(min(episodes, num_envs)) as env:
-        return _Evaluating(policy, env, episodes, seed, keep_paths, max_steps).run(watch)
+        return _Evaluating(policy, env, episodes, seed, keep_paths, max_steps, deterministic).run(watch)
 
 
 class _Evaluating:
     """One evaluation in progress. Environments without an episode to run pause, or continue without being counted."""
 
     def __init__(
-        self, policy: Policy, env: BatchedEnv, episodes: int, seed: int, keep_paths: int, max_steps: int | None
+        self,
+        policy: Policy,
+        env: BatchedEnv,
+        episodes: int,
+        seed: int,
+        keep_paths: int,
+        max_steps: int | None,
+        deterministic: bool,
     ) -> None:
         self.policy, self.env, self.episodes, self.seed = policy, env, episodes, seed
+        self.deterministic = deterministic
         self.limit = max_steps or env.spec.max_episode_steps or DEFAULT_LIMIT
         self.truncated = self.begun = 0
         self.running = np.full(env.num_envs, -1)
@@ -213,7 +227,7 @@ class _Evaluating:
         counter = EpisodeCounter(env.num_envs, obs.state.device)
         self._begin(np.ones(env.num_envs, dtype=bool))
         while (self.running >= 0).any():
-            actions, memory, subgoals = policy.decide(obs, memory)
+            actions, memory, subgoals = policy.decide(obs, memory, self.deterministic)
             self._record(obs, subgoals)
             if watch is not None:
                 watch(env, subgoals[0] if subgoals else None, self.running)

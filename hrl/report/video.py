@@ -40,6 +40,7 @@ def record(
     episodes: int,
     max_steps: int | None = None,
     faults: tuple[type[Exception], ...] = (UserError,),
+    deterministic: bool = True,
 ) -> None:
     """Record the first evaluation episodes. Raises UserError if rendering fails; `faults` are raised unchanged.
 
@@ -51,7 +52,10 @@ def record(
         with Progress(console=Console(stderr=True), transient=True) as progress:
             recorder = _Recorder(file, episodes, progress)
             try:
-                evaluate(policy, lambda n: opened(make(n)), episodes, num_envs=1, watch=recorder, max_steps=max_steps)
+                evaluate(
+                    policy, lambda n: opened(make(n)), episodes, num_envs=1, watch=recorder, max_steps=max_steps,
+                    deterministic=deterministic,
+                )  # fmt: skip
             finally:
                 recorder.writer.close()
     except faults:

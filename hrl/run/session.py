@@ -70,13 +70,15 @@ class Session:
     def __post_init__(self) -> None:
         self._environments = KeptEnvironments(self.make_evaluation)
 
-    def evaluate(self, policy: Policy, episodes: int | None = None, keep_paths: int = 0) -> Evaluation:
+    def evaluate(
+        self, policy: Policy, episodes: int | None = None, keep_paths: int = 0, deterministic: bool = True
+    ) -> Evaluation:
         """Evaluate a policy in separate environments. Raises Interrupted on a request to stop."""
         count = self.run.eval_episodes if episodes is None else episodes
         with self.stop.interruptible():
             return evaluate(
                 policy, self._environments, count, keep_paths=keep_paths, num_envs=self.most_evaluation_envs,
-                max_steps=self.run.eval_max_steps,
+                max_steps=self.run.eval_max_steps, deterministic=deterministic,
             )  # fmt: skip
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Deterministic evaluation of a stochastic policy, by its most likely actions."""
+"""A stochastic policy for evaluations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +14,24 @@ from hrl.types import Observation, Step
 class Actor:
     """A policy that acts with the current result of `parameters()`."""
 
-    def __init__(self, policy: Any, parameters: Callable[[], dict[str, Tensor]], device: torch.device) -> None:
-        self.policy, self.parameters, self.device = policy, parameters, device
+    def __init__(
+        self,
+        policy: Any,
+        parameters: Callable[[], dict[str, Tensor]],
+        device: torch.device,
+        randomness: Callable[[int], Any],
+    ) -> None:
+        """`randomness(N)` returns the argument of the policy's `act` with which N environments sample actions."""
+        self.policy, self.parameters, self.device, self.randomness = policy, parameters, device, randomness
 
     def start(self, num_envs: int) -> Any:
         """The policy's initial memory."""
         return self.policy.start(num_envs, self.device)
 
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
-        """The most likely actions [N, ...], the memory, and no subgoals."""
-        action, memory = call(self.policy, "act", self.parameters(), policy_input(obs), memory, None)
+    def decide(self, obs: Observation, memory: Any, deterministic: bool = True) -> tuple[Tensor, Any, list[Tensor]]:
+        """The most likely or sampled actions [N, ...], the memory, and no subgoals."""
+        randomness = None if deterministic else self.randomness(len(obs.state))
+        action, memory = call(self.policy, "act", self.parameters(), policy_input(obs), memory, randomness)
         return action, memory, []
 
     def place(self, state: Tensor) -> Tensor | None:

@@ -59,6 +59,11 @@ def time_limit(spec: Spec) -> int:
     return spec.max_episode_steps
 
 
+def uniform_noise(number: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Samples [number, dim] of U(0, 1), with which policies sample their actions; never exactly 0 or 1."""
+    return torch.rand(number, dim, generator=generator, device=generator.device).clamp_(1e-6, 1 - 1e-6)
+
+
 @torch.no_grad()
 def rollout(
     env: Any,
@@ -76,7 +81,7 @@ def rollout(
     final, truncated = policy_input(obs), torch.zeros_like(going)
     for _ in range(time_limit(env.spec)):
         state = policy_input(obs)
-        noise = torch.rand(number, policy.noise_dim, generator=generator, device=device).clamp_(1e-6, 1 - 1e-6)
+        noise = uniform_noise(number, policy.noise_dim, generator)
         action, memory = act(state, memory, noise if explore else None)
         if watch is not None:
             watch(env, None, np.arange(number))

@@ -25,9 +25,9 @@ class PredictingPolicy(ABC):
     def start(self, num_envs: int) -> Any:
         """The initial memory."""
 
-    def decide(self, obs: Observation, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
-        """Deterministic actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
-        return self.act(obs, memory, "greedy")
+    def decide(self, obs: Observation, memory: Any, deterministic: bool = True) -> tuple[Tensor, Any, list[Tensor]]:
+        """Deterministic or sampled actions [N, A], the memory, and the active subgoals [N, G], lowest level first."""
+        return self.act(obs, memory, "greedy" if deterministic else "noisy")
 
     @abstractmethod
     def act(self, obs: Any, memory: Any, how: ActionMode) -> tuple[Tensor, Any, list[Tensor]]:
