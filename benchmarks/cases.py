@@ -30,6 +30,8 @@ class Case:
     """The variant of the task, and its definition of success."""
     eval_env: str = ""
     """The task of the published evaluation, if it differs."""
+    evaluate: str = ""
+    """More options of the evaluation."""
 
     @property
     def key(self) -> str:
@@ -120,10 +122,11 @@ HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"
 CASES += [
     Case("choices", "HIRO, our preset", "hrl/KeyDoor-v0", "hiro --eval-freq 0 --save-freq 0", 3),
     Case("choices", "our DQN", "hrl/KeyDoor-v0", f"{KEYDOOR} --eval-freq 0 --save-freq 0", 3),
-    Case("feudal", "FeUdal", "hrl/KeyDoor-v0", "feudal --total-steps 100000", 3),
-    Case("feudal", "our PPO", "hrl/KeyDoor-v0", f"{FLAT_PPO} --total-steps 100000", 3),
-    Case("feudal", "FeUdal", "hrl/KeyDoor-v0", f"feudal {HIDDEN_KEY}", 3, variant=HIDDEN),
-    Case("feudal", "our PPO", "hrl/KeyDoor-v0", f"{FLAT_PPO} {HIDDEN_KEY}", 3, variant=HIDDEN),
+    *(
+        Case("feudal", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant, evaluate="--stochastic")
+        for words, variant in (("--total-steps 100000", ""), (HIDDEN_KEY, HIDDEN))
+        for name, agent in (("FeUdal, sampled actions", "feudal"), ("our PPO, sampled actions", FLAT_PPO))
+    ),
     Case("levels", "HIRO, three levels", LARGE, LEVELS, 3),
     Case("levels", "HAC, three levels", LARGE, "hac --eval-freq 0 --save-freq 0", 3),
     Case("pixels", "our PPO, from images", DOOR,

@@ -101,7 +101,7 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
         whole = time.perf_counter() - started
         where = ["--env", case.eval_env] if case.eval_env else []
         episodes = LONG_EPISODES if case.long else EPISODES
-        judge = ("--episodes", str(episodes), "--json", "--trust")
+        judge = ("--episodes", str(episodes), "--json", "--trust", *case.evaluate.split())
         summary = json.loads(command("evaluate.py", str(run), *where, *judge).splitlines()[-1])
         with (run / "progress.csv").open(newline="") as progress:
             seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
