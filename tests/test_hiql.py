@@ -30,7 +30,8 @@ from hrl.memory.goal_sampling import GoalShares, draw_transitions, steps_ahead, 
 from hrl.planning.config import PlannerConfig
 from hrl.planning.exploring import Commanded as Seen
 from hrl.planning.landmarks import Landmarks
-from hrl.planning.offline import GoalReacher, PolicyDistance, VisitedRows
+from hrl.planning.offline import GoalReacher, PolicyDistance, VisitedRows, achieved_goals
+from hrl.planning.travelled import TravelledDistance
 from hrl.run.checkpoint import Checkpoints
 from hrl.run.folder import RunConfig
 from hrl.types import UserError
@@ -157,7 +158,8 @@ def test_landmarks_of_a_dataset_with_a_policys_own_distance(two):
 
     env = make_env(EnvConfig(LINE_ENV))
     reacher = GoalReacher(GoalPolicy(learner(), env), steps, two, longest=8.0)
-    landmarks = Landmarks(PolicyDistance(reacher, env.spec, "value"), env.spec, PlannerConfig(landmarks=8), 8.0)
+    distance = PolicyDistance(reacher, achieved_goals(env.spec, CPU))
+    landmarks = Landmarks(distance, env.spec, PlannerConfig(landmarks=8), 8.0)
     landmarks.refresh(VisitedRows(two), torch.Generator().manual_seed(0))
     number = {int(x): i for i, x in enumerate(landmarks.place[:, 0])}
     assert set(number) <= {1, 3, 5, 7, 11, 13, 15, 17} and len(number) == 8  # the rows that are not final
@@ -172,9 +174,9 @@ def test_landmarks_of_a_dataset_with_a_policys_own_distance(two):
 def test_steps_as_trajectories_travelled_and_edges_that_they_confirm(two):
     """Every row is 2 units further, so that a unit takes half a step. No trajectory goes from 9 to 11."""
     env = make_env(EnvConfig(LINE_ENV))
-    reacher = GoalReacher(GoalPolicy(learner(), env), lambda state, goal: state[:, 0], two, longest=2.0)
-    distance = PolicyDistance(reacher, env.spec, "auto")
-    landmarks = Landmarks(distance, env.spec, PlannerConfig(landmarks=8), 2.0, confirmed=distance.travelled)
+    goals = achieved_goals(env.spec, CPU)
+    distance = TravelledDistance(goals, goals.threshold, CPU)
+    landmarks = Landmarks(distance, env.spec, PlannerConfig(landmarks=8), 2.0, confirmed=True)
     landmarks.refresh(VisitedRows(two), torch.Generator().manual_seed(0))
     assert float(distance.slowness) == pytest.approx(0.5)
     number = {int(x): i for i, x in enumerate(landmarks.place[:, 0])}

@@ -25,7 +25,7 @@ from hrl.learners import DQN, SAC, TD3, Build, DQNConfig
 from hrl.memory.ring import Replay
 from hrl.planning.build import landmarks_of, planner_notes
 from hrl.planning.config import PlannerConfig
-from hrl.planning.distance import fitted_steps, interpolated, steps_of_value
+from hrl.planning.distance import Distance, fitted_steps, interpolated, steps_of_value
 from hrl.planning.graph import components, farthest_points, shortest_paths
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.planner import FAILED, PlannerPolicy
@@ -92,14 +92,14 @@ def test_a_learners_value_is_the_lesser_critics_under_its_own_policy():
 # -- landmarks on a line -------------------------------------------------------------------------------------
 
 
-def on_a_line(**options: Any) -> tuple[Hierarchy, Landmarks]:
+def on_a_line(reward: str = "sparse", **options: Any) -> tuple[Hierarchy, Landmarks]:
     """Landmarks of a low level with γ = 1/2 and V = -|x - g|: 1, 2 and 3 steps at 1, 1.5 and 1.75, never from 2 on.
 
     The second critic is more hopeful, so that the first one counts. Places are reached within .1; hops of length 1 take
     a step for the other .9, so the last .1 are a ninth of a step."""
     env = make_env(EnvConfig("GoalLine-v0", num_envs=1))
     config: HIROConfig = small_hiro(period=2)
-    config.low.reward, config.low.gamma, config.low.learner.hidden = "sparse", 0.5, (2,)
+    config.low.reward, config.low.gamma, config.low.learner.hidden = reward, 0.5, (2,)
     agent = config.make(setting(env))
     hidden, _, last = agent.levels[0].learner.critic.layers
     for parameter in (hidden.weight, hidden.bias, last.bias):
@@ -202,6 +202,19 @@ def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirm
     number = refreshed(landmarks, visited(*walks))
     assert landmarks.between[number[2], number[3]].isinf() and landmarks.facts["components"] == 2
     assert float(landmarks.between[number[5], number[4]]) == pytest.approx(1 + LAST)  # also against its direction
+
+
+def test_the_steps_of_a_level_rewarded_for_progress_are_those_of_its_speed():
+    """Its value is the same at every distance. The ball moves 1/4 in a step, and subgoals lie at most 1 away."""
+    _, landmarks = on_a_line("progress")
+    number = refreshed(landmarks, visited([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0], [2.75, 3.0, 3.25]))
+    assert float(landmarks.distance.tensors()["slowness"]) == pytest.approx(4)
+    side = float(landmarks.distance.goals.half[0])
+    assert float(landmarks.max_hop) == pytest.approx(4 * side) == landmarks.facts["max_hop"]
+    assert float(landmarks.between[number[0], number[1]]) == pytest.approx(4)
+    assert landmarks.between[number[1.75], number[2.75]].isinf()  # no episode went there
+    _, valued = on_a_line("progress", distance="calibrated")
+    assert isinstance(valued.distance, Distance)
 
 
 def test_a_hop_ends_when_it_arrives_or_is_late_and_a_late_one_costs():

@@ -62,11 +62,11 @@ def plan_for(
     replay = agent.levels[0].memory if stored is None else stored
     explored = (EXPLORED if elsewhere else 0) if options.explore is None else options.explore
     if explored:
-        hold = max(round(landmarks.max_hop), 1)
+        hold = max(round(landmarks.longest), 1)
         replay = explore(part, session.make_env(EXPLORERS), explored, hold, generator)
     landmarks.refresh(replay, generator)
     seconds = time.perf_counter() - started
-    facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": float(explored), "planning_seconds": seconds}
+    facts = landmarks.facts | {"explored": float(explored), "planning_seconds": seconds}
     return PlannerPolicy(HierarchyPolicy(part), landmarks, options.patience, env), facts
 
 

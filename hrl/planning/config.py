@@ -25,8 +25,9 @@ class GraphConfig:
     distance: Literal["auto", "value", "calibrated", "travelled"] = "auto"
     """Source of the number of steps between two states. value: the level's value, solved for the steps (sparse rewards
     without an entropy bonus). calibrated: a monotone function of the level's value, fitted to the steps between visited
-    states. travelled: for a policy learned from a dataset, the distance in goal space divided by the speed of the
-    dataset's trajectories. auto: travelled for such a policy; else value where possible, and calibrated elsewhere."""
+    states. travelled: the distance in goal space divided by the speed of the visited episodes. auto: travelled for
+    policies learned from a dataset and for levels rewarded for progress; else value where possible, and calibrated
+    elsewhere."""
     confirmed: bool | None = None
     """Keep only edges that visited states confirm: an episode went from near one landmark to near the other. Default:
     on where the steps cannot reflect obstacles: if the level does not observe its position or was trained in another

@@ -88,6 +88,9 @@ class StepDistance(Protocol):
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
         """Calibrate the steps with visited states, if necessary."""
 
+    def longest(self, default: float) -> float:
+        """Environment steps of the longest hop, after `fit`, or `default`."""
+
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
         """Measure the speed, if necessary, over hops of up to `longest` steps from states [E, D] to positions
         [E, G].
@@ -108,8 +111,6 @@ class Distance:
                 f"A planner needs a level that obeys goals, but the level {level.name!r} obeys "
                 f"{'a task without goals' if isinstance(command, Task) else type(command).__name__.lower()}."
             )
-        if kind == "travelled":
-            raise UserError("planner.distance travelled is for runs that learned from a dataset; use calibrated.")
         self.level, self.device = level, level.gamma.device
         self.command: Subgoal | Task = command
         self.goals: GoalSpace = command.goals
@@ -120,6 +121,10 @@ class Distance:
                 f"{level.name!r}; use calibrated."
             )
         self.exact = kind != "calibrated" and self.ends is not None
+        self.travelled = kind == "travelled" or (
+            kind == "auto" and isinstance(command, Subgoal) and command.kind == "progress"
+        )
+        """Whether the value does not tell the steps: progress has the same value at every distance."""
         self.threshold = self._threshold(spec)
         """Distance in goal space within which a position counts as reached; 0 if it is unknown."""
         # Changed in place, for checkpoints and captured functions.
@@ -203,6 +208,10 @@ class Distance:
         knots = fitted_steps(value.numpy(force=True), steps.numpy(force=True))
         for mine, given in zip(self.curve, knots, strict=True):
             mine.copy_(torch.as_tensor(np.pad(given, (0, KNOTS - len(given)), mode="edge"), dtype=torch.float32))
+
+    def longest(self, default: float) -> float:
+        """The default."""
+        return default
 
     def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
         """Set the speed to the median over hops from states [E, D] to positions [E, G] at distances `apart` [E]."""

@@ -1,7 +1,7 @@
 """A graph of landmarks for one goal-conditioned level or policy, and the next landmark on the shortest path to a goal.
 
 Landmarks are visited states, chosen by farthest-point sampling in goal space. An edge leads from a landmark to one of
-its nearest neighbours if the hop takes at most `max_hop` environment steps according to the level's value and, with
+its nearest neighbours if the hop takes at most `max_hop` environment steps by the estimated distance and, with
 `confirmed`, if an episode went from near one landmark to near the other in about as many steps.
 
 A hop from another state or to a goal may skip landmarks. It must take at most `max_hop` steps according to the level's
@@ -18,12 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hrl.hierarchy.commands.goals import Select
+from hrl.hierarchy.commands.goals import GoalSpace, Select
 from hrl.hierarchy.level import Level
 from hrl.memory.ring import Rows
 from hrl.planning.config import GraphConfig
 from hrl.planning.distance import Distance, StepDistance, Visited
 from hrl.planning.graph import components, farthest_points, shortest_paths
+from hrl.planning.travelled import TravelledDistance
 from hrl.types import Spec, UserError
 
 FAR = 1e4
@@ -62,10 +63,14 @@ class Landmarks:
     def __init__(
         self, distance: StepDistance, spec: Spec, config: GraphConfig, longest: float, confirmed: bool = False
     ) -> None:
-        """`longest` is the default of `max_hop`, and `confirmed` the default of the option `confirmed`."""
+        """`longest` is the default of `max_hop`, unless `distance` has one of its own, and `confirmed` the default of
+        the option `confirmed`."""
         self.distance, self.config, self.device = distance, config, distance.device
         self.confirmed = confirmed if config.confirmed is None else config.confirmed
-        self.max_hop = config.max_hop or longest
+        self.longest = config.max_hop or longest
+        """Environment steps of the longest hop, until `distance` is fitted."""
+        self.max_hop = torch.tensor(float(self.longest), device=self.device)
+        """Environment steps of the longest hop."""
         size, dim = config.landmarks, self.distance.goals.dim
         self.neighbours = min(config.neighbours, size)
         self.achieved = torch.tensor(spec.achieved, device=self.device)
@@ -91,17 +96,22 @@ class Landmarks:
         level was trained in another environment. Raises UserError if the level or the task has no goals."""
         if not spec.goal_dim:
             raise UserError(f"A planner needs a goal to plan to, but {spec.env_id} has no desired goal.")
-        distance = Distance(level, spec, config.distance)
-        horizon = distance.unit / (1 - min(distance.discount, 0.999))
+        valued = Distance(level, spec, config.distance)
+        horizon = valued.unit / (1 - min(valued.discount, 0.999))
         blind = bool(set(spec.achieved) & set(level.config.masked_entries))
-        return cls(distance, spec, config, min(horizon, period or horizon), elsewhere or blind)
+        distance: StepDistance = valued
+        if valued.travelled:
+            distance = TravelledDistance(valued.goals, valued.threshold, valued.device, widest(valued.goals))
+        return cls(distance, spec, config, min(horizon, period or horizon), elsewhere or blind or valued.travelled)
 
     # -- the graph -------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def refresh(self, replay: Visited, generator: torch.Generator) -> None:
         """Choose landmarks among the states of a replay, and compute the paths between them. Waits for the device."""
-        self.distance.fit(replay, self.max_hop, generator)
+        self.distance.fit(replay, self.longest, generator)
+        self.max_hop.fill_(self.config.max_hop or self.distance.longest(self.longest))
+        max_hop = float(self.max_hop)
         states = replay.get(replay.draw(self.config.candidates, generator), "state")
         chosen = farthest_points(self.distance.place(states), len(self.state))
         count = len(chosen)
@@ -110,9 +120,9 @@ class Landmarks:
         self.place.copy_(self.distance.place(self.state))
         start, end = self._pairs(count)
         apart = self.distance.apart(self.place[start], self.place[end])
-        self.distance.measure_speed(self.state[start], self.place[end], apart, self.max_hop)
+        self.distance.measure_speed(self.state[start], self.place[end], apart, max_hop)
         near, steps = self.distance(self.state[start], self.place[end])
-        short = near <= self.max_hop
+        short = near <= max_hop
         if self.confirmed:
             short &= self._confirmed(replay, generator)[start, end]
         start, end, steps = start[short], end[short], steps[short].clamp_min(1e-3)
@@ -126,7 +136,7 @@ class Landmarks:
         self.facts = {
             "landmarks": float(kept.sum()), "edges": float(len(start)), "components": float((sizes > 0).sum()),
             "largest_component": float(sizes.max() / kept.sum()),
-            "edge_steps": float(steps.mean()) if len(steps) else 0.0,
+            "edge_steps": float(steps.mean()) if len(steps) else 0.0, "max_hop": max_hop,
         }  # fmt: skip
 
     def _pairs(self, count: int) -> tuple[Tensor, Tensor]:
@@ -144,7 +154,7 @@ class Landmarks:
     def _confirmed(self, replay: Visited, generator: torch.Generator) -> Tensor:
         """[L, L] whether an episode went from near one landmark to near another, in either direction, within SLACK
         times the longest hop."""
-        count, span = int(self.there.sum()), int(SLACK * self.max_hop)
+        count, span = int(self.there.sum()), int(SLACK * float(self.max_hop))
         apart = self._apart(count)
         beside = BESIDE * float(apart.amin(-1).median())
         rows, ahead = replay.draw(WINDOWS, generator), torch.arange(span + 1, device=self.device)
@@ -227,10 +237,18 @@ class Landmarks:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The landmarks, the paths between them, and the fitted steps."""
-        own = {name: getattr(self, name) for name in ("state", "place", "there", "between", "reach")}
+        own = {name: getattr(self, name) for name in ("state", "place", "there", "between", "reach", "max_hop")}
         return own | self.distance.tensors()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the result of `state_dict`. Raises RuntimeError if the sizes differ."""
         for name, mine in self.state_dict().items():
             mine.copy_(state[name])
+
+
+def widest(goals: GoalSpace) -> float:
+    """The distance of the farthest relative goals along the narrowest dimension; 0 for absolute goals."""
+    if not goals.relative:
+        return 0.0
+    sides = goals.half.diag()
+    return float(goals.distance(torch.zeros_like(sides), sides).amin())

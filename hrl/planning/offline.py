@@ -21,6 +21,7 @@ from hrl.planning.config import PlannerConfig
 from hrl.planning.distance import Visited
 from hrl.planning.landmarks import Landmarks
 from hrl.planning.planner import PlannerPolicy
+from hrl.planning.travelled import TravelledDistance
 from hrl.report.evaluation import success_radius
 from hrl.run.session import Session, Which
 from hrl.training.predicting import PredictingPolicy
@@ -28,10 +29,6 @@ from hrl.types import Spec, UserError
 
 CHUNK = 1 << 15
 """Maximum number of pairs of states and goals that a network evaluates at once."""
-PAIRS = 20_000
-"""Number of pieces of trajectories from which the speed is measured."""
-FAST = 0.9
-"""Quantile of the pieces' speeds that defines the speed."""
 
 
 @dataclass(frozen=True)
@@ -76,54 +73,30 @@ class VisitedRows:
         return self.data.final[rows.row]
 
 
-class PolicyDistance:
-    """Steps between states and goal positions, estimated by a policy or from the speed of trajectories."""
+class PolicyDistance(TravelledDistance):
+    """Steps between states and goal positions, estimated by a policy's own value."""
 
-    def __init__(self, reacher: GoalReacher, spec: Spec, kind: str) -> None:
-        """`kind` is "value" for the policy's own estimate. "travelled", the default for "auto", is the distance in goal
-        space at the speed of fast pieces of trajectories. It ignores obstacles, so edges must be confirmed."""
-        self._steps, self.device = reacher.distance, reacher.data.state.device
-        self.travelled = kind != "value"
-        project = Select(torch.tensor(spec.achieved, device=self.device))
-        unbounded = torch.full((spec.goal_dim,), UNBOUNDED, device=self.device)
-        self.threshold = success_radius(spec, torch.zeros(spec.goal_dim, device=self.device)) or 0.0
-        self.goals = GoalSpace(project, -unbounded, unbounded, relative=False, threshold=self.threshold)
-        self.slowness = torch.zeros((), device=self.device)
-        """Steps per unit of goal space."""
-
-    def place(self, state: Tensor) -> Tensor:
-        """The achieved goals [..., G] of states [..., D]."""
-        return self.goals.project(state)
-
-    def apart(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance [...] between two positions [..., G]."""
-        return self.goals.distance(a, b)
+    def __init__(self, reacher: GoalReacher, goals: GoalSpace) -> None:
+        super().__init__(goals, goals.threshold, reacher.data.state.device)
+        self._steps = reacher.distance
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Environment steps [...] from states [..., D] to positions [..., G], twice, because no threshold applies."""
-        if self.travelled:
-            steps = self.apart(self.place(state), place) * self.slowness
-            return steps, steps
         flat = state.expand(*place.shape[:-1], -1).flatten(0, -2), place.flatten(0, -2)
         parts = [self._steps(*pair) for pair in zip(*(x.split(CHUNK) for x in flat), strict=True)]
         steps = torch.cat(parts).view(place.shape[:-1])
         return steps, steps
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
-        """Measure the speed on pieces of trajectories of half the longest hop. Slow pieces contain rests or turns."""
-        if self.travelled:
-            rows, steps = replay.draw(PAIRS, generator), max(round(longest / 2), 1)
-            later = rows.later(steps)
-            whole = later.row <= replay.end(rows)
-            ends = (self.place(replay.get(Rows(x.env[whole], x.row[whole]), "state")) for x in (rows, later))
-            self.slowness.copy_(steps / self.apart(*ends).quantile(FAST).clamp_min(1e-6))
+        """Do nothing: the value determines the steps."""
 
-    def measure_speed(self, state: Tensor, place: Tensor, apart: Tensor, longest: float) -> None:
-        """Do nothing: the steps lead to the exact position."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The measured speed."""
-        return {"slowness": self.slowness}
+def achieved_goals(spec: Spec, device: torch.device) -> GoalSpace:
+    """The space of the task's goals."""
+    unbounded = torch.full((spec.goal_dim,), UNBOUNDED, device=device)
+    threshold = success_radius(spec, torch.zeros(spec.goal_dim, device=device)) or 0.0
+    project = Select(torch.tensor(spec.achieved, device=device))
+    return GoalSpace(project, -unbounded, unbounded, relative=False, threshold=threshold)
 
 
 def plan_offline(
@@ -140,10 +113,15 @@ def plan_offline(
         )
     started = time.perf_counter()
     reacher, env = config.goal_reacher(session, which, options.level), session.make_env(1)
-    distance = PolicyDistance(reacher, env.spec, options.distance)
-    landmarks = Landmarks(distance, env.spec, options, reacher.longest, confirmed=distance.travelled)
+    goals, travelled = achieved_goals(env.spec, reacher.data.state.device), options.distance != "value"
+    distance = (
+        TravelledDistance(goals, goals.threshold, reacher.data.state.device)
+        if travelled
+        else PolicyDistance(reacher, goals)
+    )
+    landmarks = Landmarks(distance, env.spec, options, reacher.longest, confirmed=travelled)
     generator = torch.Generator(landmarks.device).manual_seed(session.run.seed)
     landmarks.refresh(VisitedRows(reacher.data), generator)
-    facts = landmarks.facts | {"max_hop": landmarks.max_hop, "explored": 0.0}
+    facts = landmarks.facts | {"explored": 0.0}
     facts["planning_seconds"] = time.perf_counter() - started
     return PlannerPolicy(reacher.policy, landmarks, options.patience, env), facts

@@ -109,7 +109,7 @@ class PlannerPolicy(PredictingPolicy):
             return memory
         route = self.landmarks.route(obs.state, memory.goal, memory.to_goal, memory.extra)
         # Steps are infinite where the level's value equals the value of never reaching the landmark.
-        budget = self.patience * route.steps.clamp(1.0, MOST * self.landmarks.max_hop)
+        budget = self.patience * torch.minimum(route.steps.clamp_min(1.0), MOST * self.landmarks.max_hop)
         return replace(
             memory,
             node=torch.where(due, route.node, memory.node),
