@@ -108,10 +108,7 @@ for _env, _ours, _theirs in (
         Case("dqn", "SB3 DQN", _env, f"sb3-dqn {VALUES} {_theirs}", 3),
     ]
 
-LEVELS = (
-    "hiro --levels 3 --middle.period 10 --high.period 6 --low.schedule linear --middle.schedule linear "
-    "--high.schedule linear --total-steps 360000 --eval-freq 0 --save-freq 0"
-)
+LEVELS = "hiro --preset three-levels --eval-freq 0 --save-freq 0"
 PIXELS = "--num-envs 16 --n-steps 128 --batch-size 256 --n-epochs 4 --eval-freq 0 --save-freq 0"
 KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97 --total-steps 100000"
 FLAT_PPO = (
