@@ -1,11 +1,11 @@
 """A graph of landmarks for one goal-conditioned level or policy, and the next landmark on the shortest path to a goal.
 
 Landmarks are visited states, chosen by farthest-point sampling in goal space. An edge leads from a landmark to one of
-its nearest neighbours if the hop takes at most `max_hop` environment steps by the estimated distance and, with
-`confirmed`, if an episode went from near one landmark to near the other in about as many steps.
+its nearest neighbours if it takes at most `max_hop` environment steps by the estimated distance and, with `confirmed`,
+if an episode went from near one landmark to near the other in about as many steps.
 
-A hop from another state or to a goal may skip landmarks. It must take at most `max_hop` steps according to the level's
-value, and the shortest path between the landmarks around its ends must not be much longer than the hop: otherwise, the
+A hop from another state or to a goal may skip landmarks. It must reach its landmark within `max_hop` steps by the
+estimated distance, and the shortest path between the landmarks around its ends must not be much longer than the hop: otherwise, the
 hop cuts through an obstacle. The path length is the median over the three nearest landmarks, because a single landmark
 may lie behind a wall.
 
@@ -121,8 +121,9 @@ class Landmarks:
         start, end = self._pairs(count)
         apart = self.distance.apart(self.place[start], self.place[end])
         self.distance.measure_speed(self.state[start], self.place[end], apart, max_hop)
-        near, steps = self.distance(self.state[start], self.place[end])
-        short = near <= max_hop
+        # A hop starts where the last landmark counted as reached, so edges must be shorter than hops.
+        steps = self.distance(self.state[start], self.place[end])[1]
+        short = steps <= max_hop
         if self.confirmed:
             short &= self._confirmed(replay, generator)[start, end]
         start, end, steps = start[short], end[short], steps[short].clamp_min(1e-3)

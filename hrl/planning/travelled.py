@@ -33,9 +33,10 @@ class TravelledDistance:
         return self.goals.distance(a, b)
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] to positions [..., G], twice, because no threshold applies."""
-        steps = self.apart(self.place(state), place) * self.slowness
-        return steps, steps
+        """Environment steps [...] from states [..., D] until positions [..., G] count as reached, and the steps [...] to
+        the exact positions."""
+        apart = self.apart(self.place(state), place)
+        return (apart - self.threshold).clamp_min(0.0) * self.slowness, apart * self.slowness
 
     def fit(self, replay: Visited, longest: float, generator: torch.Generator) -> None:
         """Measure the speed on pieces of episodes of half the longest hop."""
