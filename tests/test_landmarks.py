@@ -210,7 +210,7 @@ def test_the_steps_of_a_level_rewarded_for_progress_are_those_of_its_speed():
     number = refreshed(landmarks, visited([0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0], [2.75, 3.0, 3.25]))
     assert float(landmarks.distance.tensors()["slowness"]) == pytest.approx(4)
     side = float(landmarks.distance.goals.half[0])
-    assert float(landmarks.max_hop) == pytest.approx(4 * side) == landmarks.facts["max_hop"]
+    assert float(landmarks.max_hop) == pytest.approx(4 * side / 2) == landmarks.facts["max_hop"]
     assert float(landmarks.between[number[0], number[1]]) == pytest.approx(4)
     assert landmarks.between[number[1.75], number[2.75]].isinf()  # no episode went there
     _, valued = on_a_line("progress", distance="calibrated")

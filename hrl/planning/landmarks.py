@@ -5,9 +5,9 @@ its nearest neighbours if it takes at most `max_hop` environment steps by the es
 if an episode went from near one landmark to near the other in about as many steps.
 
 A hop from another state or to a goal may skip landmarks. It must reach its landmark within `max_hop` steps by the
-estimated distance, and the shortest path between the landmarks around its ends must not be much longer than the hop: otherwise, the
-hop cuts through an obstacle. The path length is the median over the three nearest landmarks, because a single landmark
-may lie behind a wall.
+estimated distance, and the shortest path between the landmarks around its ends must not be much longer than the hop:
+otherwise, the hop cuts through an obstacle. The path length is the median over the three nearest landmarks, because a
+single landmark may lie behind a wall.
 
 All tensors have fixed sizes, so a graph can be saved, replaced in place, and used by captured functions.
 """
