@@ -33,8 +33,8 @@ class TravelledDistance:
         return self.goals.distance(a, b)
 
     def __call__(self, state: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Environment steps [...] from states [..., D] until positions [..., G] count as reached, and the steps [...] to
-        the exact positions."""
+        """Environment steps [...] from states [..., D] until positions [..., G] count as reached, and the
+        steps [...] to the exact positions."""
         apart = self.apart(self.place(state), place)
         return (apart - self.threshold).clamp_min(0.0) * self.slowness, apart * self.slowness
 
