@@ -139,7 +139,7 @@ AS_BELOW = (
     "--random-actions 0.05 0.5"
 )
 """The flat DQN has the settings of h-DQN's low level."""
-MINIGRID = "--total-steps 200000 --eval-freq 0 --save-freq 0"
+MINIGRID = "--total-steps 100000 --eval-freq 0 --save-freq 0"
 CASES += [
     Case("hdqn", "h-DQN, our preset", "hrl/KeyDoor-v0", f"hdqn {SUBGOALS}", 3, variant="14 x 14 cells, 80 steps"),
     Case("hdqn", "our DQN", "hrl/KeyDoor-v0", f"dqn {AS_BELOW} --gamma 0.97 {SUBGOALS}", 3,
@@ -160,6 +160,20 @@ CASES += [
     Case("hippo", "HiPPO, our preset", "MountainCarContinuous-v0", "hippo --eval-freq 0 --save-freq 0", 3),
     Case("hippo", "our PPO", "MountainCarContinuous-v0", CAR, 3),
     Case("hippo", "our PPO, as different at first", "MountainCarContinuous-v0", f"{CAR} --policy-gain 5", 3),
+]
+
+# The corridor of benchmarks/skills.py: the goal is 10 cells away, and only the goal is rewarded.
+CORRIDOR = (
+    "--env-kwargs maze_map=[[1,1,1,1,1],[1,r,0,0,1],[1,1,1,0,1],[1,0,0,0,1],[1,0,1,1,1],[1,0,0,g,1],[1,1,1,1,1]] "
+    "continuing_task=False max_episode_steps=500 --preset none --num-envs 32 --hidden 64 64 --n-steps 500 "
+    "--batch-size 1600 --n-epochs 10 --learning-rate 1e-3 --gamma 0.998 --clip-range 0.2 --total-steps 200000 "
+    "--eval-freq 0 --save-freq 0"
+)
+BEND = "a corridor with two bends"
+CASES += [
+    Case("hippo", "HiPPO", UMAZE, f"hippo --skill-gain 5 {CORRIDOR}", 3, variant=BEND),
+    Case("hippo", "our PPO", UMAZE, f"ppo {CORRIDOR}", 3, variant=BEND),
+    Case("hippo", "our PPO, as different at first", UMAZE, f"ppo --policy-gain 5 {CORRIDOR}", 3, variant=BEND),
 ]
 
 
