@@ -134,7 +134,7 @@ def overhead(skills: list[str]) -> dict[str, Any]:
     load: Callable[[Path], Any] = lambda path: trained_policy(path, "best", Trust(True))  # noqa: E731
     setting = Setting(env.spec, NUM_ENVS, torch.device("cpu"), 0, lambda: env, 0, env=env, load_policy=load)
     torch.manual_seed(0)
-    agent = SkillsConfig(tuple(skills), Controller(period=15)).make(setting)
+    agent = SkillsConfig(skill=tuple(skills), high=Controller(period=15)).make(setting)
     policies = [by_hand(skill.partition(",")[0], load) for skill in skills]
     env.reset(0)
     ratios = [agents_loop(agent, env) / loop_by_hand(policies, env.env) for _ in range(ROUNDS)]
