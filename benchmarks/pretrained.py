@@ -66,6 +66,8 @@ class Options:
     """Use this run for a single policy. The run may have been stopped early."""
     episodes: int = 100
     """Episodes of each evaluation."""
+    cards: bool = False
+    """Evaluate the policies that the package has, without training, and write their cards."""
 
 
 def main() -> None:
@@ -74,6 +76,9 @@ def main() -> None:
     if options.run and len(options.policies) != 1:
         raise SystemExit("--run is the run of a single policy: name it with --policies.")
     for name in options.policies:
+        if options.cards:
+            (FOLDER / name / "card.json").write_text(renewed(name, options.episodes))
+            continue
         run = RunFolder.existing(options.run) if options.run else finished(name, options.log_dir)
         folder = slim(name, run)
         card = make_card(name, folder, options.episodes)
@@ -83,6 +88,13 @@ def main() -> None:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         print(f"{name}: {size / 1e6:.2f} MB, {json.dumps(card)}", flush=True)
     print_table()
+
+
+def renewed(name: str, episodes: int) -> str:
+    """A new card of a policy of the package, with the origin that the old one states."""
+    old = json.loads((FOLDER / name / "card.json").read_text())
+    kept = {key: old[key] for key in ("revision", "stopped_after") if key in old}
+    return json.dumps(make_card(name, FOLDER / name, episodes) | kept, indent=2) + "\n"
 
 
 def print_table() -> None:
@@ -181,7 +193,7 @@ class RandomPolicy:
     def start(self, num_envs: int) -> None:
         """No memory."""
 
-    def decide(self, obs: Observation, memory: None) -> tuple[Tensor, None, list[Tensor]]:
+    def decide(self, obs: Observation, memory: None, deterministic: bool = True) -> tuple[Tensor, None, list[Tensor]]:
         """Random actions [N, A]."""
         return random_actions(self.spec.actions, len(obs.state), self.generator, torch.device("cpu")), None, []
 
