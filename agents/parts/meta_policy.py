@@ -45,9 +45,9 @@ class AdaptingPolicy(Actor):
 
     def __init__(self, learner: AdaptingLearner) -> None:
         adaptation = learner.adaptation
-        noise = lambda count: uniform_noise(count, adaptation.policy.noise_dim, self.generator)  # noqa: E731
+        generator = torch.Generator(learner.device).manual_seed(0)
+        noise = lambda count: uniform_noise(count, adaptation.policy.noise_dim, generator)  # noqa: E731
         super().__init__(adaptation.policy, lambda: adaptation.shared | adaptation.initial, learner.device, noise)
-        self.generator = torch.Generator(learner.device).manual_seed(0)
         self.learner = learner
 
     def evaluate(self, environments: Environments, tasks: int, seed: int, watch: Watch | None = None) -> Evaluation:
