@@ -204,6 +204,16 @@ def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirm
     assert float(landmarks.between[number[5], number[4]]) == pytest.approx(1 + LAST)  # also against its direction
 
 
+def test_a_hop_leads_beyond_landmarks_that_are_already_reached():
+    """The four nearest landmarks lie within .1."""
+    _, landmarks = on_a_line(max_hop=2.0, neighbours=4)
+    number = refreshed(landmarks, visited([0.0, 0.02, 0.04, 0.06, 0.08, 1.0, 2.0, 2.0]))
+    assert {0, 0.02, 0.04, 0.06, 0.08, 1} <= set(number)
+    goal = torch.tensor([[2.0]])
+    route = landmarks.route(torch.tensor([[0.0, 0.04]]), goal, landmarks.to_goal(goal))
+    assert bool(route.connected) and int(route.node) == number[1]
+
+
 def test_the_steps_of_a_level_rewarded_for_progress_are_those_of_its_speed():
     """Its value is the same at every distance. The ball moves 1/4 in a step, and subgoals lie at most 1 away."""
     _, landmarks = on_a_line("progress")

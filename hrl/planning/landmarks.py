@@ -199,11 +199,11 @@ class Landmarks:
         that are already reached are excluded. `extra` [N, L + 1] is added to the steps to each landmark and to the
         goal."""
         here, size = self.distance.place(state), len(self.state)
-        apart, node = self._near(here, self.neighbours)
+        apart, node = self._near(here, self.neighbours, self.reach)
         _, region = self._near(here, REGION)
         path = self.between[region.unsqueeze(-1), node.unsqueeze(-2)].median(-2).values
         steps = self._steps(state.unsqueeze(1), self.place[node], path)
-        steps = torch.where((apart <= self.reach) | apart.isinf(), torch.inf, steps)
+        steps = torch.where(apart.isinf(), torch.inf, steps)
         _, around = self._near(place, REGION)
         path = self.between[region.unsqueeze(-1), around.unsqueeze(-2)].flatten(1).median(-1).values
         direct = self._steps(state, place, path)
@@ -219,11 +219,11 @@ class Landmarks:
         steps, total = steps.gather(-1, best).squeeze(-1), total.gather(-1, best).squeeze(-1)
         return Route(chosen, places, steps % FAR, total < FAR)
 
-    def _near(self, place: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The distances [..., count] in goal space from positions [..., G] to the nearest landmarks (infinite for rows
-        that are not landmarks), and the landmarks' numbers."""
+    def _near(self, place: Tensor, count: int, beyond: Tensor | float = -1.0) -> tuple[Tensor, Tensor]:
+        """The distances [..., count] in goal space from positions [..., G] to the nearest landmarks that are farther
+        than `beyond` (infinite for other rows), and the landmarks' numbers."""
         apart = self.distance.goals.distances(place, self.place)
-        apart = torch.where(self.there, apart, torch.inf)
+        apart = torch.where(self.there & (apart > beyond), apart, torch.inf)
         near, node = apart.topk(count, largest=False) if count > 1 else apart.min(-1, keepdim=True)
         return near, node
 
