@@ -34,7 +34,7 @@ LINES = {
     *(f"lirpg --env hrl/Track-v0 {words}" for words in reward.CASES.values()),
     *(f"modac --env hrl/Taxi-v0 {words}" for _, words in options.CASES.values()),
     *(f"{tuning.LINE} {words}" for words in tuning.CASES.values()),
-    *(f"{offline.LINE} {words} --dataset FILE.npz" for words in offline.CASES.values()),
+    *(f"{offline.line(maze, kind)} --dataset FILE.npz" for maze in offline.TRAINED for kind in ("navigate", "stitch")),
     *(case.train for case in planning.CASES.values()),
     *diayn.CASES.values(),
     race.OURS.format("UMaze", 1000),
