@@ -204,6 +204,14 @@ def test_edges_that_no_episode_went_along_are_dropped_where_they_must_be_confirm
     assert float(landmarks.between[number[5], number[4]]) == pytest.approx(1 + LAST)  # also against its direction
 
 
+def test_edges_lead_to_the_exact_place():
+    """The value needs 1 step until a place 1 away counts as reached, and 1 + 1/9 to the place itself."""
+    for max_hop, edges in ((1.05, 0), (1.15, 6)):
+        _, landmarks = on_a_line(max_hop=max_hop)
+        refreshed(landmarks, visited([0.0, 1.0, 2.0, 3.0, 3.0]))
+        assert landmarks.facts["edges"] == edges
+
+
 def test_a_hop_leads_beyond_landmarks_that_are_already_reached():
     """The four nearest landmarks lie within .1."""
     _, landmarks = on_a_line(max_hop=2.0, neighbours=4)
