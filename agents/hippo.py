@@ -13,8 +13,8 @@ without a bias (lemma 2). At the end of a period, it bootstraps from V(s', z') o
 that of the complete episode. Both levels clip the ratio of their decisions (algorithm 2), after the same rollouts.
 
 In evaluation, a latent lasts for the mean period. `--preset published` has the paper's settings. The defaults differ:
-minibatches are small, rollouts are short, and the sub-policies start with different actions (skill_gain), so that
-latents have an effect from the start.
+minibatches are small, rollouts are short, and the sub-policies can start with different actions (skill_gain,
+latent_scale), so that latents have an effect from the start.
 """
 
 from dataclasses import dataclass, field, replace
@@ -40,13 +40,14 @@ class SubPolicy(Skill):
     """The command to act under one of K latents. The level below observes the one-hot latent and the task's goal, and
     learns from the task's reward, like the manager."""
 
-    def __init__(self, count: int, task: Task) -> None:
+    def __init__(self, count: int, task: Task, scale: float = 1.0) -> None:
         super().__init__(count, goal_dim=task.dim)
-        self.task, self.input_dim = task, count + task.input_dim
+        self.task, self.input_dim, self.scale = task, count + task.input_dim, scale
 
     def encode(self, state: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-        """The latent, and the goal in the manager's encoding."""
-        return torch.cat([target[..., : self.own], self.task.encode(state, target[..., self.own :], shown)], -1)
+        """The one-hot latent times `scale`, and the goal in the manager's encoding."""
+        latent, goal = target[..., : self.own], target[..., self.own :]
+        return torch.cat([self.scale * latent, self.task.encode(state, goal, shown)], -1)
 
     def scale_reward(self, reward: Tensor) -> Tensor:
         """The reward that the task's command gives to the manager."""
@@ -74,6 +75,9 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
     skill_gain: float = 1.0
     """Initial gain of the sub-policies' last layer, instead of policy_gain. With a larger gain, untrained sub-policies
     differ more, and random latents lead further."""
+    latent_scale: float = 1.0
+    """Factor of the one-hot latent among the sub-policies' inputs. Where states and goals are larger than 1, untrained
+    sub-policies react to these alone; a larger factor makes them differ."""
     hidden_from_skills: tuple[int, ...] = ()
     """State entries that are hidden from the sub-policies, in addition to masked_entries."""
     reward_scale: float = 1.0
@@ -94,7 +98,7 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
         """Build the agent. Raises UserError if it does not fit the environment."""
         spec, period = setting.spec, Period.of(self.period)
         task = Task.of(spec, self.goal, self.reward_scale, self.reward_offset, setting.device)
-        latent = SubPolicy(self.latents, task)
+        latent = SubPolicy(self.latents, task, self.latent_scale)
         masked = (*self.masked_entries, *self.hidden_from_skills)
         low = replace(self, masked_entries=masked, learner=replace(self.ppo, policy_gain=self.skill_gain))
         decisions = {name: max(getattr(self.ppo, name) // period.mean, 1) for name in ("n_steps", "batch_size")}
@@ -130,4 +134,6 @@ class HiPPOConfig(LevelConfig, HierarchyConfig):
             raise UserError(f"--latents must be at least 2, not {self.latents}.")
         if not self.skill_gain >= 0:
             raise UserError(f"--skill-gain must not be negative, but is {self.skill_gain}.")
+        if not self.latent_scale > 0:
+            raise UserError(f"--latent-scale must be positive, not {self.latent_scale}.")
         Period.of(self.period).check("--period", "environment step")

@@ -114,11 +114,16 @@ KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --g
 FLAT_PPO = (
     "ppo --num-envs 32 --n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003 --eval-freq 0 --save-freq 0"
 )
+LARGE_GRID = "--env-kwargs size=12 --total-steps 240000 --eval-freq 0 --save-freq 0"
 HIDDEN = "the state of key and door is not observed"
 HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"
 CASES += [
     Case("choices", "HIRO, our preset", "hrl/KeyDoor-v0", "hiro --eval-freq 0 --save-freq 0", 3),
     Case("choices", "our DQN", "hrl/KeyDoor-v0", f"{KEYDOOR} --eval-freq 0 --save-freq 0", 3),
+    *(
+        Case("choices", name, "hrl/KeyDoor-v0", f"{words} {LARGE_GRID}", 3, variant="12 x 12 cells")
+        for name, words in (("HIRO, our preset", "hiro"), ("our DQN", KEYDOOR.replace(" --total-steps 100000", "")))
+    ),
     *(
         Case("feudal", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant, evaluate="--stochastic")
         for words, variant in (("--total-steps 100000", ""), (HIDDEN_KEY, HIDDEN))

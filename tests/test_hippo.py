@@ -198,3 +198,11 @@ def test_invalid_options_raise_a_clear_error(option, words, tmp_path, capsys):
     assert train.main(["hippo", *LINE, "--log-dir", str(tmp_path), *option.split()]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_the_latent_is_scaled_among_the_sub_policies_inputs():
+    agent, _ = hippo(latents=3, latent_scale=4.0)
+    latent = torch.tensor([[0.0, 1.0, 0.0]])
+    assert agent.levels[0].inputs(torch.tensor([[1.0, 2.0]]), latent).tolist() == [[1, 2, 0, 4, 0]]
+    with pytest.raises(UserError, match="--latent-scale must be positive, not 0"):
+        hippo(latent_scale=0.0)

@@ -7,6 +7,7 @@ from hrl_scripts import train
 from runs import LINE, run_of, trained
 
 import hrl
+from hrl.agents.presets.scaling import scaled
 from hrl.api import scaling
 from hrl.api.scaling import fastest_enough
 from hrl.api.sessions import Parts
@@ -43,5 +44,37 @@ def test_algorithms_and_processes_that_determine_the_number_get_one_sentence(tmp
     parts = Parts.stored(hrl.load(trained(tmp_path, "--total-steps", "200", "--eval-freq", "0")).folder)
     auto = parts._replace(env=type(parts.env)(parts.env.env, num_envs="auto"))
     with pytest.raises(UserError, match="measures in one process"):
-        scaling.with_measured_envs(auto, Processes(0, 2, 0))
+        scaling.with_measured_envs(auto, lambda _: parts, Processes(0, 2, 0))
     assert run_of(tmp_path).exists()
+
+
+def test_a_preset_that_scales_replays_as_often_with_more_environments():
+    tuned = {"num_envs": 64, "total_steps": 250_000, "eval_freq": 0, "low": {"batch_size": 256, "train_freq": 24}}
+    assert scaled(tuned, 256) == {  # f = 4, √f = 2
+        "num_envs": 64, "total_steps": 500_000, "eval_freq": 0, "low": {"batch_size": 1024, "train_freq": 96},
+    }  # fmt: skip
+    assert scaled(tuned, 6400)["low"] == {"batch_size": 4096, "train_freq": 384}  # 4096 = 16 × 256, not 100 ×
+    assert scaled(tuned, 6400)["total_steps"] == 2_500_000
+    assert scaled(tuned, 64) == scaled(tuned, 32) == tuned
+
+
+def test_options_that_are_given_do_not_scale(tmp_path, capsys):
+    own = tmp_path / "own.yaml"
+    own.write_text('"*": {scales: true, num_envs: 2, total_steps: 400, eval_freq: 0, low: {batch_size: 8, '
+                   'train_freq: 4}}')  # fmt: skip
+    values = ["--preset", str(own), "--num-envs", "8", "--low.train-freq", "5", "--threads", "1"]
+    assert train.main(["hiro", "--env", "tasks:GoalLine-v0", *values, "--log-dir", str(tmp_path)]) == 0
+    assert "total_steps 800" in capsys.readouterr().out
+    config = json.loads((run_of(tmp_path) / "config.json").read_text())["config"]
+    assert config["run"]["total_steps"] == 800
+    assert config["agent"]["low"]["batch_size"] == 32 and config["agent"]["low"]["train_freq"] == 5
+
+
+def test_a_measured_number_scales_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "SECONDS", 0.02)
+    monkeypatch.setattr(scaling, "fastest_enough", lambda speeds: 8)
+    own = tmp_path / "own.yaml"
+    own.write_text('"*": {scales: true, num_envs: 2, total_steps: 400, eval_freq: 0, low: {batch_size: 8, '
+                   'train_freq: 4}}')  # fmt: skip
+    run = hrl.train("hiro", "tasks:GoalLine-v0", preset=str(own), num_envs="auto", log_dir=str(tmp_path))
+    assert run.parts.env.num_envs == 8 and run.parts.run.total_steps == 800

@@ -2,7 +2,8 @@
 
 A file maps environment ids, or patterns of ids, to option values. `default` applies to every environment, `debug`
 makes runs that take seconds, and `published` has the settings of the paper. Later entries override earlier ones. A file
-that `extends` another algorithm's file adds to its entries.
+that `extends` another algorithm's file adds to its entries. Values with `scales: true` grow with the number of
+environments (scaling.py).
 """
 
 from fnmatch import fnmatch
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hrl.agents.presets.scaling import scaled
 from hrl.types import UserError
 
 Values = dict[str, Any]
@@ -19,9 +21,10 @@ NAMED = ("debug", "published")
 """Entries that are not environments."""
 
 
-def preset(algorithm: str, env_id: str, name: str) -> Values:
+def preset(algorithm: str, env_id: str, name: str, num_envs: int | None = None) -> Values:
     """The merged values for an environment. `name` is auto, none, debug, the name of an entry, or a YAML file of the
-    same form; its entries take precedence.
+    same form; its entries take precedence. Values that scale are those for `num_envs` environments (default: the
+    preset's own number).
 
     Raises UserError if the entry does not exist.
     """
@@ -41,7 +44,8 @@ def preset(algorithm: str, env_id: str, name: str) -> Values:
     values: Values = {}
     for key in chosen:
         values = _merged(values, entries[key] or {})
-    return values
+    scales = values.pop("scales", False)
+    return scaled(values, num_envs) if scales and num_envs else values
 
 
 def _entries(algorithm: str) -> dict[str, Values]:

@@ -1,6 +1,6 @@
 """A run as an object: its policy, evaluations and curves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +164,10 @@ def run_session(
     resumes: bool = False,
     callbacks: Sequence[Any] = (),
     trust: Trust = NO_TRUST,
+    resolve: Callable[[int], Parts] | None = None,
 ) -> Run:
-    """Train a run until its end or until a request to stop."""
+    """Train a run until its end or until a request to stop. `resolve` returns the parts for a measured number of
+    environments."""
     processes = join_processes()
     with StopRequest() as stop, ExitStack() as held:
         checkpoint = None
@@ -173,8 +175,8 @@ def run_session(
             if processes.first:
                 held.enter_context(folder.locked())
             checkpoint = last_checkpoint(folder, parts.run, processes.size)
-        else:
-            parts = with_measured_envs(parts, processes, stop, trust)
+        elif resolve is not None:
+            parts = with_measured_envs(parts, resolve, processes, stop, trust)
         called = [x if isinstance(x, Callback) else Callback(x) for x in callbacks]
         session = make_session(parts, folder, checkpoint, processes, stop, trust, held, called)
         parts.agent.train(session)

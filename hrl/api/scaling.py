@@ -1,6 +1,7 @@
 """The number of environments by measurement: `--num-envs auto`."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +25,14 @@ speed is chosen, because each environment takes fewer steps of the run if there 
 
 
 def with_measured_envs(
-    parts: Parts, processes: Processes = ALONE, stop: StopRequest | None = None, trust: Trust = NO_TRUST
+    parts: Parts,
+    resolve: Callable[[int], Parts],
+    processes: Processes = ALONE,
+    stop: StopRequest | None = None,
+    trust: Trust = NO_TRUST,
 ) -> Parts:
     """The parts with a number in place of `num_envs="auto"`: numbers are doubled as long as collecting becomes faster.
+    `resolve` returns the parts for a number, on which the preset's values may depend.
 
     Raises UserError if the algorithm determines the number itself, or with several processes.
     """
@@ -49,7 +55,7 @@ def with_measured_envs(
     chosen = fastest_enough(speeds)
     table = ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())
     print_line(f"--num-envs auto: {chosen} environments (environments: steps/s without learning: {table}).")
-    return parts._replace(env=replace(parts.env, num_envs=chosen))
+    return resolve(chosen)
 
 
 def fastest_enough(speeds: dict[int, float]) -> int:

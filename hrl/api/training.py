@@ -37,16 +37,20 @@ def train(
     """
     name, agent = _agent(algorithm)
     identifier, keywords = env_id(env)
-    values = preset_values(name, identifier, preset)
-    parts = Parts(name, EnvConfig(identifier), RunConfig(), agent)
-    parts = with_values(parts, values, f"preset of {name}", agents_own=isinstance(algorithm, str))
-    parts = with_values(parts, nested(options), "the options of train()")
-    own = parts.env.env_kwargs if not keywords else {**parts.env.env_kwargs, **keywords}
-    parts = parts._replace(env=replace(parts.env, env_kwargs=own))
+
+    def resolve(num_envs: Any) -> Parts:
+        values = preset_values(name, identifier, preset, num_envs if type(num_envs) is int else None)
+        parts = Parts(name, EnvConfig(identifier), RunConfig(), agent)
+        parts = with_values(parts, values, f"preset of {name}", agents_own=isinstance(algorithm, str))
+        given = nested(options) if num_envs is None else {**nested(options), "num_envs": num_envs}
+        parts = with_values(parts, given, "the options of train()")
+        return parts._replace(env=replace(parts.env, env_kwargs={**parts.env.env_kwargs, **keywords}))
+
+    parts = resolve(options.get("num_envs"))
     parts.run.check()
     folder = RunFolder.new(parts.run.log_dir, parts.env.env, name, parts.run.seed)
     named = frozenset(module for _, module in named_modules(name, parts.plain()))  # the program names them itself
-    return run_session(parts, folder, callbacks=callbacks, trust=Trust(modules=named))
+    return run_session(parts, folder, callbacks=callbacks, trust=Trust(modules=named), resolve=resolve)
 
 
 def with_values(parts: Parts, values: Mapping[str, Any], source: str, agents_own: bool = True) -> Parts:

@@ -56,6 +56,19 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
     return None
 
 
+def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:
+    """The arguments with another value of an option, which is added if it is not given."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if name != option:
+            kept.append(argument)
+        elif not equals:
+            next(rest, None)
+    return [*kept, option, value]
+
+
 def values_of(arguments: Sequence[str], option: str) -> list[str]:
     """The values of an option that may be given several times."""
     pairs = pairwise([*arguments, ""])

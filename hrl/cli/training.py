@@ -18,7 +18,7 @@ from hrl.api.sessions import Parts, make_session
 from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
 from hrl.cli.help import show_help
-from hrl.cli.options import choose, peek, values_of
+from hrl.cli.options import choose, peek, values_of, with_value
 from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
 from hrl.execution.processes import join_processes
@@ -102,9 +102,10 @@ def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: context
     arguments, trust = _with_trust(algorithm, arguments)
     parts, values = resolved(algorithm, arguments)
     processes = join_processes()
+    parts = with_measured_envs(parts, partial(_with_envs, algorithm, arguments), processes, stop, trust)
     if values and processes.first:
+        values = _preset(algorithm, arguments, parts.env.count)
         print_line("Preset: " + ", ".join(f"{k} {_short(v)}" for k, v in _flat(values).items()))
-    parts = with_measured_envs(parts, processes, stop, trust)
     folder = RunFolder.new(parts.run.log_dir, parts.env.env, algorithm, parts.run.seed)
     return make_session(parts, folder, processes=processes, stop=stop, trust=trust, held=held), parts.agent
 
@@ -124,7 +125,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     arguments, trust = _with_trust(algorithm, arguments)
     path = Path(peek(arguments, "--sweep") or "")
     sweep, (parts, _) = SweepConfig.read(path), resolved(algorithm, arguments)
-    parts = with_measured_envs(parts, stop=stop, trust=trust)
+    parts = with_measured_envs(parts, partial(_with_envs, algorithm, arguments), stop=stop, trust=trust)
     folder = parts.run.log_dir / "sweeps" / path.stem
 
     def train_one(values: dict[str, Any], seed: int, give_up: GiveUp) -> bool:
@@ -147,6 +148,17 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
     return finished
 
 
+def _with_envs(algorithm: str, arguments: list[str], num_envs: int) -> Parts:
+    """The configuration of a run with this number of environments in place of the given one."""
+    return resolved(algorithm, with_value(arguments, "--num-envs", str(num_envs)))[0]
+
+
+def _preset(algorithm: str, arguments: list[str], num_envs: int | None) -> dict[str, Any]:
+    """The preset's values for a number of environments; empty without an environment."""
+    env_id, chosen = peek(arguments, "--env"), peek(arguments, "--preset") or "auto"
+    return preset(algorithm, env_id, chosen, num_envs) if env_id else {}
+
+
 def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any]]:
     """The configuration of a run, and the preset's values in it."""
     if algorithm.startswith("-"):
@@ -154,8 +166,8 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
     if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):
         allow_own_modules()
     agent = find_agent(algorithm)
-    env_id, chosen = peek(arguments, "--env"), peek(arguments, "--preset") or "auto"
-    values = preset(algorithm, env_id or "", chosen) if env_id else {}
+    count = peek(arguments, "--num-envs") or ""
+    values = _preset(algorithm, arguments, int(count) if count.isdecimal() else None)
     parts = with_values(
         Parts(algorithm, EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}"
     )
