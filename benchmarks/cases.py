@@ -114,7 +114,7 @@ KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --g
 FLAT_PPO = (
     "ppo --num-envs 32 --n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003 --eval-freq 0 --save-freq 0"
 )
-LARGE_GRID = "--env-kwargs size=12 --total-steps 240000 --eval-freq 0 --save-freq 0"
+LARGE_GRID = "--env-kwargs size=12 --total-steps 200000 --eval-freq 0 --save-freq 0"
 HIDDEN = "the state of key and door is not observed"
 HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"
 CASES += [
@@ -175,10 +175,12 @@ CORRIDOR = (
     "--eval-freq 0 --save-freq 0"
 )
 BEND = "a corridor with two bends"
+SCALED = "--skill-gain 5 --latent-scale 4 --period 20 60"
 CASES += [
+    Case("hippo", "HiPPO, scaled latents", UMAZE, f"hippo {SCALED} {CORRIDOR}", 5, variant=BEND),
     Case("hippo", "HiPPO", UMAZE, f"hippo --skill-gain 5 {CORRIDOR}", 3, variant=BEND),
-    Case("hippo", "our PPO", UMAZE, f"ppo {CORRIDOR}", 3, variant=BEND),
-    Case("hippo", "our PPO, as different at first", UMAZE, f"ppo --policy-gain 5 {CORRIDOR}", 3, variant=BEND),
+    Case("hippo", "our PPO", UMAZE, f"ppo {CORRIDOR}", 5, variant=BEND),
+    Case("hippo", "our PPO, as different at first", UMAZE, f"ppo --policy-gain 5 {CORRIDOR}", 5, variant=BEND),
 ]
 
 
