@@ -2,7 +2,7 @@
 
 import hrl
 
-run = hrl.train("hiro", env="PointMaze_UMaze-v3", total_steps=35_000)
+run = hrl.train("hiro", env="PointMaze_UMaze-v3")
 action, state = run.policy().predict(observation, state)
 hrl.load(run.path).evaluate(episodes=100).summary()
 """
