@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import cycle
+from itertools import cycle, product
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -143,15 +143,16 @@ def training(options: Options) -> Iterator[Row]:
 
 
 def gpu_ants(options: Options) -> Iterator[Row]:
-    """Ant mazes with MJX's physics on the device, relative to a batch with MuJoCo's threads on the CPU."""
+    """Ant mazes with the physics on the device, relative to a batch with MuJoCo's threads on the CPU."""
     env_id = "hrl/AntMaze-v0"
     many = gym.make_vec(env_id, 64, FORMS["batch"])
     theirs = rate(acting(many, 64, True), options, 64)
-    for count in (256, 1024, 4096) if options.device == "cuda" else (64,):
-        env = gym.make_vec(env_id, count, FORMS["batch"], physics="mjx", device=options.device)
+    counts = (256, 1024, 4096) if options.device == "cuda" else (64,)
+    for (physics, name), count in product({"mjx": "MJX", "warp": "Warp"}.items(), counts):
+        env = gym.make_vec(env_id, count, FORMS["batch"], physics=physics, device=options.device)
         result = paired(options, rate(acting(env, count, True), options, count), theirs)
         env.close()
-        yield Row("k", f"{env_id}, MJX ×{count} ÷ MuJoCo ×64", **result, unit="steps/s", bar="> 1")
+        yield Row("k", f"{env_id}, {name} ×{count} ÷ MuJoCo ×64", **result, unit="steps/s", bar="> 1")
     many.close()
 
 

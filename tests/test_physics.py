@@ -56,10 +56,11 @@ def test_a_batch_steps_as_single_ones_do_however_it_is_split():
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])])
 @pytest.mark.parametrize("maze", ["Maze", "Push", "Fall"])
-def test_mjx_makes_the_same_step(maze, device):
-    """Equal up to rounding in the air, and nearly equal in contact, where the two solve for forces differently."""
-    pytest.importorskip("mujoco.mjx")
-    here, there = AntMaze(8, maze=maze), AntMaze(8, device, maze=maze, physics="mjx")
+@pytest.mark.parametrize(("physics", "module"), [("mjx", "mujoco.mjx"), ("warp", "mujoco_warp")])
+def test_simulators_for_a_gpu_make_the_same_step(physics, module, maze, device):
+    """Equal up to rounding in the air, and nearly equal in contact, where they solve for forces differently."""
+    pytest.importorskip(module)
+    here, there = AntMaze(8, maze=maze), AntMaze(8, device, maze=maze, physics=physics)
     for ants in (here, there):
         ants.reset(seed=0)
     torques = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0)) * 60 - 30

@@ -37,7 +37,7 @@ def require_positive(name: str, value: Any) -> None:
 class Ants(TensorEnv):
     """N ants in N separate worlds. Actions are torques in ±30, held for 0.1 s.
 
-    Physics, state and rewards are on the CPU for `physics` "mujoco", and on `device` for "mjx".
+    Physics, state and rewards are on the CPU for `physics` "mujoco", and on `device` for "mjx" and "warp".
     """
 
     def __init__(

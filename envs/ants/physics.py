@@ -1,5 +1,6 @@
 """MuJoCo's physics for a batch of equal worlds, stepped by MuJoCo's threads."""
 
+import importlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
@@ -10,24 +11,25 @@ import torch
 from mujoco.rollout import Rollout
 from torch import Tensor
 
-Simulator = Literal["mujoco", "mjx"]
+Simulator = Literal["mujoco", "mjx", "warp"]
+ON_GPU = {"mjx": "MJXPhysics", "warp": "WarpPhysics"}
+"""Classes of the modules physics_mjx and physics_warp, which need more packages."""
 
 
 def simulated(name: Simulator, model: mujoco.MjModel, num_envs: int, substeps: int, device: torch.device) -> Any:
-    """N worlds of one model, on the CPU, or on `device` with MJX.
+    """N worlds of one model, on the CPU, or on `device` with MJX or MuJoCo Warp.
 
-    Raises ValueError for an unknown name, and ImportError if MJX is not installed.
+    Raises ValueError for an unknown name, and ImportError if the simulator is not installed.
     """
     if name == "mujoco":
         return Physics(model, num_envs, substeps)
-    if name != "mjx":
-        raise ValueError(f"physics must be mujoco or mjx, not {name}")
+    if name not in ON_GPU:
+        raise ValueError(f"physics must be mujoco, mjx or warp, not {name}")
     try:
-        from hrl.envs.ants.physics_gpu import GPUPhysics
-
-        return GPUPhysics(model, num_envs, substeps, device)
+        module = importlib.import_module(f"hrl.envs.ants.physics_{name}")
+        return getattr(module, ON_GPU[name])(model, num_envs, substeps, device)
     except ImportError as error:
-        raise ImportError(f"physics=mjx needs MJX: pip install 'nested-hrl[gpu-physics]' ({error})") from error
+        raise ImportError(f"physics={name} needs more: pip install 'nested-hrl[gpu-physics]' ({error})") from error
 
 
 def cores() -> int:

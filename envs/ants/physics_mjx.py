@@ -13,7 +13,7 @@ import jax
 from mujoco import mjx
 
 
-class GPUPhysics:
+class MJXPhysics:
     """N worlds of one model on JAX's device. `qpos` [N, nq] and `qvel` [N, nv] are float32 tensors, written in place.
 
     Tensors and JAX arrays share memory through DLPack, which converts once per step in each direction.
