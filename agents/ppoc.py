@@ -24,7 +24,8 @@ from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.setting import Setting
 from hrl.learners import PPO, Batch, Build, Choice, Decisions, LearnerConfig, Metrics, PPOConfig
 from hrl.learners.adam import FlatAdam
-from hrl.learners.ppo import Rollout, orthogonal
+from hrl.learners.on_policy import Rollout
+from hrl.learners.ppo import orthogonal
 from hrl.networks.distributions import Categoricals
 from hrl.networks.options import OptionNet, draw_end, split_option
 

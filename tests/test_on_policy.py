@@ -13,7 +13,7 @@ from tasks import LENGTHS
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.learning import FromRollout
 from hrl.learners import PPO, Build, PPOConfig
-from hrl.learners.ppo import Rollout
+from hrl.learners.on_policy import Rollout
 from hrl.memory.rollout import RolloutMemory, advantages
 from hrl.networks.normaliser import RewardScale, RunningNorm
 from hrl.spaces import unit_box

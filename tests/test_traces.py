@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.learners import DQN, PPO, SAC, TD3, Batch, Build, DQNConfig, PPOConfig, SACConfig, TD3Config
-from hrl.learners.ppo import Rollout
+from hrl.learners.on_policy import Rollout
 from hrl.spaces import unit_box
 
 UPDATES = 4

@@ -43,6 +43,39 @@ class Decisions(NamedTuple):
     """[B] indices of the decisions among the T * N rows."""
 
 
+class Rollout(NamedTuple):
+    """B decisions of the last rollout's policy."""
+
+    inputs: Tensor
+    """[B, I]"""
+    action: Tensor
+    """[B, A]"""
+    log_prob: Tensor
+    """[B] log π_old(a|s), at the decision."""
+    value: Tensor
+    """[B] V(s), before the update."""
+    advantage: Tensor
+    """[B]"""
+    returns: Tensor
+    """[B] advantage + V(s), the target of the value function."""
+    mask: Tensor | None = None
+    """[B, K] choices available at the decision; None for all."""
+    next_inputs: Tensor | None = None
+    """[B, I] at the decision's end; if the learner needs them."""
+    discount: Tensor | None = None
+    """[B] γ^duration, or 0 where the task ended; if the learner needs it."""
+
+    def at(self, index: Tensor) -> "Rollout":
+        """The decisions with these indices [K]."""
+        return Rollout(*(None if x is None else x.index_select(0, index) for x in self))  # type: ignore[arg-type]
+
+    def split(self, size: int) -> "list[Rollout]":
+        """Parts of `size` decisions, in order."""
+        count = -(-len(self.action) // size)
+        columns = ([None] * count if x is None else x.split(size) for x in self)
+        return [Rollout(*part) for part in zip(*columns, strict=True)]
+
+
 class OnPolicyLearner(Learner):
     """A learner that learns from the decisions since its last update, and then drops them."""
 

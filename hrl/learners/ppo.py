@@ -6,15 +6,15 @@ by γ to the power of each decision's duration (hrl/memory/rollout.py).
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Batch, Build, Kind, Metrics
-from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, mean_metrics
-from hrl.learners.slopes import slopes_of
+from hrl.learners.on_policy import Decisions, OnPolicyConfig, OnPolicyLearner, Rollout, mean_metrics
+from hrl.learners.slopes import Clipping, Slopes, is_perceptron
 from hrl.memory.rollout import advantages
 from hrl.networks.distributions import distribution
 from hrl.networks.layers import mlp, width_of
@@ -69,39 +69,6 @@ class PPOConfig(OnPolicyConfig):
         self._require(prefix, ("gae_lambda",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
 
 
-class Rollout(NamedTuple):
-    """B decisions of the last rollout's policy."""
-
-    inputs: Tensor
-    """[B, I]"""
-    action: Tensor
-    """[B, A]"""
-    log_prob: Tensor
-    """[B] log π_old(a|s), at the decision."""
-    value: Tensor
-    """[B] V(s), before the update."""
-    advantage: Tensor
-    """[B]"""
-    returns: Tensor
-    """[B] advantage + V(s), the target of the value function."""
-    mask: Tensor | None = None
-    """[B, K] choices available at the decision; None for all."""
-    next_inputs: Tensor | None = None
-    """[B, I] at the decision's end; if the learner needs them."""
-    discount: Tensor | None = None
-    """[B] γ^duration, or 0 where the task ended; if the learner needs it."""
-
-    def at(self, index: Tensor) -> "Rollout":
-        """The decisions with these indices [K]."""
-        return Rollout(*(None if x is None else x.index_select(0, index) for x in self))  # type: ignore[arg-type]
-
-    def split(self, size: int) -> "list[Rollout]":
-        """Parts of `size` decisions, in order."""
-        count = -(-len(self.action) // size)
-        columns = ([None] * count if x is None else x.split(size) for x in self)
-        return [Rollout(*part) for part in zip(*columns, strict=True)]
-
-
 class PPO(OnPolicyLearner):
     """A stochastic policy and a value function, with one optimiser."""
 
@@ -120,8 +87,15 @@ class PPO(OnPolicyLearner):
         orthogonal(self.actor, config.policy_gain)
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
-        self.slopes = slopes_of(self, config)
-        """The analytic gradient of the loss, if the networks are plain perceptrons."""
+        self.slopes = self._slopes()
+
+    def _slopes(self) -> Slopes | None:
+        """The analytic gradient of the loss; None if there is an encoder, or if a network is not a plain perceptron."""
+        c, plain = self.config, all(is_perceptron(net) for net in (self.actor, self.critic))
+        if not plain or not isinstance(self.encoder, nn.Identity):
+            return None
+        clipping = Clipping(c.clip_range, c.clip_range_vf, c.vf_coef)
+        return Slopes(self.actor, self.critic, self.distribution, self.policy_optimiser, clipping)
 
     def network(self, width: int, outputs: int, tasks: int = 1) -> nn.Sequential:
         """The layers from features [..., width] to outputs."""

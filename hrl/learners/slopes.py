@@ -4,15 +4,23 @@ PPO's minibatches are small, so automatic differentiation takes more time than t
 formula. A test compares the two.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hrl.learners.adam import FlatAdam
 from hrl.learners.base import Metrics
+from hrl.learners.on_policy import Rollout
+from hrl.networks.distributions import Categoricals, DiagonalGaussian
 
-if TYPE_CHECKING:
-    from hrl.learners.ppo import PPO, PPOConfig, Rollout
+
+class Clipping(NamedTuple):
+    """Options of PPO's loss, as in `PPOConfig`."""
+
+    clip_range: float
+    clip_range_vf: float | None
+    vf_coef: float
 
 
 class Perceptron:
@@ -51,21 +59,28 @@ def _tanh(x: Tensor) -> Tensor:
 class Slopes:
     """Writes the gradient of PPO's loss to its optimiser."""
 
-    def __init__(self, learner: "PPO", config: "PPOConfig") -> None:
-        optimiser = learner.policy_optimiser
+    def __init__(
+        self,
+        actor: nn.Sequential,
+        critic: nn.Sequential,
+        distribution: DiagonalGaussian | Categoricals,
+        optimiser: FlatAdam,
+        clipping: Clipping,
+    ) -> None:
+        """Both networks must satisfy `is_perceptron`."""
         places: dict[Tensor, Tensor] = dict(zip(optimiser.parameters, optimiser.places, strict=True))
-        self.config, self.distribution = config, learner.distribution
-        self.actor, self.critic = Perceptron(learner.actor, places), Perceptron(learner.critic, places)
-        self.own = [places[parameter] for parameter in learner.distribution.parameters()]
+        self.clipping, self.distribution = clipping, distribution
+        self.actor, self.critic = Perceptron(actor, places), Perceptron(critic, places)
+        self.own = [places[parameter] for parameter in distribution.parameters()]
 
     @torch.no_grad()
-    def __call__(self, batch: "Rollout", advantage: Tensor, ent_coef: float) -> Metrics:
+    def __call__(self, batch: Rollout, advantage: Tensor, ent_coef: float) -> Metrics:
         """The metrics of `PPO.loss`, for these advantages [B].
 
         min(ρ Â, clip(ρ, 1 - ε, 1 + ε) Â) is min(ρ Â, Â + ε |Â|). Its derivative with respect to log π is ρ Â where that
         is the smaller one, else 0.
         """
-        c, count = self.config, len(advantage)
+        c, count = self.clipping, len(advantage)
         head, value = self.actor.forward(batch.inputs), self.critic.forward(batch.inputs).squeeze(-1)
         log_prob, entropy, slopes = self.distribution.log_prob_and_slopes(head, batch.action, batch.mask)
         log_ratio = log_prob - batch.log_prob
@@ -86,10 +101,6 @@ class Slopes:
         }  # fmt: skip
 
 
-def slopes_of(learner: "PPO", config: "PPOConfig") -> Slopes | None:
-    """The analytic gradient; None if there is an encoder, or if a network is not a plain perceptron."""
-    nets: list[Any] = [learner.actor, learner.critic]
-    plain = all(
-        type(net) is nn.Sequential and all(type(layer) in (nn.Linear, nn.Tanh) for layer in net) for net in nets
-    )
-    return Slopes(learner, config) if plain and isinstance(learner.encoder, nn.Identity) else None
+def is_perceptron(net: nn.Module) -> bool:
+    """Whether the network consists of linear layers and tanh only."""
+    return type(net) is nn.Sequential and all(type(layer) in (nn.Linear, nn.Tanh) for layer in net)
