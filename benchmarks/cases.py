@@ -114,6 +114,10 @@ KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --g
 FLAT_PPO = (
     "ppo --num-envs 32 --n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003 --eval-freq 0 --save-freq 0"
 )
+SCALED_MAZE = "hiro --eval-freq 100000 --save-freq 0 --num-envs"
+CASES += [
+    Case("scale", f"HIRO, {count} mazes", "hrl/PointMaze_Large-v0", f"{SCALED_MAZE} {count}", 3) for count in (64, 1024)
+]
 LARGE_GRID = "--env-kwargs size=12 --total-steps 200000 --eval-freq 0 --save-freq 0"
 HIDDEN = "the state of key and door is not observed"
 HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"

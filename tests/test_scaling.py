@@ -53,7 +53,7 @@ def test_a_preset_that_scales_replays_as_often_with_more_environments():
     assert scaled(tuned, 256) == {  # f = 4, √f = 2
         "num_envs": 64, "total_steps": 500_000, "eval_freq": 0, "low": {"batch_size": 1024, "train_freq": 96},
     }  # fmt: skip
-    assert scaled(tuned, 6400)["low"] == {"batch_size": 4096, "train_freq": 384}  # 4096 = 16 × 256, not 100 ×
+    assert scaled(tuned, 6400)["low"] == {"batch_size": 1024, "train_freq": 96}  # 1024 = 4 × 256, not 100 ×
     assert scaled(tuned, 6400)["total_steps"] == 2_500_000
     assert scaled(tuned, 64) == scaled(tuned, 32) == tuned
 

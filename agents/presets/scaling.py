@@ -3,7 +3,7 @@
 A preset is tuned for N₀ environments (its `num_envs`). If it says `scales: true`, its values for N > N₀ environments
 are, with f = N / N₀:
 
-    batch_size, train_freq                              × min(f, 4096 / batch_size)
+    batch_size, train_freq                              × min(f, 1024 / batch_size)
     total_steps, learning_starts, eval_freq, save_freq  × √f
 
 Every stored step is then replayed as often as before, in fewer and larger batches. The run has more steps, because each
@@ -13,8 +13,8 @@ environment would otherwise see only a few episodes.
 import math
 from typing import Any
 
-LARGEST_BATCH = 4096
-"""Larger batches did not learn faster."""
+LARGEST_BATCH = 1024
+"""With 4,096, a run of the same length learned less (docs/scale.md)."""
 LENGTHS = ("total_steps", "learning_starts", "eval_freq", "save_freq")
 """Options in environment steps, of all environments together."""
 
@@ -26,9 +26,13 @@ def scaled(values: dict[str, Any], num_envs: int) -> dict[str, Any]:
 
 
 def _scaled(values: dict[str, Any], factor: float) -> dict[str, Any]:
-    grown = {key: _scaled(value, factor) if isinstance(value, dict) else value for key, value in values.items()}
-    grown |= {key: round(grown[key] * math.sqrt(factor)) for key in LENGTHS if key in grown}
-    if "batch_size" in grown and "train_freq" in grown:
-        replayed = max(1.0, min(factor, LARGEST_BATCH / grown["batch_size"]))
-        grown |= {key: round(grown[key] * replayed) for key in ("batch_size", "train_freq")}
+    grown: dict[str, Any] = dict(values)
+    for key, value in values.items():
+        if isinstance(value, dict):
+            grown[key] = _scaled(value, factor)
+        elif key in LENGTHS:
+            grown[key] = round(value * math.sqrt(factor))
+    if "batch_size" in values and "train_freq" in values:
+        replayed = max(1.0, min(factor, LARGEST_BATCH / values["batch_size"]))
+        grown |= {key: round(values[key] * replayed) for key in ("batch_size", "train_freq")}
     return grown
