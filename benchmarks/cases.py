@@ -136,7 +136,7 @@ CASES += [
     Case("levels", "HIRO, three levels", LARGE, LEVELS, 3),
     Case("levels", "HAC, three levels", LARGE, "hac --eval-freq 0 --save-freq 0", 3),
     Case("pixels", "our PPO, from images", DOOR,
-         f"ppo {PIXELS} --ent-coef 0.01 --learning-rate 1e-3 --total-steps 150000", 3),
+         f"ppo {PIXELS} --ent-coef 0.01 --ent-coef-final 0 --learning-rate 1e-3 --total-steps 150000", 3),
     Case("pixels", "our PPO, from images", "CarRacing-v3",
          f"ppo {PIXELS.replace('128', '64')} --learning-rate 3e-4 --frame-stack 2 --total-steps 50000", 3),
 ]  # fmt: skip
