@@ -58,6 +58,15 @@ def test_a_preset_that_scales_replays_as_often_with_more_environments():
     assert scaled(tuned, 64) == scaled(tuned, 32) == tuned
 
 
+@pytest.mark.parametrize("number", ["num_envs: many, ", "num_envs: 0, "])
+def test_a_preset_that_scales_must_give_its_number(tmp_path, capsys, number):
+    own = tmp_path / "own.yaml"
+    own.write_text(f'"*": {{scales: true, {number}low: {{batch_size: x, train_freq: 4}}}}')
+    words = ["hiro", "--env", "tasks:GoalLine-v0", "--preset", str(own), "--num-envs", "8", "--log-dir", str(tmp_path)]
+    assert train.main(words) == 2
+    assert "must give num_envs, a positive whole number" in capsys.readouterr().err
+
+
 def test_options_that_are_given_do_not_scale(tmp_path, capsys):
     own = tmp_path / "own.yaml"
     own.write_text('"*": {scales: true, num_envs: 2, total_steps: 400, eval_freq: 0, low: {batch_size: 8, '
