@@ -7,10 +7,12 @@ from hrl_scripts import train
 from runs import LINE, run_of, trained
 
 import hrl
+from hrl.agents.presets import preset
 from hrl.agents.presets.scaling import scaled
 from hrl.api import scaling
 from hrl.api.scaling import fastest_enough
 from hrl.api.sessions import Parts
+from hrl.cli.options import peek, with_value
 from hrl.execution.processes import Processes
 from hrl.types import UserError
 
@@ -87,3 +89,14 @@ def test_a_measured_number_scales_too(tmp_path, monkeypatch):
                    'train_freq: 4}}')  # fmt: skip
     run = hrl.train("hiro", "tasks:GoalLine-v0", preset=str(own), num_envs="auto", log_dir=str(tmp_path))
     assert run.parts.env.num_envs == 8 and run.parts.run.total_steps == 800
+
+
+def test_the_debug_preset_does_not_scale():
+    assert preset("hiro", "hrl/PointMaze_UMaze-v0", "debug", 64) == preset("hiro", "hrl/PointMaze_UMaze-v0", "debug")
+    assert preset("hiro", "hrl/PointMaze_UMaze-v0", "auto", 256)["low"]["batch_size"] == 1024
+
+
+@pytest.mark.parametrize("given", [["--num_envs", "auto"], ["--num-envs=auto"], []])
+def test_another_value_replaces_every_spelling_of_an_option(given):
+    assert with_value(["hiro", *given, "--seed", "1"], "--num-envs", "8") == ["hiro", "--seed", "1", "--num-envs", "8"]
+    assert peek(["--num_envs", "4"], "--num-envs") == "4"

@@ -72,8 +72,8 @@ class WarpPhysics:
 
 
 def without_margins(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy of the model in which boxes touch at a distance of 0. Warp supports no contact margin between boxes;
-    MuJoCo's pairs of a box and another geom keep the other one's margin."""
+    """A copy of the model in which boxes touch at a distance of 0. Warp supports no contact margin between boxes. A
+    box and another geom keep the other geom's margin."""
     copied = copy(model)
     copied.geom_margin[copied.geom_type == mujoco.mjtGeom.mjGEOM_BOX] = 0.0
     return copied

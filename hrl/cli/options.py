@@ -51,9 +51,14 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
     """The value of an option; None if it is not given."""
     for i, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
-        if name == option:
+        if _dashed(name) == option:
             return value or (arguments[i + 1] if i + 1 < len(arguments) else None)
     return None
+
+
+def _dashed(name: str) -> str:
+    """An option's name with dashes: tyro also accepts underscores."""
+    return name.replace("_", "-")
 
 
 def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:
@@ -62,7 +67,7 @@ def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:
     rest = iter(arguments)
     for argument in rest:
         name, equals, _ = argument.partition("=")
-        if name != option:
+        if _dashed(name) != option:
             kept.append(argument)
         elif not equals:
             next(rest, None)
