@@ -110,7 +110,7 @@ for _env, _ours, _theirs in (
 
 LEVELS = "hiro --preset three-levels --eval-freq 0 --save-freq 0"
 PIXELS = "--num-envs 16 --n-steps 128 --batch-size 256 --n-epochs 4 --eval-freq 0 --save-freq 0"
-KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97 --total-steps 100000"
+KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97"
 FLAT_PPO = (
     "ppo --num-envs 32 --n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003 --eval-freq 0 --save-freq 0"
 )
@@ -118,15 +118,21 @@ SCALED_MAZE = "hiro --eval-freq 100000 --save-freq 0 --num-envs"
 CASES += [
     Case("scale", f"HIRO, {count} mazes", "hrl/PointMaze_Large-v0", f"{SCALED_MAZE} {count}", 3) for count in (64, 1024)
 ]
-LARGE_GRID = "--env-kwargs size=12 --total-steps 200000 --eval-freq 0 --save-freq 0"
+GRIDS = {
+    "12 x 12 cells": "--env-kwargs size=12 --total-steps 200000 --eval-freq 0 --save-freq 0",
+    "14 x 14 cells, 200 steps": (
+        "--env-kwargs size=14 max_episode_steps=200 --total-steps 200000 --eval-freq 0 --save-freq 0"
+    ),
+}
 HIDDEN = "the state of key and door is not observed"
 HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"
 CASES += [
     Case("choices", "HIRO, our preset", "hrl/KeyDoor-v0", "hiro --eval-freq 0 --save-freq 0", 3),
-    Case("choices", "our DQN", "hrl/KeyDoor-v0", f"{KEYDOOR} --eval-freq 0 --save-freq 0", 3),
+    Case("choices", "our DQN", "hrl/KeyDoor-v0", f"{KEYDOOR} --total-steps 100000 --eval-freq 0 --save-freq 0", 3),
     *(
-        Case("choices", name, "hrl/KeyDoor-v0", f"{words} {LARGE_GRID}", 3, variant="12 x 12 cells")
-        for name, words in (("HIRO, our preset", "hiro"), ("our DQN", KEYDOOR.replace(" --total-steps 100000", "")))
+        Case("choices", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant)
+        for variant, words in GRIDS.items()
+        for name, agent in (("HIRO, our preset", "hiro"), ("our DQN", KEYDOOR))
     ),
     *(
         Case("feudal", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant, evaluate="--stochastic")
@@ -138,7 +144,8 @@ CASES += [
     Case("pixels", "our PPO, from images", DOOR,
          f"ppo {PIXELS} --ent-coef 0.01 --ent-coef-final 0 --learning-rate 1e-3 --total-steps 150000", 3),
     Case("pixels", "our PPO, from images", "CarRacing-v3",
-         f"ppo {PIXELS.replace('128', '64')} --learning-rate 3e-4 --frame-stack 2 --total-steps 50000", 3),
+         f"ppo {PIXELS.replace('128', '64')} --learning-rate 3e-4 --frame-stack 2 --total-steps 50000", 3,
+         evaluate="--episodes 20"),
 ]  # fmt: skip
 
 # Larger than the default and with fewer steps, so that a random walk succeeds in .6 % of the episodes.

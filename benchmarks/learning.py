@@ -177,8 +177,9 @@ def table(results: list[dict[str, Any]]) -> str:
         if rows:
             success = [r["success_rate_any"] for r in rows if "success_rate_any" in r]  # some tasks report none
             seconds = sorted(r["train_seconds"] for r in rows)
+            task = f"{case.env}, {case.variant}" if case.variant else case.env
             lines.append(
-                f"| {case.env} | {case.name} | {rows[0]['steps']:,} | {mean(success, rate=True) if success else ''} | "
+                f"| {task} | {case.name} | {rows[0]['steps']:,} | {mean(success, rate=True) if success else ''} | "
                 f"{' '.join(f'{s:.2f}' for s in success)} | {mean([r['mean_reward'] for r in rows])} | "
                 f"{seconds[len(seconds) // 2]:.0f} ({seconds[-1]:.0f}) | {max(r['date'] for r in rows)} |"
             )

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
+from chance import by_chance
 from running import RESULTS, command, mean, processor, run_parallel
 
-from hrl.envs import EnvConfig, make_env
 from hrl.run.folder import RunFolder
-from hrl.spaces import action_width, from_uniform
 
 STEPS, EPISODES = 20_000, 100
 GRID = "--goal.projection hrl.envs.tasks.grids:four_rooms_place --goal.low 0.5 --goal.high 11.5 --goal.relative False"
@@ -92,25 +90,9 @@ def learners(high: str, low: str) -> list[str]:
     return [*words, *OPTIONS["low"].get(learner, "").split(), *OPTIONS["high"].get(high, "").split()]
 
 
-def chance(name: str, episodes: int = 2000) -> float:
-    """The success rate of uniformly random actions."""
-    env_id, arguments, _ = TASKS[name]
-    env = make_env(EnvConfig(env_id, arguments, num_envs=episodes))
-    generator = torch.Generator().manual_seed(0)
-    env.reset(0)
-    reached, over = torch.zeros(episodes, dtype=torch.bool), torch.zeros(episodes, dtype=torch.bool)
-    while not over.all():
-        uniform = torch.rand(episodes, action_width(env.spec.actions), generator=generator)
-        step = env.step(from_uniform(env.spec.actions, uniform))
-        reached |= step.success & ~over
-        over |= step.terminated | step.truncated
-    env.close()
-    return float(reached.float().mean())
-
-
 def table(results: list[dict[str, Any]]) -> str:
     """A Markdown table of the mean success and each seed's, with low learners as rows and high learners as columns."""
-    chances = {name: chance(name) for name in TASKS}
+    chances = {name: by_chance(env_id, arguments, 2000)[0] for name, (env_id, arguments, _) in TASKS.items()}
     lines = [f"| low learner (by chance) | {' | '.join(HIGH)} |", "|---" * (len(HIGH) + 1) + "|"]
     for low, task in LOW.items():
         cells = []
