@@ -2,7 +2,7 @@
 
 Coupled levels learn stably if the slower one is almost stationary for the faster one (two-timescale stochastic
 approximation, Borkar 1997). The drift of a level is the mean change of its decisions on the same states between two
-logs, in half-ranges. The drift of the slow level divided by that of the fast level should be well below 1.
+logs, in half-ranges. In theory, the drift of the slow level divided by that of the fast level should be well below 1.
 """
 
 from collections import Counter
@@ -20,6 +20,9 @@ PATIENCE = 5
 """Consecutive logs with a problem before a warning."""
 STILL = 1e-3
 """Drift, in half-ranges, below which decisions count as stationary."""
+TOO_FAST = 3.0
+"""Ratio of drifts above which a slow level counts as too fast. Runs that solve PointMaze_UMaze-v3 have ratios between
+1 and 3 in many consecutive logs."""
 
 
 class Tracking:
@@ -46,7 +49,7 @@ class Tracking:
                 metrics[f"{slow.name}/drift_ratio"] = moved / below
                 advice = f"lower --timescale.ratio or --{slow.name}.learning-rate"
                 self._warn(
-                    moved > below,
+                    moved > TOO_FAST * below,
                     f"The {slow.name} level's decisions change too fast for the {fast.name} level to track them "
                     f"({moved / below:.1f} times as fast as its own): {advice}.",
                 )
