@@ -92,6 +92,8 @@ LEVEL_WORDS = " ".join(f"--{level}.{x}" for level in ("low", "high") for x in ("
 CASES += [
     Case("options", "PPOC, 4 options", "HalfCheetah-v5",
          f"ppoc --num-envs 16 {LEVEL_WORDS} --total-steps 300000 --eval-freq 0 --save-freq 0", 5),
+    Case("options", "PPOC, 2 options", "HalfCheetah-v5",
+         f"ppoc --options 2 --num-envs 16 {LEVEL_WORDS} --total-steps 300000 --eval-freq 0 --save-freq 0", 5),
     Case("options", "option-critic", "hrl/FourRooms-v0", "option-critic --eval-freq 0 --save-freq 0", 3),
 ]  # fmt: skip
 for _env, _words in (
