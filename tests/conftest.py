@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ from hrl.hierarchy.level import Level
 from hrl.hierarchy.memories import make_memory
 from hrl.hierarchy.setting import Setting
 from hrl.learners import SAC, TD3, Build, Learner, SACConfig, TD3Config
+from hrl.memory.dataset import Dataset, read_dataset
 from hrl.memory.ring import Replay, Rows
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.report.evaluation import opened
@@ -32,6 +35,14 @@ from hrl.spaces import unit_box
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
+
+
+def no_run(path: Path) -> None:
+    raise AssertionError(path)
+
+
+read_line = partial(read_dataset, load_agent=no_run, device=CPU)
+"""Read a dataset that is not the replay of a run."""
 
 
 def setting(env: Bridge, seed: int = 0) -> Setting:
@@ -154,6 +165,13 @@ def ledger() -> Callable[..., tuple[Hierarchy, Bridge]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 1,000 steps with checkpoints at 500 and 1,000."""
     return trained(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def two() -> Dataset:
+    """Two trajectories, of rows 0 to 4 and 5 to 9."""
+    ends = [i in (4, 9) for i in range(10)]
+    return Dataset.of(np.arange(20).reshape(10, 2), np.zeros((10, 1)), ends, CPU)
 
 
 @pytest.fixture(autouse=True)
