@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hrl.envs.actions import ActionMap
 from hrl.envs.flatten import batched, flat_dim, flatten_batch, unflatten_batch, usable
-from hrl.envs.goals import is_goal_space, observation_part
+from hrl.envs.goals import is_goal_space, state_part, state_space
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spec import Observation, Spec, Step
 from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
@@ -40,7 +40,6 @@ class Bridge:
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.resets_within_step = self.mode != AutoresetMode.NEXT_STEP
         self.goal_env = is_goal_space(env.single_observation_space)
-        self.appended = self.goal_env and spec.state_dim > _width(observation_part(env.single_observation_space))
         self.steps = 0
         self._seeds: Iterator[int] = count()
         self._pausables = pausables(env)
@@ -50,6 +49,8 @@ class Bridge:
         self._nothing = torch.zeros(self.num_envs, 0, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
         self.space: Any = usable(env.single_observation_space)
+        self.appended = self.goal_env and spec.state_dim > flat_dim(self.space["observation"])
+        self.state_space = state_space(self.space, self.appended)
         self.reports_success = False
         self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
@@ -225,20 +226,20 @@ class Bridge:
 
     def raw(self, obs: Observation) -> Any:
         """The inverse of `observe`: a batch of observations in the environment's own form, as numpy arrays."""
+        state = unflatten_batch(self.state_space, obs.state)
         if not self.goal_env:
-            return unflatten_batch(self.space, obs.state)
-        width = flat_dim(self.space["observation"])
-        state, achieved = obs.state[:, :width], obs.state[:, list(self.spec.achieved)]
-        parts = {"observation": state, "achieved_goal": achieved, "desired_goal": obs.goal}
-        return {key: unflatten_batch(self.space[key], part) for key, part in parts.items()}
+            return state
+        achieved = obs.state[:, list(self.spec.achieved)]
+        goals = {"achieved_goal": achieved, "desired_goal": obs.goal}
+        parts = {key: unflatten_batch(self.space[key], goal) for key, goal in goals.items()}
+        return {"observation": state[0] if self.appended else state, **parts}
 
     def _observed(self, raw: Any) -> Observation:
         if not self.goal_env:
             state = flatten_batch(self.space, raw, self.device)
             return Observation(state, state.new_zeros(len(state), 0))
-        keys = ("observation", "desired_goal", "achieved_goal")[: 3 if self.appended else 2]
-        state, goal, *achieved = (flatten_batch(self.space[key], raw[key], self.device) for key in keys)
-        return Observation(torch.cat([state, *achieved], -1) if achieved else state, goal)
+        state = flatten_batch(self.state_space, state_part(raw, self.appended), self.device)
+        return Observation(state, flatten_batch(self.space["desired_goal"], raw["desired_goal"], self.device))
 
     def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:
         """The true next observation. Under SAME_STEP, info contains it where an episode ended."""
@@ -367,7 +368,3 @@ def _first(raw: Any) -> Any:
     while isinstance(raw, dict | tuple):
         raw = next(iter(raw.values())) if isinstance(raw, dict) else raw[0]
     return raw
-
-
-def _width(space: gym.Space[Any]) -> int:
-    return int(np.prod(space.shape or ()))

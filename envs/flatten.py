@@ -77,6 +77,11 @@ def flat_dim(space: gym.Space[Any]) -> int:
     return size
 
 
+def vector_dim(space: gym.Space[Any]) -> int:
+    """Number of entries of a flattened observation without pixels; these entries come first."""
+    return sum(_size(part) for part in parts_of(space) if image_shape(part) is None)
+
+
 def parts_of(space: gym.Space[Any]) -> Iterator[gym.Space[Any]]:
     """The parts of nested dictionaries and tuples, in the order in which they are flattened."""
     if isinstance(space, spaces.Dict | spaces.Tuple):

@@ -11,22 +11,35 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from hrl.envs.flatten import batched, flat_bounds, flatten_batch, usable, vector_dim
+from hrl.envs.images import image_shape
 from hrl.envs.wrappers.guard import EnvironmentFault
 
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
+CPU = torch.device("cpu")
 
 
 def is_goal_space(space: gym.Space[Any]) -> bool:
-    """Whether observations are dictionaries of vectors with an achieved and a desired goal."""
-    if not isinstance(space, spaces.Dict) or set(space.spaces) != GOAL_KEYS:
+    """Whether observations are dictionaries with an observation of any kind, and with an achieved and a desired goal,
+    which are vectors of the same shape."""
+    if not isinstance(space, spaces.Dict) or set(space.spaces) != GOAL_KEYS or usable(space["observation"]) is None:
         return False
-    vectors = all(isinstance(part, spaces.Box | spaces.MultiBinary) for part in space.spaces.values())
-    return vectors and space["achieved_goal"].shape == space["desired_goal"].shape
+    goals = [space["achieved_goal"], space["desired_goal"]]
+    vectors = all(isinstance(goal, spaces.Box | spaces.MultiBinary) and image_shape(goal) is None for goal in goals)
+    return vectors and goals[0].shape == goals[1].shape
 
 
-def observation_part(space: gym.Space[Any]) -> gym.Space[Any]:
-    """A goal environment's observation space without the goals; other spaces unchanged."""
-    return space["observation"] if isinstance(space, spaces.Dict) and is_goal_space(space) else space
+def state_space(space: gym.Space[Any], appended: bool) -> gym.Space[Any]:
+    """The space that is flattened to the state. For a goal environment, this is its observation; with `appended`, it
+    also contains the achieved goal."""
+    if not isinstance(space, spaces.Dict) or not is_goal_space(space):
+        return space
+    return spaces.Tuple((space["observation"], space["achieved_goal"])) if appended else space["observation"]
+
+
+def state_part(raw: dict[str, Any], appended: bool) -> Any:
+    """The part of a goal environment's observation that belongs to `state_space`."""
+    return (raw["observation"], raw["achieved_goal"]) if appended else raw["observation"]
 
 
 @dataclass
@@ -35,7 +48,7 @@ class Probe:
 
     env: gym.Env[Any, Any]
     observation: np.ndarray
-    """[P, D] flattened."""
+    """[P, D] flattened, without pixels."""
     achieved: np.ndarray
     """[P, G] flattened."""
     infos: list[dict[str, Any]]
@@ -55,8 +68,9 @@ def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
             infos.append(dict(env.last_info))
             if terminated or truncated:
                 break
-    flat = lambda key: np.stack([np.asarray(o[key], dtype=np.float64).ravel() for o in seen])  # noqa: E731
-    return Probe(env, flat("observation"), flat("achieved_goal"), infos)
+    space: Any = usable(env.observation_space)
+    flat = lambda key: flatten_batch(space[key], batched([o[key] for o in seen]), CPU).numpy()  # noqa: E731
+    return Probe(env, flat("observation")[:, : vector_dim(space["observation"])], flat("achieved_goal"), infos)
 
 
 def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, ...] | None:
@@ -214,17 +228,15 @@ class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
-        space: Any = env.observation_space
+        space: Any = usable(env.observation_space)
         self.forms: dict[str, Any] = space.spaces
-        flat: dict[str, gym.Space[Any]] = {}
-        for key, space in self.forms.items():
-            low, high = (np.ravel(bound).astype(np.float32) for bound in _bounds(space))
-            flat[key] = spaces.Box(low, high, dtype=np.float32)
-        self.observation_space = spaces.Dict(flat)
+        bounds = {key: (bound.numpy() for bound in flat_bounds(part)) for key, part in self.forms.items()}
+        self.observation_space = spaces.Dict({key: spaces.Box(*pair, dtype=np.float32) for key, pair in bounds.items()})
 
     def observation(self, observation: Any) -> Any:
         """Convert each part of the observation to a float32 vector."""
-        return {key: np.ravel(np.asarray(x, dtype=np.float32)) for key, x in observation.items()}
+        flat = lambda key: flatten_batch(self.forms[key], batched([observation[key]]), CPU)[0].numpy()  # noqa: E731
+        return {key: flat(key) for key in self.forms}
 
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
         """The environment's reward, computed with the goals in their original shape and dtype."""

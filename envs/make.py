@@ -21,8 +21,8 @@ from gymnasium.vector import AutoresetMode
 
 from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.bridge import Bridge
-from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, image_shapes, usable
-from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, observation_part, probe
+from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, image_shapes, usable, vector_dim
+from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, probe, state_space
 from hrl.envs.ids import EnvError, find_id, register_robotics
 from hrl.envs.images import image_shape
 from hrl.envs.spec import Spec
@@ -323,7 +323,6 @@ def _spec(
 ) -> Spec:
     name = config.name
     space = _require_usable(config, env.single_observation_space)
-    low, high = flat_bounds(observation_part(space))
     action_low, action_high = actions.bounds()
     limit = config.env_kwargs.get("max_episode_steps", gym.registry[name].max_episode_steps)
     common: dict[str, Any] = {
@@ -335,30 +334,32 @@ def _spec(
         "max_episode_steps": limit if limit is not None and limit > 0 else None,  # -1 is Gymnasium's for none
         "info": info,
         "left_out": getattr(env, "left_out", None) or _first(env, "left_out", ()),
-        "images": image_shapes(observation_part(space)),
         "frames": max(config.frame_stack, 1),
         "mask_dim": _mask_dim(config, env.single_action_space),
     }
     if not is_goal_space(space):
         nothing: dict[str, Any] = {"goal_dim": 0, "achieved": (), "task_reward": None, "reward_range": None}
-        return Spec(state_dim=len(low), state_low=low, state_high=high, **common, **nothing)
+        return Spec(**_state(space), **common, **nothing)
     assert isinstance(space, spaces.Dict)
     seen = probe(_make_one(replace(config, reward_delay=0, position_history=()), 0, info))
     achieved = find_achieved(seen.observation, seen.achieved)
-    if achieved is None:
-        achieved = tuple(range(len(low), len(low) + seen.achieved.shape[1]))
-        bounds = flat_bounds(space["achieved_goal"])
-        low, high = torch.cat([low, bounds[0]]), torch.cat([high, bounds[1]])
+    state = state_space(space, appended=achieved is None)
+    if achieved is None:  # the last vector entries of the state
+        achieved = tuple(range(vector_dim(space["observation"]), vector_dim(state)))
     # A vector environment may compute its task's reward on tensors; otherwise, a single environment's code is called.
     reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info, region)
     return Spec(
-        state_dim=len(low),
+        **_state(state),
         goal_dim=flat_dim(space["desired_goal"]),
         achieved=achieved,
-        state_low=low,
-        state_high=high,
         task_reward=reward,
         reward_range=reward.range if isinstance(reward, GoalReward) else getattr(env, "reward_range", None),
         info_dim=sum(np.size(seen.infos[0][key]) for key in info),
         **common,
     )
+
+
+def _state(space: gym.Space[Any]) -> dict[str, Any]:
+    """The specification of a state with this space."""
+    low, high = flat_bounds(space)
+    return {"state_dim": len(low), "state_low": low, "state_high": high, "images": image_shapes(space)}

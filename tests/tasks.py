@@ -245,6 +245,39 @@ class GoalForm(gym.Env[Any, np.ndarray]):
         return {"observation": seen, "achieved_goal": achieved, "desired_goal": self.goal.copy()}
 
 
+class GoalSeen(gym.Env[Any, int]):
+    """A goal environment on a line of 5 places, with a number, an image, or both and a text as the observation."""
+
+    def __init__(self, form: str = "number") -> None:
+        number, image = spaces.Discrete(5, start=1), spaces.Box(0, 255, (8, 9, 1), np.uint8)
+        both = spaces.Dict(image=image, number=number, text=spaces.Text(9))
+        seen = {"number": number, "image": image, "both": both}[form]
+        place = spaces.Box(-9.0, 9.0, (1,), np.float32)
+        self.form, self.observation_space = form, spaces.Dict(observation=seen, achieved_goal=place, desired_goal=place)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.place, self.goal = 1, int(self.np_random.integers(2, 6))
+        return self._obs(), {}
+
+    def step(self, action: int) -> Any:
+        self.place = int(np.clip(self.place + 2 * action - 1, 1, 5))
+        obs = self._obs()
+        reward = float(self.compute_reward(obs["achieved_goal"], obs["desired_goal"], {}))
+        return obs, reward, reward > 0, False, {"is_success": reward > 0}
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> Any:
+        return (np.abs(achieved - desired) < 0.25).all(-1).astype(float)
+
+    def _obs(self) -> dict[str, Any]:
+        image = np.zeros((8, 9, 1), np.uint8)
+        image[0, self.place] = 200
+        seen = {"number": self.place, "image": image, "text": "here"}
+        place, goal = (np.array([x / 2], np.float32) for x in (self.place, self.goal))
+        return {"observation": seen.get(self.form, seen), "achieved_goal": place, "desired_goal": goal}
+
+
 def gives_a_class() -> type:
     """A factory that forgets to make an object."""
     return GoalForm
@@ -253,6 +286,7 @@ def gives_a_class() -> type:
 gym.register("Drawn-v0", Drawn, max_episode_steps=5)
 gym.register("Said-v0", Said, max_episode_steps=20)
 gym.register("GoalForm-v0", GoalForm, max_episode_steps=12)
+gym.register("GoalSeen-v0", GoalSeen, max_episode_steps=12)
 
 
 class Masked(gym.Env[np.ndarray, int]):

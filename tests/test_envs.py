@@ -12,11 +12,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.flatten import flat_dim, flatten_batch
-from hrl.envs.goals import find_achieved
+from hrl.envs.goals import find_achieved, is_goal_space
 from hrl.envs.make import make_single
 from hrl.envs.wrappers.workers import WorkerEnv
 
@@ -106,6 +107,39 @@ def test_an_ambiguous_or_constant_achieved_goal_is_not_guessed():
     assert find_achieved(np.hstack([still, moving]), moving) == (1,)
     assert find_achieved(np.hstack([moving, moving]), moving) is None
     assert find_achieved(np.hstack([still, moving]), still) is None
+
+
+NUMBER, PIXELS = [0.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 2 + [200.0] + [0.0] * 69
+"""The place 2 of `GoalSeen`, as a number and as an image."""
+
+
+@pytest.mark.parametrize(("form", "state"), [
+    ("number", [*NUMBER, 1.0]), ("image", [1.0, *PIXELS]), ("both", [*NUMBER, 1.0, *PIXELS]),
+])  # fmt: skip
+def test_a_goal_environment_may_observe_numbers_and_images(form, state):
+    env = make_env(EnvConfig("GoalSeen-v0", {"form": form}, num_envs=2))
+    env.reset(0)
+    obs = env.step(torch.tensor([1, 0])).final
+    assert obs.state[0].tolist() == state and env.spec.state_dim == len(state)
+    assert obs.state[:, list(env.spec.achieved)].tolist() == [[1.0], [0.5]]
+    assert env.spec.images == (() if form == "number" else ((1, 8, 9),))
+    raw = env.raw(obs)
+    assert raw["achieved_goal"].tolist() == [[1.0], [0.5]] and raw["desired_goal"].tolist() == obs.goal.tolist()
+    seen = raw["observation"] if form != "both" else raw["observation"]["number"]
+    assert seen.shape == (2, 8, 9, 1) if form == "image" else seen.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("form", ["number", "image", "both"])
+def test_other_libraries_see_goal_environments_as_vectors(form):
+    env = make_single(EnvConfig("GoalSeen-v0", {"form": form}))
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs) and obs["achieved_goal"].tolist() == [0.5]
+    assert obs["observation"].shape == {"number": (5,), "image": (72,), "both": (77,)}[form]
+
+
+def test_an_image_is_not_a_goal():
+    image = spaces.Box(0, 255, (8, 8, 1), np.uint8)
+    assert not is_goal_space(spaces.Dict(observation=spaces.Discrete(3), achieved_goal=image, desired_goal=image))
 
 
 def test_the_task_reward_is_that_of_the_environment_and_marks_the_end_of_episodes():

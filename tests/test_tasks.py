@@ -18,8 +18,9 @@ from hrl.envs.tasks.layouts import walls
 from hrl.envs.tasks.point_maze import Map, PointMaze, moved
 
 gym.register_envs(gymnasium_robotics)
-IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/KeyDoor-v0",
-       "hrl/Navigation-v0", "hrl/Taxi-v0", "hrl/MountainCarGoal-v0", "hrl/PendulumGoal-v0"]  # fmt: skip
+IDS = ["hrl/PointMaze_UMaze-v0", "hrl/PointMaze_LargeDense-v0", "hrl/FourRooms-v0", "hrl/FourRoomsGoals-v0",
+       "hrl/KeyDoor-v0", "hrl/Navigation-v0", "hrl/Taxi-v0", "hrl/MountainCarGoal-v0",
+       "hrl/PendulumGoal-v0"]  # fmt: skip
 
 
 def test_layouts_are_those_of_gymnasium_robotics():

@@ -1,6 +1,7 @@
 """Batched grid worlds with discrete actions: four rooms (Sutton et al. 1999), and a door that needs a key."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.envs.tasks.layouts import walls
-from hrl.envs.tasks.tensor import SingleEnv, TensorEnv
+from hrl.envs.tasks.tensor import SingleEnv, SingleGoalEnv, TensorEnv, Values
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """(row, column) of the actions: up, right, down, left."""
@@ -42,9 +43,8 @@ class FourRooms(TensorEnv):
     episode.
 
     An action moves the agent by one cell, with probability `slip` in one of the other three directions; walls block it.
-    `goal` is a cell's number, by default that of the east hallway (goal G1 of the paper); with -1, each episode samples
-    a goal and adds it to the observation. After `moves_after` episodes of an environment, its goal moves once to a
-    random cell of the lower right room (Bacon 2017); 0 keeps it in place.
+    `goal` is a cell's number, by default that of the east hallway (goal G1 of the paper). After `moves_after` episodes
+    of an environment, its goal moves once to a random cell of the lower right room (Bacon 2017); 0 keeps it in place.
     """
 
     def __init__(
@@ -57,20 +57,23 @@ class FourRooms(TensorEnv):
         slip: float = 1 / 3,
         moves_after: int = 0,
     ) -> None:
-        if moves_after < 0 or (moves_after and goal < 0):
-            raise ValueError("moves_after of FourRooms must be at least 0, and must be 0 if goal is -1")
         self.walls = walls("FourRooms").to(device)
         self.cells = (~self.walls).nonzero()
-        count = len(self.cells)
-        seen: spaces.Space[object] = spaces.Discrete(count) if goal >= 0 else spaces.MultiDiscrete([count, count])
-        super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
-        self.fixed, self.slip = goal, slip
+        if not 0 <= goal < len(self.cells):
+            raise ValueError(f"goal of FourRooms must be a cell's number, 0 to {len(self.cells) - 1}, not {goal}")
+        if moves_after < 0:
+            raise ValueError(f"moves_after of FourRooms must be at least 0, not {moves_after}")
+        super().__init__(num_envs, device, max_episode_steps, render_mode, self.observed(), spaces.Discrete(4))
+        self.slip, self.moves_after = slip, moves_after
         self.reaches = self._neighbours()
         self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self.goal = torch.zeros(num_envs, dtype=torch.int64, device=self.device).fill_(max(goal, 0))
-        self.moves_after, self.begun = moves_after, torch.zeros_like(self.cell)
+        self.goal, self.begun = torch.full_like(self.cell, goal), torch.zeros_like(self.cell)
         row, column = self.cells.unbind(-1)
         self.lower_right = ((row > 7) & (column > 6)).nonzero().squeeze(-1)
+
+    def observed(self) -> spaces.Space[Any]:
+        """The observation space."""
+        return spaces.Discrete(len(self.cells))
 
     def lasting(self) -> dict[str, Tensor]:
         """The goal and the number of started episodes, if the goal moves after some episodes."""
@@ -86,14 +89,11 @@ class FourRooms(TensorEnv):
 
     def begin(self, where: Tensor) -> None:
         """Start in a random cell other than the goal at the mask `where` [N]."""
-        count = len(self.cells)
         if self.moves_after:
             self.begun += where
             moves = where & (self.begun == self.moves_after + 1)
             self.goal.copy_(torch.where(moves, self.choice(self.lower_right, self.num_envs), self.goal))
-        if self.fixed < 0:
-            self.goal.copy_(torch.where(where, (self.uniform(self.num_envs) * count).long(), self.goal))
-        start = (self.uniform(self.num_envs) * (count - 1)).long()
+        start = (self.uniform(self.num_envs) * (len(self.cells) - 1)).long()
         start = start + (start >= self.goal)
         self.cell.copy_(torch.where(where, start, self.cell))
 
@@ -104,9 +104,9 @@ class FourRooms(TensorEnv):
         reached = self.cell == self.goal
         return reached.float(), reached, reached
 
-    def observe(self) -> Tensor:
-        """[N] the cell's number, or [N, 2] with the goal's number if episodes sample it."""
-        return self.cell.clone() if self.fixed >= 0 else torch.stack([self.cell, self.goal], -1)
+    def observe(self) -> Values:
+        """[N] the cell's number."""
+        return self.cell.clone()
 
     def picture(self, index: int) -> np.ndarray:
         """One grid [H, W, 3]."""
@@ -117,6 +117,49 @@ class FourRoomsEnv(SingleEnv):
     """A single four-rooms environment with numpy values."""
 
     task = FourRooms
+
+
+class FourRoomsGoals(FourRooms):
+    """Four rooms as a goal environment: each episode samples a goal. Goals are (row, column) of a cell."""
+
+    reward_range = (0.0, 1.0)
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        slip: float = 1 / 3,
+    ) -> None:
+        super().__init__(num_envs, device, max_episode_steps, render_mode, slip=slip)
+
+    def observed(self) -> spaces.Space[Any]:
+        """The cell's number, and the places of agent and goal."""
+        place = spaces.Box(1.0, max(self.walls.shape) - 2.0, (2,), np.float32)
+        return spaces.Dict({"observation": super().observed(), "achieved_goal": place, "desired_goal": place})
+
+    def begin(self, where: Tensor) -> None:
+        """Sample the goal, and start in a random other cell, at the mask `where` [N]."""
+        goal = (self.uniform(self.num_envs) * len(self.cells)).long()
+        self.goal.copy_(torch.where(where, goal, self.goal))
+        super().begin(where)
+
+    def task_reward(self, achieved: Tensor, desired: Tensor) -> tuple[Tensor, Tensor]:
+        """(achieved, desired) [..., 2] -> (reward [...], whether it ends the episode [...])."""
+        reached = ((achieved - desired).abs() < 0.5).all(-1)
+        return reached.float(), reached
+
+    def observe(self) -> Values:
+        """The cell's number [N], and the places [N, 2] of agent and goal."""
+        agent, goal = (self.cells[cell].float() for cell in (self.cell, self.goal))
+        return {"observation": self.cell.clone(), "achieved_goal": agent, "desired_goal": goal}
+
+
+class FourRoomsGoalsEnv(SingleGoalEnv):
+    """A single four-rooms goal environment with numpy values."""
+
+    task = FourRoomsGoals
 
 
 class KeyDoor(TensorEnv):

@@ -128,23 +128,25 @@ class SingleEnv(gym.Env[Any, Any]):
         """Start an episode."""
         super().reset(seed=seed)
         obs, _ = self.batch.reset(seed=int(self.np_random.integers(2**31)), options=options)
-        return self._plain(obs), {}
+        return plain(obs, self.observation_space), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step. Gymnasium's wrapper applies the time limit."""
         reward, terminated, success = self.batch.advance(torch.as_tensor(np.asarray(action)).unsqueeze(0))
         self.batch.elapsed += 1
         found = {"success": bool(success)}
-        return self._plain(self.batch.observe()), float(reward), bool(terminated), False, found
+        return plain(self.batch.observe(), self.observation_space), float(reward), bool(terminated), False, found
 
     def render(self) -> np.ndarray | None:
         """A picture [H, W, 3] from above."""
         return self.batch.picture(0) if self.render_mode == "rgb_array" else None
 
-    def _plain(self, obs: Values) -> Any:
-        if isinstance(obs, dict):
-            return {key: x[0].numpy() for key, x in obs.items()}
-        return int(obs[0]) if isinstance(self.observation_space, spaces.Discrete) else obs[0].numpy()
+
+def plain(obs: Values, space: gym.Space[Any]) -> Any:
+    """The first observation of a batch, as a value of its space."""
+    if isinstance(obs, dict):
+        return {key: plain(x, space[key]) for key, x in obs.items()}  # type: ignore[index]
+    return int(obs[0]) if isinstance(space, spaces.Discrete) else obs[0].numpy()
 
 
 class SingleGoalEnv(SingleEnv):
