@@ -91,6 +91,12 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, changes, words):
         read_line(write(tmp_path / "data.npz", **changes), make_env(EnvConfig("Ledger-v0")))
 
 
+def test_actions_keep_their_entries(tmp_path):
+    np.savez(tmp_path / "data.npz", observations=np.zeros((2, 4)), actions=[[1.0, -1.0], [0.5, 0.0]], terminals=[0, 1])
+    data = read_line(str(tmp_path / "data.npz"), make_env(EnvConfig("hrl/PointMaze_UMaze-v0")))
+    assert data.action.tolist() == [[1.0, -1.0], [0.5, 0.0]]
+
+
 def test_what_is_no_dataset_is_refused(tmp_path):
     env = make_env(EnvConfig("Ledger-v0"))
     (tmp_path / "text.npz").write_text("text")
@@ -118,20 +124,26 @@ def test_a_dataset_of_minari(tmp_path, monkeypatch):
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     env = make_env(EnvConfig(LINE_ENV))
-    x = np.array([[0.0], [0.5], [0.25]])
-    seen = {"observation": np.hstack([[[0.0], [0.1], [0.2]], x]), "achieved_goal": x, "desired_goal": np.ones((3, 1))}
-    flags = [False, False]
-    episode = EpisodeBuffer(
-        observations=seen, actions=np.array([[1.0], [-0.5]], np.float32), rewards=[0.0, 0.0], terminations=flags,
-        truncations=[False, True],
-    )  # fmt: skip
+    ways = [0.0, 0.5, 0.25], [0.0, 0.5, 0.75, 0.5]
     minari.create_dataset_from_buffers(
-        "line/two-v0", [episode, episode], observation_space=env.env.single_observation_space,
-        action_space=env.env.single_action_space,
+        "line/two-v0", [EpisodeBuffer(**on_the_line(way)) for way in ways],
+        observation_space=env.env.single_observation_space, action_space=env.env.single_action_space,
     )  # fmt: skip
     data = read_line("minari:line/two-v0", env)
-    assert data.state[:, 1].tolist() == [0, 0.5, 0.25] * 2 and data.transitions.tolist() == [0, 1, 3, 4]
-    assert data.action[data.transitions].flatten().tolist() == [1, -0.5, 1, -0.5]
+    assert data.state[:, 1].tolist() == [0, 0.5, 0.25, 0, 0.5, 0.75, 0.5]
+    assert data.transitions.tolist() == [0, 1, 3, 4, 5] and data.final.tolist() == [2] * 3 + [6] * 4
+    assert data.action[data.transitions].flatten().tolist() == [1, -0.5, 1, 0.5, -0.5]
+
+
+def on_the_line(way: list[float]) -> dict[str, Any]:
+    """Minari's entries of an episode of GoalLine at these positions."""
+    x, steps = np.array(way)[:, None], len(way) - 1
+    seen = np.hstack([np.arange(len(way))[:, None] / 10, x])
+    return {
+        "observations": {"observation": seen, "achieved_goal": x, "desired_goal": np.ones_like(x)},
+        "actions": np.float32(2 * np.diff(x, axis=0)), "rewards": [0.0] * steps, "terminations": [False] * steps,
+        "truncations": [False] * (steps - 1) + [True],
+    }  # fmt: skip
 
 
 def test_without_minari_there_is_a_sentence(monkeypatch):
