@@ -127,15 +127,19 @@ def test_later_states_stay_in_the_episode_so_far():
 
 
 def test_a_row_uses_only_the_memory_of_its_content():
-    # PointMaze at the low level: state 4, subgoal 2, action 2, of 4 bytes; two flags; the row where its episode ends.
+    # PointMaze at the low level: state 4, subgoal 2, action 2, of 4 bytes; the number of its episode, of 4 bytes; and
+    # half a row of 5 bytes in the episode tables.
     low = Replay({"state": 4, "target": 2, "action": 2}, ("state",), (), 100_000, 1, CPU)
-    assert low.row_bytes <= 1.1 * (8 * 4 + 2 + 4)
+    assert low.row_bytes == pytest.approx(8 * 4 + 4 + 2.5, rel=1e-3)
     flat = Replay({"state": 4, "target": 2, "action": 2, "reward": 1}, ("state", "target"), (), 100_000, 1, CPU)
-    assert flat.row_bytes <= 1.1 * (9 * 4 + 2 + 4)
+    assert flat.row_bytes == pytest.approx(9 * 4 + 4 + 2.5, rel=1e-3)
     # The high level: also the row of its first step, from which its length follows.
     fields = {"state": 4, "target": 2, "action": 2, "reward": 1}
     high = Replay(fields, ("state", "target"), ("first",), 100_000, 1, CPU)
-    assert high.row_bytes <= 1.1 * (9 * 4 + 2 + 4 + 4)
+    assert high.row_bytes == pytest.approx(9 * 4 + 4 + 4 + 2.5, rel=1e-3)
+    # Of two stacked images of 6 x 6 pixels, only the newest, of one byte per pixel.
+    seen = Replay({"state": 4 + 72, "action": 2}, ("state",), (), 10_000, 1, CPU, pixels=72, frames=2)
+    assert seen.row_bytes == pytest.approx(6 * 4 + 36 + 4 + 2.5, rel=1e-3)
 
 
 def test_the_ring_resumes_from_its_tensors():
