@@ -13,7 +13,7 @@ import tyro
 from running import mean
 
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.make import KEY_VALUES
+from hrl.envs.config import KEY_VALUES
 from hrl.spaces import action_width, from_uniform
 
 

@@ -15,7 +15,7 @@ from hrl.api.trust import Trust, allow_own_modules
 from hrl.cli.tables import show_comparison, show_one
 from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
-from hrl.envs.make import KEY_VALUES
+from hrl.envs.config import KEY_VALUES
 from hrl.planning.build import plan_for
 from hrl.planning.config import PlannerConfig
 from hrl.report.display import warn
