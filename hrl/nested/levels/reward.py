@@ -49,6 +49,8 @@ class IntrinsicConfig:
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
+        if self.check_every < 0:
+            raise UserError(f"--intrinsic.check-every must not be negative, but is {self.check_every}.")
         positive = self.learning_rate > 0 and self.scale > 0 and self.limit > 0 and self.horizon > 0
         if not (positive and 0 < self.gamma < 1):
             raise UserError(

@@ -44,6 +44,8 @@ class TuneConfig:
 
     def check(self) -> None:
         """Raise UserError if a value is invalid."""
+        if self.check_every < 0:
+            raise UserError(f"--tuning.check-every must not be negative, but is {self.check_every}.")
         positive = self.learning_rate > 0 and self.limit > 0 and self.every > 0
         if not positive or (self.gamma is not None and not 0 < self.gamma < 1):
             raise UserError(
