@@ -44,8 +44,8 @@ LEARNERS: list[tuple[Any, list[Any]]] = [
 ]  # fmt: skip
 LEVEL = [
     ("warmup", 0, -1), ("random_warmup", 0, -1), ("hindsight", 0.0, -TINY), ("hindsight", *SHARE),
-    ("gamma", 0.0, -TINY), ("gamma", 1 - TINY, 1 + TINY), ("gamma", 1 - TINY, 1.0), ("tasks", *COUNT), ("hindsight_horizon", *COUNT),
-    ("learning_stops", 1, 0),
+    ("gamma", 0.0, -TINY), ("gamma", 1 - TINY, 1 + TINY), ("gamma", 1 - TINY, 1.0), ("tasks", *COUNT),
+    ("hindsight_horizon", *COUNT), ("learning_stops", 1, 0),
 ]  # fmt: skip
 HIGH = [
     ("period", *COUNT), ("candidates", 3, 2), ("subgoal_scale", *POSITIVE), ("hindsight_actions", 0.0, -TINY),
