@@ -255,10 +255,17 @@ def test_predict_takes_only_available_actions(single):
         policy.predict(seen, action_masks=np.ones(4))
 
 
-def test_a_replay_of_images_that_does_not_fit_raises_an_error(tmp_path, capsys):
-    words = ["dqn", "--env", "tasks:Picture-v0", "--log-dir", str(tmp_path), "--buffer-size", "100000000000"]
-    assert train.main(words) == 2
-    assert "does not fit into memory: it needs" in capsys.readouterr().err
+@pytest.mark.parametrize(("words", "sentence"), [
+    # 100 Gi rows: two images of 9 x 9 x 3 pixels, of which one is stored; action and reward of 4 bytes.
+    ("dqn --env tasks:Picture-v0 --frame-stack 2 --buffer-size 107374182400",
+     "A memory of 107,374,182,400 transitions is too large: it needs 25,100.0 GiB"),
+    # PPO stores twice its rollout, and a log-probability with each decision.
+    ("ppo --env tasks:Picture-v0 --frame-stack 2 --n-steps 53687091200", "needs 25,500.0 GiB"),
+    ("ppo --env tasks:Picture-v0 --n-steps 53687091200", "Set a smaller n_steps."),
+])  # fmt: skip
+def test_a_memory_that_is_too_large_raises_an_error(words, sentence, tmp_path, capsys):
+    assert train.main([*words.split(), "--log-dir", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [FlatDQN, FlatDiscreteSAC, FlatPPO])

@@ -165,7 +165,10 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
             "hiro --env tasks:GoalLine-v0 --eval-env Pendulum-v1",
             "has other observations, goals or actions than tasks:GoalLine-v0",
         ),
-        ("hiro --env tasks:GoalLine-v0 --low.buffer-size 100000000000000", "does not fit into memory"),
+        (
+            "hiro --env tasks:GoalLine-v0 --low.buffer-size 100000000000000",
+            "A memory of 100,000,000,000,000 transitions is too large",
+        ),
         ("hiro --env tasks:GoalLine-v0 --seed 100000000000", "--seed must be below"),
         ("hiro --env tasks:GoalLine-v0 --low.learning-rate nan", "--low.learning-rate must be a finite number"),
         ("hiro --env tasks:GoalLine-v0 --goal.projection math:pi", "not callable"),

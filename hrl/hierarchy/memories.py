@@ -44,25 +44,23 @@ def make_memory(
     learner = config.learner
     # Above the bottom level, the previous frames are not in the previous rows.
     images: dict[str, int] = {"pixels": spec.pixels, "frames": spec.frames if bottom else 1}
-    rows = 1
+    rows, option = 1, "n_steps" if learner.on_policy else "buffer_size"
     try:
         if isinstance(learner, OnPolicyConfig):
             fields |= dict.fromkeys(learner.remembers, 1)
             decisions = 1 if setting.acts_only else max(learner.n_steps * Period.of(period).mean, -(-held // num_envs))
             rows = decisions * num_envs
-            _require_room(rows * 2, fields, spec.pixels // images["frames"], setting)
+            _require_room(2 * rows, fields, spec.pixels // images["frames"], setting, option)
             return RolloutMemory(fields, following, counters, decisions, num_envs, device, **images)
         assert isinstance(learner, ReplayConfig)
         rows = 1 if setting.acts_only else learner.buffer_size
-        _require_room(max(rows, held), fields, spec.pixels // images["frames"], setting)
+        _require_room(max(rows, held), fields, spec.pixels // images["frames"], setting, option)
         if isinstance(learner, DQNConfig) and learner.prioritised:
             beta = learner.priority_beta
             return PrioritisedReplay(fields, following, counters, rows, num_envs, device, held, **images, beta=beta)
         return Replay(fields, following, counters, rows, num_envs, device, held, **images)
     except RuntimeError as error:
-        raise UserError(
-            f"A replay of {max(rows, held):,} transitions does not fit into memory. Set a smaller buffer_size."
-        ) from error
+        raise UserError(_too_large(max(rows, held), "", option)) from error
 
 
 def steps_held(low: LevelConfig, high: LevelConfig, period: Period, setting: Setting) -> int:
@@ -77,13 +75,15 @@ def steps_held(low: LevelConfig, high: LevelConfig, period: Period, setting: Set
     return decisions * period.greatest * setting.num_envs
 
 
-def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting) -> None:
+def _require_room(rows: int, fields: dict[str, int], pixels: int, setting: Setting, option: str) -> None:
     """Raise UserError if the host has too little memory. Without this check, a run would fail later."""
     size = rows * (4 * (sum(fields.values()) - setting.spec.pixels) + pixels)
     if setting.device.type == "cpu" and hasattr(os, "sysconf"):
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > room:
-            raise UserError(
-                f"A replay of {rows:,} transitions does not fit into memory: it needs {size / 2**30:,.1f} GiB, "
-                f"but only {room / 2**30:,.1f} GiB are available. Set a smaller buffer_size."
-            )
+            needs = f": it needs {size / 2**30:,.1f} GiB, but only {room / 2**30:,.1f} GiB are available"
+            raise UserError(_too_large(rows, needs, option))
+
+
+def _too_large(rows: int, needs: str, option: str) -> str:
+    return f"A memory of {rows:,} transitions is too large{needs}. Set a smaller {option}."
