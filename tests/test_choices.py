@@ -255,6 +255,16 @@ def test_predict_takes_only_available_actions(single):
         policy.predict(seen, action_masks=np.ones(4))
 
 
+def test_the_log_likelihood_of_choices_counts_the_entries_that_differ():
+    (level,) = FlatDQN.of(hidden=(8,)).make(setting(make_env(EnvConfig("Masked-v0")))).levels
+    state, target = torch.rand(4, 5, 2), torch.zeros(4, 5, 0)
+    action = level.decide(state, target)
+    assert level.log_likelihood(state, target, action).tolist() == [[0.0] * 5] * 4
+    action[1, 2] += 1
+    assert level.log_likelihood(state, target, action).nonzero().tolist() == [[1, 2]]
+    assert level.log_likelihood(state, target, action).sum() == -1
+
+
 @pytest.mark.parametrize(("words", "sentence"), [
     # 100 Gi rows: two images of 9 x 9 x 3 pixels, of which one is stored; action and reward of 4 bytes.
     ("dqn --env tasks:Picture-v0 --frame-stack 2 --buffer-size 107374182400",
