@@ -1,4 +1,7 @@
-"""Algorithms, one file each. A new algorithm needs one file in this folder and one entry below."""
+"""Algorithms, one file each. A new algorithm needs one file in this folder and one entry below.
+
+Algorithms with options or skills are in `options`, and those that learn to learn in `meta`.
+"""
 
 import ast
 import difflib
@@ -41,7 +44,7 @@ class Registry(Mapping[str, Any]):
     def summary(self, name: str) -> str:
         """The first sentence of the class's docstring, read from the source, without an import."""
         module, _, attribute = self._places[name].partition(":")
-        source = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
+        source = ast.parse(Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py").read_text())
         classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
         return " ".join((ast.get_docstring(classes[attribute]) or "").split("\n\n")[0].split())
 
@@ -52,17 +55,17 @@ AGENTS = Registry({
     "hac": "hac:HACConfig",
     "hiql": "hiql:HIQLConfig",
     "landmarks": "landmarks:LandmarksConfig",
-    "skills": "skills:SkillsConfig",
+    "skills": "options.skills:SkillsConfig",
     "hdqn": "hdqn:HDQNConfig",
-    "option-critic": "option_critic:OptionCriticConfig",
-    "ppoc": "ppoc:PPOCConfig",
-    "hippo": "hippo:HiPPOConfig",
-    "diayn": "diayn:DIAYNConfig",
+    "option-critic": "options.option_critic:OptionCriticConfig",
+    "ppoc": "options.ppoc:PPOCConfig",
+    "hippo": "options.hippo:HiPPOConfig",
+    "diayn": "options.diayn:DIAYNConfig",
     "feudal": "feudal:FeudalConfig",
-    "maml": "maml:MAMLConfig",
-    "famp": "famp:FAMPConfig",
-    "lirpg": "lirpg:LIRPGConfig",
-    "modac": "modac:MODACConfig",
+    "maml": "meta.maml:MAMLConfig",
+    "famp": "meta.famp:FAMPConfig",
+    "lirpg": "meta.lirpg:LIRPGConfig",
+    "modac": "meta.modac:MODACConfig",
     "td3": "flat:FlatTD3",
     "sac": "flat:FlatSAC",
     "dqn": "flat:FlatDQN",

@@ -22,7 +22,7 @@ import tyro
 from gymnasium import spaces
 from running import RESULTS, mean, processor
 
-from hrl.agents.option_critic import OptionCritic, OptionLearnerConfig
+from hrl.agents.options.option_critic import OptionCritic, OptionLearnerConfig
 from hrl.envs.tasks.grids import FourRooms
 from hrl.learners import Batch, Build
 
@@ -45,7 +45,7 @@ class Options:
 
 
 class OptionTables:
-    """Option-critic with K options in N runs: the formulas of agents/option_critic.py on tables."""
+    """Option-critic with K options in N runs: the formulas of agents/options/option_critic.py on tables."""
 
     def __init__(self, runs: int, options: int, cost: float, rng: np.random.Generator) -> None:
         self.config, self.rng, self.n = OptionLearnerConfig(deliberation_cost=cost), rng, np.arange(runs)

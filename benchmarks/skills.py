@@ -29,7 +29,7 @@ from stable_baselines3 import PPO, SAC
 
 import hrl
 from examples.directions import Direction
-from hrl.agents.skills import Controller, SkillsConfig
+from hrl.agents.options.skills import Controller, SkillsConfig
 from hrl.api.sessions import trained_policy
 from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env

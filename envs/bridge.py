@@ -11,10 +11,10 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from hrl.envs.actions import ActionMap
-from hrl.envs.flatten import batched, flat_dim, flatten_batch, unflatten_batch, usable
 from hrl.envs.goals import is_goal_space, state_part, state_space
 from hrl.envs.scene import Outline, mark, outlines
+from hrl.envs.spaces.actions import ActionMap
+from hrl.envs.spaces.flatten import batched, flat_dim, flatten_batch, unflatten_batch, usable
 from hrl.envs.spec import Observation, Spec, Step
 from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
 from hrl.envs.wrappers.pause import pausables

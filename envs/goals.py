@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.flatten import batched, flat_bounds, flatten_batch, usable, vector_dim
-from hrl.envs.images import image_shape
+from hrl.envs.spaces.flatten import batched, flat_bounds, flatten_batch, usable, vector_dim
+from hrl.envs.spaces.images import image_shape
 from hrl.envs.wrappers.guard import EnvironmentFault
 
 GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}

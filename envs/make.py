@@ -16,13 +16,21 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
-from hrl.envs.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.bridge import Bridge
 from hrl.envs.config import EnvConfig, check
-from hrl.envs.flatten import FlatObservation, UnsupportedSpace, flat_bounds, flat_dim, image_shapes, usable, vector_dim
 from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, probe, state_space
 from hrl.envs.ids import EnvError, find_id, register_robotics
-from hrl.envs.images import image_shape
+from hrl.envs.spaces.actions import ActionMap, PlainActions, UnsupportedActions
+from hrl.envs.spaces.flatten import (
+    FlatObservation,
+    UnsupportedSpace,
+    flat_bounds,
+    flat_dim,
+    image_shapes,
+    usable,
+    vector_dim,
+)
+from hrl.envs.spaces.images import image_shape
 from hrl.envs.spec import Spec
 from hrl.envs.wrappers.delay import DelayedReward, DelayedRewards
 from hrl.envs.wrappers.guard import MASK, EnvironmentFault, Guard

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from torch import Tensor
 
-from hrl.envs.actions import ActionMap
+from hrl.envs.spaces.actions import ActionMap
 
 
 class Observation(NamedTuple):

@@ -12,7 +12,7 @@ from tasks import LENGTHS, Masked
 
 from hrl.agents.flat import FlatConfig, FlatDiscreteSAC, FlatDQN, FlatPPO
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.images import first_channels, image_shape
+from hrl.envs.spaces.images import first_channels, image_shape
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.relabelling.n_step import NStep
 from hrl.learners import DQN, TD3, Batch, Build, DiscreteSAC, DiscreteSACConfig, DQNConfig, PPOConfig

@@ -9,7 +9,7 @@ from hrl_scripts import train
 from runs import LINE, same_state, trained
 from torch import nn
 
-from hrl.agents.diayn import DIAYNConfig, High, Low
+from hrl.agents.options.diayn import DIAYNConfig, High, Low
 from hrl.agents.parts.discriminator import DiscriminatedSkill, DiscriminatorConfig, SkillRecognition
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select

@@ -16,9 +16,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
-from hrl.envs.flatten import flat_dim, flatten_batch
 from hrl.envs.goals import find_achieved, is_goal_space
 from hrl.envs.make import make_single
+from hrl.envs.spaces.flatten import flat_dim, flatten_batch
 from hrl.envs.wrappers.workers import WorkerEnv
 
 

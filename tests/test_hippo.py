@@ -8,7 +8,7 @@ from hrl_scripts import train
 from runs import LINE, same_state, trained
 from tasks import LENGTHS
 
-from hrl.agents.hippo import HiPPOConfig
+from hrl.agents.options.hippo import HiPPOConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.clock import ActiveCommand, Period
 from hrl.learners import PPOConfig

@@ -9,7 +9,7 @@ from conftest import CPU
 from hrl_scripts import evaluate, train
 from runs import run_of, same_state
 
-from hrl.agents.lirpg import Lifetimes, LIRPGConfig
+from hrl.agents.meta.lirpg import Lifetimes, LIRPGConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.track import Track
 from hrl.nested import Unrolled

@@ -8,7 +8,7 @@ from conftest import CPU
 from hrl_scripts import evaluate, train
 from runs import run_of, same_state
 
-from hrl.agents.modac import MODACConfig
+from hrl.agents.meta.modac import MODACConfig
 from hrl.agents.parts.discovery import Discovery
 from hrl.envs import EnvConfig, make_env
 from hrl.nested.inner import State

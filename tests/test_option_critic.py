@@ -10,7 +10,7 @@ from hrl_scripts import train
 from runs import run_of, same_state
 from safetensors.torch import load_file
 
-from hrl.agents.option_critic import Greedy, OptionCritic, OptionCriticConfig, OptionLearnerConfig
+from hrl.agents.options.option_critic import Greedy, OptionCritic, OptionCriticConfig, OptionLearnerConfig
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.grids import FourRooms
 from hrl.learners import Batch, Build, Terminating

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from hrl_scripts import train
 from runs import run_of, same_state
 
-from hrl.agents.ppoc import OptionPPO, OptionPPOConfig, PPOCConfig, over_options
+from hrl.agents.options.ppoc import OptionPPO, OptionPPOConfig, PPOCConfig, over_options
 from hrl.envs import EnvConfig, make_env
 from hrl.learners import Batch, Build, Decisions
 from hrl.spaces import unit_box

@@ -15,10 +15,10 @@ from stable_baselines3 import PPO
 from tasks import LENGTHS, Picture
 
 import hrl
+from hrl.agents.options.skills import Controller, SkillsConfig
 from hrl.agents.parts.skill_sources import load_model
-from hrl.agents.skills import Controller, SkillsConfig
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.flatten import batched, flatten_batch, unflatten_batch
+from hrl.envs.spaces.flatten import batched, flatten_batch, unflatten_batch
 from hrl.hierarchy.commands import Skill
 from hrl.learners import DQNConfig
 from hrl.types import UserError

@@ -11,7 +11,7 @@ from tasks import Drawn
 
 import hrl
 from hrl.envs import EnvConfig, make_env
-from hrl.envs.actions import ActionMap, PlainActions
+from hrl.envs.spaces.actions import ActionMap, PlainActions
 
 ALGORITHMS = ("hiro", "hrac", "td3", "sac", "sb3-td3", "sb3-sac", "sb3-ppo", "sb3-dqn", "lirpg", "maml")
 LARGEST = float(np.finfo(np.float32).max)

@@ -13,7 +13,7 @@ from runs import same_state, trained
 from tasks import LENGTHS
 
 import hrl
-from hrl.agents.skills import Below, Controller, SkillsConfig
+from hrl.agents.options.skills import Below, Controller, SkillsConfig
 from hrl.api.sessions import trained_policy
 from hrl.api.trust import Trust
 from hrl.envs import EnvConfig, make_env

@@ -27,7 +27,7 @@ from hrl.types import Spec
 
 
 class DiscoverySettings(Protocol):
-    """The options of discovery (see agents/modac.py)."""
+    """The options of discovery (see agents/meta/modac.py)."""
 
     reward: Any
     options: int

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from hrl.envs.flatten import UsableTuple, leaves, left_out, usable
+from hrl.envs.spaces.flatten import UsableTuple, leaves, left_out, usable
 
 MASK = "action_mask"
 """The entry of `info` that contains the mask of available discrete actions."""

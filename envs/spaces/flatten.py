@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.envs.images import first_channels, image_shape, last_channels
+from hrl.envs.spaces.images import first_channels, image_shape, last_channels
 
 MOST_ENTRIES = 1_000_000
 """Maximum number of entries of a flattened observation."""

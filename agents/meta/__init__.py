@@ -1,0 +1,1 @@
+"""Algorithms whose outer level learns by gradients through the inner one's learning."""

@@ -1,0 +1,1 @@
+"""Algorithms that choose among skills or options."""

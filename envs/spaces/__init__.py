@@ -1,0 +1,1 @@
+"""Conversions of observation and action spaces."""
