@@ -1,8 +1,11 @@
 """Laws at every level of three: relabelling addresses the level directly below, with its own rows and lengths."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from conftest import everything, roll, setting, stack
+from conftest import everything, roll, setting, small_hiro, stack
 from hrl_scripts import train
 from runs import same_state, trained
 from tasks import LENGTHS
@@ -18,7 +21,9 @@ from hrl.hierarchy.level import Level
 from hrl.hierarchy.memories import make_memory
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import HindsightActions, SubgoalTesting
+from hrl.hierarchy.warm_start import warm_start
 from hrl.memory.ring import Replay, Rows
+from hrl.types import UserError
 
 CPU = torch.device("cpu")
 
@@ -211,7 +216,7 @@ def test_a_direction_rewards_the_cosine():
     torch.testing.assert_close(target, torch.tensor([[0.6, 0.8]]))
     moved = command.reward(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]]), target)  # (1, 0) in half-ranges
     assert float(moved) == pytest.approx(0.6)
-    assert command.value_range(0.5) == (-2.0, 2.0)
+    assert command.value_range(0.75) == (-4.0, 4.0)
 
 
 def test_no_transition_of_three_levels_crosses_an_episode():
@@ -242,3 +247,17 @@ def test_a_ring_of_images_keeps_each_frame_once_and_stacks_them_within_an_episod
     expected = torch.cat([seen(t) for t in (0, 1, 2, 3, 4, 0, 1, 2, 3)])
     assert torch.equal(ring.get(rows, "state"), expected) and torch.equal(ring.read(rows)["state"], expected)
     assert ring.bytes.shape[1] == 2 and ring.width("state") == 7
+
+
+def test_the_highest_of_three_levels_starts_from_an_earlier_run():
+    env, run = make_env(EnvConfig("Ledger-v0")), Path("earlier")
+    config = replace(small_hiro(), levels=3)
+    earlier = config.make(setting(env, seed=0))
+    later = replace(config, high=replace(config.high, init_from=run)).make(setting(env, seed=1))
+    warm_start(later, {run: earlier})
+    weights = [[level.learner.actor[0].weight for level in agent.levels] for agent in (earlier, later)]
+    same = [torch.equal(old, new) for old, new in zip(*weights, strict=True)]
+    assert same == [False, False, True]
+    wide = replace(config, goal=replace(config.goal, high=(2.0,))).make(setting(env))
+    with pytest.raises(UserError, match="uses another goal space"):
+        warm_start(later, {run: wide})
