@@ -172,6 +172,20 @@ def test_a_skill_is_its_number_and_says_when_it_ends_and_where_it_can_begin():
     assert Skill(3).extrinsic and Latent(4).space.shape == (4,)
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_target_lies_in_the_cell_whose_number_issued_it(relative):
+    low, high = torch.tensor([-3.0, 0.0]), torch.tensor([3.0, 9.0])
+    command = GridSubgoal(GoalSpace(Select(torch.arange(2)), low, high, relative), 3, "sparse")
+    state, numbers = torch.tensor([0.5, 1.0, 7.0]).repeat(9, 1), torch.arange(9.0).unsqueeze(-1)
+    targets = command.issue(state, numbers)
+    start = state[:, :2] if relative else torch.zeros(9, 2)
+    assert (targets - start).tolist() == [[x, y] for x in (-2.0, 0.0, 2.0) for y in (1.5, 4.5, 7.5)]
+    for apart in ((0.0, 0.0), (0.9, -1.4), (-0.9, 1.4)):  # half a cell is 1 along x and 1.5 along y
+        assert torch.equal(command.retrace(state, targets + torch.tensor(apart)), numbers)
+    outside = start + torch.tensor([50.0, -50.0])
+    assert (command.retrace(state, outside) == 6).all()  # the nearest cell
+
+
 def grid(early: bool) -> GridSubgoal:
     """Four cells, with centres at 1 and 3 along each of two dimensions of places from 0 to 4."""
     low, high = torch.zeros(2), torch.full((2,), 4.0)
