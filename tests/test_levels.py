@@ -179,7 +179,8 @@ def test_a_target_lies_in_the_cell_whose_number_issued_it(relative):
     state, numbers = torch.tensor([0.5, 1.0, 7.0]).repeat(9, 1), torch.arange(9.0).unsqueeze(-1)
     targets = command.issue(state, numbers)
     start = state[:, :2] if relative else torch.zeros(9, 2)
-    assert (targets - start).tolist() == [[x, y] for x in (-2.0, 0.0, 2.0) for y in (1.5, 4.5, 7.5)]
+    centres = torch.tensor([[x, y] for x in (-2.0, 0.0, 2.0) for y in (1.5, 4.5, 7.5)])
+    torch.testing.assert_close(targets - start, centres)
     for apart in ((0.0, 0.0), (0.9, -1.4), (-0.9, 1.4)):  # half a cell is 1 along x and 1.5 along y
         assert torch.equal(command.retrace(state, targets + torch.tensor(apart)), numbers)
     outside = start + torch.tensor([50.0, -50.0])
