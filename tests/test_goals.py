@@ -101,6 +101,8 @@ def test_subgoals_are_issued_retraced_and_rewarded():
 def test_the_task_reward_is_scaled_and_bounded():
     task = Task(0, reward_range=(0.0, 1.0), scale=0.5, offset=-1.0)
     assert task.scale_reward(torch.tensor([0.0, 1.0])).tolist() == [-0.5, 0.0]
+    for offset, scale, result in ((0.0, 1.0, 3.0), (1.0, 1.0, 4.0), (0.0, 2.0, 6.0), (1.0, 2.0, 8.0)):
+        assert Task(0, scale=scale, offset=offset).scale_reward(torch.tensor([3.0])).tolist() == [result]
     assert task.value_range(0.9) == (pytest.approx(-5.0), 0.0)
     assert Task(0).value_range(0.9) is None
 
