@@ -32,9 +32,9 @@ HIGH = ("td3", "sac", "ppo", "dqn", "discrete-sac")
 OPTIONS = {
     "low": {"ppo": "--low.n-steps 64 --low.batch-size 128 --low.learning-rate 1e-3 --low.reward progress"},
     "high": {
-        "ppo": "--high.n-steps 8 --high.batch-size 64 --high.learning-rate 1e-3",
+        "ppo": "--high.n-steps 4 --high.batch-size 32 --high.learning-rate 2e-3",
         "dqn": "--goal.cells 5",
-        "discrete-sac": "--goal.cells 5",
+        "discrete-sac": "--goal.cells 5 --high.learning-rate 1e-3",
     },
 }
 Job = tuple[str, str, int]
