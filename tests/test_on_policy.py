@@ -107,6 +107,7 @@ def test_values_at_the_decision_are_stored():
         again = level.learner.distribution.log_prob(level.learner.actor(rollout.inputs), rollout.action, None)
         torch.testing.assert_close(rollout.log_prob, again)
         torch.testing.assert_close(rollout.value, level.learner.value(rollout.inputs))
+        torch.testing.assert_close(rollout.returns, rollout.advantage + rollout.value)
         assert float(rollout.action.abs().max()) > 1  # as drawn, not as clipped for the environment
 
 

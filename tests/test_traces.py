@@ -1,4 +1,4 @@
-"""The first updates of TD3, SAC, DQN and PPO are those of a script of a few lines: plain tensors and torch's Adam."""
+"""The first updates of every learner are those of a script of a few lines: plain tensors and torch's Adam."""
 
 import copy
 import math
@@ -8,7 +8,20 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.learners import DQN, PPO, SAC, TD3, Batch, Build, DQNConfig, PPOConfig, SACConfig, TD3Config
+from hrl.learners import (
+    DQN,
+    PPO,
+    SAC,
+    TD3,
+    Batch,
+    Build,
+    DiscreteSAC,
+    DiscreteSACConfig,
+    DQNConfig,
+    PPOConfig,
+    SACConfig,
+    TD3Config,
+)
 from hrl.learners.on_policy import Rollout
 from hrl.spaces import unit_box
 
@@ -131,9 +144,51 @@ def test_dqn():
     same(learner.target_critic, slow)
 
 
+def twin_choices(p: list[Tensor], x: Tensor) -> Tensor:
+    """The values [2, B, K] of both critics, from their stacked weights [2, in, out]."""
+    values = []
+    for weights in ([part[k] for part in p] for k in range(2)):
+        h = x
+        for i in range(0, len(weights) - 2, 2):
+            h = torch.relu(h @ weights[i] + weights[i + 1])
+        values.append(h @ weights[-2] + weights[-1])
+    return torch.stack(values)
+
+
+def test_discrete_sac():
+    torch.manual_seed(0)
+    c = DiscreteSACConfig(hidden=(6, 5), learning_rate=1e-2, actor_learning_rate=3e-3, tau=0.1, target_entropy=0.3)
+    learner = DiscreteSAC(Build(3, spaces.Discrete(4)), c)
+    actor, critic, log_alpha = net(learner.actor), net(learner.critic), torch.zeros((), requires_grad=True)
+    slow = copy.deepcopy(critic)
+    optimisers = [torch.optim.Adam(p, lr) for p, lr in ((critic, 1e-2), (actor, 3e-3), ([log_alpha], 1e-2))]
+    for number, b in enumerate(batches(4)):
+        metrics = learner.update(b, number, torch.Generator())
+        alpha = log_alpha.detach().exp()
+        with torch.no_grad():
+            after = torch.distributions.Categorical(logits=mlp(actor, b.next_inputs))
+            value = (after.probs * twin_choices(slow, b.next_inputs).amin(0)).sum(-1) + alpha * after.entropy()
+            y = b.reward + b.discount * value
+        chosen = twin_choices(critic, b.inputs)[:, range(8), b.action[:, 0].long()]
+        step(optimisers[0], ((chosen - y) ** 2).mean(-1).sum())
+        now = torch.distributions.Categorical(logits=mlp(actor, b.inputs))
+        q = twin_choices(critic, b.inputs).amin(0).detach()
+        step(optimisers[1], -(now.probs * q).sum(-1).mean() - alpha * now.entropy().mean())
+        entropy = now.entropy().detach().mean()
+        step(optimisers[2], log_alpha * (entropy - 0.3 * math.log(4)))
+        assert float(metrics["entropy"]) == pytest.approx(float(entropy), abs=1e-5)
+        follow(slow, critic, 0.1)
+    for module, expected in ((learner.actor, actor), (learner.critic, critic), (learner.target_critic, slow)):
+        same(module, expected)
+    assert float(learner.log_alpha.detach()) == pytest.approx(float(log_alpha.detach()), abs=1e-5)
+    x = torch.randn(5, 3)
+    likely = mlp(actor, x).argmax(-1)
+    torch.testing.assert_close(learner.value(x), twin_choices(critic, x).amin(0)[range(5), likely].detach())
+
+
 def test_ppo():
     torch.manual_seed(0)
-    c = PPOConfig(hidden=(6, 5), learning_rate=1e-2, ent_coef=0.01, n_epochs=2, batch_size=4)
+    c = PPOConfig(hidden=(6, 5), learning_rate=1e-2, ent_coef=0.02, ent_coef_final=0.0, n_epochs=2, batch_size=4)
     learner = PPO(Build(3, unit_box(2)), c)
     everything = net(learner)  # log σ, the actor's and the critic's
     log_std, actor, critic = everything[0], everything[1:7], everything[7:]
@@ -144,7 +199,7 @@ def test_ppo():
         old = torch.distributions.Normal(mlp(actor, s, torch.tanh), log_std.exp()).log_prob(a).sum(-1)
     advantage, returns = torch.randn(10, generator=g), torch.randn(10, generator=g)
     ours, theirs = (torch.Generator().manual_seed(7) for _ in range(2))
-    learner.learn(Rollout(s, a, old, torch.zeros(10), advantage, returns), 4, 0.0, ours)
+    learner.learn(Rollout(s, a, old, torch.zeros(10), advantage, returns), 4, 0.5, ours)  # in the middle of the run
     for _ in range(2):
         for i in torch.randperm(10, generator=theirs).split(4):
             normal = torch.distributions.Normal(mlp(actor, s[i], torch.tanh), log_std.exp())
