@@ -48,9 +48,9 @@ class Bridge:
         self._always, self._never = ~self._resetting, self._resetting.clone()
         self._nothing = torch.zeros(self.num_envs, 0, device=device)
         self.actions = actions or ActionMap(env.single_action_space)
-        self.space: Any = usable(env.single_observation_space)
-        self.appended = self.goal_env and spec.state_dim > flat_dim(self.space["observation"])
-        self.state_space = state_space(self.space, self.appended)
+        space: Any = usable(env.single_observation_space)
+        self.appended = self.goal_env and spec.state_dim > flat_dim(space["observation"])
+        self.space, self.state_space = space, state_space(space, self.appended)
         self.reports_success = False
         self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)

@@ -230,8 +230,8 @@ class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
         super().__init__(env)
         space: Any = usable(env.observation_space)
         self.forms: dict[str, Any] = space.spaces
-        bounds = {key: (bound.numpy() for bound in flat_bounds(part)) for key, part in self.forms.items()}
-        self.observation_space = spaces.Dict({key: spaces.Box(*pair, dtype=np.float32) for key, pair in bounds.items()})
+        box = lambda low, high: spaces.Box(low.numpy(), high.numpy(), dtype=np.float32)  # noqa: E731
+        self.observation_space = spaces.Dict({key: box(*flat_bounds(part)) for key, part in self.forms.items()})
 
     def observation(self, observation: Any) -> Any:
         """Convert each part of the observation to a float32 vector."""
