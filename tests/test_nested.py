@@ -74,6 +74,17 @@ def test_first_order_is_biased_as_predicted():
         close(estimator(miss, estimator.begin(f64(LAM)), f64(LAM)).gradient, -0.7 * steps * RATE * A)
 
 
+def test_first_order_treats_each_map_as_a_shift():
+    """Two applications of T(w) = λ w from 2 with λ = 3 give 18. The exact derivative is 2 λ w₀ = 12. With dT/dw = 1, it
+    is the sum of dT/dλ along the way, 2 + 6."""
+    scaled = Iteration(lambda w, lam, step: lam * w)
+    for first_order, expected in ((False, 12.0), (True, 8.0)):
+        estimator = Unrolled(scaled, 2, first_order=first_order)
+        estimate = estimator(lambda w, lam: w, estimator.begin(f64(2.0)), f64(3.0))
+        close(estimate.gradient, expected)
+        close(estimate.loss, 18.0)
+
+
 def test_implicit_after_too_few_steps_is_biased_as_predicted():
     # From w0 = 0 the optimum is missed by (λ - w0) (1 - ηa)^K; the theorem is used at the place that was reached.
     estimator = Implicit(valley(), 10, ConjugateGradient())

@@ -22,6 +22,7 @@ from hrl.nested import (
     Outer,
     Unrolled,
 )
+from hrl.nested.evolution import antithetic_gradient
 from hrl.types import UserError
 
 # -- what cannot be trusted ----------------------------------------------------------------------------------
@@ -53,6 +54,20 @@ def test_a_bellman_backup_needs_neumann():
     wrong = Implicit(inner, 400, ConjugateGradient(3))
     with pytest.raises(UserError, match="Neumann"):
         wrong(lambda v, r: weights @ v, wrong.begin(torch.zeros(3, dtype=torch.float64)), f64(1, 0, 2))
+
+
+def test_the_error_of_evolution_is_relative_to_its_gradient():
+    noise, losses = torch.tensor([[1.0, 0.0], [0.0, 4.0]]), torch.tensor([3.0, 1.0, 1.0, 0.0])
+    gradient, metrics = antithetic_gradient(noise, losses, sigma=0.5)  # of the pairs: (2, 0) and (0, 4)
+    assert gradient.tolist() == [1.0, 2.0] and float(metrics["outer_gradient"]) == pytest.approx(5**0.5)
+    # The variances are 1 and 4, of a mean of two pairs (1 + 4) / 2.
+    assert float(metrics["relative_error"]) == pytest.approx((5 / 2) ** 0.5 / 5**0.5)
+
+
+def test_a_map_that_neither_grows_nor_contracts_raises_an_error():
+    shift = Iteration(lambda w, lam, step: w + lam)
+    with pytest.raises(UserError, match="does not contract"):
+        Implicit(shift, 0, Neumann(20))(lambda w, lam: w, shift.begin(f64(0.3)), f64(0.3))
 
 
 def test_a_map_that_does_not_contract_raises_an_error():
