@@ -32,7 +32,8 @@ HIGH = ("td3", "sac", "ppo", "dqn", "discrete-sac")
 OPTIONS = {
     "low": {"ppo": "--low.n-steps 64 --low.batch-size 128 --low.learning-rate 1e-3 --low.reward progress"},
     "high": {
-        "ppo": "--high.n-steps 4 --high.batch-size 32 --high.learning-rate 2e-3",
+        "ppo": "--high.period 5 --high.gamma 0.98 --high.n-steps 8 --high.batch-size 64 --high.learning-rate 3e-3 "
+        "--high.log-std-init -0.7",
         "dqn": "--goal.cells 5",
         "discrete-sac": "--goal.cells 5 --high.learning-rate 1e-3",
     },
