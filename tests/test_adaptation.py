@@ -134,19 +134,14 @@ def test_a_step_of_adaptation_is_the_policy_gradients():
 
 def test_before_the_outer_step_the_divergence_is_zero_and_the_first_order_gradient_differs():
     torch.manual_seed(0)
-    data = Trajectories.with_advantages(
-        torch.randn(3, 6, 4, 2),
-        torch.randn(3, 6, 4, 1),
-        torch.randn(3, 6, 4),
-        torch.ones(3, 6, 4),
-        torch.zeros(3, 6, 4),
-        Credit(0.9),
-    )
+    full, none = torch.ones(3, 6, 4), torch.zeros(3, 6, 4)
+    drawn = lambda *width: torch.randn(3, 6, 4, *width)  # noqa: E731
+    *way, last = (Trajectories.with_advantages(drawn(2), drawn(1), drawn(), full, none, Credit(0.9)) for _ in range(3))
     policy = Gaussian(2, 1, (8,))
     gradients = []
     for first_order in (False, True):
         adaptation = Adaptation(policy, lambda name: True, 0.1, first_order)
-        objective = adaptation.objective([data], data)
+        objective = adaptation.objective(way, last)
         params = (adaptation.initial, adaptation.shared)
         assert float(objective(params)[1]) == pytest.approx(0, abs=1e-6)
         gradients.append(torch.func.grad(lambda p, o=objective: o(p)[0])(params)[0]["net.2.weight"])

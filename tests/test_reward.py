@@ -46,6 +46,17 @@ def test_the_meta_gradient_is_the_slope_of_the_trial():
     assert (ahead - behind) / 0.06 == pytest.approx(float(length), rel=0.05)
 
 
+def test_the_meta_gradient_is_checked_at_every_second_update():
+    agent, level, learner = learned(FlatTD3())
+    learner.config.check_every = 2
+    checked = []
+    for number in range(5):
+        now, following = level.transitions(32, agent.generator).split(16)
+        metrics = learner.step(number, now, following, agent.generator)
+        checked.append("intrinsic_slope_error" in metrics)
+    assert checked == [True, False, True, False, True]
+
+
 def test_the_level_gets_the_learned_reward_but_the_outer_critic_does_not():
     agent, level, learner = learned(FlatTD3())
     t = level.transitions(16, agent.generator)
