@@ -1,5 +1,7 @@
 """A learned intrinsic reward: its meta-gradient, which transitions receive it, and exact resume."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,20 @@ def test_the_outer_critic_sums_delayed_rewards_until_the_end_of_the_episode():
         ended = t + steps == lengths[episode % 4] and episode % 2 == 1  # odd episodes terminate, even ones are cut
         assert float(discount) == (0.0 if ended else 0.5**steps)
     assert cut < 0.1 * 256  # the last rows of the episodes that still run
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_outer_critic_learns_from_rewards_up_to_its_horizon(horizon):
+    """With discounts of 0, the critic's first step depends only on the rewards: those of `horizon` steps."""
+    config = FlatTD3.of(reward="learned", intrinsic=IntrinsicConfig(horizon=horizon, gamma=1e-6))
+    agent, level, learner = learned(config)
+    critic, ours, theirs = learner.outer_critic, *(torch.Generator().manual_seed(3) for _ in range(2))
+    t = level.transitions(16, agent.generator)
+    expected = deepcopy(critic.value)
+    batch = critic.batch(t) if horizon == 1 else critic._long(16, theirs)
+    optimiser = torch.optim.Adam(expected.parameters(), level.learner.config.learning_rate)
+    (expected(batch.inputs, batch.action) - batch.reward).square().mean(-1).sum().backward()
+    optimiser.step()
+    critic.learn(t, ours)
+    for mine, theirs_ in zip(critic.value.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs_, rtol=1e-4, atol=1e-5)
