@@ -124,15 +124,15 @@ def test_a_dataset_of_minari(tmp_path, monkeypatch):
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     env = make_env(EnvConfig(LINE_ENV))
-    ways = [0.0, 0.5, 0.25], [0.0, 0.5, 0.75, 0.5]
+    ways = [0.0, 0.5, 0.75, 0.5], [0.0, 0.5, 0.25]
     minari.create_dataset_from_buffers(
         "line/two-v0", [EpisodeBuffer(**on_the_line(way)) for way in ways],
         observation_space=env.env.single_observation_space, action_space=env.env.single_action_space,
     )  # fmt: skip
     data = read_line("minari:line/two-v0", env)
-    assert data.state[:, 1].tolist() == [0, 0.5, 0.25, 0, 0.5, 0.75, 0.5]
-    assert data.transitions.tolist() == [0, 1, 3, 4, 5] and data.final.tolist() == [2] * 3 + [6] * 4
-    assert data.action[data.transitions].flatten().tolist() == [1, -0.5, 1, 0.5, -0.5]
+    assert data.state[:, 1].tolist() == [0, 0.5, 0.75, 0.5, 0, 0.5, 0.25]
+    assert data.transitions.tolist() == [0, 1, 2, 4, 5] and data.final.tolist() == [3] * 4 + [6] * 3
+    assert data.action[data.transitions].flatten().tolist() == [1, 0.5, -0.5, 1, -0.5]
 
 
 def on_the_line(way: list[float]) -> dict[str, Any]:

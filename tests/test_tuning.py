@@ -118,6 +118,13 @@ def test_tuning_the_high_discount_keeps_the_outer_critic_of_the_low_level():
         )  # for subgoals, not the task's
 
 
+def test_the_reference_discount_of_a_tuned_discount_is_99_percent_per_decision():
+    config = small_hiro(period=3)
+    config.tune = ("high.gamma",)
+    (tuner,) = config.make(setting(make_env(EnvConfig("tasks:Ledger-v0", num_envs=1)))).levels[1].tuners
+    assert float(tuner.outer_critic.gamma) ** 3 == pytest.approx(0.99, abs=1e-5)
+
+
 def test_checks_run_at_the_configured_frequency():
     agent, level, tuner = tuned(FlatTD3(), "learning_rate", every=3)
     seen = []
