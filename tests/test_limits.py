@@ -36,7 +36,8 @@ LEARNERS: list[tuple[Any, list[Any]]] = [
     (DQNConfig(), [*REPLAY, ("n_step", *COUNT), ("max_grad_norm", *POSITIVE), ("priority_beta", 0.0, -TINY),
                    ("priority_beta", *SHARE), ("exploration_fraction", *SHARE)]),
     (DiscreteSACConfig(), [*REPLAY, ("actor_learning_rate", *POSITIVE), ("ent_coef", *NOT_NEGATIVE),
-                           ("target_entropy", *POSITIVE), ("target_entropy", 1 - TINY, 1.0)]),
+                           ("target_entropy", *POSITIVE), ("target_entropy", 1 - TINY, 1.0),
+                           ("target_entropy", 0.5, 2.0)]),
     (PPOConfig(), [("n_steps", *COUNT), ("batch_size", *COUNT), ("n_epochs", *COUNT), ("clip_range", *POSITIVE),
                    ("clip_range_vf", *POSITIVE), ("max_grad_norm", *POSITIVE), ("target_kl", *POSITIVE),
                    ("ent_coef", *NOT_NEGATIVE), ("ent_coef_final", *NOT_NEGATIVE), ("vf_coef", *NOT_NEGATIVE),
@@ -57,8 +58,10 @@ GOALS = [
 
 
 def refused(config: Any, option: str, accepted: Any, wrong: Any, *arguments: Any) -> str:
-    """The message for the wrong value; the other one must be accepted."""
+    """The message for the wrong value; the other one must be accepted. If 0 is wrong, negative values are, too."""
     replace(config, **{option: accepted}).check(*arguments)
+    if wrong == 0:
+        refused(config, option, accepted, -1, *arguments)
     with pytest.raises(UserError, match=option.replace("_", "[-_]")) as error:
         replace(config, **{option: wrong}).check(*arguments)
     return str(error.value)

@@ -176,6 +176,9 @@ def test_discrete_sac():
         step(optimisers[1], -(now.probs * q).sum(-1).mean() - alpha * now.entropy().mean())
         entropy = now.entropy().detach().mean()
         step(optimisers[2], log_alpha * (entropy - 0.3 * math.log(4)))
+        assert float(learner.alpha_optimiser.gradient.sum()) == pytest.approx(
+            float(entropy) - 0.3 * math.log(4), abs=1e-5
+        )
         assert float(metrics["entropy"]) == pytest.approx(float(entropy), abs=1e-5)
         follow(slow, critic, 0.1)
     for module, expected in ((learner.actor, actor), (learner.critic, critic), (learner.target_critic, slow)):
