@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hrl.agents.hiro import High, HIROConfig, Low, Middle
+from hrl.agents.hiro import HIROConfig, Low, Middle
 from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.hierarchy.config import LevelConfig
@@ -126,11 +126,8 @@ def test_limits_of_periods():
             Period.of(bounds).check("--period", "step")
 
 
-def test_a_level_reward_needs_a_positive_scale():
-    for level in (Low, Middle, High):
-        field = level.__name__.lower()
-        if not hasattr(level(), "reward_scale") or level is High:
-            continue
-        HIROConfig(**{field: level(reward_scale=TINY)}).check()
-        with pytest.raises(UserError, match=f"{field}.reward_scale must be positive, not 0"):
-            HIROConfig(**{field: level(reward_scale=0.0)}).check()
+@pytest.mark.parametrize(("field", "level"), [("low", Low), ("middle", Middle)])
+def test_the_scale_of_a_reward_for_subgoals_is_positive(field, level):
+    HIROConfig(**{field: level(reward_scale=TINY)}).check()
+    with pytest.raises(UserError, match=f"{field}.reward_scale must be positive, not 0"):
+        HIROConfig(**{field: level(reward_scale=0.0)}).check()
