@@ -218,9 +218,9 @@ def test_each_environments_goal_moves_once_after_its_own_episodes():
     assert (places[:, 0] > 7).all() and (places[:, 1] > 6).all() and len(task.goal.unique()) == 20
     moves = (torch.stack(goals).diff(dim=0) != 0).sum(0)
     assert (moves == 1).all() and (task.cell != task.goal).all()
-    with pytest.raises(ValueError, match="moves_after of FourRooms must be at least 0, not -1"):
+    with pytest.raises(ValueError, match="moves_after of FourRooms must be a whole number of at least 0, not -1"):
         FourRooms(1, moves_after=-1)
-    with pytest.raises(ValueError, match="a cell's number, 0 to 103, not 104"):
+    with pytest.raises(ValueError, match="a whole number from 0 to 103, not 104"):
         FourRooms(1, goal=104)
 
 

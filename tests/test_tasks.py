@@ -13,7 +13,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.classic import MountainCarGoal, PendulumGoal
-from hrl.envs.tasks.grids import FourRooms, KeyDoor
+from hrl.envs.tasks.grids import FourRooms, KeyDoor, four_rooms_place
 from hrl.envs.tasks.layouts import walls
 from hrl.envs.tasks.point_maze import Map, PointMaze, moved
 
@@ -224,6 +224,34 @@ def test_four_rooms_slips_a_third_of_the_time_and_walls_stop():
     sure.cell.fill_(0)  # the upper left corner
     sure.advance(torch.tensor([0]))
     assert sure.cell.item() == 0
+
+
+def test_larger_four_rooms_begin_at_their_start_and_have_wider_hallways():
+    rooms = FourRooms(2, scale=3, start=0, slip=0.0)
+    rooms.reset(seed=0)
+    assert len(rooms.cells) == 9 * 104 and rooms.cells[rooms.goal].tolist() == [[21, 27]] * 2
+    assert rooms.cells[rooms.cell].tolist() == [[3, 3]] * 2
+    column = rooms.walls[:, 19]  # through the wall between left and right: two hallways of three cells
+    assert (~column).nonzero().flatten().tolist() == [9, 10, 11, 30, 31, 32]
+    observed = torch.eye(936)[[0, 935]]
+    assert four_rooms_place(observed).tolist() == [[3.0, 3.0], [35.0, 35.0]]
+    assert four_rooms_place(torch.eye(104)[[62]]).tolist() == [[7.0, 9.0]]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"scale": 0}, "scale of FourRooms must be a whole number of at least 1, not 0"),
+        ({"scale": 1.5}, "scale of FourRooms must be a whole number of at least 1, not 1.5"),
+        ({"start": 104}, "start of FourRooms must be a whole number from 0 to 103, not 104"),
+        ({"start": -1}, "start of FourRooms must be a whole number from 0 to 103, not -1"),
+        ({"goal": "g"}, "goal of FourRooms must be a whole number from 0 to 103, not g"),
+        ({"start": 62}, "start and goal of FourRooms must be different cells, but both are 62"),
+    ],
+)
+def test_four_rooms_refuses_impossible_values(kwargs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        FourRooms(1, **kwargs)
 
 
 def test_key_and_door_slips_as_often_as_asked():

@@ -1,6 +1,9 @@
 """Batched grid worlds with discrete actions: four rooms (Sutton et al. 1999), and a door that needs a key."""
 
+import math
 from collections.abc import Callable
+from functools import cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ from hrl.envs.tasks.tensor import SingleEnv, SingleGoalEnv, TensorEnv, Values
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """(row, column) of the actions: up, right, down, left."""
+EAST_HALLWAY = (7, 9)
+"""(row, column) of goal G1 in the layout of four rooms."""
 WALL, FLOOR, AGENT, GOAL, KEY, DOOR = (
     np.array(c, np.uint8)
     for c in ([110, 90, 70], [245, 245, 245], [40, 150, 70], [230, 120, 120], [230, 190, 40], [120, 80, 160])
@@ -32,6 +37,15 @@ def drawn(wall: Tensor, marks: Marks, scale: int = 24) -> np.ndarray:
     return image.repeat(scale, 0).repeat(scale, 1)
 
 
+def require_whole(task: str, **options: tuple[int | None, int, int | None]) -> None:
+    """Raise ValueError unless each option (value, least, most) is a whole number within its bounds, or None."""
+    for name, (value, least, most) in options.items():
+        if value is None or (isinstance(value, Integral) and least <= value <= (value if most is None else most)):
+            continue
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} of {task} must be a whole number {bounds}, not {value}")
+
+
 def slipped(actions: Tensor, chance: Tensor, slip: float) -> Tensor:
     """The moves [N], each replaced by one of the other three with probability `slip`; `chance` [2, N] ~ U(0, 1)."""
     others = (actions + 1 + (chance[1] * 3).long()) % 4
@@ -43,8 +57,10 @@ class FourRooms(TensorEnv):
     episode.
 
     An action moves the agent by one cell, with probability `slip` in one of the other three directions; walls block it.
-    `goal` is a cell's number, by default that of the east hallway (goal G1 of the paper). After `moves_after` episodes
-    of an environment, its goal moves once to a random cell of the lower right room (Bacon 2017); 0 keeps it in place.
+    Cells are numbered row by row. `goal` is a cell's number, by default the first of the east hallway (goal G1 of the
+    paper), and `start` the one where episodes start, by default a random one. With `scale`, rooms and hallways are that
+    many times wider. After `moves_after` episodes of an environment, its goal moves once to a random cell of the lower
+    right room (Bacon 2017); 0 keeps it in place.
     """
 
     def __init__(
@@ -53,23 +69,28 @@ class FourRooms(TensorEnv):
         device: torch.device | str = "cpu",
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
-        goal: int = 62,
+        goal: int | None = None,
         slip: float = 1 / 3,
         moves_after: int = 0,
+        start: int | None = None,
+        scale: int = 1,
     ) -> None:
-        self.walls = walls("FourRooms").to(device)
+        require_whole("FourRooms", scale=(scale, 1, None), moves_after=(moves_after, 0, None))
+        self.walls = walls("FourRooms", scale).to(device)
         self.cells = (~self.walls).nonzero()
-        if not 0 <= goal < len(self.cells):
-            raise ValueError(f"goal of FourRooms must be a cell's number, 0 to {len(self.cells) - 1}, not {goal}")
-        if moves_after < 0:
-            raise ValueError(f"moves_after of FourRooms must be at least 0, not {moves_after}")
+        east = (self.cells == torch.tensor(EAST_HALLWAY, device=self.cells.device) * scale).all(-1).nonzero()
+        goal = int(east) if goal is None else goal
+        last = len(self.cells) - 1
+        require_whole("FourRooms", goal=(goal, 0, last), start=(start, 0, last))
+        if start == goal:
+            raise ValueError(f"start and goal of FourRooms must be different cells, but both are {goal}")
         super().__init__(num_envs, device, max_episode_steps, render_mode, self.observed(), spaces.Discrete(4))
-        self.slip, self.moves_after = slip, moves_after
+        self.slip, self.moves_after, self.start = slip, moves_after, start
         self.reaches = self._neighbours()
         self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.goal, self.begun = torch.full_like(self.cell, goal), torch.zeros_like(self.cell)
         row, column = self.cells.unbind(-1)
-        self.lower_right = ((row > 7) & (column > 6)).nonzero().squeeze(-1)
+        self.lower_right = ((row >= 8 * scale) & (column >= 7 * scale)).nonzero().squeeze(-1)
 
     def observed(self) -> spaces.Space[Any]:
         """The observation space."""
@@ -88,13 +109,13 @@ class FourRooms(TensorEnv):
         return torch.where(there >= 0, there, torch.arange(len(self.cells), device=self.device).unsqueeze(1))
 
     def begin(self, where: Tensor) -> None:
-        """Start in a random cell other than the goal at the mask `where` [N]."""
+        """Start in the cell `start`, or in a random one other than the goal, at the mask `where` [N]."""
         if self.moves_after:
             self.begun += where
             moves = where & (self.begun == self.moves_after + 1)
             self.goal.copy_(torch.where(moves, self.choice(self.lower_right, self.num_envs), self.goal))
         start = (self.uniform(self.num_envs) * (len(self.cells) - 1)).long()
-        start = start + (start >= self.goal)
+        start = start + (start >= self.goal) if self.start is None else torch.full_like(start, self.start)
         self.cell.copy_(torch.where(where, start, self.cell))
 
     def advance(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,8 +204,7 @@ class KeyDoor(TensorEnv):
         slip: float = 0.0,
         observe_status: bool = True,
     ) -> None:
-        if size < 6:
-            raise ValueError(f"size of KeyDoor must be at least 6 cells, not {size}")
+        require_whole("KeyDoor", size=(size, 6, None))
         seen = spaces.Box(0.0, 1.0, (10 if observe_status else 8,), np.float32)
         super().__init__(num_envs, device, max_episode_steps, render_mode, seen, spaces.Discrete(4))
         self.size, self.slip, self.observe_status = size, slip, observe_status
@@ -261,9 +281,13 @@ KEY_DOOR_SUBGOALS: dict[str, Callable[[Tensor], Tensor]] = {
 """Predicates, states [..., 10] -> bool [...]: the agent holds the key, the door is open, the agent is at the goal."""
 
 
-_CELLS = (~walls("FourRooms")).nonzero().float()
+@cache
+def _places(count: int, device: torch.device) -> Tensor:
+    """(row, column) [count, 2] of the cells of four rooms, whose scale follows from their number."""
+    cells = (~walls("FourRooms")).sum()
+    return (~walls("FourRooms", math.isqrt(count // int(cells)))).nonzero().float().to(device)
 
 
 def four_rooms_place(state: Tensor) -> Tensor:
-    """A goal projection for four rooms: the agent's (row, column) [..., 2] from one-hot observations [..., D]."""
-    return state[..., : len(_CELLS)] @ _CELLS.to(state.device)
+    """A goal projection for hrl/FourRooms-v0: the agent's (row, column) [..., 2] from one-hot observations [..., D]."""
+    return state @ _places(state.shape[-1], state.device)

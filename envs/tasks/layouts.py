@@ -67,7 +67,8 @@ LAYOUTS = {
 }
 
 
-def walls(name: str) -> Tensor:
-    """A layout [rows, columns], bool, True for walls."""
+def walls(name: str, scale: int = 1) -> Tensor:
+    """A layout [rows, columns], bool, True for walls. Each character becomes `scale` x `scale` cells."""
     rows = LAYOUTS[name].split()
-    return torch.tensor([[cell == "#" for cell in row] for row in rows])
+    cells = torch.tensor([[cell == "#" for cell in row] for row in rows])
+    return cells.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
