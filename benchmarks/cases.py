@@ -131,6 +131,7 @@ GRIDS = {
         "--env-kwargs size=14 max_episode_steps=200 --total-steps 200000 --eval-freq 0 --save-freq 0"
     ),
 }
+FAR = "--env-kwargs scale=3 start=0 max_episode_steps=150 --total-steps 80000 --eval-freq 0 --save-freq 0"
 HIDDEN = "the state of key and door is not observed"
 HIDDEN_KEY = "--env-kwargs observe_status=False --total-steps 300000"
 CASES += [
@@ -140,6 +141,10 @@ CASES += [
         Case("choices", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant)
         for variant, words in GRIDS.items()
         for name, agent in (("HIRO, our preset", "hiro"), ("our DQN", KEYDOOR))
+    ),
+    *(
+        Case("choices", name, "hrl/FourRooms-v0", f"{words} {FAR}", 3, variant="3 x wider, fixed start, 150 steps")
+        for name, words in (("HIRO, our preset", "hiro"), ("our DQN", KEYDOOR.replace("8", "16", 1)))
     ),
     *(
         Case("feudal", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant, evaluate="--stochastic")
