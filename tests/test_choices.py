@@ -125,8 +125,8 @@ def test_a_mask_reaches_the_lowest_level_of_a_hierarchy():
     assert not Masked.violations
 
 
-def prioritised() -> PrioritisedReplay:
-    ring = PrioritisedReplay({"state": 1, "action": 1}, ("state",), (), 100, 1, CPU, alpha=0.5, beta=1.0)
+def prioritised(beta: float = 1.0) -> PrioritisedReplay:
+    ring = PrioritisedReplay({"state": 1, "action": 1}, ("state",), (), 100, 1, CPU, alpha=0.5, beta=beta)
     yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
     for length in (3, 2):
         for t in range(length):
@@ -145,8 +145,14 @@ def test_priorities_are_drawn_from_in_proportion_and_weights_make_up_for_it():
     torch.testing.assert_close(share, expected, atol=0.01, rtol=0)
     assert not ((drawn == 3) | (drawn >= 6)).any()
     torch.testing.assert_close(ring.weights(rows), (1 / expected) / (1 / expected).max(), rtol=1e-4, atol=1e-4)
-    ring.anneal(1.0)
-    assert float(ring.beta) == 1.0 and float(ring.largest) == pytest.approx(4.0, abs=1e-4)
+    assert float(ring.largest) == pytest.approx(4.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("progress", "beta"), [(0.0, 0.4), (0.5, 0.7), (1.0, 1.0)])
+def test_the_weights_exponent_rises_linearly_to_1(progress, beta):
+    ring = prioritised(0.4)
+    ring.anneal(progress)
+    assert float(ring.beta) == pytest.approx(beta)
 
 
 def test_n_step_returns_sum_the_rewards_within_the_episode():
