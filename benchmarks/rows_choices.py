@@ -1,12 +1,13 @@
 """Rows of the speed table about DQN and PPO."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
 from measuring import Noise, Options, Row, built, paired, rate, rolling, sb3
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from hrl.agents.flat import FlatDQN, FlatPPO
 from hrl.envs import EnvConfig, make_env
@@ -41,24 +42,33 @@ def dqn_updates(options: Options) -> Iterator[Row]:
 
 
 def ppo_steps(options: Options) -> Iterator[Row]:
-    """The whole loop of PPO with 16 environments: rollouts of 128 steps, ten epochs in minibatches of 256."""
+    """The whole loop of PPO with 16 environments: rollouts of 128 steps, ten epochs in minibatches of 256. With worker
+    processes, ours have one process per core, and stable-baselines3's one per environment."""
     for env_id in ("CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"):
-        env = make_env(EnvConfig(env_id, num_envs=16), options.device)
-        agent = built(FlatPPO.of(n_steps=128, batch_size=256), env, options)
-        step = rolling(agent, env, learn=True)
-        peers = DummyVecEnv([lambda env_id=env_id: gym.make(env_id)] * 16)
-        model = sb3(PPO, peers, options.device, n_steps=128, batch_size=256)
+        yield _ppo_row(options, env_id, "sync", DummyVecEnv)
+    yield _ppo_row(options, "HalfCheetah-v5", "async", SubprocVecEnv)
 
-        def ours(step=step) -> None:
-            for _ in range(128):
-                step()
 
-        sides = paired(
-            options,
-            rate(ours, options, 128 * 16, together=1),
-            rate(lambda model=model: model.learn(128 * 16, reset_num_timesteps=False), options, 128 * 16, together=1),
-        )
-        yield Row("n", f"PPO training, {env_id} ×16", **sides, unit="steps/s", bar="≥ 2")
+def _ppo_row(options: Options, env_id: str, vectorization: Literal["sync", "async"], form: type[VecEnv]) -> Row:
+    env = make_env(EnvConfig(env_id, num_envs=16, vectorization=vectorization), options.device)
+    agent = built(FlatPPO.of(n_steps=128, batch_size=256), env, options)
+    step = rolling(agent, env, learn=True)
+    peers = form([lambda: gym.make(env_id)] * 16)
+    model = sb3(PPO, peers, options.device, n_steps=128, batch_size=256)
+
+    def ours() -> None:
+        for _ in range(128):
+            step()
+
+    sides = paired(
+        options,
+        rate(ours, options, 128 * 16, together=1),
+        rate(lambda: model.learn(128 * 16, reset_num_timesteps=False), options, 128 * 16, together=1),
+    )
+    env.close()
+    peers.close()
+    where = ", worker processes" if vectorization == "async" else ""
+    return Row("n", f"PPO training, {env_id} ×16{where}", **sides, unit="steps/s", bar="≥ 2")
 
 
 class NumberedNoise(Noise):
