@@ -13,12 +13,13 @@ from test_replay import transition
 
 from hrl.agents.hiro import High, HIROConfig, Low, Middle
 from hrl.envs import EnvConfig, make_env
+from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import Direction, GridSubgoal, Latent, Skill, Task
 from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level
-from hrl.hierarchy.memories import make_memory
+from hrl.hierarchy.memories import make_memory, steps_held
 from hrl.hierarchy.relabelling.correction import OffPolicyCorrection
 from hrl.hierarchy.relabelling.hindsight import HindsightActions, SubgoalTesting
 from hrl.hierarchy.warm_start import warm_start
@@ -222,6 +223,19 @@ def test_available_choices_of_a_command_reach_its_learner(learner):
     assert batch.mask.tolist() == [[1, 0, 1, 1]] and batch.next_mask.tolist() == [[1, 1, 1, 0]]
     with pytest.raises(ValueError, match="must issue the command"):
         Hierarchy([below, Level("high", high, task, near.space, memories[1], where, 2)], where)
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "held"),
+    [(None, 4 * (16 + 2) * 3), (201, 4 * (16 + 2) * 3), (200, 0), (0, 0)],
+)
+def test_the_low_levels_memory_holds_the_steps_of_all_stored_decisions(total_steps, held):
+    """At least 16 decisions of each of 4 environments and 2 open ones, of at most 3 steps."""
+    low, high = LevelConfig.of(buffer_size=400), LevelConfig.of(buffer_size=40)
+    where = replace(setting(make_env(EnvConfig("Ledger-v0", num_envs=4))), total_steps=total_steps)
+    assert steps_held(low, high, Period.of((1, 3)), where) == held
+    many = replace(where, num_envs=2) if total_steps is None else where
+    assert steps_held(low, high, Period.of(3), many) == (2 * (40 // 2 + 2) * 3 if total_steps is None else held)
 
 
 def test_a_direction_rewards_the_cosine():

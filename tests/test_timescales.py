@@ -25,8 +25,9 @@ def test_a_ratio_ties_rates_and_schedules():
     assert rates == [pytest.approx(pair) for pair in ((1e-3, 2e-4), (1e-4, 2e-5), (1e-5, 2e-6))]
     assert (tied[1].schedule, tied[1].warmup) == ("cosine", 7) and high.learner.learning_rate == 5.0
     assert Coupling().tie([low, high]) == [low, high]
-    with pytest.raises(UserError, match=r"timescale\.ratio must be positive"):
-        Coupling(0.0).tie([low, high])
+    for ratio in (0.0, -1.0):
+        with pytest.raises(UserError, match=r"timescale\.ratio must be positive"):
+            Coupling(ratio).tie([low, high])
 
 
 def test_a_level_learns_between_its_warmup_and_its_stop():
