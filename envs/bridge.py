@@ -12,11 +12,12 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from hrl.envs.goals import is_goal_space, state_part, state_space
+from hrl.envs.infos import InfoReader
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spaces.actions import ActionMap
 from hrl.envs.spaces.flatten import batched, flat_dim, flatten_batch, unflatten_batch, usable
 from hrl.envs.spec import Observation, Spec, Step
-from hrl.envs.wrappers.guard import MASK, SUCCESS_KEYS, EnvironmentFault
+from hrl.envs.wrappers.guard import EnvironmentFault
 from hrl.envs.wrappers.pause import pausables
 
 
@@ -45,15 +46,19 @@ class Bridge:
         self._pausables = pausables(env)
         self._paused: Tensor | None = None  # [N] while some environments pause
         self._resetting = torch.zeros(self.num_envs, dtype=torch.bool, device=device)
-        self._always, self._never = ~self._resetting, self._resetting.clone()
-        self._nothing = torch.zeros(self.num_envs, 0, device=device)
+        self._always = ~self._resetting
+        self.infos = InfoReader(spec, self.num_envs, device)
         self.actions = actions or ActionMap(env.single_action_space)
         space: Any = usable(env.single_observation_space)
         self.appended = self.goal_env and spec.state_dim > flat_dim(space["observation"])
         self.space, self.state_space = space, state_space(space, self.appended)
-        self.reports_success = False
         self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
+
+    @property
+    def reports_success(self) -> bool:
+        """Whether any info has reported a success."""
+        return self.infos.reports_success
 
     @property
     def restarts(self) -> bool:
@@ -67,7 +72,7 @@ class Bridge:
         raw, info = self._answer(lambda: self.env.reset(seed=seed))
         self.tensors = isinstance(_first(raw), Tensor)
         self._resetting = torch.zeros_like(self._resetting)
-        obs = self.observe(raw, self._mask(info))
+        obs = self.observe(raw, self.infos.mask(info, self.steps))
         self._check(obs)
         return obs
 
@@ -89,7 +94,7 @@ class Bridge:
     def receive(self) -> Step:
         """Wait for the step of the sent actions. Raises EnvironmentFault if an observation or reward is not finite."""
         raw, reward, terminated, truncated, info = self._answer(self._outcome)
-        obs = self.observe(raw, self._mask(info))
+        obs = self.observe(raw, self.infos.mask(info, self.steps))
         rewards = self._column(reward, torch.float32, "rewards")
         terminated, truncated = (self._column(x, torch.bool, "flags") for x in (terminated, truncated))
         active, taken = self._always, self.num_envs
@@ -108,7 +113,7 @@ class Bridge:
         self._check(final, rewards)
         if following is not final:
             self._check(following)
-        success, kept = self._success(info, done), self._hindsight_info(info)
+        success, kept = self.infos.success(info, done, self.steps), self.infos.kept(info)
         return Step(following, final, rewards, terminated, truncated, active, success, taken, kept)
 
     def truncate(self, step: Step, where: Tensor) -> Step:
@@ -265,70 +270,7 @@ class Bridge:
         mask = done.cpu().numpy()
         seeds: Any = [next(self._seeds) if self.seeded and d else None for d in mask]
         raw, info = self._answer(lambda: self.env.reset(seed=seeds, options={"reset_mask": mask}))
-        return self.observe(raw, self._mask(info))
-
-    def _mask(self, info: dict[str, Any]) -> Tensor | None:
-        """[N, K] the available choices from `info["action_mask"]`; all choices where an environment gives no mask."""
-        if not self.spec.mask_dim:
-            return None
-        values, there = info.get(MASK), info.get(f"_{MASK}")
-        mask = torch.ones(self.num_envs, self.spec.mask_dim, device=self.device)
-        if values is None:
-            return mask
-        try:
-            if isinstance(values, np.ndarray) and values.dtype == object:
-                values = np.stack([np.ones(self.spec.mask_dim) if v is None else np.asarray(v) for v in values])
-            given = torch.as_tensor(values, dtype=torch.float32, device=self.device).reshape(mask.shape)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise EnvironmentFault(
-                f"{self.spec.env_id} returned an action mask that is not {self.spec.mask_dim} booleans at environment "
-                f"step {self.steps}: {error}"
-            ) from error
-        known = torch.as_tensor(True if there is None else there, device=self.device).expand(self.num_envs)
-        mask = torch.where(known.unsqueeze(-1), given, mask)
-        if self.device.type == "cpu" and bool((mask.sum(-1) == 0).any()):
-            raise EnvironmentFault(
-                f"{self.spec.env_id} returned an action mask without any available action at environment step "
-                f"{self.steps}."
-            )
-        return mask
-
-    def _success(self, info: dict[str, Any], done: Tensor) -> Tensor:
-        """`is_success` or `success` of this step, from the final info where an episode ended under SAME_STEP."""
-        success, final = self._flag(info), info.get("final_info")
-        return torch.where(done, self._flag(final), success) if isinstance(final, dict) else success
-
-    def _flag(self, info: dict[str, Any]) -> Tensor:
-        for key in SUCCESS_KEYS:
-            if key in info:
-                self.reports_success = True
-                values = info[key]
-                if isinstance(values, np.ndarray) and values.dtype == object:
-                    values = np.array([bool(np.all(v)) for v in values])
-                try:
-                    flags = torch.as_tensor(values, device=self.device).bool()
-                    return flags.reshape(self.num_envs, -1).all(-1)
-                except (TypeError, ValueError, RuntimeError) as error:
-                    raise EnvironmentFault(
-                        f"{self.spec.env_id} reported a success that is not a boolean at environment step {self.steps}."
-                    ) from error
-        return self._never
-
-    def _hindsight_info(self, info: dict[str, Any]) -> Tensor:
-        """[N, K] the entries of info that hindsight needs, from the final info where an episode ended."""
-        parts = []
-        for key in self.spec.info:
-            now, final = info.get(key), (info.get("final_info") or {}).get(key)
-            if now is None and final is None:
-                raise EnvironmentFault(f"{self.spec.env_id} returned an info without {key!r}, which --goal.info names.")
-            values = torch.as_tensor(final if now is None else now, dtype=torch.float32, device=self.device)
-            values = values.reshape(self.num_envs, -1)
-            if now is not None and final is not None:
-                there = torch.as_tensor(info["final_info"].get(f"_{key}", True), device=self.device)
-                final = torch.as_tensor(final, dtype=torch.float32, device=self.device).reshape(values.shape)
-                values = torch.where(there.expand(self.num_envs).unsqueeze(-1), final, values)
-            parts.append(values)
-        return torch.cat(parts, -1) if parts else self._nothing
+        return self.observe(raw, self.infos.mask(info, self.steps))
 
     def _answer(self, ask: Callable[[], Any]) -> Any:
         try:
