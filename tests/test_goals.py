@@ -50,7 +50,7 @@ def test_a_projection_may_be_a_function():
     [
         (
             {"indices": (0, 2)},
-            r"goal.indices \[2\] lie outside the observation of Ledger-v0, which has 2 entries",
+            r"goal.indices \[2\] lie outside the observation of Ledger-v0, which has 2 entries \(0 to 1\)",
         ),
         ({"low": (1.0,), "high": (0.0,)}, "must be below"),
         ({"low": (1.0, 1.0, 1.0), "high": (2.0,)}, "goal.low needs 1 or 2 numbers"),
@@ -64,6 +64,12 @@ def test_a_projection_may_be_a_function():
 def test_declarations_that_do_not_fit_are_reported(declared, words):
     with pytest.raises(UserError, match=words):
         build("Ledger-v0", **declared)
+
+
+def test_pixels_are_no_moving_entries():
+    env = make_env(EnvConfig("Picture-v0", {"kind": "dict"}))  # the vector beside the image never changes
+    with pytest.raises(UserError, match="Random steps do not change the observations of Picture-v0"):
+        build_goal_space(GoalConfig(), env.spec, 3, lambda: env, CPU)
 
 
 def space(relative: bool, **more) -> GoalSpace:

@@ -13,7 +13,7 @@ from tasks import LENGTHS
 from hrl.agents.hdqn import HDQNConfig, High, Low
 from hrl.envs import EnvConfig, make_env
 from hrl.envs.tasks.grids import KEY_DOOR_SUBGOALS, KeyDoor
-from hrl.hierarchy.commands import DeclaredSubgoals
+from hrl.hierarchy.commands import DeclaredSubgoals, Skill
 from hrl.hierarchy.commands.declared import load_predicates
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.relabelling.hindsight import HindsightChoices
@@ -54,6 +54,11 @@ def on_the_ledger(period=4, steps=0, **low) -> Hierarchy:
 
 
 # -- the command -----------------------------------------------------------------------------------------------
+
+
+def test_equal_names_are_the_same_command():
+    other = DeclaredSubgoals(("odd", "late"), late_or_odd)
+    assert declared().same(declared("sparse")) and not declared().same(other) and not declared().same(Skill(2))
 
 
 def test_a_reached_subgoal_is_not_available_until_all_are_reached():

@@ -171,6 +171,7 @@ def test_a_skill_is_its_number_and_says_when_it_ends_and_where_it_can_begin():
     assert skill.available(state).tolist() == [[1, 1, 1], [1, 1, 0]]
     assert skill.reward(state, state + 1, target).tolist() == [0, 1]
     assert Skill(3).extrinsic and Latent(4).space.shape == (4,)
+    assert Latent(4, scale=0.5).scale_reward(torch.tensor([3.0])).tolist() == [1.5]
 
 
 @pytest.mark.parametrize("relative", [True, False])
