@@ -170,10 +170,13 @@ def test_decisions_with_overwritten_steps_are_reported_and_unchanged():
 
 
 class Steps:
-    """A ring. Its row k contains the state k / 10 and the reward k."""
+    """A ring without the rows before `oldest`. Its row k contains the state k / 10 and the reward k."""
+
+    def __init__(self, oldest: int = 0) -> None:
+        self.oldest = oldest
 
     def holds(self, rows: Rows) -> torch.Tensor:
-        return torch.ones_like(rows.row, dtype=torch.bool)
+        return rows.row >= self.oldest
 
     def get(self, rows: Rows, name: str) -> torch.Tensor:
         return rows.row.unsqueeze(-1) / (10 if name == "state" else 1)
@@ -216,6 +219,9 @@ def test_step_rewards_end_with_the_decision():
     rewards = StepRewards(one_task(), Steps(), period=4)  # type: ignore[arg-type]
     t = transition(steps=Rows(torch.tensor([0]), torch.tensor([10])), length=torch.tensor([3]))
     assert rewards(t, torch.Generator()).rewards.tolist() == [[10, 11, 12, 0]]
+    overwritten = StepRewards(one_task(), Steps(oldest=11), period=4)  # type: ignore[arg-type]
+    t = t.changed(reward=torch.tensor([33.0]))
+    assert overwritten(t, torch.Generator()).rewards.tolist() == [[33, 0, 0, 0]]
 
 
 # -- values --------------------------------------------------------------------------------------------------

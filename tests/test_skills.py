@@ -100,6 +100,10 @@ def test_a_use_of_a_skill_is_also_a_use_from_each_of_its_later_steps():
             wanted = sum(GAMMA**j * (first + j + 1) for j in range(int(changed.length[b])))
             assert float(changed.reward[b]) == pytest.approx(wanted, rel=1e-5)
     assert found == {0, 1, 2, 3} and torch.equal(changed.next_state, t.next_state)
+    unchanged = replace(late, share=0.0)(t, torch.Generator())
+    for name in ("state", "reward", "length"):
+        assert torch.equal(getattr(unchanged, name), getattr(t, name))
+    assert torch.equal(unchanged.steps.row, t.steps.row)
 
 
 def test_the_skills_own_actions_reach_the_environment():
