@@ -49,6 +49,13 @@ CASES = [
     Case("defaults", "HIRO, defaults alone", "FetchReach-v4", "hiro", 3),
     Case("defaults", "HIRO, defaults alone", "panda_gym:PandaReach-v3", "hiro", 3),
     *(Case("hiro", "HIRO, our preset", env, "hiro --eval-freq 0 --save-freq 0", 5) for env in (UMAZE, MEDIUM, LARGE)),
+    Case(
+        "short",
+        "HIRO, three times the updates",
+        LARGE,
+        "hiro --total-steps 200000 --ema 0.998 --low.train-freq 8 --high.train-freq 4 --eval-freq 0 --save-freq 0",
+        5,
+    ),
     Case("sb3", "SB3 TD3 + HER", UMAZE, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
     Case("sb3", "SB3 TD3 + HER", MEDIUM, "sb3-td3 --total-steps 20000 --eval-freq 0 --save-freq 0", 3),
     Case("sb3", "SB3 TD3 + HER", LARGE, "sb3-td3 --total-steps 30000 --eval-freq 0 --save-freq 0", 3),

@@ -291,6 +291,14 @@ def test_adam_is_torchs_adam():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("length", "kept"), [(0.4, 0.4), (0.5, 0.5), (3.0, 0.5)])
+def test_gradients_are_scaled_down_to_their_maximum_norm_but_never_up(length, kept):
+    adam = FlatAdam(torch.nn.Linear(2, 1, bias=False).parameters(), 1e-2, max_norm=0.5)
+    adam.places[0].copy_(length * torch.tensor([[0.6, 0.8]]))
+    assert float(adam.descend()) == pytest.approx(length)
+    torch.testing.assert_close(adam.places[0], kept * torch.tensor([[0.6, 0.8]]), rtol=1e-4, atol=1e-5)
+
+
 # -- goal spaces ---------------------------------------------------------------------------------------------
 
 
