@@ -41,6 +41,13 @@ def test_a_hilltop_and_a_saddle_raise_an_error():
             estimator(lambda w, lam: w.square().sum(), estimator.begin(f64(0.3, 0.4)), f64(0.3, 0.3))
 
 
+def test_a_hilltop_is_named_as_the_cause_also_where_the_solver_did_not_converge():
+    inner = Descent(lambda w, lam, step: 0.5 * (f64(-1.0, -0.3) * (w - lam).square()).sum(), SGD(RATE))
+    estimator = Implicit(inner, 0, ConjugateGradient(1))
+    with pytest.raises(UserError, match="with positive curvature"):
+        estimator(lambda w, lam: w.square().sum(), estimator.begin(f64(0.3, 0.4)), f64(0.3, 0.3))
+
+
 def test_a_bellman_backup_needs_neumann():
     # v = r + γ P v: dv/dr = (I - γP)⁻¹, which is not symmetric.
     chain, gamma = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.2, 0.8], [0.5, 0.0, 0.5]], dtype=torch.float64), 0.9
