@@ -9,14 +9,12 @@ from gymnasium import spaces
 from hrl_scripts import train
 from runs import same_state, trained
 from tasks import LENGTHS
-from torch import nn
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.learning import FromRollout
 from hrl.learners import PPO, Build, PPOConfig
 from hrl.learners.on_policy import Rollout
 from hrl.memory.rollout import RolloutMemory, advantages
-from hrl.networks.encoders import PixelEncoder
 from hrl.networks.normaliser import RewardScale, RunningNorm
 from hrl.spaces import unit_box
 from hrl.types import UserError
@@ -174,17 +172,6 @@ def test_networks_that_are_no_plain_perceptrons_are_differentiated_automatically
     assert PPO(plain, PPOConfig()).slopes is not None
     assert PPO(plain, PPOConfig(layer_norm=True)).slopes is None
     assert PPO(plain._replace(tasks=2), PPOConfig()).slopes is None
-
-
-def test_image_encoders_start_orthogonal_with_a_gain_of_sqrt_2():
-    encoder = PixelEncoder(3 * 40 * 40, 3 * 40 * 40, ((3, 40, 40),), features=16)
-    learner = PPO(Build(3 * 40 * 40, spaces.Discrete(3), encoder=encoder), PPOConfig(hidden=(8,)))
-    layers = [layer for layer in learner.encoder.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    assert len(layers) == 4
-    for layer in layers:
-        rows = layer.weight.flatten(1)
-        assert torch.allclose(rows @ rows.t(), 2 * torch.eye(len(rows)), atol=1e-4)
-        assert layer.bias is None or not layer.bias.any()
 
 
 def test_a_divergence_that_is_too_large_ends_the_passes():

@@ -84,7 +84,6 @@ class PPO(OnPolicyLearner):
         outputs = self.distribution.parameters_needed
         self.actor = self.network(width, outputs, build.tasks)
         self.critic = self.network(width, 1)
-        orthogonal(self.encoder, math.sqrt(2))
         orthogonal(self.actor, config.policy_gain)
         orthogonal(self.critic, 1.0)
         self.policy_optimiser = FlatAdam(self.parameters(), config.learning_rate, config.max_grad_norm, eps=1e-5)
@@ -204,11 +203,11 @@ def divergence(log_ratio: Tensor) -> Tensor:
     return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
-def orthogonal(net: nn.Module, gain: float) -> None:
+def orthogonal(net: nn.Sequential, gain: float) -> None:
     """Initialise orthogonal weights and zero biases: gain √2 in hidden layers, `gain` in the last one."""
-    kinds = (nn.Linear, nn.Conv2d)
-    layers = [layer for layer in net.modules() if isinstance(layer, kinds)]
+    layers = [layer for layer in net if hasattr(layer, "weight") and layer.weight is not None]
     for layer in layers:
-        nn.init.orthogonal_(layer.weight, gain if layer is layers[-1] else math.sqrt(2))
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        if weight.dim() == 2:
+            nn.init.orthogonal_(weight, gain if layer is layers[-1] else math.sqrt(2))
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
