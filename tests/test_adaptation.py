@@ -154,8 +154,11 @@ def test_a_trust_region_step_goes_as_far_as_the_divergence_allows():
     objective = lambda x: (a @ x, 0.5 * (curve * x.square()).sum())  # noqa: E731
     moved, metrics = trust_region_step(torch.zeros(2), objective, limit=0.01)
     best = -(a / curve) * (0.02 / (a * a / curve).sum()).sqrt()
-    assert float(metrics["divergence"]) == pytest.approx(0.01, rel=0.5) and float(metrics["gain"]) > 0
-    torch.testing.assert_close(moved / moved.norm(), best / best.norm(), rtol=1e-3, atol=0)
+    assert float(metrics["divergence"]) == pytest.approx(0.01, rel=1e-3) and float(metrics["gain"]) > 0
+    torch.testing.assert_close(moved, best, rtol=1e-3, atol=0)
+    # A divergence q + 50 q² is .015 after the whole step, and .0084 after .8 of it.
+    steeper = lambda x: (objective(x)[0], objective(x)[1] * (1 + 50 * objective(x)[1]))  # noqa: E731
+    torch.testing.assert_close(trust_region_step(torch.zeros(2), steeper)[0], 0.8 * best, rtol=1e-3, atol=0)
     stuck = lambda x: ((x * 0).sum(), 0.5 * (curve * x.square()).sum())  # noqa: E731
     assert trust_region_step(torch.ones(2), stuck)[0].tolist() == [1, 1]
 
