@@ -148,6 +148,22 @@ def test_before_the_outer_step_the_divergence_is_zero_and_the_first_order_gradie
     assert not torch.allclose(*gradients, rtol=1e-3)
 
 
+def test_steps_after_an_episodes_end_have_no_part_in_the_divergence():
+    torch.manual_seed(0)
+    full, none = torch.ones(2, 6, 4), torch.zeros(2, 6, 4)
+    short = full.clone()
+    short[:, 2:] = 0
+    drawn = lambda *width: torch.randn(2, 6, 4, *width)  # noqa: E731
+    before = Trajectories.with_advantages(drawn(2), drawn(1), drawn(), full, none, Credit(0.9))
+    last = Trajectories.with_advantages(drawn(2), drawn(1), drawn(), short, none, Credit(0.9))
+    other = last._replace(state=torch.where(short.unsqueeze(-1) > 0, last.state, 9.0))
+    adaptation = Adaptation(Gaussian(2, 1, (8,)), lambda name: True, 0.1)
+    moved = ({name: x + 0.1 for name, x in adaptation.initial.items()}, adaptation.shared)
+    found = [adaptation.objective([before], end)(moved)[1] for end in (last, other)]
+    torch.testing.assert_close(*found)
+    assert float(found[0]) > 1e-4
+
+
 def test_a_trust_region_step_goes_as_far_as_the_divergence_allows():
     # Loss a·x under divergence ½ xᵀDx <= δ: the best step is -D⁻¹a √(2δ / aᵀD⁻¹a).
     a, curve = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])

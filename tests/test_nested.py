@@ -263,6 +263,35 @@ def test_an_entry_without_gradient_has_a_derivative_under_adam():
     assert bool(estimate.gradient.isfinite()) and bool(estimate.initial.isfinite().all())
 
 
+def adam_towards_1(calls: list[int]) -> Descent:
+    """Adam on Σ (w - λ)², which notes every evaluation of the loss."""
+
+    def loss(w: Tensor, lam: Tensor, step: int) -> Tensor:
+        calls.append(step)
+        return (w - lam).square().sum()
+
+    return Descent(loss, FunctionalAdam(0.1))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_an_estimate_ends_where_plain_steps_end_and_continues_with_the_optimisers_memory(recompute):
+    inner = adam_towards_1(calls := [])
+    state = inner.begin(f64(0.0, 3.0))
+    for _ in range(5):
+        state = inner.step(state, f64(1.0)).detached()
+    whole = Unrolled(inner, 5, last=3, recompute=recompute)
+    once = whole(lambda w, lam: w.sum(), whole.begin(f64(0.0, 3.0)), f64(1.0))
+    part, rest = Unrolled(inner, 3, recompute=recompute), Unrolled(inner, 2, recompute=recompute)
+    half = part(lambda w, lam: w.sum(), part.begin(f64(0.0, 3.0)), f64(1.0))
+    twice = rest(lambda w, lam: w.sum(), half.state, f64(1.0))
+    for end in (once.state, twice.state):
+        assert end.step == 5
+        torch.testing.assert_close(end.params, state.params, rtol=1e-12, atol=0)
+    calls.clear()
+    part(lambda w, lam: w.sum(), part.begin(f64(0.0, 3.0)), f64(1.0))
+    assert len(calls) == (6 if recompute else 3)  # recomputation evaluates every step twice
+
+
 @pytest.mark.parametrize(
     "optimiser", [SGD(lambda m: m.exp(), 0.5), FunctionalAdam(lambda m: m.exp()), RMSprop(lambda m: m.exp())]
 )
