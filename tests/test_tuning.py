@@ -134,6 +134,17 @@ def test_checks_run_at_the_configured_frequency():
     assert len(set(seen)) == 3 and seen[0] == seen[2] != seen[3] == seen[5] != seen[6]
 
 
+def test_the_reliability_is_measured_at_every_fourth_adaptation():
+    agent, level, tuner = tuned(FlatTD3(), "learning_rate", every=2)
+    tuner.config.check_every = 4
+    measured = []
+    for number in range(11):
+        level.learning.update(1, 0.0, agent.generator)
+        if "policy/tuning_slope_error" in agent.pop_metrics():
+            measured.append(number)
+    assert measured == [0, 8]
+
+
 def test_a_high_levels_rewards_are_added_up_by_the_discount_in_force():
     """The tiny ledger's reward is t + 1 at step t, its first episodes last 3 and 7 steps; a decision lasts 2."""
     env = make_env(EnvConfig("tasks:Ledger-v0", num_envs=1))
