@@ -1,13 +1,13 @@
 """Mutation testing of the engine, memories, learners and nested gradients, with cosmic-ray (extra `mutation`).
 
-    python benchmarks/mutation.py --each 6
+    python benchmarks/mutation.py --each 6 --seed 1
 
 Each mutant is one small change of a line, and a test that runs this line must fail. The tests of a line come from one
 run of the suite under coverage, which is kept in build/mutation. The shortest of them run first, for about a minute.
 Lines that run only at import, such as the defaults of options, are left out. Mutants are sampled with a seed, because
 all of them would take days. The benchmark changes files of the working tree and restores them: run it in a separate
 clone that is installed (`pip install -e '.[test,mutation]'`) and completely committed. It writes
-results/mutation.json, and prints the survivors with their lines.
+results/mutation-<seed>.json, and prints the survivors with their lines.
 """
 
 import ast
@@ -67,7 +67,7 @@ def main() -> None:
         raise SystemExit("Commit first: mutants are put into the files of this working tree.")
     if not (MAP / "times.xml").exists():
         run_suite(options.jobs)
-    file = RESULTS / "mutation.json"
+    file = RESULTS / f"mutation-{options.seed}.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     modules = [str(p.relative_to(ROOT)) for folder in FOLDERS for p in sorted((ROOT / folder).glob("*.py"))]
     for module in options.only or [m for m in modules if not m.endswith("__init__.py")]:
