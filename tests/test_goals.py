@@ -59,6 +59,7 @@ def test_a_projection_may_be_a_function():
         ({"bounds": "space"}, "no bounds for these goals"),
         ({"projection": "nowhere:f"}, "No module named .nowhere"),
         ({"projection": "math:pi"}, "not callable"),
+        ({"projection": "test_goals:halves", "indices": (0,)}, "are alternatives: use --goal.projection None"),
     ],
 )
 def test_declarations_that_do_not_fit_are_reported(declared, words):

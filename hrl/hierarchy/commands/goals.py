@@ -233,6 +233,11 @@ def _moving(
 def build_projection(config: GoalConfig, spec: Spec, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The declared map from states [..., D] to goals [..., G]. Raises UserError if it does not fit the environment."""
     if config.projection is not None:
+        if config.indices:
+            raise UserError(
+                f"goal.indices and goal.projection {config.projection} are alternatives: use --goal.projection None "
+                "for the indices."
+            )
         return load_projection(config.projection, spec, device)
     indices = config.indices or spec.achieved or tuple(range(spec.state_dim))
     outside = [i for i in indices if not 0 <= i < spec.state_dim]
