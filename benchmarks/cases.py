@@ -124,7 +124,8 @@ RACING = (
     "--learning-rate 5e-4 --gamma 0.98 --ent-coef 0.01 --ent-coef-final 0 --normalize-reward True --total-steps 50000 "
     "--eval-freq 0 --save-freq 0"
 )
-KEYDOOR = "dqn --num-envs 8 --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97"
+GRID_DQN = "dqn --num-envs {} --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97"
+KEYDOOR = GRID_DQN.format(8)
 FLAT_PPO = (
     "ppo --num-envs 32 --n-steps 64 --batch-size 256 --learning-rate 2e-3 --ent-coef 0.003 --eval-freq 0 --save-freq 0"
 )
@@ -151,7 +152,7 @@ CASES += [
     ),
     *(
         Case("choices", name, "hrl/FourRooms-v0", f"{words} {FAR}", 3, variant="3 x wider, fixed start, 150 steps")
-        for name, words in (("HIRO, our preset", "hiro"), ("our DQN", KEYDOOR.replace("8", "16", 1)))
+        for name, words in (("HIRO, our preset", "hiro"), ("our DQN", GRID_DQN.format(16)))
     ),
     *(
         Case("feudal", name, "hrl/KeyDoor-v0", f"{agent} {words}", 3, variant=variant, evaluate="--stochastic")

@@ -57,7 +57,7 @@ class Bridge:
 
     @property
     def reports_success(self) -> bool:
-        """Whether any info has reported a success."""
+        """True after an info has reported success, or the lack of it."""
         return self.infos.reports_success
 
     @property

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def is_goal_space(space: gym.Space[Any]) -> bool:
-    """Whether each observation is a dictionary of an observation, an achieved goal and a desired goal. The observation
+    """True if each observation is a dictionary of an observation, an achieved goal and a desired goal. The observation
     may have any supported space. Both goals must be vectors of the same shape."""
     if not isinstance(space, spaces.Dict) or set(space.spaces) != GOAL_KEYS or usable(space["observation"]) is None:
         return False

@@ -16,7 +16,7 @@ class InfoReader:
     def __init__(self, spec: Spec, num_envs: int, device: torch.device) -> None:
         self.spec, self.num_envs, self.device = spec, num_envs, device
         self.reports_success = False
-        """Whether any info has reported a success."""
+        """True after an info has reported success, or the lack of it."""
         self._never = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._nothing = torch.zeros(num_envs, 0, device=device)
 

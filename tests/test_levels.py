@@ -227,16 +227,14 @@ def test_available_choices_of_a_command_reach_its_learner(learner):
 
 
 @pytest.mark.parametrize(
-    ("total_steps", "held"),
-    [(None, 4 * (16 + 2) * 3), (201, 4 * (16 + 2) * 3), (200, 0), (0, 0)],
+    ("total_steps", "num_envs", "held"),
+    [(None, 4, 4 * (16 + 2) * 3), (201, 4, 4 * (16 + 2) * 3), (None, 2, 2 * (20 + 2) * 3), (200, 4, 0), (0, 4, 0)],
 )
-def test_the_low_levels_memory_holds_the_steps_of_all_stored_decisions(total_steps, held):
-    """At least 16 decisions of each of 4 environments and 2 open ones, of at most 3 steps."""
+def test_the_low_levels_memory_holds_the_steps_of_all_stored_decisions(total_steps, num_envs, held):
+    """40 decisions of all environments, at least 16 of each, and 2 more of each; of at most 3 steps."""
     low, high = LevelConfig.of(buffer_size=400), LevelConfig.of(buffer_size=40)
-    where = replace(setting(make_env(EnvConfig("Ledger-v0", num_envs=4))), total_steps=total_steps)
+    where = replace(setting(make_env(EnvConfig("Ledger-v0", num_envs=num_envs))), total_steps=total_steps)
     assert steps_held(low, high, Period.of((1, 3)), where) == held
-    many = replace(where, num_envs=2) if total_steps is None else where
-    assert steps_held(low, high, Period.of(3), many) == (2 * (40 // 2 + 2) * 3 if total_steps is None else held)
 
 
 def test_a_direction_rewards_the_cosine():

@@ -238,6 +238,14 @@ def test_larger_four_rooms_begin_at_their_start_and_have_wider_hallways():
     assert four_rooms_place(torch.eye(104)[[62]]).tolist() == [[7.0, 9.0]]
 
 
+def test_the_goal_never_moves_to_the_start():
+    rooms = FourRooms(400, start=103, moves_after=1, max_episode_steps=2)  # the last cell, in the lower right room
+    rooms.reset(seed=0)
+    for _ in range(6):
+        rooms.step(torch.zeros(400, dtype=torch.int64))
+    assert (rooms.goal != 62).all() and (rooms.goal != 103).all()
+
+
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [

@@ -90,7 +90,10 @@ class FourRooms(TensorEnv):
         self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.goal, self.begun = torch.full_like(self.cell, goal), torch.zeros_like(self.cell)
         row, column = self.cells.unbind(-1)
-        self.lower_right = ((row >= 8 * scale) & (column >= 7 * scale)).nonzero().squeeze(-1)
+        lower_right = (row >= 8 * scale) & (column >= 7 * scale)
+        if start is not None:
+            lower_right[start] = False  # the goal never moves to the start
+        self.lower_right = lower_right.nonzero().squeeze(-1)
 
     def observed(self) -> spaces.Space[Any]:
         """The observation space."""
