@@ -229,9 +229,8 @@ class Replay:
 
     def end(self, rows: Rows) -> Tensor:
         """The row [B] of the last observation so far of each row's episode."""
-        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
-        ended = self.episode_end[episode % len(self.episode_end), rows.env].long()
-        return torch.where(episode == self.episode[rows.env], self.cursor[rows.env], ended)
+        episode = self._episode(rows)
+        return torch.where(episode == self.episode[rows.env], self.cursor[rows.env], self._ended(episode, rows.env))
 
     def is_final(self, rows: Rows) -> Tensor:
         """Whether [B] a row is the final observation of an ended episode."""
@@ -239,13 +238,23 @@ class Replay:
 
     def over(self, rows: Rows) -> Tensor:
         """Whether [B] the episode ended with this transition."""
-        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
-        return (episode != self.episode[rows.env]) & (rows.row + 1 == self.end(rows))
+        return self._over(rows, self._episode(rows))
 
     def terminated(self, rows: Rows) -> Tensor:
         """Whether [B] the task ended with this transition; False for truncation."""
-        episode = self.numbers[:, 0][self._index(rows.env, rows.row)].long()
-        return self.over(rows) & self.episode_terminated[episode % len(self.episode_end), rows.env]
+        episode = self._episode(rows)
+        return self._over(rows, episode) & self.episode_terminated[episode % len(self.episode_end), rows.env]
+
+    def _episode(self, rows: Rows) -> Tensor:
+        """The number [B] of each row's episode."""
+        return self.numbers[:, 0][self._index(rows.env, rows.row)].long()
+
+    def _ended(self, episode: Tensor, env: Tensor) -> Tensor:
+        """The final row [B] of these ended episodes."""
+        return self.episode_end[episode % len(self.episode_end), env].long()
+
+    def _over(self, rows: Rows, episode: Tensor) -> Tensor:
+        return (episode != self.episode[rows.env]) & (rows.row + 1 == self._ended(episode, rows.env))
 
     def holds(self, rows: Rows) -> Tensor:
         """Whether [B] the ring still contains this row, neither cleared nor overwritten."""

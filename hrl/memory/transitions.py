@@ -73,7 +73,8 @@ def read_transitions(replay: Replay, rows: Rows, extrinsic: bool) -> Transitions
     For an `extrinsic` command, the next target is read from the next row, because the task's goal may change.
     Otherwise the next target equals the target: the next state is evaluated under the same subgoal.
     """
-    row, following = replay.read(rows), replay.read(rows.later(1))
+    both = replay.read(Rows(rows.env, torch.stack([rows.row, rows.row + 1])))  # one read is faster than two
+    row, following = ({name: values[i] for name, values in both.items()} for i in (0, 1))
     # Segments are contiguous in the rings below, so each one ends where the next one starts.
     span = lambda name: (replay.count(rows, name), replay.count(rows.later(1), name))  # noqa: E731
     first, end = span("first") if "first" in replay.counters else (rows.row, rows.row + 1)
