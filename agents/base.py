@@ -10,14 +10,11 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
-from hrl.agents.parts.meta import MetaLearner, MetaSettings
-from hrl.agents.parts.meta_policy import AdaptingPolicy
 from hrl.execution.modes import Execution, pick_execution
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.warm_start import warm_start
-from hrl.nested.levels.adaptation import Adaptation
 from hrl.report.evaluation import Policy
 from hrl.run.session import Session, Which
 from hrl.run.trainer import Trainer
@@ -194,37 +191,6 @@ class RoundsConfig(ABC):
         for name in names:
             if not holds(getattr(self, name)):
                 raise UserError(f"--{name.replace('_', '-')} {sentence} {getattr(self, name)}.")
-
-
-@dataclass
-class AdaptingConfig(MetaSettings, RoundsConfig):
-    """The base class of algorithms that meta-learn to adapt. A subclass defines the policy and the parameters that
-    adapt."""
-
-    family = True
-
-    @abstractmethod
-    def adaptation(self, spec: Spec, device: torch.device) -> Adaptation:
-        """The policy and its adapted parameters. Raises UserError if it does not support the environment."""
-
-    @property
-    def num_envs_required(self) -> tuple[int, str]:
-        """Tasks times episodes."""
-        return self.tasks * self.episodes, "--tasks times --episodes"
-
-    def learner(self, spec: Spec, session: Session) -> MetaLearner:
-        """Build the outer level's learner."""
-        torch.manual_seed(session.run.seed)
-        adaptation = self.adaptation(spec, session.device)
-        if self.fixed_start and not adaptation.shared:
-            raise UserError(
-                "With --fixed-start, there is nothing to learn if all parameters adapt: set --adapts to a level."
-            )
-        return MetaLearner(self, adaptation, spec, session.device, session.run.seed)
-
-    def policy(self, learner: MetaLearner) -> AdaptingPolicy:
-        """The policy before adaptation."""
-        return AdaptingPolicy(learner)
 
 
 def unseen(spec: Spec) -> list[str]:

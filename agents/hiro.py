@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, TypeVar, cast
 
 from hrl.agents.base import HierarchyConfig
-from hrl.hierarchy.clock import Period, Periods
+from hrl.agents.parts.subgoal_levels import High, Low, Middle
+from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
 from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, build_goal_space
 from hrl.hierarchy.commands.subgoal import Reward
@@ -30,99 +31,18 @@ from hrl.hierarchy.relabelling.hindsight import HindsightActions, HindsightGoals
 from hrl.hierarchy.relabelling.rewards import StepRewards
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.timescale import Coupling
-from hrl.learners import Choice, Constraint, TD3Config
+from hrl.learners import Constraint
 from hrl.memory.ring import Replay
-from hrl.nested.levels.reward import IntrinsicConfig, learned_reward
+from hrl.nested.levels.reward import learned_reward
 from hrl.nested.levels.tuning import TuneConfig, tuned_by_name
 from hrl.spaces import Space
 from hrl.types import Spec, UserError
 
+__all__ = ["HIROConfig", "High", "Low", "Middle"]
+
 T = TypeVar("T")
 HINDSIGHT = 0.8
 """Default fraction of relabelled goals in a batch (Andrychowicz 2017: 4 of 5)."""
-
-
-@dataclass
-class Obeys:
-    """The options of a level that is rewarded for reaching subgoals."""
-
-    reward: Literal["distance", "progress", "sparse", "learned"] = "sparse"
-    """sparse: -1 until the subgoal is reached, then 0. distance: minus the distance to it (published). progress: the
-    decrease of the distance in each step. learned: distance plus a reward that is learned for the task's return."""
-    reward_scale: float = 1.0
-    """Factor of this reward. Rewards that are too small have no effect compared with the outputs of new networks."""
-
-
-@dataclass
-class Decides:
-    """The options of a level that sets subgoals."""
-
-    period: Periods = 10
-    """Decisions of the level below between two subgoals (c in the paper); directly above the low level, environment
-    steps. Two numbers are the bounds of a random period, sampled for each subgoal (HiPPO, Li 2019); evaluation uses
-    their mean."""
-    correction: bool = False
-    """Relabel old subgoals for the current level below (published: True; off-policy correction, section 3.3)."""
-    candidates: int = 10
-    """Number of candidate subgoals of the correction."""
-    hindsight_actions: float | None = None
-    """Fraction of a batch in which the reached goal replaces the subgoal (HAC; published: 0). Default: .25 if the
-    learner has a replay."""
-    testing: float = 0.0
-    """Fraction of subgoals that are tested without exploration below, and penalised if missed (HAC)."""
-    early: bool = False
-    """End a subgoal as soon as it is reached."""
-    subgoal_scale: float | None = None
-    """Bounds of this level's subgoals relative to those of the level below. Default: √period."""
-
-
-@dataclass
-class Low(Obeys, LevelConfig):
-    """The low level, which acts at every step and is rewarded for reaching subgoals.
-
-    Published: gamma .99, train_freq 1, reward distance.
-    """
-
-    learner: Choice = field(default_factory=lambda: TD3Config(tau=0.01, train_freq=2, random_actions=(0.0, 0.2)))
-    gamma: float = 0.95
-    """Discount per environment step (published: .99)."""
-    hindsight_horizon: int | None = None
-    """Maximum number of the level's decisions until the replacing goal. Default: the period of the level above."""
-    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
-    egocentric: bool = False
-    """Hide the position, but not the displacement to the subgoal: mask the state entries of relative subgoals, in
-    addition to low.masked_entries."""
-
-
-@dataclass
-class Middle(Decides, Obeys, LevelConfig):
-    """A level between low and high (--levels 3). It reaches its subgoals by setting nearer ones."""
-
-    learner: Choice = field(
-        default_factory=lambda: TD3Config(tau=0.01, buffer_size=200_000, train_freq=4, random_actions=(0.0, 0.3))
-    )
-    gamma: float = 0.99
-    """Discount per environment step."""
-
-
-@dataclass
-class High(Decides, LevelConfig):
-    """The high level, which sets subgoals and learns from the task's reward.
-
-    Published: buffer_size 200,000, train_freq 10 (one update per decision).
-    """
-
-    learner: Choice = field(
-        default_factory=lambda: TD3Config(tau=0.01, buffer_size=100_000, train_freq=4, random_actions=(0.05, 0.5))
-    )
-    gamma: float = 0.999
-    """Discount per environment step (published: .99 per decision of 10 steps)."""
-    reward_scale: float = 0.1
-    """Factor of the task's reward (published: .1)."""
-    reward_offset: float | None = None
-    """Added to the task's reward of every step before scaling. Default: the negative maximum reward if the goal reward
-    has only two values, so that every step before the goal has a cost; otherwise 0 (published). Set 0 if an episode can
-    end without reaching the goal, for example by a fall: ending it early would avoid the costs."""
 
 
 @dataclass
@@ -349,32 +269,12 @@ class HIROConfig(HierarchyConfig):
             )
         for name, config in (("low", self.low), ("middle", self.middle), ("high", self.high)):
             config.check(f"{name}.")
-            if isinstance(config, Obeys) and not config.reward_scale > 0:
-                raise UserError(f"{name}.reward_scale must be positive, not {config.reward_scale}.")
-            if isinstance(config, Decides):
-                self._check_deciding(name, config)
         if self.middle.reward == "learned":
             raise UserError("middle.reward cannot be learned: only the low level can learn its reward.")
         if self.low.learner.on_policy and any(getattr(c, "testing", 0.0) for _, c in self.stack()):
             raise UserError(
                 f"testing makes the low level act without exploration, but {self.low.learner.kind} learns from "
                 "its exploration: set testing to 0."
-            )
-
-    def _check_deciding(self, name: str, config: Decides) -> None:
-        Period.of(config.period).check(f"{name}.period", "decision of the level below")
-        if config.candidates < 3:
-            raise UserError(f"{name}.candidates must be at least 3, not {config.candidates}.")
-        if config.subgoal_scale is not None and not config.subgoal_scale > 0:
-            raise UserError(f"{name}.subgoal_scale must be positive, not {config.subgoal_scale}.")
-        for option in ("hindsight_actions", "testing"):
-            if not 0 <= (getattr(config, option) or 0.0) <= 1:
-                raise UserError(f"{name}.{option} must be between 0 and 1, not {getattr(config, option)}.")
-        learner = cast(LevelConfig, config).learner
-        if learner.on_policy and (config.correction or config.hindsight_actions or config.testing):
-            raise UserError(
-                f"{name}.correction, {name}.hindsight_actions and {name}.testing relabel a replay, but "
-                f"{learner.kind} learns only from its last rollout: use td3 or sac."
             )
 
     def masked_below(self, goals: GoalSpace, state_dim: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from hrl.agents.base import AdaptingConfig
+from hrl.agents.meta.base import AdaptingConfig
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, num_actions
 from hrl.policies.policy_gradient import Credit

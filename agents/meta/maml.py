@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hrl.agents.base import AdaptingConfig, require_continuous
+from hrl.agents.base import require_continuous
+from hrl.agents.meta.base import AdaptingConfig
 from hrl.hierarchy.commands import Subgoal
 from hrl.hierarchy.commands.goals import GoalConfig, build_goal_space
 from hrl.nested.levels.adaptation import Adaptation

@@ -17,8 +17,8 @@ from typing import Literal
 import torch
 
 from hrl.agents.base import RoundsConfig
+from hrl.agents.meta.policy import AdaptingPolicy
 from hrl.agents.parts.discovery import Discovery
-from hrl.agents.parts.meta_policy import AdaptingPolicy
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, num_actions
 from hrl.policies.policy_gradient import Credit
