@@ -6,16 +6,13 @@ Each run uses the command that a user would type, and is evaluated with `evaluat
 runs are kept in results/adaptation.json and not repeated.
 """
 
-import csv
-import json
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
-from running import RESULTS, command, completed, processor
+from running import RESULTS, completed, evaluated, processor, progress, trained, training_seconds
 
 POINT = "maml --env hrl/Navigation-v0 --eval-freq 1000000"
 # A controller decides once in ten steps. Its gradient, a mean over steps, is a tenth, so the step size is ten times
@@ -78,12 +75,8 @@ def main() -> None:
 def measure(case: Case, seed: int) -> dict[str, Any]:
     """Train, then adapt to held-out tasks. Returns returns after each step, half intervals and training seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*case.arguments.split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
-        command("train.py", *words)
-        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
-        summary = json.loads(command("evaluate.py", str(run), "--episodes", str(case.tasks), "--json"))
-        with (run / "progress.csv").open(newline="") as progress:
-            rows = list(csv.DictReader(progress))
+        run = trained(folder, *case.arguments.split(), "--seed", str(seed), "--threads", "1")
+        summary, rows, seconds = evaluated(run, "--episodes", str(case.tasks)), progress(run), training_seconds(run)
     curve = [
         [int(float(r["time/total_timesteps"])), *(float(r[f"eval/return_after_{k}"]) for k in range(4))]
         for r in rows
@@ -94,8 +87,7 @@ def measure(case: Case, seed: int) -> dict[str, Any]:
         "returns": [summary[f"return_after_{k}"] for k in range(4)],
         "errors": [summary[f"return_after_{k}_error"] for k in range(4)],
         "sampled": [summary[f"sampled_return_after_{k}"] for k in range(4)],
-        "seconds": max(float(r["time/time_elapsed"] or 0) for r in rows),
-        "machine": processor(), "date": time.strftime("%Y-%m-%d"),
+        "seconds": seconds, "machine": processor(), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
 
 

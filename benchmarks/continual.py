@@ -11,8 +11,6 @@ task i selected:
     transfer       mean over i of (AUC_i - AUC_1) / (1 - AUC_1) of the learning curves, relative to the first task
 """
 
-import csv
-import json
 import statistics
 import tempfile
 import time
@@ -22,7 +20,9 @@ from typing import Any
 
 import torch
 import tyro
-from running import RESULTS, command, completed, processor
+from running import RESULTS, completed, evaluated, processor, progress, trained
+
+from hrl.run.folder import RunFolder
 
 ENV, TURNS, ROUNDS = "hrl/PointMaze_UMaze-v0", 3, 2
 TASKS = TURNS * ROUNDS
@@ -68,13 +68,11 @@ def sequence(method: str, seed: int, strength: float | None = None, tasks: int =
     curves: list[list[float]] = []
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run: Path | None = None
+        run: RunFolder | None = None
         for task in range(tasks):
-            place = f"{folder}/{task}"
-            begun = [] if run is None else following(run, method, strength)
-            command("train.py", *words, *begun, "--env-kwargs", f"turned={task % TURNS}", "--log-dir", place)
-            (run,) = (path.parent for path in Path(place).rglob("config.json"))
-            curves.append(curve(run))
+            begun = [] if run is None else following(run.path, method, strength)
+            run = trained(f"{folder}/{task}", *words, *begun, "--env-kwargs", f"turned={task % TURNS}")
+            curves.append([float(r["eval/success_rate"]) for r in progress(run) if r["eval/success_rate"]])
         final = [success_on(run, task) for task in range(tasks)]
     return {
         "curves": curves, "final": final, "strength": strength, "seconds": time.perf_counter() - started,
@@ -90,17 +88,11 @@ def following(run: Path, method: str, strength: float) -> list[str]:
     ]
 
 
-def curve(run: Path) -> list[float]:
-    """The success rates of a run's evaluations."""
-    with (run / "progress.csv").open(newline="") as progress:
-        return [float(r["eval/success_rate"]) for r in csv.DictReader(progress) if r["eval/success_rate"]]
-
-
-def success_on(run: Path | None, task: int) -> float:
+def success_on(run: RunFolder | None, task: int) -> float:
     """The run's success on a task, with this task selected."""
     assert run is not None
-    where = ("--task", str(task), "--env-kwargs", f"turned={task % TURNS}")
-    return float(json.loads(command("evaluate.py", str(run), *where, "--json").splitlines()[-1])["success_rate_any"])
+    summary = evaluated(run, "--task", str(task), "--env-kwargs", f"turned={task % TURNS}")
+    return float(summary["success_rate_any"])
 
 
 def measures(result: dict[str, Any]) -> tuple[float, float, float]:

@@ -8,8 +8,6 @@ most likely one according to the run's discriminator in the state where its peri
 measure over all states of the period, where a displacement is often still small.
 """
 
-import csv
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,13 +16,12 @@ from typing import Any
 
 import torch
 import tyro
-from running import RESULTS, command, completed, mean, processor
+from running import RESULTS, completed, evaluated, mean, processor, trained, training_seconds
 from torch import Tensor
 
 from hrl.agents.parts.discriminator import DiscriminatedSkill
 from hrl.cli import evaluation
 from hrl.hierarchy.hierarchy import Hierarchy
-from hrl.run.folder import RunFolder
 from hrl.spaces import random_actions
 from hrl.stopping import StopRequest
 from hrl.types import BatchedEnv
@@ -67,15 +64,8 @@ def main() -> None:
 def measure(case: str, seed: int) -> dict[str, Any]:
     """One run with the commands that a user would type, and results of its skills and controller in new episodes."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*CASES[case].split(), "--seed", str(seed), "--threads", "1", "--log-dir", folder]
-        command("train.py", *words)
-        run = RunFolder.begun(Path(folder))
-        assert run is not None
-        summary = json.loads(
-            command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json").splitlines()[-1]
-        )
-        with (run.path / "progress.csv").open(newline="") as progress:
-            seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
+        run = trained(folder, *CASES[case].split(), "--seed", str(seed), "--threads", "1")
+        summary, seconds = evaluated(run, "--episodes", str(EPISODES)), training_seconds(run)
         told_apart = recognition(run.path)
     host = {"machine": processor(), "threads": 1, "date": time.strftime("%Y-%m-%d")}
     return {

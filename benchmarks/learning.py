@@ -10,7 +10,6 @@ kept under results/runs, and results/long-curves.png draws their evaluations. Th
 success at the final step of 50 episodes.
 """
 
-import csv
 import json
 import shutil
 import sys
@@ -29,12 +28,11 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parent))  # also as `python -m benchmarks.learning`
 
 from cases import CASES, Case
-from running import RESULTS, ROOT, command, mean, processor, run_parallel
+from running import RESULTS, ROOT, evaluated, mean, processor, run_parallel, trained, training_seconds
 
 from hrl.report.logger import STEPS, read_columns
 from hrl.report.pictures import save_curves
 from hrl.report.statistics import Curve, bootstrap_interval, interquartile_mean
-from hrl.run.folder import RunFolder
 
 EPISODES, LONG_EPISODES = 100, 50
 
@@ -97,18 +95,17 @@ def measure(case: Case, seed: int, jobs: int) -> dict[str, Any]:
     """One run with the commands that a user would type: its evaluation, training seconds and total seconds."""
     with folder_of(case, seed) as folder:
         started = time.perf_counter()
-        run = trained(case, seed, folder)
+        words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
+        run = trained(folder, *words, processes=case.processes)
         whole = time.perf_counter() - started
         where = ["--env", case.eval_env] if case.eval_env else []
         episodes = LONG_EPISODES if case.long else EPISODES
-        judge = ("--episodes", str(episodes), "--json", "--trust", *case.evaluate.split())
-        summary = json.loads(command("evaluate.py", str(run), *where, *judge).splitlines()[-1])
-        with (run / "progress.csv").open(newline="") as progress:
-            seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-        curve = {"curve": curve_of(run)} if case.group == "family" else {}
+        summary = evaluated(run, *where, "--episodes", str(episodes), "--trust", *case.evaluate.split())
+        seconds = training_seconds(run)
+        curve = {"curve": curve_of(run.path)} if case.group == "family" else {}
         if case.long:
             kept(case, seed).parent.mkdir(exist_ok=True)
-            shutil.copy(run / "progress.csv", kept(case, seed))
+            shutil.copy(run.path / "progress.csv", kept(case, seed))
     host: dict[str, Any] = {"machine": processor(), "jobs": jobs, "threads": 1, "date": time.strftime("%Y-%m-%d")}
     keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
     return {
@@ -144,19 +141,6 @@ def lasting(case: Case, seed: int) -> Path:
 def kept(case: Case, seed: int) -> Path:
     """The file that keeps a long run's progress."""
     return RESULTS / "runs" / f"{case.key}-{seed}.csv"
-
-
-def trained(case: Case, seed: int, folder: Path) -> Path:
-    """Train the case's run to its end, from its last checkpoint if there is one. Returns its folder."""
-    run = RunFolder.begun(folder)
-    if run is None:
-        words = [*case.arguments.split(), "--env", case.env, "--seed", str(seed), "--threads", "1"]
-        command("train.py", *words, "--log-dir", str(folder), processes=case.processes)
-        run = RunFolder.begun(folder)
-    elif not run.finished:
-        command("train.py", "--resume", str(run.path))
-    assert run is not None
-    return run.path
 
 
 def table(results: list[dict[str, Any]]) -> str:

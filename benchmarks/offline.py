@@ -9,8 +9,6 @@ runs/offline. With `--planners graph`, runs are also evaluated with the graph pl
 Results are kept in results/offline.json and not repeated.
 """
 
-import csv
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,18 @@ import tyro
 from datasets import Kind
 from planning import CASES as PLANNED
 from planning import trained as planned
-from running import RESULTS, ROOT, command, completed, mean, processor, run_parallel
+from running import (
+    RESULTS,
+    ROOT,
+    command,
+    completed,
+    evaluated,
+    mean,
+    processor,
+    run_parallel,
+    trained,
+    training_seconds,
+)
 
 from hrl.run.folder import RunFolder
 
@@ -64,7 +73,7 @@ def main() -> None:
         dataset(options.maze, kind)
     seeds, names = range(options.seeds), {row.name: row for row in rows}
     runs = [(kind, seed) for kind in options.kinds for seed in seeds]
-    train = lambda run: {"path": trained(options.maze, *run).path}  # noqa: E731
+    train = lambda run: {"path": learned(options.maze, *run).path}  # noqa: E731
     for (kind, seed), _ in run_parallel(train, runs, options.jobs):
         print(f"{kind}, seed {seed}: trained", flush=True)
     wanted = [(name, seed) for name in names for seed in seeds]
@@ -117,25 +126,17 @@ def line(maze: Maze, kind: Kind) -> str:
     return f"{LINE} --env {TRAINED[maze]} {CASES.get(PREFIX[maze] + kind, '')}".strip()
 
 
-def trained(maze: Maze, kind: Kind, seed: int) -> RunFolder:
+def learned(maze: Maze, kind: Kind, seed: int) -> RunFolder:
     """The run on a dataset. Trains it if it does not exist."""
     folder = ROOT / "runs" / "offline" / f"{PREFIX[maze]}{kind}".replace(" ", "-") / str(seed)
-    run = RunFolder.begun(folder)
-    if run is None:
-        words = [*line(maze, kind).split(), "--dataset", str(dataset(maze, kind)), "--seed", str(seed)]
-        command("train.py", *words, "--log-dir", str(folder))
-        run = RunFolder.begun(folder)
-    assert run is not None
-    return run
+    return trained(folder, *line(maze, kind).split(), "--dataset", str(dataset(maze, kind)), "--seed", str(seed))
 
 
 def measure(row: Row, seed: int) -> dict[str, Any]:
     """Evaluate one run."""
-    run = trained(row.maze, row.kind, seed)
-    judge = ("--env", EVALUATED[row.maze], "--episodes", str(EPISODES), *PLANNERS[row.planner], "--json")
-    summary = json.loads(command("evaluate.py", str(run.path), *judge).splitlines()[-1])
-    with (run.path / "progress.csv").open(newline="") as progress:
-        seconds = max(float(x["time/time_elapsed"] or 0) for x in csv.DictReader(progress))
+    run = learned(row.maze, row.kind, seed)
+    judge = ("--env", EVALUATED[row.maze], "--episodes", str(EPISODES), *PLANNERS[row.planner])
+    summary, seconds = evaluated(run, *judge), training_seconds(run)
     keep = ("steps", "episodes", "success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length", *FACTS)
     return {
         **{key: summary[key] for key in keep if key in summary}, "arguments": line(row.maze, row.kind),

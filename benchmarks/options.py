@@ -7,15 +7,13 @@ run uses the command that a user would type, and is evaluated with `evaluate.py 
 kept in results/options.json and not repeated.
 """
 
-import json
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
-from running import RESULTS, command, completed, mean, processor
+from running import RESULTS, completed, evaluated, mean, processor, trained
 
 CASES = {
     "learned": ("MODAC: options with learned rewards", "--reward learned"),
@@ -58,10 +56,9 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         words = ["modac", "--env", "hrl/Taxi-v0", *CASES[case][1].split(), "--eval-steps", str(STEPS), "--threads", "1"]
-        command("train.py", *words, "--seed", str(seed), "--log-dir", folder)
+        run = trained(folder, *words, "--seed", str(seed))
         seconds = time.perf_counter() - started
-        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
-        summary = json.loads(command("evaluate.py", str(run), "--episodes", str(TASKS), "--json"))
+        summary = evaluated(run, "--episodes", str(TASKS))
     return {
         "returns": [summary[f"return_after_{k}"] for k in range(STEPS + 1)], "steps": summary["steps"],
         "seconds": seconds, "machine": processor(), "date": time.strftime("%Y-%m-%d"),

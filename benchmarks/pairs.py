@@ -10,14 +10,11 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
 from chance import by_chance
-from running import RESULTS, command, mean, processor, run_parallel
-
-from hrl.run.folder import RunFolder
+from running import RESULTS, evaluated, mean, processor, run_parallel, trained
 
 STEPS, EPISODES = 20_000, 100
 GRID = "--goal.projection hrl.envs.tasks.grids:four_rooms_place --goal.low 0.5 --goal.high 11.5 --goal.relative False"
@@ -77,11 +74,8 @@ def measure(high: str, low: str, seed: int) -> float:
         words += ["--env-kwargs", *(f"{name}={value}" for name, value in arguments.items())]
     words += learners(high, low)
     with tempfile.TemporaryDirectory() as folder:
-        command("train.py", *words, "--log-dir", folder)
-        run = RunFolder.begun(Path(folder))
-        assert run is not None
-        evaluated = command("evaluate.py", str(run.path), "--episodes", str(EPISODES), "--json", "--trust")
-    return float(json.loads(evaluated.splitlines()[-1])["success_rate_any"])
+        summary = evaluated(trained(folder, *words), "--episodes", str(EPISODES), "--trust")
+    return float(summary["success_rate_any"])
 
 
 def learners(high: str, low: str) -> list[str]:

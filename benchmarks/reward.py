@@ -7,18 +7,16 @@ the task's return over all rounds of the last ten lifetimes. Agents without the 
 rates.
 """
 
-import csv
 import json
 import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
-from running import RESULTS, command, mean, processor
+from running import RESULTS, mean, processor, progress, trained
 
 CASES = {
     "learned reward": "--reward learned --learning-rate 0.015",
@@ -65,10 +63,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         words = ["lirpg", "--env", "hrl/Track-v0", *CASES[case].split(), "--seed", str(seed), "--threads", "1"]
-        command("train.py", *words, "--save-freq", "0", "--log-dir", folder)
-        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
-        with (run / "progress.csv").open(newline="") as progress:
-            rows = [r for r in csv.DictReader(progress) if r["train/life/return"]]
+        rows = [r for r in progress(trained(folder, *words, "--save-freq", "0")) if r["train/life/return"]]
     lives: dict[str, list[float]] = {}
     for row in rows:
         lives.setdefault(row["train/life/number"], []).append(float(row["train/life/return"]))

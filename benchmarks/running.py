@@ -1,5 +1,6 @@
-"""Shared functions of benchmarks of whole runs: commands, results files, and means with intervals."""
+"""Shared functions of benchmarks of whole runs: commands, runs, results files, and means with intervals."""
 
+import csv
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hrl.report.statistics import RATE, student_interval
+from hrl.run.folder import RunFolder
 
 Item = TypeVar("Item")
 
@@ -37,6 +39,36 @@ def command(script: str, *arguments: str, processes: int = 1) -> str:
     if process.returncode:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{out}\n{err}")
     return out
+
+
+def trained(folder: Path | str, *words: str, processes: int = 1) -> RunFolder:
+    """The finished run below a folder. Trains it with these words of `train.py`, or resumes its last checkpoint."""
+    folder = Path(folder)
+    run = RunFolder.begun(folder)
+    if run is None:
+        command("train.py", *words, "--log-dir", str(folder), processes=processes)
+        run = RunFolder.begun(folder)
+        assert run is not None
+    elif not run.finished:
+        command("train.py", "--resume", str(run.path))
+    return run
+
+
+def evaluated(run: RunFolder, *words: str) -> dict[str, Any]:
+    """The summary of `evaluate.py` for a run, with these words."""
+    summary: dict[str, Any] = json.loads(command("evaluate.py", str(run.path), *words, "--json").splitlines()[-1])
+    return summary
+
+
+def progress(run: RunFolder) -> list[dict[str, str]]:
+    """The rows of a run's progress.csv."""
+    with (run.path / "progress.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def training_seconds(run: RunFolder) -> float:
+    """The wall-clock seconds of a run's training."""
+    return max(float(row["time/time_elapsed"] or 0) for row in progress(run))
 
 
 def _stop(number: int, frame: object) -> None:

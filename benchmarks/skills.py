@@ -8,8 +8,6 @@ steps over that of a hand-written loop over the same policies and environments, 
 Finished parts are kept in results/skills.json.
 """
 
-import csv
-import json
 import sys
 import tempfile
 import time
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from running import RESULTS, ROOT, command, completed, mean, processor
+from running import RESULTS, ROOT, command, completed, evaluated, mean, processor, trained, training_seconds
 
 sys.path.insert(0, str(ROOT))
 
@@ -119,13 +117,9 @@ def measure(case: str, seed: int, skills: list[str]) -> dict[str, Any]:
             "1",
             "--trust",
         ]
-        command("train.py", *words, *given, "--log-dir", folder)
-        (config,) = Path(folder).rglob("config.json")
-        evaluated = command("evaluate.py", str(config.parent), "--episodes", str(EPISODES), "--json", "--trust")
-        with (config.parent / "progress.csv").open(newline="") as progress:
-            seconds = max(float(row["time/time_elapsed"] or 0) for row in csv.DictReader(progress))
-    success = json.loads(evaluated.splitlines()[-1])["success_rate_any"]
-    return {"arguments": CASES[case], "success": success, "seconds": seconds, **host()}
+        run = trained(folder, *words, *given)
+        success = evaluated(run, "--episodes", str(EPISODES), "--trust")["success_rate_any"]
+        return {"arguments": CASES[case], "success": success, "seconds": training_seconds(run), **host()}
 
 
 def overhead(skills: list[str]) -> dict[str, Any]:

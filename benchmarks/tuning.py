@@ -7,18 +7,15 @@ that is tuned during the run (`--tune`). The score is the return scaled between 
 agent's (1).
 """
 
-import csv
-import json
 import statistics
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import tyro
-from running import RESULTS, command, completed, processor
+from running import RESULTS, completed, evaluated, processor, progress, trained
 
 LINE = "sac --env Pendulum-v1 --hidden 64 64 --total-steps 8000 --eval-freq 0 --save-freq 0"
 CASES = {
@@ -67,12 +64,8 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     """One run with the commands that a user would type: return of 100 evaluation episodes, and the final
     hyperparameter."""
     with tempfile.TemporaryDirectory() as folder:
-        words = f"{LINE} {CASES[case]} --seed {seed} --threads 1 --log-dir {folder}".split()
-        command("train.py", *words)
-        (run,) = (path.parent for path in Path(folder).rglob("config.json"))
-        summary = json.loads(command("evaluate.py", str(run), "--episodes", "100", "--json"))
-        with (run / "progress.csv").open(newline="") as progress:
-            last = list(csv.DictReader(progress))[-1]
+        run = trained(folder, *f"{LINE} {CASES[case]} --seed {seed} --threads 1".split())
+        summary, last = evaluated(run, "--episodes", "100"), progress(run)[-1]
     ended = next((float(x) for name, x in last.items() if name.startswith("train/policy/tuned_")), None)
     host = {"machine": processor(), "date": time.strftime("%Y-%m-%d")}
     return {"return": summary["mean_reward"], "ended": ended, "seconds": float(last["time/time_elapsed"]), **host}
