@@ -27,7 +27,7 @@ from hrl.planning.build import landmarks_of, planner_notes
 from hrl.planning.config import PlannerConfig
 from hrl.planning.distance import Distance, fitted_steps, interpolated, steps_of_value
 from hrl.planning.graph import components, farthest_points, shortest_paths
-from hrl.planning.landmarks import Landmarks
+from hrl.planning.landmarks import Landmarks, connected
 from hrl.planning.planner import FAILED, PlannerPolicy
 from hrl.run.checkpoint import Checkpoints
 from hrl.training.policy import HierarchyPolicy
@@ -144,6 +144,16 @@ def test_edges_are_hops_that_the_value_calls_near():
     _, narrow = on_a_line(max_hop=0.9)  # half a unit takes .4 steps, a whole one takes one
     refreshed(narrow, visited([0.0, 0.5, 1.0, 1.5, 1.5]))
     assert narrow.facts["edges"] == 6
+
+
+@pytest.mark.parametrize(("most", "count", "is_connected"), [(4, 4, False), (5, 5, False), (100, 16, True)])
+def test_landmarks_are_doubled_until_their_graph_is_connected(most, count, is_connected):
+    agent, _ = on_a_line()
+    spec, replay = make_env(EnvConfig("GoalLine-v0")).spec, visited([float(k) for k in range(14)])
+    options = PlannerConfig(landmarks=4, max_landmarks=most, max_hop=2.0)  # a hop is at most one place long
+    make = lambda options: landmarks_of(agent, spec, options, False)  # noqa: E731
+    landmarks = connected(make, options, replay, torch.Generator().manual_seed(0))
+    assert len(landmarks.state) == count and (landmarks.connected == 1) == is_connected
 
 
 def test_the_next_landmark_begins_the_shortest_path():
@@ -371,6 +381,7 @@ def test_bad_options_of_a_planner_get_one_sentence(maze, tmp_path, capsys):
     runs["sb3"] = trained(tmp_path / "b", *pendulum, algorithm="sb3-td3")
     cases = [
         ("hiro", "--planner.level 2", "planner.level 2 does not exist"), ("hiro", "--planner.patience 0", "patience"),
+        ("hiro", "--planner.max-landmarks 499", "planner.max_landmarks must be at least planner.landmarks (500)"),
         ("hiro", "--planner.level 1 --planner.distance value --planner.explore -1", "must not be negative"),
         ("td3", "", "A planner needs a goal"), ("sb3", "", "--planner needs a run of this toolkit with levels"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.planning.config import PlannerConfig
 from hrl.planning.exploring import explore
-from hrl.planning.landmarks import Landmarks
+from hrl.planning.landmarks import Landmarks, connected
 from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
 from hrl.pretrained import visited
@@ -20,6 +20,8 @@ from hrl.types import Spec, UserError
 
 ENOUGH = 0.8
 """Minimum fraction of hops that should succeed."""
+WHOLE = 0.9
+"""Minimum fraction of landmarks that should be in one component."""
 EXPLORED = 200_000
 """Default exploration in another environment, in environment steps."""
 EXPLORERS = 200
@@ -55,16 +57,16 @@ def plan_for(
     agent, env = config.restored(session), session.make_env(1)
     if which == "best":
         agent.load_networks(session.checkpoint("best").tensors)
-    landmarks = landmarks_of(agent, env.spec, options, elsewhere)
     generator = torch.Generator(agent.device).manual_seed(session.run.seed)
     part = agent.lowest(options.level + 1)
     stored = visited(session.checkpoint("last"), agent.device)
     replay = agent.levels[0].memory if stored is None else stored
     explored = (EXPLORED if elsewhere else 0) if options.explore is None else options.explore
     if explored:
-        hold = max(round(landmarks.longest), 1)
+        hold = max(round(landmarks_of(agent, env.spec, options, elsewhere).longest), 1)
         replay = explore(part, session.make_env(EXPLORERS), explored, hold, generator)
-    landmarks.refresh(replay, generator)
+    make = lambda options: landmarks_of(agent, env.spec, options, elsewhere)  # noqa: E731
+    landmarks = connected(make, options, replay, generator)
     seconds = time.perf_counter() - started
     facts = landmarks.facts | {"explored": float(explored), "planning_seconds": seconds}
     return PlannerPolicy(HierarchyPolicy(part), landmarks, options.patience, env), facts
@@ -96,14 +98,14 @@ def planner_notes(summary: Mapping[str, Any]) -> list[str]:
             f"Fewer than {ENOUGH:.0%} of the hops succeed: the level does not reach nearby goals reliably. Try a "
             "smaller --planner.max-hop, or train for longer."
         )
-    if s["disconnected_goals"] > 0.1 and s["largest_component"] >= 0.9:
+    if s["disconnected_goals"] > 0.1 and s["largest_component"] >= WHOLE:
         lines.append(
             "Disconnected goals are out of reach of every landmark according to the level's value; the level pursues "
             "them directly. Try a larger --planner.max-hop, or train for longer."
         )
-    if s["largest_component"] < 0.9:
+    if s["largest_component"] < WHOLE:
         lines.append(
-            "Parts of the graph are not connected. Try more --planner.landmarks, a larger --planner.max-hop, or more "
-            "exploration (--planner.explore)."
+            "Parts of the graph are not connected. Try more landmarks (--planner.max-landmarks), a larger "
+            "--planner.max-hop, or more exploration (--planner.explore)."
         )
     return lines

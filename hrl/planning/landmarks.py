@@ -12,7 +12,8 @@ single landmark may lie behind a wall.
 All tensors have fixed sizes, so a graph can be saved, replaced in place, and used by captured functions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from hrl.hierarchy.commands.goals import GoalSpace, Select
 from hrl.hierarchy.level import Level
 from hrl.memory.ring import Rows
-from hrl.planning.config import GraphConfig
+from hrl.planning.config import GraphConfig, PlannerConfig
 from hrl.planning.distance import Distance, StepDistance, Visited
 from hrl.planning.graph import components, farthest_points, shortest_paths
 from hrl.planning.travelled import TravelledDistance
@@ -42,6 +43,10 @@ BESIDE = 0.35
 """Maximum distance of a state near a landmark, relative to the median distance between neighbours."""
 REGION = 3
 """Number of landmarks around a position."""
+
+
+CONNECTED = 0.8
+"""Fraction of the chosen states in the largest component from which the graph needs no more landmarks."""
 
 
 class Route(NamedTuple):
@@ -85,6 +90,9 @@ class Landmarks:
         self.reach = torch.tensor(self.distance.threshold, device=self.device)
         """Distance in goal space within which a landmark counts as reached. Default: the median distance between
         neighbours, if the level does not define it."""
+        self.connected = 0.0
+        """Fraction of the chosen states in the largest component, including those that are no landmarks because no edge
+        leads to or from them."""
         self.facts: dict[str, float] = {}
         """Numbers that describe the graph: landmarks, edges, components, mean steps of an edge."""
 
@@ -134,6 +142,7 @@ class Landmarks:
         self.between[:count, :count] = shortest_paths(start, end, steps, count)
         kept = self.there[:count]
         sizes = components(start, end, count)[kept].bincount()
+        self.connected = float(sizes.max() / count)
         self.facts = {
             "landmarks": float(kept.sum()), "edges": float(len(start)), "components": float((sizes > 0).sum()),
             "largest_component": float(sizes.max() / kept.sum()),
@@ -245,6 +254,19 @@ class Landmarks:
         """Load the result of `state_dict`. Raises RuntimeError if the sizes differ."""
         for name, mine in self.state_dict().items():
             mine.copy_(state[name])
+
+
+def connected(
+    make: Callable[[PlannerConfig], Landmarks], options: PlannerConfig, replay: Visited, generator: torch.Generator
+) -> Landmarks:
+    """Landmarks among the states of a replay, by `make`. Their number is doubled, up to `max_landmarks`, until most of
+    them are connected."""
+    while True:
+        landmarks = make(options)
+        landmarks.refresh(replay, generator)
+        if landmarks.connected >= CONNECTED or options.landmarks >= options.max_landmarks:
+            return landmarks
+        options = replace(options, landmarks=min(2 * options.landmarks, options.max_landmarks))
 
 
 def widest(goals: GoalSpace) -> float:
