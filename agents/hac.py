@@ -30,7 +30,8 @@ from torch import Tensor
 
 from hrl.agents.base import HierarchyConfig
 from hrl.hierarchy.commands import Subgoal, Task
-from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, build_goal_space
+from hrl.hierarchy.commands.building import build_goal_space
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel

@@ -20,7 +20,8 @@ from hrl.agents.base import HierarchyConfig
 from hrl.agents.parts.subgoal_levels import High, Low, Middle
 from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
-from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, build_goal_space
+from hrl.hierarchy.commands.building import build_goal_space
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace
 from hrl.hierarchy.commands.subgoal import Reward
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy

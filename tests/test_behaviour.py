@@ -9,7 +9,8 @@ from test_replay import fill, ring, transition
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands import Subgoal, Task
-from hrl.hierarchy.commands.goals import GoalSpace, Select, measure_bounds
+from hrl.hierarchy.commands.building import measure_bounds
+from hrl.hierarchy.commands.goals import GoalSpace, Select
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.level import Level
 from hrl.hierarchy.memories import make_memory

@@ -6,7 +6,8 @@ from conftest import CPU, setting, small_hiro
 
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.commands import Subgoal, Task
-from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select, build_goal_space, sinusoids
+from hrl.hierarchy.commands.building import build_goal_space
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select, sinusoids
 from hrl.types import UserError
 
 

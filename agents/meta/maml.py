@@ -17,7 +17,8 @@ from torch import nn
 from hrl.agents.base import require_continuous
 from hrl.agents.meta.base import AdaptingConfig
 from hrl.hierarchy.commands import Subgoal
-from hrl.hierarchy.commands.goals import GoalConfig, build_goal_space
+from hrl.hierarchy.commands.building import build_goal_space
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.nested.levels.adaptation import Adaptation
 from hrl.policies import Options, Subgoals, num_actions, policy_for
 from hrl.types import BatchedEnv, Spec, UserError

@@ -24,7 +24,8 @@ from hrl.agents.base import HierarchyConfig
 from hrl.agents.parts.discriminator import DiscriminatedSkill, DiscriminatorConfig, SkillRecognition, SkillUsage
 from hrl.hierarchy.clock import Period, Periods
 from hrl.hierarchy.commands import Task
-from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, build_goal_space
+from hrl.hierarchy.commands.building import build_goal_space
+from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level, Relabel

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hrl.hierarchy.commands.building import build_projection
 from hrl.hierarchy.commands.choices import Skill
-from hrl.hierarchy.commands.goals import GoalConfig, build_projection
+from hrl.hierarchy.commands.goals import GoalConfig
 from hrl.types import Spec, UserError
 
 Reached = Callable[[Tensor], Tensor]
