@@ -57,6 +57,9 @@ class EnvConfig:
     """Bound for action entries of an unbounded Box."""
     action_scale: float = 1.0
     """Fraction of the action range that is used, centred on its midpoint: 0.2 is a fifth of an ant's torques."""
+    action_repeat: int = 1
+    """Environment steps during which each action is repeated (frame skip). All other options and figures count the
+    agent's steps. Rewards add up; in goal environments, the last one counts, because hindsight recomputes it."""
     reward_delay: int = 0
     """Number of steps after which the sum of their rewards is given, and also at the end of an episode; 0 gives rewards
     immediately."""
@@ -95,6 +98,8 @@ def check(config: EnvConfig) -> None:
         raise EnvError(f"--worker-timeout must be positive, not {config.worker_timeout}.")
     if not 0 < config.action_scale <= 1:
         raise EnvError(f"--action-scale must be above 0 and at most 1, not {config.action_scale}.")
+    if config.action_repeat < 1:
+        raise EnvError(f"--action-repeat must be at least 1, not {config.action_repeat}.")
     if config.reward_delay < 0:
         raise EnvError(f"--reward-delay must not be negative, but is {config.reward_delay}.")
     if config.frame_stack < 0:

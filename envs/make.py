@@ -36,6 +36,7 @@ from hrl.envs.wrappers.delay import DelayedReward, DelayedRewards
 from hrl.envs.wrappers.guard import MASK, EnvironmentFault, Guard
 from hrl.envs.wrappers.pause import Pausable
 from hrl.envs.wrappers.position_history import PositionHistory, PositionHistoryBatch
+from hrl.envs.wrappers.repeat import ActionRepeat
 from hrl.envs.wrappers.workers import WorkerEnv
 
 
@@ -141,6 +142,8 @@ def _make_one(config: EnvConfig, index: int, info: tuple[str, ...] = (), pausabl
         warnings.simplefilter("ignore")
         env = gym.make(config.name, disable_env_checker=True, **config.env_kwargs)
     _remove_model_file(env)
+    if config.action_repeat > 1:
+        env = ActionRepeat(env, config.action_repeat, last_reward=is_goal_space(env.observation_space))
     if config.position_history:
         env = PositionHistory(env, config.position_history)
     if config.reward_delay:
@@ -173,9 +176,10 @@ def _make_vector(
     if is_batched(config):
         kwargs = _on_device(config, device)
         env = gym.make_vec(config.name, config.count, "vector_entry_point", **kwargs)
-        if not (config.reward_delay or config.position_history or config.frame_stack > 1):
+        plain = config.action_repeat == 1 and config.frame_stack <= 1
+        if plain and not config.reward_delay and not config.position_history:
             return env
-        if config.frame_stack <= 1 and env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+        if plain and env.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             if config.position_history:
                 env = PositionHistoryBatch(env, config.position_history)
             return DelayedRewards(env, config.reward_delay) if config.reward_delay else env
@@ -244,7 +248,8 @@ def _spec(
         "action_space": env.single_action_space,
         "action_low": action_low,
         "action_high": action_high,
-        "max_episode_steps": limit if limit is not None and limit > 0 else None,  # -1 is Gymnasium's for none
+        # -1 is Gymnasium's for none
+        "max_episode_steps": -(-limit // config.action_repeat) if limit is not None and limit > 0 else None,
         "info": info,
         "left_out": getattr(env, "left_out", None) or _first(env, "left_out", ()),
         "frames": max(config.frame_stack, 1),

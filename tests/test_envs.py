@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,11 +15,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from tasks import Ledger
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
 from hrl.envs.goals import find_achieved, is_goal_space
 from hrl.envs.make import make_single
 from hrl.envs.spaces.flatten import flat_dim, flatten_batch
+from hrl.envs.wrappers.repeat import ActionRepeat
 from hrl.envs.wrappers.workers import WorkerEnv
 
 
@@ -178,9 +181,58 @@ def test_invalid_environments_raise_a_clear_error():
         (EnvConfig("Ledger-v0", frame_stack=4), "stacks images"),
         (EnvConfig("Ledger-v0", {"colour": 1}), "colour"),
         (EnvConfig("Ledger-v0", num_envs=0), "at least 1"),
+        (EnvConfig("Ledger-v0", action_repeat=0), "--action-repeat must be at least 1, not 0"),
     ):
         with pytest.raises(EnvError, match=words):
             make_env(config)
+
+
+def test_a_repeated_action_adds_up_rewards_until_the_episode_ends():
+    env = make_env(EnvConfig("Ledger-v0", action_repeat=3))
+    env.reset(1)  # episode 1 has seven steps, with rewards 1 to 7, and ends with success
+    steps = [env.step(torch.zeros(1, 1)) for _ in range(3)]
+    assert [float(s.reward) for s in steps] == [1 + 2 + 3, 4 + 5 + 6, 7]
+    assert [bool(s.terminated) for s in steps] == [False, False, True] == [bool(s.success) for s in steps]
+    assert steps[-1].final.state.tolist() == [[1, 7]]
+
+
+def test_a_repeated_action_in_a_goal_environment_gives_the_last_reward():
+    env = make_env(EnvConfig("GoalLine-v0", action_repeat=2))
+    start, goal = env.reset(3).state[0, 1], env.reset(3).goal[0, 0]
+    step = env.step(torch.tensor([[0.5]]))
+    assert step.final.state[0].tolist() == pytest.approx([0.2, float(start) + 2 * 0.25])
+    assert float(step.reward) == float(abs(step.final.state[0, 1] - goal) <= 0.25)
+    dense = make_env(EnvConfig("PointMaze_UMazeDense-v3", {"continuing_task": False}, action_repeat=7))
+    assert dense.spec.max_episode_steps == 43  # 300 / 7
+    dense.reset(0)
+    step = dense.step(torch.zeros(1, 2))
+    reward, _ = dense.spec.task_reward(step.final.state[:, :2], step.final.goal)
+    assert float(step.reward) == pytest.approx(float(reward))
+
+
+def test_a_success_within_a_repeated_action_counts():
+    class Blink(Ledger):
+        def step(self, action: np.ndarray) -> Any:
+            return *super().step(action)[:4], {"success": self.t == 1}
+
+    env = ActionRepeat(Blink(), 2)
+    env.reset(seed=1)
+    assert [env.step(np.zeros(1))[4]["success"] for _ in range(2)] == [True, False]
+
+
+def test_a_batched_task_repeats_actions_in_single_environments():
+    moved = []
+    for repeat in (1, 3):
+        env = make_env(EnvConfig("hrl/PointMaze_Open-v0", num_envs=2, action_repeat=repeat))
+        start = env.reset(5).state
+        for _ in range(3 // repeat):
+            step = env.step(torch.tensor([[0.7, 0.1], [-0.2, 0.3]]))
+        moved.append(step.final.state - start)
+    assert torch.allclose(*moved, atol=1e-5) and float(moved[0].abs().min()) > 0
+
+
+def test_a_video_of_repeated_actions_keeps_its_speed():
+    assert ActionRepeat(gym.make("PointMaze_UMaze-v3"), 4).metadata["render_fps"] == 12.5  # of 50
 
 
 def test_flattening_does_not_depend_on_the_batch():
