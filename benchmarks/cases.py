@@ -119,10 +119,10 @@ for _env, _ours, _theirs in (
 
 LEVELS = "hiro --preset three-levels --eval-freq 0 --save-freq 0"
 PIXELS = "--num-envs 16 --n-steps 128 --batch-size 256 --n-epochs 4 --eval-freq 0 --save-freq 0"
-RACING = (
-    "--env-kwargs continuous=False --num-envs 8 --frame-stack 2 --n-steps 128 --batch-size 128 --n-epochs 6 "
-    "--learning-rate 5e-4 --gamma 0.98 --ent-coef 0.01 --ent-coef-final 0 --normalize-reward True --total-steps 50000 "
-    "--eval-freq 0 --save-freq 0"
+RACING = (  # 50,000 steps of the environment
+    "--env-kwargs continuous=False --action-repeat 4 --total-steps 12500 --num-envs 8 --frame-stack 2 --n-steps 64 "
+    "--batch-size 128 --n-epochs 8 --learning-rate 5e-4 --gamma 0.97 --ent-coef 0.01 --ent-coef-final 0 "
+    "--normalize-reward True --eval-freq 0 --save-freq 0"
 )
 GRID_DQN = "dqn --num-envs {} --hidden 256 256 --batch-size 256 --train-freq 2 --gamma 0.97"
 KEYDOOR = GRID_DQN.format(8)

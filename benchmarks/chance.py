@@ -25,6 +25,8 @@ class Options:
     """Environment id."""
     env_kwargs: Annotated[dict[str, Any], KEY_VALUES] = field(default_factory=dict)
     """Keyword arguments of the environment, as KEY=VALUE."""
+    action_repeat: int = 1
+    """Environment steps during which each action is repeated."""
     episodes: int = 100
     """Number of episodes, which run side by side."""
 
@@ -32,13 +34,15 @@ class Options:
 def main() -> None:
     """Run the episodes, and print the figures."""
     options = tyro.cli(Options)
-    success, returns = by_chance(options.env, options.env_kwargs, options.episodes)
+    success, returns = by_chance(options.env, options.env_kwargs, options.episodes, options.action_repeat)
     print(f"success {success:.3f}, return {mean(returns)}")
 
 
-def by_chance(env_id: str, arguments: dict[str, Any], episodes: int) -> tuple[float, list[float]]:
+def by_chance(
+    env_id: str, arguments: dict[str, Any], episodes: int, action_repeat: int = 1
+) -> tuple[float, list[float]]:
     """The success rate, and the return of every episode."""
-    env = make_env(EnvConfig(env_id, arguments, num_envs=episodes))
+    env = make_env(EnvConfig(env_id, arguments, num_envs=episodes, action_repeat=action_repeat))
     generator = torch.Generator().manual_seed(0)
     env.reset(0)
     reached, over = torch.zeros(episodes, dtype=torch.bool), torch.zeros(episodes, dtype=torch.bool)
