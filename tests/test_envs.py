@@ -231,10 +231,6 @@ def test_a_batched_task_repeats_actions_in_single_environments():
     assert torch.allclose(*moved, atol=1e-5) and float(moved[0].abs().min()) > 0
 
 
-def test_a_video_of_repeated_actions_keeps_its_speed():
-    assert ActionRepeat(gym.make("PointMaze_UMaze-v3"), 4).metadata["render_fps"] == 12.5  # of 50
-
-
 def test_flattening_does_not_depend_on_the_batch():
     space = make_env(EnvConfig("Mixed-v0")).spec.observation_space
     one = {"a": np.array([3]), "b": np.zeros((1, 2, 2)), "c": np.array([[0, 0]])}

@@ -18,8 +18,6 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], repeat: int, last_reward: bool = False) -> None:
         super().__init__(env)
         self.repeat, self.last_reward = repeat, last_reward
-        if fps := env.metadata.get("render_fps"):
-            self.metadata = {**env.metadata, "render_fps": max(fps / repeat, 1)}  # videos keep their speed
 
     def step(self, action: Any) -> Any:
         """Repeat the action. Returns the last observation and info, with the reward and success of all steps."""
