@@ -42,7 +42,7 @@ class SB3Trainee(Trainee):
 
     @property
     def reports_success(self) -> bool:
-        """Whether the environment has reported success so far."""
+        """True after the environment has reported success, or the lack of it."""
         return self.watch.reports_success
 
     def begin(self) -> None:

@@ -21,7 +21,8 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """Repeat the action. Returns the last observation and info, with the reward and success of all steps."""
-        total, succeeded = 0.0, {}
+        total = 0.0
+        succeeded: dict[str, Any] = {}
         for _ in range(self.repeat):
             obs, reward, terminated, truncated, info = self.env.step(action)
             total = float(reward) if self.last_reward else total + float(reward)
