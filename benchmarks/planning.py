@@ -44,7 +44,8 @@ ANT = "hiro --env AntMaze_Medium-v4"
 # decisions at half the rate, and farther subgoals.
 ANT_LARGE = (
     "hiro --env AntMaze_Large-v4 --action-repeat 2 --high.period 10 --low.gamma 0.95 --low.hindsight 0.5 --goal.low -3 "
-    "--goal.high 3 --goal.threshold 0.75 --goal.periods 64 32 16 8 --low.action-noise 0 0.3 --low.random-hold 1"
+    "--goal.high 3 --goal.threshold 0.75 --goal.periods 64 32 16 8 --low.action-noise 0 0.3 --low.random-hold 1 "
+    "--total-steps 2000000"
 )
 ELSEWHERE = "--env AntMaze_Large-v4"
 CASES = {
@@ -66,7 +67,7 @@ class Options:
     """Run missing runs, and print the table."""
 
     cases: tuple[str, ...] = tuple(case for case in CASES if not case.startswith("ant"))
-    """Rows of the table. By default all except the ants', whose names start with ant: they take half an hour a run."""
+    """Rows of the table. By default all except the ants', whose names start with ant: they take half an hour to an hour a run."""
     seeds: int = 0
     """Seeds per row; 0 for the table's number."""
     jobs: int = 1
