@@ -67,7 +67,8 @@ class Options:
     """Run missing runs, and print the table."""
 
     cases: tuple[str, ...] = tuple(case for case in CASES if not case.startswith("ant"))
-    """Rows of the table. By default all except the ants', whose names start with ant: they take half an hour to an hour a run."""
+    """Rows of the table. By default all except the ants', whose names start with ant: they take half an hour to an hour
+    a run."""
     seeds: int = 0
     """Seeds per row; 0 for the table's number."""
     jobs: int = 1

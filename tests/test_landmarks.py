@@ -27,7 +27,7 @@ from hrl.planning.build import landmarks_of, planner_notes
 from hrl.planning.config import PlannerConfig
 from hrl.planning.distance import Distance, fitted_steps, interpolated, steps_of_value
 from hrl.planning.graph import components, farthest_points, shortest_paths
-from hrl.planning.landmarks import Landmarks, connected
+from hrl.planning.landmarks import Landmarks, connected_landmarks
 from hrl.planning.planner import FAILED, PlannerPolicy
 from hrl.run.checkpoint import Checkpoints
 from hrl.training.policy import HierarchyPolicy
@@ -152,8 +152,8 @@ def test_landmarks_are_doubled_until_their_graph_is_connected(most, count, is_co
     spec, replay = make_env(EnvConfig("GoalLine-v0")).spec, visited([float(k) for k in range(14)])
     options = PlannerConfig(landmarks=4, max_landmarks=most, max_hop=2.0)  # a hop is at most one place long
     make = lambda options: landmarks_of(agent, spec, options, False)  # noqa: E731
-    landmarks = connected(make, options, replay, torch.Generator().manual_seed(0))
-    assert len(landmarks.state) == count and (landmarks.connected == 1) == is_connected
+    landmarks = connected_landmarks(make, options, replay, torch.Generator().manual_seed(0))
+    assert len(landmarks.state) == count and (landmarks.share_connected == 1) == is_connected
 
 
 def test_the_next_landmark_begins_the_shortest_path():
@@ -381,7 +381,7 @@ def test_bad_options_of_a_planner_get_one_sentence(maze, tmp_path, capsys):
     runs["sb3"] = trained(tmp_path / "b", *pendulum, algorithm="sb3-td3")
     cases = [
         ("hiro", "--planner.level 2", "planner.level 2 does not exist"), ("hiro", "--planner.patience 0", "patience"),
-        ("hiro", "--planner.max-landmarks 499", "planner.max_landmarks must be at least planner.landmarks (500)"),
+        ("hiro", "--planner.max-landmarks 3", "planner.max_landmarks must be at least 4, not 3"),
         ("hiro", "--planner.level 1 --planner.distance value --planner.explore -1", "must not be negative"),
         ("td3", "", "A planner needs a goal"), ("sb3", "", "--planner needs a run of this toolkit with levels"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.planning.config import PlannerConfig
 from hrl.planning.exploring import explore
-from hrl.planning.landmarks import Landmarks, connected
+from hrl.planning.landmarks import Landmarks, connected_landmarks
 from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
 from hrl.pretrained import visited
@@ -66,7 +66,7 @@ def plan_for(
         hold = max(round(landmarks_of(agent, env.spec, options, elsewhere).longest), 1)
         replay = explore(part, session.make_env(EXPLORERS), explored, hold, generator)
     make = lambda options: landmarks_of(agent, env.spec, options, elsewhere)  # noqa: E731
-    landmarks = connected(make, options, replay, generator)
+    landmarks = connected_landmarks(make, options, replay, generator)
     seconds = time.perf_counter() - started
     facts = landmarks.facts | {"explored": float(explored), "planning_seconds": seconds}
     return PlannerPolicy(HierarchyPolicy(part), landmarks, options.patience, env), facts

@@ -47,8 +47,8 @@ class PlannerConfig(GraphConfig):
     """A planner that follows the graph."""
 
     max_landmarks: int = 2000
-    """While fewer than 80 % of the landmarks are connected, their number is doubled, up to this one. Large mazes with
-    short hops need more landmarks."""
+    """While fewer than 80 % of the landmarks are connected, their number is doubled, up to this one, unless
+    `landmarks` is larger. Large mazes with short hops need more landmarks."""
     patience: float = 2.0
     """A hop has failed after this multiple of its expected steps."""
     level: int = 0
@@ -60,11 +60,8 @@ class PlannerConfig(GraphConfig):
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
-        if self.max_landmarks < self.landmarks:
-            raise UserError(
-                f"{prefix}max_landmarks must be at least {prefix}landmarks ({self.landmarks}), not "
-                f"{self.max_landmarks}."
-            )
+        if self.max_landmarks < LEAST:
+            raise UserError(f"{prefix}max_landmarks must be at least {LEAST}, not {self.max_landmarks}.")
         if not self.patience >= 1:
             raise UserError(f"{prefix}patience must be at least 1, not {self.patience}.")
         for name in ("level", "explore"):

@@ -90,7 +90,7 @@ class Landmarks:
         self.reach = torch.tensor(self.distance.threshold, device=self.device)
         """Distance in goal space within which a landmark counts as reached. Default: the median distance between
         neighbours, if the level does not define it."""
-        self.connected = 0.0
+        self.share_connected = 0.0
         """Fraction of the chosen states in the largest component, including those that are no landmarks because no edge
         leads to or from them."""
         self.facts: dict[str, float] = {}
@@ -142,7 +142,7 @@ class Landmarks:
         self.between[:count, :count] = shortest_paths(start, end, steps, count)
         kept = self.there[:count]
         sizes = components(start, end, count)[kept].bincount()
-        self.connected = float(sizes.max() / count)
+        self.share_connected = float(sizes.max() / count)
         self.facts = {
             "landmarks": float(kept.sum()), "edges": float(len(start)), "components": float((sizes > 0).sum()),
             "largest_component": float(sizes.max() / kept.sum()),
@@ -256,7 +256,7 @@ class Landmarks:
             mine.copy_(state[name])
 
 
-def connected(
+def connected_landmarks(
     make: Callable[[PlannerConfig], Landmarks], options: PlannerConfig, replay: Visited, generator: torch.Generator
 ) -> Landmarks:
     """Landmarks among the states of a replay, by `make`. Their number is doubled, up to `max_landmarks`, until most of
@@ -264,7 +264,7 @@ def connected(
     while True:
         landmarks = make(options)
         landmarks.refresh(replay, generator)
-        if landmarks.connected >= CONNECTED or options.landmarks >= options.max_landmarks:
+        if landmarks.share_connected >= CONNECTED or options.landmarks >= options.max_landmarks:
             return landmarks
         options = replace(options, landmarks=min(2 * options.landmarks, options.max_landmarks))
 

@@ -19,7 +19,7 @@ from hrl.memory.goal_sampling import draw_transitions
 from hrl.memory.ring import Rows
 from hrl.planning.config import PlannerConfig
 from hrl.planning.distance import Visited
-from hrl.planning.landmarks import Landmarks, connected
+from hrl.planning.landmarks import Landmarks, connected_landmarks
 from hrl.planning.planner import PlannerPolicy
 from hrl.planning.travelled import TravelledDistance
 from hrl.report.evaluation import success_radius
@@ -121,7 +121,7 @@ def plan_offline(
     )
     make = lambda options: Landmarks(distance, env.spec, options, reacher.longest, confirmed=travelled)  # noqa: E731
     generator = torch.Generator(distance.device).manual_seed(session.run.seed)
-    landmarks = connected(make, options, VisitedRows(reacher.data), generator)
+    landmarks = connected_landmarks(make, options, VisitedRows(reacher.data), generator)
     facts = landmarks.facts | {"explored": 0.0}
     facts["planning_seconds"] = time.perf_counter() - started
     return PlannerPolicy(reacher.policy, landmarks, options.patience, env), facts
