@@ -289,3 +289,43 @@ def test_the_highest_of_three_levels_starts_from_an_earlier_run():
     wide = replace(config, goal=replace(config.goal, high=(2.0,))).make(setting(env))
     with pytest.raises(UserError, match="uses another goal space"):
         warm_start(later, {run: wide})
+
+
+# -- features of subgoals ------------------------------------------------------------------------------------
+
+
+def features_on_a_line(periods: tuple[float, ...] = (4.0,), **high: object) -> Hierarchy:
+    """A HIRO whose subgoals are displacements of x by up to 2, with features of period 4."""
+    env = make_env(EnvConfig("GoalLine-v0", num_envs=2))
+    level = High.of(**{"hidden": (4,), "subgoal_features": True, **high})
+    goal = GoalConfig(low=(-2.0,), high=(2.0,), periods=periods)
+    return HIROConfig(low=Low.of(hidden=(4,)), high=level, goal=goal).make(setting(env))
+
+
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_the_critic_sees_the_sine_and_cosine_of_the_position_to_which_a_subgoal_leads(learner):
+    level = features_on_a_line(learner=learner).levels[1]
+    state = torch.tensor([[0.0, 0.5], [0.0, 2.0], [0.0, 1.5]])  # x is the second entry
+    action = torch.tensor([[0.25], [0.5], [-0.25]])  # displacements of .5, 1 and -.5, so x = 1, 3 and 1
+    inputs = level.inputs(state, torch.zeros(3, 1))
+    critic = level.learner.critic
+    assert critic.layers[0].weight.shape[1] == inputs.shape[1] + 1 + 2
+    with torch.no_grad():
+        critic.layers[0].weight[:, :-2] = 0  # nothing but the features: the quarter and three quarters of a period
+        expected = lambda sine: (sine * critic.layers[0].weight[:, -2] + critic.layers[0].bias[:, 0]).relu()  # noqa: E731
+        q = critic(inputs, action)
+        for row, sine in enumerate((1.0, -1.0, 1.0)):
+            value = (expected(sine) * critic.layers[-1].weight[:, 0]).sum(-1) + critic.layers[-1].bias[:, 0]
+            assert torch.allclose(q[:, row], value, atol=1e-5)
+        assert torch.allclose(critic.first(inputs, action), q[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"periods": ()}, "high.subgoal_features needs the periods"),
+    ({"normalize_observations": True}, "needs the position in its unit"),
+    ({"masked_entries": (1,)}, "needs the position in its unit"),
+    ({"learner": "ppo"}, "which ppo does not have"),
+])  # fmt: skip
+def test_features_of_subgoals_need_a_position_their_periods_and_a_critic_of_vectors(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        features_on_a_line(**options)

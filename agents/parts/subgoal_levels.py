@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hrl.hierarchy.clock import Period, Periods
+from hrl.hierarchy.commands import Subgoal
 from hrl.hierarchy.config import LevelConfig
-from hrl.learners import Choice, TD3Config
+from hrl.learners import ActorCriticConfig, Choice, TD3Config
 from hrl.nested.levels.reward import IntrinsicConfig
-from hrl.types import UserError
+from hrl.networks.layers import ActionFeatures
+from hrl.types import Spec, UserError
 
 
 @dataclass
@@ -48,6 +50,9 @@ class Decides(LevelConfig):
     """End a subgoal as soon as it is reached."""
     subgoal_scale: float | None = None
     """Bounds of this level's subgoals relative to those of the level below. Default: √period."""
+    subgoal_features: bool = False
+    """The critic also receives the sine and cosine features (goal.periods) of the position to which a subgoal leads, so
+    that it distinguishes near subgoals. For td3 and sac."""
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
@@ -60,6 +65,11 @@ class Decides(LevelConfig):
         for option in ("hindsight_actions", "testing"):
             if not 0 <= (getattr(self, option) or 0.0) <= 1:
                 raise UserError(f"{prefix}{option} must be between 0 and 1, not {getattr(self, option)}.")
+        if self.subgoal_features and not isinstance(self.learner, ActorCriticConfig):
+            raise UserError(
+                f"{prefix}subgoal_features are inputs of a critic of vectors, which {self.learner.kind} does not have: "
+                "use td3 or sac."
+            )
         if self.learner.on_policy and (self.correction or self.hindsight_actions or self.testing):
             raise UserError(
                 f"{prefix}correction, {prefix}hindsight_actions and {prefix}testing relabel a replay, but "
@@ -114,3 +124,21 @@ class High(Decides):
     """Added to the task's reward of every step before scaling. Default: the negative maximum reward if the goal reward
     has only two values, so that every step before the goal has a cost; otherwise 0 (published). Set 0 if an episode can
     end without reaching the goal, for example by a fall: ending it early would avoid the costs."""
+
+
+def subgoal_features(name: str, config: LevelConfig, subgoal: Subgoal, spec: Spec) -> ActionFeatures | None:
+    """Features of the position to which a level's subgoal leads, for its critic; None without the option. Raises
+    UserError if the level does not observe its position."""
+    if not (isinstance(config, Decides) and config.subgoal_features):
+        return None
+    goals, width = subgoal.goals, spec.state_dim
+    if not goals.periods:
+        raise UserError(f"{name}.subgoal_features needs the periods of the features: set goal.periods.")
+    if spec.images or config.normalize_observations or set(goals.entries(width)) & set(config.masked_entries):
+        raise UserError(
+            f"{name}.subgoal_features needs the position in its unit: it cannot be used with images, "
+            f"{name}.normalize_observations, or {name}.masked_entries that subgoals depend on."
+        )
+    return ActionFeatures(
+        goals.feature_dim, lambda inputs, action: goals.features(subgoal.issue(inputs[..., :width], action))
+    )

@@ -23,6 +23,7 @@ from hrl.memory.rollout import RolloutMemory
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.metrics import Means
 from hrl.networks.encoders import PixelEncoder
+from hrl.networks.layers import ActionFeatures
 from hrl.networks.normaliser import RunningNorm
 from hrl.spaces import Space, action_width
 from hrl.state import Stateful
@@ -89,12 +90,13 @@ class Level:
         issues: IssuedCommand | None = None,
         reads: Reads | None = None,
         pace: int | None = None,
+        action_features: ActionFeatures | None = None,
     ) -> None:
         """The level decides in the space `actions` every `period` environment steps. Its decisions issue the command
         `issues` to the level below, if there is one. `steps` is the memory of the environment steps within its
         decisions. `testing` is the fraction of its decisions during which the levels below act without exploration.
-        `reads` is a function of another level for the learner. The timescale is computed from `pace`, the environment
-        steps per decision, by default `period`."""
+        `reads` is a function of another level for the learner, and `action_features` are features of decisions for its
+        critic. The timescale is computed from `pace`, the environment steps per decision, by default `period`."""
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1, because the rewards for a subgoal never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
@@ -108,7 +110,9 @@ class Level:
         self.continuous = isinstance(actions, spaces.Box)
         self._add_up_steps()
         self.encoder = self._encoder(setting)
-        self.learner = self._learner(setting, {name for one in tuned for name in one.tunes}, constraint, reads)
+        self.learner = self._learner(
+            setting, {name for one in tuned for name in one.tunes}, constraint, reads, action_features
+        )
         self.terminating = self.learner if isinstance(self.learner, Terminating) else None
         environments = num_envs * setting.processes.size
         rhythm = self.period if pace is None else Period.of(pace)
@@ -146,7 +150,12 @@ class Level:
             return PixelEncoder(inputs, spec.state_dim, spec.images, lender=setting.encoder)
 
     def _learner(
-        self, setting: Setting, tunes: set[str], constraint: Constraint | None, reads: Reads | None
+        self,
+        setting: Setting,
+        tunes: set[str],
+        constraint: Constraint | None,
+        reads: Reads | None,
+        action_features: ActionFeatures | None,
     ) -> Learner:
         """The learner, with protection if configured. Hyperparameters in `tunes` change while it learns."""
         c, command = self.config, self.command
@@ -154,6 +163,7 @@ class Level:
         build = Build(
             setting.spec.state_dim + command.input_dim, self.actions, self.name, self.encoder, c.tasks, known,
             constraint, frozenset(tunes), Execution() if tunes else setting.execution, command.input_dim, reads,
+            action_features,
         )  # fmt: skip
         with setting.device:
             learner = c.learner.build(build)

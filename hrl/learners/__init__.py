@@ -1,6 +1,7 @@
 """Update rules by name. A new update rule needs one file in this folder and one import below."""
 
 from hrl.learners.base import (
+    ActorCriticConfig,
     Batch,
     Build,
     Choice,
@@ -24,6 +25,7 @@ __all__ = [
     "PPO",
     "SAC",
     "TD3",
+    "ActorCriticConfig",
     "Batch",
     "Build",
     "Choice",

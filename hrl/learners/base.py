@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hrl.execution.modes import EAGER, Execution
 from hrl.learners.adam import FlatAdam
-from hrl.networks.layers import TaskLinear, TwinCritic
+from hrl.networks.layers import ActionFeatures, TaskLinear, TwinCritic
 from hrl.spaces import Space, action_width
 from hrl.types import UserError
 from hrl.variants import Variant
@@ -80,6 +80,8 @@ class Build(NamedTuple):
     """Number of the last inputs that encode the command from above; 0 if it is the task."""
     reads: Reads | None = None
     """A function of another level that the learner's decisions or targets depend on."""
+    action_features: ActionFeatures | None = None
+    """Features of an action that critics of continuous actions receive."""
 
 
 class Exploring(NamedTuple):
@@ -221,7 +223,7 @@ def combine_twin_q(q: Tensor, min_weight: float) -> Tensor:
 def twin_critic(build: Build, config: LearnerConfig) -> TwinCritic:
     """New twin critics for continuous actions."""
     width = action_width(build.actions)
-    return TwinCritic(build.inputs, width, config.hidden, config.layer_norm, build.encoder)
+    return TwinCritic(build.inputs, width, config.hidden, config.layer_norm, build.encoder, build.action_features)
 
 
 class Learner(nn.Module, ABC):

@@ -1,8 +1,9 @@
 """Multilayer perceptrons, and ensembles of them that are computed at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,14 @@ def twin_layers(sizes: Sequence[int], layer_norm: bool, activation: type[nn.Modu
     return layers
 
 
+class ActionFeatures(NamedTuple):
+    """Features of an action that a critic receives in addition to the action."""
+
+    width: int
+    of: Callable[[Tensor, Tensor], Tensor]
+    """(inputs [..., I], action [..., A]) -> features [..., width]"""
+
+
 class TwinCritic(nn.Module):
     """Two independent Q functions (Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [2, ...].
 
@@ -106,11 +115,13 @@ class TwinCritic(nn.Module):
         hidden: Sequence[int],
         layer_norm: bool = False,
         encoder: nn.Module | None = None,
+        action_features: ActionFeatures | None = None,
     ) -> None:
         super().__init__()
         self.encoder = nn.Identity() if encoder is None else encoder
-        self.width, self.actions = width_of(encoder, input_dim), action_dim
-        sizes = (self.width + action_dim, *hidden)
+        self.width, self.actions, self.action_features = width_of(encoder, input_dim), action_dim, action_features
+        added = 0 if action_features is None else action_features.width
+        sizes = (self.width + action_dim + added, *hidden)
         self.layers = nn.Sequential(*twin_layers(sizes, layer_norm), EnsembleValue(2, sizes[-1]))
 
     def features(self, inputs: Tensor) -> Tensor:
@@ -123,12 +134,18 @@ class TwinCritic(nn.Module):
 
     def of_features(self, features: Tensor, action: Tensor) -> Tensor:
         """Both values [2, ...] of encoded inputs."""
-        x = torch.cat([features, action], -1)
+        x = self._joined(features, action)
         return self.layers(x.expand(2, *x.shape))
 
     def first(self, features: Tensor, action: Tensor) -> Tensor:
         """Q₁ [...] of encoded inputs, at half the cost of both values."""
-        return self.layers(torch.cat([features, action], -1).unsqueeze(0)).squeeze(0)
+        return self.layers(self._joined(features, action).unsqueeze(0)).squeeze(0)
+
+    def _joined(self, features: Tensor, action: Tensor) -> Tensor:
+        parts = [features, action]
+        if self.action_features is not None:
+            parts.append(self.action_features.of(features, action))
+        return torch.cat(parts, -1)
 
 
 class TwinChoices(nn.Module):
