@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, TypeVar, cast
 
 from hrl.agents.base import HierarchyConfig
-from hrl.agents.parts.subgoal_levels import High, Low, Middle, subgoal_features
+from hrl.agents.parts.subgoal_levels import High, Low, Middle, count_bonus, subgoal_features
 from hrl.hierarchy.clock import Period
 from hrl.hierarchy.commands import Command, GridSubgoal, Subgoal, Task
 from hrl.hierarchy.commands.building import build_goal_space
@@ -88,7 +88,8 @@ class HIROConfig(HierarchyConfig):
                 name, config, command, actions[number], memories[number], setting, periods[number],
                 self.learning_starts, memories[0] if number else None, getattr(config, "testing", 0.0), relabels,
                 self.tuned(name), models, constraint, subgoal,
-                action_features=None if subgoal is None else subgoal_features(name, config, subgoal, spec),
+                action_features=subgoal_features(name, config, subgoal, spec),
+                bonus=count_bonus(config, subgoal, memories[number], setting, periods[number]),
             )  # fmt: skip
             levels.append(level)
             if self.encoder == "shared" and number == 0:

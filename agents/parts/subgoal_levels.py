@@ -3,10 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from hrl.hierarchy.clock import Period, Periods
 from hrl.hierarchy.commands import Subgoal
+from hrl.hierarchy.commands.goals import Select
 from hrl.hierarchy.config import LevelConfig
+from hrl.hierarchy.relabelling.count_bonus import CountBonus
+from hrl.hierarchy.setting import Setting
 from hrl.learners import ActorCriticConfig, Choice, TD3Config
+from hrl.memory.ring import Replay
 from hrl.nested.levels.reward import IntrinsicConfig
 from hrl.networks.layers import ActionFeatures
 from hrl.types import Spec, UserError
@@ -50,6 +56,12 @@ class Decides(LevelConfig):
     """End a subgoal as soon as it is reached."""
     subgoal_scale: float | None = None
     """Bounds of this level's subgoals relative to those of the level below. Default: √period."""
+    count_bonus: float = 0.0
+    """β, the weight of a bonus β / √n for rarely visited positions (Bellemare 2016), in the unit of the level's scaled
+    reward. n is the number of the level's decisions that began or ended in the same cell. 0 disables it."""
+    count_cell: float = 2.0
+    """Width of the cells in which the bonus counts positions, in units of the achieved goal (of the goal space, if the
+    environment has no goal)."""
     subgoal_features: bool = False
     """The critic also receives the sine and cosine features (goal.periods) of the position to which a subgoal leads, so
     that it distinguishes near subgoals. For td3 and sac."""
@@ -65,14 +77,19 @@ class Decides(LevelConfig):
         for option in ("hindsight_actions", "testing"):
             if not 0 <= (getattr(self, option) or 0.0) <= 1:
                 raise UserError(f"{prefix}{option} must be between 0 and 1, not {getattr(self, option)}.")
+        if not self.count_bonus >= 0 or not self.count_cell > 0:
+            raise UserError(
+                f"{prefix}count_bonus must not be negative and {prefix}count_cell must be positive, not "
+                f"{self.count_bonus} and {self.count_cell}."
+            )
         if self.subgoal_features and not isinstance(self.learner, ActorCriticConfig):
             raise UserError(
                 f"{prefix}subgoal_features are inputs of a critic of vectors, which {self.learner.kind} does not have: "
                 "use td3 or sac."
             )
-        if self.learner.on_policy and (self.correction or self.hindsight_actions or self.testing):
+        if self.learner.on_policy and (self.correction or self.hindsight_actions or self.testing or self.count_bonus):
             raise UserError(
-                f"{prefix}correction, {prefix}hindsight_actions and {prefix}testing relabel a replay, but "
+                f"{prefix}correction, hindsight_actions, testing and count_bonus need a replay, but "
                 f"{self.learner.kind} learns only from its last rollout: use td3 or sac."
             )
 
@@ -126,10 +143,10 @@ class High(Decides):
     end without reaching the goal, for example by a fall: ending it early would avoid the costs."""
 
 
-def subgoal_features(name: str, config: LevelConfig, subgoal: Subgoal, spec: Spec) -> ActionFeatures | None:
+def subgoal_features(name: str, config: LevelConfig, subgoal: Subgoal | None, spec: Spec) -> ActionFeatures | None:
     """Features of the position to which a level's subgoal leads, for its critic; None without the option. Raises
     UserError if the level does not observe its position."""
-    if not (isinstance(config, Decides) and config.subgoal_features):
+    if subgoal is None or not (isinstance(config, Decides) and config.subgoal_features):
         return None
     goals, width = subgoal.goals, spec.state_dim
     if not goals.periods:
@@ -142,3 +159,17 @@ def subgoal_features(name: str, config: LevelConfig, subgoal: Subgoal, spec: Spe
     return ActionFeatures(
         goals.feature_dim, lambda inputs, action: goals.features(subgoal.issue(inputs[..., :width], action))
     )
+
+
+def count_bonus(
+    config: LevelConfig, subgoal: Subgoal | None, memory: Replay, setting: Setting, period: Period
+) -> CountBonus | None:
+    """The bonus for rarely visited positions of a level that decides every `period` environment steps; None without the
+    option."""
+    if subgoal is None or not (isinstance(config, Decides) and config.count_bonus):
+        return None
+    spec, device = setting.spec, setting.device
+    project = Select(torch.tensor(spec.achieved, device=device)) if spec.goal_dim else subgoal.project
+    processes = setting.processes.size
+    pause = setting.num_envs * processes * period.greatest
+    return CountBonus(project, memory, config.count_bonus, config.count_cell, pause, config.random_warmup, processes)

@@ -91,6 +91,8 @@ class LevelConfig:
             "hindsight_actions": None,
             "correction": False,
             "testing": 0.0,
+            "count_bonus": 0.0,
+            "subgoal_features": False,
         }
         known = {f.name for f in fields(self)}
         return replace(self, **{name: x for name, x in needs.items() if name in known and name not in given})

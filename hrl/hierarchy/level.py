@@ -68,6 +68,16 @@ class Model(Stateful, Protocol):
         """Called before a level's updates, after `steps` environment steps. Most calls do nothing."""
 
 
+class Bonus(Model, Protocol):
+    """A bonus that is added to a level's reward, for example for rarely visited states."""
+
+    greatest: float
+    """Maximum bonus of a decision. The minimum is 0."""
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """The bonus [...] of decisions that end in these states [..., D]."""
+
+
 class Level:
     """Acts on its own clock under a command from above, stores the transitions, and learns from them."""
 
@@ -91,19 +101,22 @@ class Level:
         reads: Reads | None = None,
         pace: int | None = None,
         action_features: ActionFeatures | None = None,
+        bonus: Bonus | None = None,
     ) -> None:
         """The level decides in the space `actions` every `period` environment steps. Its decisions issue the command
         `issues` to the level below, if there is one. `steps` is the memory of the environment steps within its
         decisions. `testing` is the fraction of its decisions during which the levels below act without exploration.
         `reads` is a function of another level for the learner, and `action_features` are features of decisions for its
-        critic. The timescale is computed from `pace`, the environment steps per decision, by default `period`."""
+        critic. `bonus` is added to the reward. The timescale is computed from `pace`, the environment steps per
+        decision, by default `period`."""
         if not command.extrinsic and config.gamma == 1:
             raise UserError(f"{name}.gamma must be below 1, because the rewards for a subgoal never end.")
         device, num_envs, spec = setting.device, setting.num_envs, setting.spec
         self.name, self.config, self.command, self.actions = name, config, command, actions
         self.period = Period.of(period)
         self.memory, self.steps, self.testing, self.issues = memory, steps, testing, issues
-        self.relabels, self.models = list(relabels), list(models)
+        self.relabels, self.bonus = list(relabels), bonus
+        self.models: list[Model] = [*models] if bonus is None else [*models, bonus]
         self.gamma = torch.tensor(config.gamma, device=device)
         self.observation_mask = self._observation_mask(spec.state_dim, device)
         self.normaliser = RunningNorm(spec.state_dim, spec.pixels).to(device) if config.normalize_observations else None
@@ -159,7 +172,7 @@ class Level:
     ) -> Learner:
         """The learner, with protection if configured. Hyperparameters in `tunes` change while it learns."""
         c, command = self.config, self.command
-        known = command.value_range(c.gamma) if not tunes & {"gamma", "reward"} else None
+        known = self._value_range() if not tunes & {"gamma", "reward"} else None
         build = Build(
             setting.spec.state_dim + command.input_dim, self.actions, self.name, self.encoder, c.tasks, known,
             constraint, frozenset(tunes), Execution() if tunes else setting.execution, command.input_dim, reads,
@@ -169,6 +182,13 @@ class Level:
             learner = c.learner.build(build)
         protect(learner, c.protect, self.name)
         return learner
+
+    def _value_range(self) -> tuple[float, float] | None:
+        """Minimum and maximum of the discounted sum of rewards and bonuses; None if unknown."""
+        known, bonus = self.command.value_range(self.config.gamma), self.bonus
+        if known is None or bonus is None:
+            return known
+        return known[0], known[1] + bonus.greatest / (1.0 - self.config.gamma)
 
     def _observation_mask(self, state_dim: int, device: torch.device) -> Tensor:
         """[D] 1 for state entries that the networks see, 0 for masked entries."""
@@ -339,6 +359,8 @@ class Level:
             reward, ended = t.total(gamma), t.terminated
         else:
             reward, ended = self.command.reward(t.state, t.next_state, t.target), self._obeyed(t)
+        if self.bonus is not None and not outer:
+            reward = reward + self.bonus(t.next_state)
         if t.penalty is not None:
             missed = t.penalty > 0
             reward, ended = torch.where(missed, -t.penalty, reward), ended | missed
