@@ -51,6 +51,7 @@ LEVEL = [
 HIGH = [
     ("period", *COUNT), ("candidates", 3, 2), ("subgoal_scale", *POSITIVE), ("hindsight_actions", 0.0, -TINY),
     ("hindsight_actions", *SHARE), ("testing", 0.0, -TINY), ("testing", *SHARE), ("period", (2, 2), (2, 1)),
+    ("count_bonus", 0.0, -TINY), ("count_cell", *POSITIVE),
 ]  # fmt: skip
 GOALS = [
     ("threshold", *POSITIVE), ("periods", (TINY,), (0.0,)), ("cells", 0, -1), ("cells", 2, 1),

@@ -62,11 +62,14 @@ def test_outer_levels_learn_the_same_in_all_processes(tmp_path):
         "--low.train-freq",
         "16",
     ]
-    arguments += ["--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500"]
+    arguments += ["--eval-freq", "0", "--log-dir", str(tmp_path), "--total-steps", "500", "--high.count-bonus", "1"]
     process = start("hiro", *LINE, *arguments, processes=2)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    one, other = Checkpoints(run_of(tmp_path) / "checkpoints").last().numbers["fingerprints"]
+    checkpoint = Checkpoints(run_of(tmp_path) / "checkpoints").last()
+    mine, theirs = (checkpoint.tensors[f"{rank}high.model0.counts"] for rank in ("", "rank1."))
+    assert np.array_equal(mine, theirs) and mine.sum() > 0  # visits of both processes
+    one, other = checkpoint.numbers["fingerprints"]
     assert one == other  # of the networks, which learning rates that drift apart would set apart
 
 

@@ -77,11 +77,10 @@ class Decides(LevelConfig):
         for option in ("hindsight_actions", "testing"):
             if not 0 <= (getattr(self, option) or 0.0) <= 1:
                 raise UserError(f"{prefix}{option} must be between 0 and 1, not {getattr(self, option)}.")
-        if not self.count_bonus >= 0 or not self.count_cell > 0:
-            raise UserError(
-                f"{prefix}count_bonus must not be negative and {prefix}count_cell must be positive, not "
-                f"{self.count_bonus} and {self.count_cell}."
-            )
+        if not self.count_bonus >= 0:
+            raise UserError(f"{prefix}count_bonus must not be negative, but is {self.count_bonus}.")
+        if not self.count_cell > 0:
+            raise UserError(f"{prefix}count_cell must be positive, not {self.count_cell}.")
         if self.subgoal_features and not isinstance(self.learner, ActorCriticConfig):
             raise UserError(
                 f"{prefix}subgoal_features are inputs of a critic of vectors, which {self.learner.kind} does not have: "

@@ -8,7 +8,9 @@ counts whenever a transition is sampled, so it falls for old transitions, too.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +18,16 @@ from hrl.execution.processes import average_over_processes
 from hrl.learners import Metrics
 from hrl.memory.ring import Replay, Rows
 
-ENTRIES = 2**16
-"""Number of entries of the table of counts. Cells with the same hash share an entry."""
-FACTORS = (73_856_093, 19_349_663, 83_492_791)
-"""Factors of the hash of a cell's coordinates (Teschner et al. 2003)."""
+BITS = 16
+"""The table has 2^16 counts. Cells with the same hash share one."""
+
+
+@cache
+def hash_factors(count: int) -> Tensor:
+    """Odd random factors [count] of a multiply-shift hash of `count` coordinates (Dietzfelbinger 1996), int64. They are
+    always the same."""
+    factors = np.random.SeedSequence(0).generate_state(count, np.uint64) | np.uint64(1)
+    return torch.from_numpy(factors.view(np.int64))
 
 
 class CountBonus:
@@ -39,7 +47,7 @@ class CountBonus:
         steps after the first `starts`, over all `processes`."""
         self.project, self.memory, self.greatest, self.width = project, memory, weight, width
         self.pause, self.starts, self.processes = pause, starts, processes
-        self.counts = torch.zeros(ENTRIES, device=memory.device)
+        self.counts = torch.zeros(2**BITS, device=memory.device)
         self.read = torch.zeros_like(memory.cursor)
         self.at = 0
 
@@ -50,9 +58,8 @@ class CountBonus:
     def entry(self, state: Tensor) -> Tensor:
         """The table entry [...] of the cell of states [..., D], int64."""
         cell = (self.project(state) / self.width).floor().long()
-        # From the fourth coordinate on, the factors repeat with a multiple.
-        factors = [FACTORS[i % 3] * (1 + i // 3) for i in range(cell.shape[-1])]
-        return (cell * torch.tensor(factors, device=cell.device)).sum(-1) % ENTRIES
+        hashed = (cell * hash_factors(cell.shape[-1]).to(cell.device)).sum(-1)  # modulo 2^64
+        return hashed >> (64 - BITS) & (2**BITS - 1)
 
     def keep_up(
         self, level: object, steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
