@@ -104,4 +104,4 @@ def test_a_presets_relabelling_goes_with_a_learner_that_has_no_replay(tmp_path, 
     assert agent.high.hindsight is None and agent.high.hindsight_actions is None and agent.low.hindsight is None
     assert agent.high.period == 20  # all else is the preset's
     assert train.main([*words, "--high.hindsight-actions", "0.5", "--log-dir", str(tmp_path)]) == 2
-    assert "high.hindsight_actions and high.testing relabel a replay" in capsys.readouterr().err
+    assert "high.hindsight_actions, high.testing and high.count_bonus need a replay" in capsys.readouterr().err

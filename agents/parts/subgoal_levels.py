@@ -88,8 +88,8 @@ class Decides(LevelConfig):
             )
         if self.learner.on_policy and (self.correction or self.hindsight_actions or self.testing or self.count_bonus):
             raise UserError(
-                f"{prefix}correction, hindsight_actions, testing and count_bonus need a replay, but "
-                f"{self.learner.kind} learns only from its last rollout: use td3 or sac."
+                f"{prefix}correction, {prefix}hindsight_actions, {prefix}testing and {prefix}count_bonus need a "
+                f"replay, but {self.learner.kind} learns only from its last rollout: use td3 or sac."
             )
 
 

@@ -311,8 +311,10 @@ class Hierarchy:
         return gather(self.parts()) | {"generator": self.generator.get_state(), "steps": torch.tensor(self.steps)}
 
     def own_tensors(self) -> dict[str, Tensor]:
-        """Memories and the random state, which differ between the processes of a run, copied to the host."""
-        own = {name: x for name, x in self.tensors().items() if ".memory." in name or name == "generator"}
+        """Memories, models and the random state, which may differ between the processes of a run, copied to the
+        host."""
+        differs = lambda name: ".memory." in name or ".model" in name or name == "generator"  # noqa: E731
+        own = {name: x for name, x in self.tensors().items() if differs(name)}
         return {name: x.detach().cpu().clone() for name, x in own.items()}
 
     def fingerprint(self) -> str:
