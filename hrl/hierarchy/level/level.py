@@ -1,7 +1,7 @@
 """A level of the hierarchy, with its policy, learner, memory and timescale."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from gymnasium import spaces
@@ -13,9 +13,10 @@ from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
 from hrl.hierarchy.learning import FromReplay, FromRollout, timescale_of
+from hrl.hierarchy.level.contracts import Bonus, Model, Relabel, RewardTerm, Tuned
 from hrl.hierarchy.relabelling.n_step import NStep
 from hrl.hierarchy.setting import Setting
-from hrl.learners import Batch, Build, Constraint, Learner, Metrics, Reads, Terminating
+from hrl.learners import Batch, Build, Constraint, Learner, Reads, Terminating
 from hrl.learners.protection import Protection, protect
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
@@ -28,54 +29,6 @@ from hrl.networks.normaliser import RunningNorm
 from hrl.spaces import Space, action_width
 from hrl.state import Stateful
 from hrl.types import UserError
-
-Relabel = Callable[[Transitions, torch.Generator], Transitions]
-RewardTerm = Callable[[Tensor, Tensor], Tensor]
-"""(inputs [B, I], action [B, A]) -> a term that is added to the reward [B]."""
-
-
-class Tuner(Stateful, Protocol):
-    """Adapts a level's hyperparameters or reward while it learns (see hrl/nested/levels/tuning.py and reward.py)."""
-
-    @property
-    def intrinsic_reward(self) -> RewardTerm | None:
-        """The term that is added to the level's reward; None if there is none."""
-
-    def step(self, number: int, now: Transitions, following: Transitions, generator: torch.Generator) -> Metrics:
-        """Adapt to improve the result of update `number`, on the batch `now`, as evaluated on the batch `following`."""
-
-
-class Tuned(Protocol):
-    """A factory of a level's tuner."""
-
-    @property
-    def tunes(self) -> tuple[str, ...]:
-        """Names of the tuned quantities: learning_rate, gamma, ent_coef or reward."""
-
-    def __call__(self, level: "Level") -> Tuner:
-        """Make the tuner. Raises UserError if the level's learner does not have the hyperparameter."""
-
-
-class Model(Stateful, Protocol):
-    """A model that a level trains in addition to its learner (see agents/parts/adjacency.py).
-
-    It runs eagerly, outside compiled or captured functions. Tensors that updates read from it change in place.
-    """
-
-    def keep_up(
-        self, level: "Level", steps: int, generator: torch.Generator, in_haste: Callable[[], bool] = bool
-    ) -> Metrics:
-        """Called before a level's updates, after `steps` environment steps. Most calls do nothing."""
-
-
-class Bonus(Model, Protocol):
-    """A bonus that is added to a level's reward, for example for rarely visited states."""
-
-    greatest: float
-    """Maximum bonus of a decision. The minimum is 0."""
-
-    def __call__(self, state: Tensor) -> Tensor:
-        """The bonus [...] of decisions that end in these states [..., D]."""
 
 
 class Level:
