@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hrl_scripts import train
-from runs import ROOT, run_of, same_state
+from runs import ROOT, run_of, same_state, trained
 
 from hrl.cli import training
 
@@ -105,3 +105,19 @@ def test_a_presets_relabelling_goes_with_a_learner_that_has_no_replay(tmp_path, 
     assert agent.high.period == 20  # all else is the preset's
     assert train.main([*words, "--high.hindsight-actions", "0.5", "--log-dir", str(tmp_path)]) == 2
     assert "high.hindsight_actions, high.testing and high.count_bonus need a replay" in capsys.readouterr().err
+
+
+def test_a_presets_features_of_subgoals_go_with_a_learner_that_has_no_critic_of_vectors(tmp_path, capsys):
+    words = ["hiro", "--env", "hrl/AntFall-v0", "--high.learner", "dqn", "--goal.cells", "5"]
+    agent = training.resolved("hiro", words[1:])[0].agent
+    assert agent.high.subgoal_features is False and agent.high.count_bonus == 3.0
+    assert train.main([*words, "--high.subgoal-features", "True", "--log-dir", str(tmp_path)]) == 2
+    assert "a critic of vectors, which dqn does not have" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", "hiro"])
+def test_episodes_without_a_discount(algorithm, tmp_path):
+    """The rewards of GoalLine have known bounds, but without a discount, returns have none."""
+    words = {"hiro": ["--high.learner", "sac", "--high.gamma", "1"]}.get(algorithm, ["--gamma", "1"])
+    run = trained(tmp_path, *words, "--eval-freq", "0", algorithm=algorithm)
+    assert (run / "checkpoints").exists()

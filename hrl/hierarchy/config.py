@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from hrl.hierarchy.relabelling.hindsight import Strategy
 from hrl.hierarchy.timescale import Schedule
-from hrl.learners import Choice, ReplayConfig, TD3Config
+from hrl.learners import ActorCriticConfig, Choice, ReplayConfig, TD3Config
 from hrl.learners.protection import ProtectConfig
 from hrl.types import UserError
 from hrl.variants import flat
@@ -83,17 +83,14 @@ class LevelConfig:
         self.protect.check(prefix, self.tasks)
 
     def fitted(self, given: Set[str]) -> Self:
-        """A copy without the preset's relabelling options if the learner has no replay; `given` options stay."""
-        if not self.learner.on_policy:
-            return self
-        needs: dict[str, Any] = {
-            "hindsight": None,
-            "hindsight_actions": None,
-            "correction": False,
-            "testing": 0.0,
-            "count_bonus": 0.0,
-            "subgoal_features": False,
-        }
+        """A copy without the preset's options that the learner cannot use, such as relabelling without a replay.
+        `given` options stay."""
+        needs: dict[str, Any] = {}
+        if not isinstance(self.learner, ActorCriticConfig):
+            needs |= {"subgoal_features": False}
+        if self.learner.on_policy:
+            needs |= {"hindsight": None, "hindsight_actions": None, "correction": False, "testing": 0.0}
+            needs |= {"count_bonus": 0.0}
         known = {f.name for f in fields(self)}
         return replace(self, **{name: x for name, x in needs.items() if name in known and name not in given})
 

@@ -83,8 +83,8 @@ class Task:
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
         """Bounds of the discounted return if the bounds of a step's reward are known. They include 0, the value after
-        the end."""
-        if self.reward_range is None:
+        the end. None without a discount, because the number of steps is unknown."""
+        if self.reward_range is None or gamma == 1:
             return None
         low, high = sorted((r + self.offset) * self.scale for r in self.reward_range)
         return min(low / (1.0 - gamma), -self.penalty, 0.0), max(high / (1.0 - gamma), 0.0)
