@@ -8,7 +8,6 @@ counts whenever a transition is sampled, so it falls for old transitions, too.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ BITS = 16
 """The table has 2^16 counts. Cells with the same hash share one."""
 
 
-@cache
 def hash_factors(count: int) -> Tensor:
     """Odd random factors [count] of a multiply-shift hash of `count` coordinates (Dietzfelbinger 1996), int64. They are
     always the same."""
@@ -47,6 +45,8 @@ class CountBonus:
         steps after the first `starts`, over all `processes`."""
         self.project, self.memory, self.greatest, self.width = project, memory, weight, width
         self.pause, self.starts, self.processes = pause, starts, processes
+        dim = project(torch.zeros(memory.width("state"), device=memory.device)).shape[-1]
+        self.factors = hash_factors(dim).to(memory.device)
         self.counts = torch.zeros(2**BITS, device=memory.device)
         self.read = torch.zeros_like(memory.cursor)
         self.at = 0
@@ -58,7 +58,7 @@ class CountBonus:
     def entry(self, state: Tensor) -> Tensor:
         """The table entry [...] of the cell of states [..., D], int64."""
         cell = (self.project(state) / self.width).floor().long()
-        hashed = (cell * hash_factors(cell.shape[-1]).to(cell.device)).sum(-1)  # modulo 2^64
+        hashed = (cell * self.factors).sum(-1)  # modulo 2^64
         return hashed >> (64 - BITS) & (2**BITS - 1)
 
     def keep_up(
