@@ -260,7 +260,7 @@ PUSH = Case(
     variant="HIRO's: 500 steps, within 5",
     published=".92 best of 10M; reruns mostly .00",
 )
-COMMON = "--high.count-bonus 0 --high.subgoal-features False"
+NO_BONUS = "--high.count-bonus 0 --high.subgoal-features False"
 QUIET = "--high.action-noise 0 0.1"
 FALL = replace(PUSH, group="ant-fall", env="hrl/AntFall-v0", published=".66 best of 10M")
 SPARSE = Case(
@@ -303,9 +303,9 @@ CASES += [
     PUSH,
     *others(PUSH, "push-parts", PUSH_PARTS),
     FALL,
-    replace(FALL, name="without the bonus", arguments=f"hiro {COMMON}", seeds=2),
-    replace(FALL, name="the same, less noise", arguments=f"hiro {COMMON} {QUIET}", seeds=1),
-    replace(FALL, name="the same, discount .997", arguments=f"hiro {COMMON} {QUIET} --high.gamma 0.997", seeds=1),
+    replace(FALL, name="without the bonus", arguments=f"hiro {NO_BONUS}", seeds=2),
+    replace(FALL, name="the same, less noise", arguments=f"hiro {NO_BONUS} {QUIET}", seeds=1),
+    replace(FALL, name="the same, discount .997", arguments=f"hiro {NO_BONUS} {QUIET} --high.gamma 0.997", seeds=1),
 ]
 
 ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"

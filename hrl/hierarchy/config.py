@@ -89,8 +89,8 @@ class LevelConfig:
         if not isinstance(self.learner, ActorCriticConfig):
             needs |= {"subgoal_features": False}
         if self.learner.on_policy:
-            needs |= {"hindsight": None, "hindsight_actions": None, "correction": False, "testing": 0.0}
-            needs |= {"count_bonus": 0.0}
+            needs |= {"hindsight": None, "hindsight_actions": None}
+            needs |= {"correction": False, "testing": 0.0, "count_bonus": 0.0}
         known = {f.name for f in fields(self)}
         return replace(self, **{name: x for name, x in needs.items() if name in known and name not in given})
 
