@@ -44,10 +44,10 @@ class Case:
 DEFAULTS = "hiro --preset none --num-envs 8 --total-steps 60000"
 
 CASES = [
-    Case("defaults", "HIRO, defaults alone", "examples.custom_env:River-v0", "hiro", 3),
-    Case("defaults", "HIRO, defaults alone", UMAZE, DEFAULTS, 3),
-    Case("defaults", "HIRO, defaults alone", "FetchReach-v4", "hiro", 3),
-    Case("defaults", "HIRO, defaults alone", "panda_gym:PandaReach-v3", "hiro", 3),
+    Case("defaults", "HIRO, defaults only", "examples.custom_env:River-v0", "hiro", 3),
+    Case("defaults", "HIRO, defaults only", UMAZE, DEFAULTS, 3),
+    Case("defaults", "HIRO, defaults only", "FetchReach-v4", "hiro", 3),
+    Case("defaults", "HIRO, defaults only", "panda_gym:PandaReach-v3", "hiro", 3),
     *(Case("hiro", "HIRO, our preset", env, "hiro --eval-freq 0 --save-freq 0", 5) for env in (UMAZE, MEDIUM, LARGE)),
     Case(
         "short",
@@ -193,7 +193,7 @@ CAR = (
 CASES += [
     Case("hippo", "HiPPO, our preset", "MountainCarContinuous-v0", "hippo --eval-freq 0 --save-freq 0", 3),
     Case("hippo", "our PPO", "MountainCarContinuous-v0", CAR, 3),
-    Case("hippo", "our PPO, as different at first", "MountainCarContinuous-v0", f"{CAR} --policy-gain 5", 3),
+    Case("hippo", "our PPO, initial gain of 5", "MountainCarContinuous-v0", f"{CAR} --policy-gain 5", 3),
 ]
 
 # The corridor of benchmarks/skills.py: the goal is 10 cells away, and only the goal is rewarded.
@@ -209,7 +209,7 @@ CASES += [
     Case("hippo", "HiPPO, scaled latents", UMAZE, f"hippo {SCALED} {CORRIDOR}", 5, variant=BEND),
     Case("hippo", "HiPPO", UMAZE, f"hippo --skill-gain 5 {CORRIDOR}", 3, variant=BEND),
     Case("hippo", "our PPO", UMAZE, f"ppo {CORRIDOR}", 5, variant=BEND),
-    Case("hippo", "our PPO, as different at first", UMAZE, f"ppo --policy-gain 5 {CORRIDOR}", 5, variant=BEND),
+    Case("hippo", "our PPO, initial gain of 5", UMAZE, f"ppo --policy-gain 5 {CORRIDOR}", 5, variant=BEND),
 ]
 
 
@@ -270,7 +270,7 @@ SPARSE = Case(
     "hiro",
     3,
     long=True,
-    variant="HRAC's: scale 2, 500 steps, within 1, begun anywhere; but the goal is observed",
+    variant="HRAC's: scale 2, 500 steps, within 1, random start; but the goal is observed",
     published="HRAC .89 at 5M",
 )
 FLAT = {
@@ -281,18 +281,18 @@ FLAT = {
 }
 # The preset with one change.
 MAZE_PARTS = {
-    "the lesser of the high level's critics": "hiro --high.min-q-weight 1",
-    "low level paid by distance": "hiro --low.reward distance --low.action-l2 0.02",
-    "low level without subgoals of chance": "hiro --low.hindsight 0",
-    "noise alike in all environments": "hiro --low.action-noise 0.15 --high.action-noise 0.05",
+    "the minimum of the high level's critics": "hiro --high.min-q-weight 1",
+    "low level with the distance as reward": "hiro --low.reward distance --low.action-l2 0.02",
+    "low level without random subgoals": "hiro --low.hindsight 0",
+    "the same noise in all environments": "hiro --low.action-noise 0.15 --high.action-noise 0.05",
     "with hindsight goals": "hiro --high.hindsight 0.5",
     "without hindsight subgoals": "hiro --high.hindsight-actions 0",
     "off-policy correction in their place": "hiro --high.hindsight-actions 0 --high.correction True",
 }
 PUSH_PARTS = {
-    "low level that looks less far ahead": "hiro --low.gamma 0.95",
-    "a controller that waits half as long": "hiro --high.random-warmup 400000",
-    "a controller that sees nothing recalled": "hiro --high.masked-entries 30 31 32 33",
+    "low level with a shorter horizon": "hiro --low.gamma 0.95",
+    "a warmup of 400,000 steps": "hiro --high.random-warmup 400000",
+    "a controller without past positions": "hiro --high.masked-entries 30 31 32 33",
 }
 CASES += [
     MAZE,
