@@ -106,8 +106,8 @@ class HIQLConfig(OfflineConfig):
     def learner(self, spec: Spec, session: Session) -> "HIQL":
         """The untrained networks. Raises UserError if they do not support the environment."""
         if not spec.goal_dim or spec.pixels:
-            wanted = "an environment with observation, achieved_goal and desired_goal, without images"
-            raise UserError(f"HIQL needs {wanted}, which {spec.env_id} is not.")
+            required = "an environment with observation, achieved_goal and desired_goal, without images"
+            raise UserError(f"HIQL needs {required}, which {spec.env_id} is not.")
         torch.manual_seed(session.run.seed)
         return HIQL(self, spec, session.device)
 

@@ -54,9 +54,9 @@ class SB3Config:
         """The untrained model. Raises UserError if it does not support the environment."""
         one = session.make_single()
         if not isinstance(one.action_space, self.actions):
-            wanted = " or ".join(kind.__name__ for kind in self.actions)
+            accepted = " or ".join(kind.__name__ for kind in self.actions)
             raise UserError(
-                f"sb3-{self.algorithm.__name__.lower()} needs {wanted} actions, but {one.spec and one.spec.id} "
+                f"sb3-{self.algorithm.__name__.lower()} needs {accepted} actions, but {one.spec and one.spec.id} "
                 f"has {one.action_space}."
             )
         self.check()

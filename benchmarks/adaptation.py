@@ -60,11 +60,11 @@ def main() -> None:
     """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "adaptation.json"
-    wanted = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
-    results = completed(file, wanted, lambda case, seed: measure(CASES[case], seed), options.jobs)
+    requested = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
+    results = completed(file, requested, lambda case, seed: measure(CASES[case], seed), options.jobs)
     print("| agent | seed | steps | after 0 | 1 | 2 | 3 steps (± half a 95 % interval) | published | seconds |")
     print("|---" * 9 + "|")
-    for case, seed in wanted:
+    for case, seed in requested:
         r = results[f"{case} {seed}"]
         cells = " | ".join(f"{x:.2f} ± {e:.2f}" for x, e in zip(r["returns"], r["errors"], strict=True))
         published = " / ".join(f"{x:.2f}" for x in CASES[case].published) or "none"

@@ -47,8 +47,8 @@ def main() -> None:
     options = tyro.cli(Options)
     torch.set_num_threads(1)
     file = RESULTS / "continual.json"
-    wanted = [(m, s) for s in range(options.seeds) for m in options.methods]
-    results = completed(file, wanted, sequence, options.jobs)
+    requested = [(m, s) for s in range(options.seeds) for m in options.methods]
+    results = completed(file, requested, sequence, options.jobs)
     print("| protection | average performance: mean (each seed) | forgetting | forward transfer |")
     print("|---|---|---|---|")
     for method in options.methods:
@@ -70,8 +70,8 @@ def sequence(method: str, seed: int, strength: float | None = None, tasks: int =
     with tempfile.TemporaryDirectory() as folder:
         run: RunFolder | None = None
         for task in range(tasks):
-            begun = [] if run is None else following(run.path, method, strength)
-            run = trained(f"{folder}/{task}", *words, *begun, "--env-kwargs", f"turned={task % TURNS}")
+            warm_start = [] if run is None else following(run.path, method, strength)
+            run = trained(f"{folder}/{task}", *words, *warm_start, "--env-kwargs", f"turned={task % TURNS}")
             curves.append([float(r["eval/success_rate"]) for r in progress(run) if r["eval/success_rate"]])
         final = [success_on(run, task) for task in range(tasks)]
     return {

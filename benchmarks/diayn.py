@@ -44,8 +44,8 @@ def main() -> None:
     """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     torch.set_num_threads(1)
-    wanted = [(case, seed) for seed in range(options.seeds) for case in CASES]
-    results = completed(RESULTS / "diayn.json", wanted, measure, options.jobs)
+    requested = [(case, seed) for seed in range(options.seeds) for case in CASES]
+    results = completed(RESULTS / "diayn.json", requested, measure, options.jobs)
     columns = {
         "controller: success": "success", "skills recognised at their end": "recognised",
         "sampled actions": "recognised_sampled", "at every step": "recognised_every_step",

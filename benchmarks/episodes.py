@@ -45,8 +45,8 @@ class Options:
 def main() -> None:
     """Run missing runs, then print the table."""
     options = tyro.cli(Options)
-    wanted = [(row, seed) for seed in range(options.seeds) for row in options.rows]
-    results = completed(RESULTS / "episodes.json", wanted, measure, options.jobs)
+    requested = [(row, seed) for seed in range(options.seeds) for row in options.rows]
+    results = completed(RESULTS / "episodes.json", requested, measure, options.jobs)
     print("| task | agent | solved within 200 episodes | episodes of each seed | steps: median |")
     print("|---|---|---|---|---|")
     for row in options.rows:

@@ -55,7 +55,7 @@ class OptionTables:
 
     def begin(self, state: Array) -> None:
         """Choose an option in every run."""
-        self.option, self.anew = self._choose(state), np.ones(len(state), bool)
+        self.option, self.new_option = self._choose(state), np.ones(len(state), bool)
 
     def act(self, state: Array) -> Array:
         """A sample of π(·|s, ω) [N]."""
@@ -79,8 +79,8 @@ class OptionTables:
     def go_on(self, state: Array, done: Array) -> None:
         """Choose a new option where the active one ends in this state, or where the episode has ended."""
         chance = sigmoid(self.ends[self.n, state, self.option])
-        self.anew = done | (self.rng.random(len(state)) < chance)
-        self.option = np.where(self.anew, self._choose(state), self.option)
+        self.new_option = done | (self.rng.random(len(state)) < chance)
+        self.option = np.where(self.new_option, self._choose(state), self.option)
 
     def _choose(self, state: Array) -> Array:
         value = self.value[self.n, state]
@@ -100,7 +100,7 @@ class Sarsa:
 
     def begin(self, state: Array) -> None:
         """Choose an action in every run."""
-        self.action, self.option, self.anew = self._draw(state), np.zeros_like(state), np.ones(len(state), bool)
+        self.action, self.option, self.new_option = self._draw(state), np.zeros_like(state), np.ones(len(state), bool)
 
     def act(self, state: Array) -> Array:
         """The actions [N] chosen at the last step."""
@@ -192,7 +192,7 @@ def measure(name: str, options: Options) -> dict[str, Any]:
     while ended.min() < total:
         late = (ended >= options.episodes) & (ended < total)
         used[np.arange(n), agent.option] += late
-        chosen += agent.anew & late
+        chosen += agent.new_option & late
         action = agent.act(state)
         slips = rng.random(n) < task.slip
         after = reaches[state, np.where(slips, (action + 1 + rng.integers(3, size=n)) % 4, action)]

@@ -116,9 +116,9 @@ def killed_to_end(name: str, folder: Path, seconds: float, moments: random.Rando
     kills = 0
     while True:
         run = run_of(folder)
-        begun = run is not None and Checkpoints(run / "checkpoints").all()
-        onward = ["--resume", str(run), "--trust", "--progress", "False"]
-        process = started(name, onward if begun else first_arguments(name, folder / str(kills)))
+        resumable = run is not None and Checkpoints(run / "checkpoints").all()
+        resume_arguments = ["--resume", str(run), "--trust", "--progress", "False"]
+        process = started(name, resume_arguments if resumable else first_arguments(name, folder / str(kills)))
         try:
             code = process.wait(moments.uniform(0.3, 1.0) * seconds if kills < most else None)
         except subprocess.TimeoutExpired:

@@ -62,12 +62,12 @@ def main() -> None:
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     groups = options.cases if options.suite is None else (options.suite,)
     chosen = [c for c in CASES if c.group in groups and (not options.only or c.env in options.only)]
-    wanted = [(c, s) for c in chosen for s in range(options.seeds or c.seeds)]
+    requested = [(c, s) for c in chosen for s in range(options.seeds or c.seeds)]
     if options.again:
-        results = [r for r in results if not any(_matches(r, c, s) for c, s in wanted)]
-        for case, seed in wanted:
+        results = [r for r in results if not any(_matches(r, c, s) for c, s in requested)]
+        for case, seed in requested:
             shutil.rmtree(lasting(case, seed), ignore_errors=True)
-    missing = [(c, s) for c, s in wanted if not any(_matches(r, c, s) for r in results)]
+    missing = [(c, s) for c, s in requested if not any(_matches(r, c, s) for r in results)]
     for (case, seed), result in run_parallel(lambda pair: measure(*pair, options.jobs), missing, options.jobs):
         results.append(result)
         file.parent.mkdir(exist_ok=True)

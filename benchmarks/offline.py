@@ -76,9 +76,9 @@ def main() -> None:
     train = lambda run: {"path": learned(options.maze, *run).path}  # noqa: E731
     for (kind, seed), _ in run_parallel(train, runs, options.jobs):
         print(f"{kind}, seed {seed}: trained", flush=True)
-    wanted = [(name, seed) for name in names for seed in seeds]
+    requested = [(name, seed) for name in names for seed in seeds]
     results = completed(
-        RESULTS / "offline.json", wanted, lambda name, seed: measure(names[name], seed), options.jobs
+        RESULTS / "offline.json", requested, lambda name, seed: measure(names[name], seed), options.jobs
     )  # fmt: skip
     print("| dataset | gradient steps | success [95 %] | each seed | hops that succeed | seconds: median |")
     print("|---|---|---|---|---|---|")

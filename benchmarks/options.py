@@ -41,8 +41,8 @@ def main() -> None:
     """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "options.json"
-    wanted = [(c, s) for s in range(options.seeds) for c in options.cases]
-    results = completed(file, wanted, measure, options.jobs)
+    requested = [(c, s) for s in range(options.seeds) for c in options.cases]
+    results = completed(file, requested, measure, options.jobs)
     print("| manager over | " + " | ".join(f"after {k}" for k in SHOWN) + " | seconds |")
     print("|---" * (len(SHOWN) + 2) + "|")
     for case in options.cases:

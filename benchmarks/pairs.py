@@ -55,8 +55,8 @@ def main() -> None:
     file = RESULTS / "pairs.json"
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     done = {(r["high"], r["low"], r["seed"]) for r in results}
-    wanted = [(high, low, seed) for low in LOW for high in HIGH for seed in range(options.seeds)]
-    missing = [job for job in wanted if job not in done]
+    requested = [(high, low, seed) for low in LOW for high in HIGH for seed in range(options.seeds)]
+    missing = [job for job in requested if job not in done]
     for (high, low, seed), success in run_parallel(lambda job: measure(*job), missing, options.jobs):
         host = {"machine": processor(), "date": time.strftime("%Y-%m-%d")}
         results.append({"high": high, "low": low, "seed": seed, "success": success, **host})

@@ -72,13 +72,13 @@ class Options:
 def main() -> None:
     """Run missing runs, then print the table."""
     options = tyro.cli(Options)
-    wanted = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
+    requested = [(case, seed) for case in options.cases for seed in range(options.seeds or CASES[case].seeds)]
     file = RESULTS / "planning.json"
     known = json.loads(file.read_text()) if file.exists() else {}
-    missing = [(case, seed) for case, seed in wanted if f"{case} {seed}" not in known]
+    missing = [(case, seed) for case, seed in requested if f"{case} {seed}" not in known]
     for run, seed in dict.fromkeys((CASES[case].run, seed) for case, seed in missing):  # rows share runs
         learned(next(c for c in CASES.values() if c.run == run), seed)
-    results = completed(file, wanted, lambda case, seed: measure(CASES[case], seed), options.jobs)
+    results = completed(file, requested, lambda case, seed: measure(CASES[case], seed), options.jobs)
     print(
         "| | success: mean [95 %] | each seed | steps an episode | hops that succeed | disconnected | planning | bar |"
     )

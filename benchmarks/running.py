@@ -44,10 +44,10 @@ def command(script: str, *arguments: str, processes: int = 1) -> str:
 def trained(folder: Path | str, *words: str, processes: int = 1) -> RunFolder:
     """The finished run below a folder. Trains it with these words of `train.py`, or resumes its last checkpoint."""
     folder = Path(folder)
-    run = RunFolder.begun(folder)
+    run = RunFolder.resumable(folder)
     if run is None:
         command("train.py", *words, "--log-dir", str(folder), processes=processes)
-        run = RunFolder.begun(folder)
+        run = RunFolder.resumable(folder)
         assert run is not None
     elif not run.finished:
         command("train.py", "--resume", str(run.path))
@@ -99,11 +99,11 @@ def run_parallel(
 
 
 def completed(
-    file: Path, wanted: Iterable[tuple[Any, int]], measure: Callable[[Any, int], dict[str, Any]], jobs: int
+    file: Path, requested: Iterable[tuple[Any, int]], measure: Callable[[Any, int], dict[str, Any]], jobs: int
 ) -> dict[str, Any]:
-    """The results in a file by "row seed". Measures the missing results of `wanted`, and writes each when finished."""
+    """The results in a file by "row seed". Measures the missing ones of `requested`, and writes each when finished."""
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    missing = [pair for pair in wanted if f"{pair[0]} {pair[1]}" not in results]
+    missing = [pair for pair in requested if f"{pair[0]} {pair[1]}" not in results]
     for (row, seed), result in run_parallel(lambda pair: measure(*pair), missing, jobs):
         results[f"{row} {seed}"] = result
         file.write_text(json.dumps(results, indent=1) + "\n")

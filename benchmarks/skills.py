@@ -68,8 +68,8 @@ def main() -> None:
     torch.set_num_threads(1)
     skills = trained_skills(options.skills)
     file = RESULTS / "skills.json"
-    wanted: list[tuple[Any, int]] = [(case, seed) for case in CASES for seed in range(options.seeds)]
-    results = completed(file, wanted, lambda case, seed: measure(case, seed, skills), options.jobs)
+    requested: list[tuple[Any, int]] = [(case, seed) for case in CASES for seed in range(options.seeds)]
+    results = completed(file, requested, lambda case, seed: measure(case, seed, skills), options.jobs)
     results = completed(file, [("overhead", 0)], lambda case, seed: overhead(skills), 1)
     print("| agent | steps | success [95 %] | each seed | seconds of training |\n|---|---|---|---|---|")
     for case in CASES:

@@ -37,8 +37,8 @@ def main() -> None:
     """Run missing runs, then print and draw the table."""
     options = tyro.cli(Options)
     file = RESULTS / "timescales.json"
-    wanted = [(r, s) for r in options.ratios for s in range(options.seeds)]
-    results = completed(file, wanted, measure, options.jobs)
+    requested = [(r, s) for r in options.ratios for s in range(options.seeds)]
+    results = completed(file, requested, measure, options.jobs)
     print("| ratio | success: mean (each seed) | high level's drift over the low level's: median | warned |")
     print("|---|---|---|---|")
     for ratio in options.ratios:

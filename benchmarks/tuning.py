@@ -47,8 +47,8 @@ def main() -> None:
     """Run missing runs, then print the table."""
     options = tyro.cli(Options)
     file = RESULTS / "tuning.json"
-    wanted = [(c, s) for s in range(options.seeds) for c in CASES]
-    results = completed(file, wanted, measure, options.jobs)
+    requested = [(c, s) for s in range(options.seeds) for c in CASES]
+    results = completed(file, requested, measure, options.jobs)
     of = lambda case, key: [results[f"{case} {s}"][key] for s in range(options.seeds)]  # noqa: E731
     none, best = random_return(), statistics.mean(of("as tuned by hand", "return"))
     print(f"A random policy: {none:.0f}.\n\n| SAC, Pendulum-v1 | return: mean (each seed) | score | it ended at |")

@@ -130,10 +130,10 @@ class GoalReward:
         scales = np.logspace(-3, 2, 24)[:, None, None]
         noise = np.random.default_rng(0).standard_normal((24, *seen.achieved.shape))
         low, high = (np.ravel(bound) for bound in _bounds(self.spaces[1]))
-        wanted = np.clip(seen.achieved + scales * noise, low, high)
+        goals = np.clip(seen.achieved + scales * noise, low, high)
         there = np.broadcast_to(seen.achieved, noise.shape)
         info = np.broadcast_to(given_info, (24, *given_info.shape))
-        rewards = self._rewards(*(x.reshape(24 * len(given_info), x.shape[-1]) for x in (there, wanted, info)))
+        rewards = self._rewards(*(x.reshape(24 * len(given_info), x.shape[-1]) for x in (there, goals, info)))
         self.hit = float(self._rewards(goal, goal, given_info[:1])[0])
         values = {self.hit, *np.unique(rewards).tolist()}
         self.range = (min(values), max(values)) if len(values) <= 2 else None

@@ -63,12 +63,12 @@ def main() -> None:
 
 def trained(command: str, folder: Path) -> Path:
     """Train a run in this folder, or resume it if it is unfinished. Returns the run folder."""
-    run = RunFolder.begun(folder)
+    run = RunFolder.resumable(folder)
     if run is None:
         typed(train.main, f"{command} --log-dir {folder}")
     elif not run.finished:
         typed(train.main, f"--resume {run.path}")
-    run = run or RunFolder.begun(folder)
+    run = run or RunFolder.resumable(folder)
     assert run is not None
     return run.path
 

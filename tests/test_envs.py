@@ -89,11 +89,11 @@ def test_episodes_can_be_given_their_seeds():
     env = make_env(EnvConfig("Ledger-v0", num_envs=2), evaluation=True)
     obs = env.reset(10)
     assert obs.state[:, 0].tolist() == [10, 11]
-    begun = []
+    starts = []
     for _ in range(7):
         step = env.step(torch.zeros(2, 1))
-        begun += step.obs.state[step.obs.state[:, 1] == 0][:, 0].tolist()
-    assert begun == [12, 13, 14]
+        starts += step.obs.state[step.obs.state[:, 1] == 0][:, 0].tolist()
+    assert starts == [12, 13, 14]
 
 
 def test_the_achieved_goal_is_found_in_the_observation_or_added_to_it():

@@ -40,11 +40,11 @@ def test_compiled_updates_are_the_eager_ones(kind):
         learners.append(learner)
     eager, compiled = learners
     start = made(kind, 3, 2, hidden=(8, 8))
-    for (name, one), other, begun in zip(
+    for (name, one), other, initial in zip(
         eager.state_dict().items(), compiled.state_dict().values(), start.state_dict().values(), strict=True
     ):
         assert torch.allclose(one, other, atol=1e-5), name
-        assert one.numel() < 4 or not torch.equal(one, begun), name
+        assert one.numel() < 4 or not torch.equal(one, initial), name
 
 
 def test_graphs_without_a_gpu_and_unknown_devices_raise_an_error():

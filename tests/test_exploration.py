@@ -34,8 +34,8 @@ def test_one_environment_alone_has_the_mean_share():
 def test_a_random_decision_has_the_configured_mean_duration(share):
     action = explored(6_000, random=(share, share), hold=4.0)
     random = action[..., 0] != 9
-    begun = random[1:] & (action[1:] != action[:-1]).any(-1)
-    assert (random.sum(0) / begun.sum(0)).tolist() == pytest.approx([4.0] * 3, rel=0.1)
+    starts = random[1:] & (action[1:] != action[:-1]).any(-1)
+    assert (random.sum(0) / starts.sum(0)).tolist() == pytest.approx([4.0] * 3, rel=0.1)
     assert action[random].abs().max() <= 1 and action[random].std() == pytest.approx(3**-0.5, rel=0.1)
 
 

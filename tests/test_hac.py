@@ -191,16 +191,16 @@ def test_predict_and_evaluation_count_decisions_alike():
     agent = agent_on_the_line(3)
     policy = HierarchyPolicy(agent, env)
     obs, memory, packed = env.reset(5), agent.initial_state(3), None
-    begun = torch.ones(3, dtype=torch.bool)
+    starts = torch.ones(3, dtype=torch.bool)
     for _ in range(40):
         state, goal = obs.state.numpy(), obs.goal.numpy()
         raw = {"observation": state, "achieved_goal": state[:, 1:], "desired_goal": goal}
-        theirs, packed = policy.predict(raw, packed, begun.numpy())
+        theirs, packed = policy.predict(raw, packed, starts.numpy())
         actions, memory, _ = policy.decide(obs, memory)
         assert np.allclose(theirs, env.to_action(actions.numpy()))
         step = env.step(actions)
         memory, _ = policy.after(memory, step)
-        begun = step.terminated | step.truncated
+        starts = step.terminated | step.truncated
         obs = step.obs
 
 

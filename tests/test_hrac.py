@@ -308,7 +308,7 @@ def test_invalid_options_raise_a_clear_error(option, words, tmp_path, capsys):
 def test_learned_weights_are_kept_if_too_many_cells_are_visited(tmp_path, capsys):
     assert train.main(["hrac", *LINE, "--adjacency.limit", "2", "--log-dir", str(tmp_path)]) == 2
     assert "were visited" in capsys.readouterr().err
-    found = RunFolder.begun(tmp_path)
+    found = RunFolder.resumable(tmp_path)
     assert found is not None and 0 < Checkpoints(found.checkpoints).steps < 500
 
 

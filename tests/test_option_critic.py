@@ -208,11 +208,11 @@ def test_a_low_level_learns_from_each_step_once_and_with_the_option_that_acted()
 def test_each_environments_goal_moves_once_after_its_own_episodes():
     task = FourRooms(400, max_episode_steps=5, moves_after=2)
     task.reset(seed=0)
-    begun, goals = torch.ones(400), [task.goal.clone()]
+    episodes, goals = torch.ones(400), [task.goal.clone()]
     for _ in range(20):
         _, _, terminated, truncated, _ = task.step(torch.randint(0, 4, (400,)))
-        begun += terminated | truncated
-        assert torch.equal(task.goal == 62, begun <= 2) and torch.equal(task.begun.float(), begun)
+        episodes += terminated | truncated
+        assert torch.equal(task.goal == 62, episodes <= 2) and torch.equal(task.episodes.float(), episodes)
         goals.append(task.goal.clone())
     places = task.cells[task.goal]
     assert (places[:, 0] > 7).all() and (places[:, 1] > 6).all() and len(task.goal.unique()) == 20
@@ -235,7 +235,7 @@ def test_a_run_resumes_exactly_also_after_its_goals_have_moved(tmp_path):
         assert train.main([*LINE, "--log-dir", str(tmp_path / name), "--total-steps", steps]) == 0
     whole, part = (run_of(tmp_path / name) for name in ("whole", "part"))
     kept = load_file(Checkpoints(part / "checkpoints").all()[-1] / "tensors.safetensors")
-    assert (kept["env.goal"] != 62).all() and (kept["env.begun"] > 3).all()
+    assert (kept["env.goal"] != 62).all() and (kept["env.episodes"] > 3).all()
     assert train.main(["--resume", str(part), "--total-steps", "400", "--progress", "False"]) == 0
     assert same_state(whole, part)
 

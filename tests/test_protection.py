@@ -208,7 +208,7 @@ def test_runs_that_do_not_fit_are_reported(first, chain, tmp_path, capsys, argum
     words = [a.format(**names) for a in arguments]
     assert train.main(["hiro", *LINE, "--log-dir", str(tmp_path), *TASKS, *words]) == 2
     assert told.format(**names) in capsys.readouterr().err
-    assert not list(tmp_path.rglob("config.json"))  # nothing was begun
+    assert not list(tmp_path.rglob("config.json"))  # no run was started
 
 
 def test_an_unknown_task_is_reported(first, finished_alone, capsys):

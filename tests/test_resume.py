@@ -51,14 +51,14 @@ def test_a_run_continues_when_its_output_is_closed(tmp_path):
 
 
 def test_a_folder_determines_the_run_to_resume(tmp_path):
-    assert RunFolder.begun(tmp_path) is None
+    assert RunFolder.resumable(tmp_path) is None
     run = trained(tmp_path, "--total-steps", "500")
-    found = RunFolder.begun(tmp_path)
+    found = RunFolder.resumable(tmp_path)
     assert found is not None and found.path == run and found.finished
     found.prolong(1000)
     assert not found.finished
     shutil.rmtree(found.checkpoints)
-    assert RunFolder.begun(tmp_path) is None
+    assert RunFolder.resumable(tmp_path) is None
 
 
 def test_a_run_killed_at_any_time_resumes_from_its_last_checkpoint(finished, tmp_path):

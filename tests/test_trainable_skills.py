@@ -115,7 +115,7 @@ def test_a_skill_without_a_step_of_its_own_does_not_learn(runs):
     skill = agent.levels[0].skills[0]
     skill.level.memory.clear()
     agent.levels[0].learn(164, 1000.0, agent.generator)
-    assert skill.level.timescale.done == 0 and not skill.begun and agent.levels[0].skills[1].begun
+    assert skill.level.timescale.done == 0 and not skill.started and agent.levels[0].skills[1].started
 
 
 def test_a_stopped_run_resumes_exactly_and_its_policy_is_the_trained_one(runs, tmp_path):

@@ -180,11 +180,11 @@ class Lifetimes(RoundLearner):
     ) -> dict[str, float]:
         """Train the reward with the gradient of the task's return with respect to each step's credit."""
         estimate = estimator(lambda p, credit: score(self.log_prob(p, after), after), state, credit)
-        wanted = -estimate.gradient * before.keep
-        wanted = wanted / (wanted.square().sum() / before.keep.sum()).sqrt().clamp_min(1e-12)
+        direction = -estimate.gradient * before.keep
+        direction = direction / (direction.square().sum() / before.keep.sum()).sqrt().clamp_min(1e-12)
         for _ in range(self.config.reward_updates):
             rewards = self._rewards(before)
-            loss = -before.mean(wanted * rewards) + 0.5 * self.config.penalty * before.mean(rewards.square())
+            loss = -before.mean(direction * rewards) + 0.5 * self.config.penalty * before.mean(rewards.square())
             self.teacher.minimise(loss)
         return {"reward/spread": float(rewards.detach().std()), "reward/gradient": float(norm(estimate.gradient))}
 

@@ -161,7 +161,7 @@ class Discovery(RoundLearner):
 
     def _teach(self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived) -> dict[str, float]:
         """Update η to increase the tasks' return."""
-        wanted, loss = self.meta_loss(inner, state, credit, before, after)
+        direction, loss = self.meta_loss(inner, state, credit, before, after)
         for _ in range(self.settings.meta_updates):
             gradient = torch.func.grad(loss)(self.eta)
             for part, rule in self.teachers.items():
@@ -169,7 +169,7 @@ class Discovery(RoundLearner):
                 self.eta[part], self.memory[part] = params, memory
         self.adaptation.shared = self.options | self.eta["end"]
         square = self._mean_square(self.eta["reward"], before)
-        return {"discovery/gradient": float(norm(wanted)), "discovery/intrinsic_reward": float(square.sqrt())}
+        return {"discovery/gradient": float(norm(direction)), "discovery/intrinsic_reward": float(square.sqrt())}
 
     def meta_loss(
         self, inner: Descent, state: State, credit: Tensor, before: Lived, after: Lived
@@ -177,16 +177,16 @@ class Discovery(RoundLearner):
         """u = ∂J/∂A^o [M, T, E], and a loss of η: -dJ/dη divided by u's size, plus the penalty on r_η."""
         c = self.settings
         estimate = Unrolled(inner, 1)(lambda options, credit: self._acted(options, after), state, credit)
-        wanted, count = -estimate.gradient, before.mine.sum().clamp_min(1.0)
-        size = (wanted.square().sum() * count).sqrt().clamp_min(1e-12)
+        direction, count = -estimate.gradient, before.mine.sum().clamp_min(1.0)
+        size = (direction.square().sum() * count).sqrt().clamp_min(1e-12)
 
         def loss(eta: Any) -> Tensor:
             gain = -self._ended(eta["end"], after)
             if c.reward == "learned":
-                gain = gain + (wanted * self.credit(eta, before)).sum()
+                gain = gain + (direction * self.credit(eta, before)).sum()
             return -gain / size + 0.5 * c.penalty * self._mean_square(eta["reward"], before)
 
-        return wanted, loss
+        return direction, loss
 
     def _acted(self, options: Params, after: Lived) -> Tensor:
         """The part of -J, the negative return of the tasks, that depends on the options' actions."""
@@ -255,8 +255,8 @@ class Discovery(RoundLearner):
 
     def _next_episodes(self, env: Any) -> Lived:
         rollout = rollout_tasks(env, self.adaptation, self.tasks, self.own, self.generator)
-        option, anew = rollout.memory
-        cost = self.settings.switching_cost * anew
+        option, new_option = rollout.memory
+        cost = self.settings.switching_cost * new_option
         data = Trajectories.with_advantages(
             rollout.state, rollout.action, rollout.reward - cost, rollout.keep, rollout.success, self.settings.credit,
             rollout.final, rollout.truncated, rollout.memory,
@@ -266,7 +266,7 @@ class Discovery(RoundLearner):
         last = rollout.keep - later  # 1 at each episode's last step
         shifted = torch.cat([rollout.state[:, 1:], rollout.state[:, -1:]], 1)
         following = torch.where(last.unsqueeze(-1) > 0, rollout.final.unsqueeze(1), shifted)
-        stays = later * ~torch.cat([anew[:, 1:], anew[:, -1:]], 1)
+        stays = later * ~torch.cat([new_option[:, 1:], new_option[:, -1:]], 1)
         mine = rollout.keep * (option < self.settings.options)
         return Lived(data, following, later + last * rollout.truncated.unsqueeze(1), mine, stays)
 

@@ -64,8 +64,8 @@ def _read(key: str, value: str, text: str) -> Any:
             ranges = [part.partition("-") for part in value.split("+")]
             return tuple(i for low, _, high in ranges for i in range(int(low), int(high or low) + 1))
     except ValueError:
-        wanted = "entries such as 0-26+30" if key == "observe" else "a positive whole number"
-        raise UserError(f"--skill {text}: {key} must be {wanted}, not {value!r}.") from None
+        expected = "entries such as 0-26+30" if key == "observe" else "a positive whole number"
+        raise UserError(f"--skill {text}: {key} must be {expected}, not {value!r}.") from None
     return value
 
 

@@ -37,7 +37,7 @@ class TrainableSkill:
     """Entries of the state that the skill observes, int64; None for all."""
     reward: SkillReward | None
     """The skill's own reward; None for the task's."""
-    begun: bool = False
+    started: bool = False
     """Whether the skill's memory already holds a decision."""
 
     def seen(self, state: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ class TrainableSkill:
 
     def learn(self, steps: int, total: float, generator: torch.Generator, in_haste: Callable[[], bool]) -> None:
         """Make the updates that are due on the skill's clock. Updates before its first execution are skipped."""
-        if self.begun or len(self.level.memory) > 0:
-            self.begun = True
+        if self.started or len(self.level.memory) > 0:
+            self.started = True
             self.level.learn(steps, total, generator, in_haste)
         else:
             self.level.timescale.due(steps)

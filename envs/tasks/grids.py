@@ -88,7 +88,7 @@ class FourRooms(TensorEnv):
         self.slip, self.moves_after, self.start = slip, moves_after, start
         self.reaches = self._neighbours()
         self.cell = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self.goal, self.begun = torch.full_like(self.cell, goal), torch.zeros_like(self.cell)
+        self.goal, self.episodes = torch.full_like(self.cell, goal), torch.zeros_like(self.cell)
         row, column = self.cells.unbind(-1)
         lower_right = (row >= 8 * scale) & (column >= 7 * scale)
         if start is not None:
@@ -101,7 +101,7 @@ class FourRooms(TensorEnv):
 
     def lasting(self) -> dict[str, Tensor]:
         """The goal and the number of started episodes, if the goal moves after some episodes."""
-        return {"goal": self.goal, "begun": self.begun} if self.moves_after else {}
+        return {"goal": self.goal, "episodes": self.episodes} if self.moves_after else {}
 
     def _neighbours(self) -> Tensor:
         """The cell [cells, 4] after each move."""
@@ -114,8 +114,8 @@ class FourRooms(TensorEnv):
     def begin(self, where: Tensor) -> None:
         """Start in the cell `start`, or in a random one other than the goal, at the mask `where` [N]."""
         if self.moves_after:
-            self.begun += where
-            moves = where & (self.begun == self.moves_after + 1)
+            self.episodes += where
+            moves = where & (self.episodes == self.moves_after + 1)
             self.goal.copy_(torch.where(moves, self.choice(self.lower_right, self.num_envs), self.goal))
         start = (self.uniform(self.num_envs) * (len(self.cells) - 1)).long()
         start = start + (start >= self.goal) if self.start is None else torch.full_like(start, self.start)

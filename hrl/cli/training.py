@@ -74,7 +74,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
         if any(a.split("=")[0] == "--resume" for a in arguments):
             session, config = resumed(arguments, stop, held)
         else:
-            session, config = begun(arguments[0], arguments[1:], stop, held)
+            session, config = new_session(arguments[0], arguments[1:], stop, held)
         stopped = config.train(session)
     session.processes.leave()
     folder = session.folder.path
@@ -83,12 +83,12 @@ def run(arguments: list[str], stop: StopRequest) -> int:
     content = session.folder.read_config()
     trusted = " --trust" if any(named_modules(content["algorithm"], content["config"])) else ""
     if stopped is not None:
-        onward = (
+        hint = (
             f" Continue with: {spelled('train')} --resume {folder}{trusted}"
             if getattr(config, "resumable", True)
             else ""
         )
-        print_line(f"Stopped by {stopped.name}; saved.{onward}")
+        print_line(f"Stopped by {stopped.name}; saved.{hint}")
         return 128 + stopped
     print_line(f"Done. Evaluate with: {spelled('evaluate')} {folder}{trusted}")
     return 0
@@ -97,7 +97,9 @@ def run(arguments: list[str], stop: StopRequest) -> int:
 # -- a new run -----------------------------------------------------------------------------------------------
 
 
-def begun(algorithm: str, arguments: list[str], stop: StopRequest, held: contextlib.ExitStack) -> tuple[Session, Any]:
+def new_session(
+    algorithm: str, arguments: list[str], stop: StopRequest, held: contextlib.ExitStack
+) -> tuple[Session, Any]:
     """A new run from an algorithm's name and options."""
     arguments, trust = _with_trust(algorithm, arguments)
     parts, values = resolved(algorithm, arguments)

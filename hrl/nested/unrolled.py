@@ -38,26 +38,26 @@ class Unrolled:
     def __call__(self, outer: OuterLoss, state: State, meta: Tree) -> Estimate:
         """Estimate the gradient. It is exact for `steps` steps from `state`, unless `last` or `first_order` is set."""
         require_real(meta, "meta-parameters")
-        begun = detached_walk(self.inner, state.detached(), meta, self.steps - self.last)
-        loss, gradient, initial, end = self._through(outer, begun, meta)
+        start_state = detached_walk(self.inner, state.detached(), meta, self.steps - self.last)
+        loss, gradient, initial, end = self._through(outer, start_state, meta)
         full = self.last == self.steps
         metrics = {"outer_gradient": norm(gradient)}
         return Estimate(loss.detach(), gradient, initial if full else None, end.params, end, metrics)
 
-    def _graph(self, outer: OuterLoss, begun: State, meta: Tree) -> tuple[Tensor, Tree, Tree, State]:
+    def _graph(self, outer: OuterLoss, start_state: State, meta: Tree) -> tuple[Tensor, Tree, Tree, State]:
         def run(start: tuple[Tree, Tree], meta: Tree) -> tuple[Tensor, Any]:
-            state = State(*start, begun.step)
+            state = State(*start, start_state.step)
             for _ in range(self.last):
                 state = self.inner.step(state, meta, self.first_order)
             loss = outer(state.params, meta)
             return loss, (loss, detached((state.params, state.memory)))
 
-        start = (begun.params, begun.memory)
+        start = (start_state.params, start_state.memory)
         ((initial, _), gradient), (loss, end) = torch.func.grad(run, argnums=(0, 1), has_aux=True)(start, meta)
-        return loss, gradient, initial, State(end[0], end[1], begun.step + self.last)
+        return loss, gradient, initial, State(end[0], end[1], start_state.step + self.last)
 
-    def _recomputed(self, outer: OuterLoss, begun: State, meta: Tree) -> tuple[Tensor, Tree, Tree, State]:
-        way = [begun]
+    def _recomputed(self, outer: OuterLoss, start_state: State, meta: Tree) -> tuple[Tensor, Tree, Tree, State]:
+        way = [start_state]
         for _ in range(self.last):
             way.append(self.inner.step(way[-1], meta, self.first_order).detached())
         end = way.pop()

@@ -144,8 +144,8 @@ class Directions(nn.Module):
         no goals are random."""
         z = self.percept(state)
         latent = self.high["space"](z).relu()
-        wanted, manager = self.high["core"](latent, memory.manager)
-        goal = normalize(wanted, dim=-1)
+        raw_goal, manager = self.high["core"](latent, memory.manager)
+        goal = normalize(raw_goal, dim=-1)
         if generator is not None and self.random_goals:
             goal = self._explored(goal, generator)
         seen, worker = self.low["core"](z, memory.worker)
@@ -191,14 +191,14 @@ class Directions(nn.Module):
             return replayed, None
         z = self.percept(final)
         latent = self.high["space"](z).relu()
-        wanted = self._core("high").peek(latent, age, manager)
-        pooled = recent_sum(goals, age, self.horizon) + normalize(wanted, dim=-1)
+        raw_goal = self._core("high").peek(latent, age, manager)
+        pooled = recent_sum(goals, age, self.horizon) + normalize(raw_goal, dim=-1)
         seen = self._core("low").peek(z, age, worker)
-        return replayed, Following(self._value(seen, pooled), self._worth(wanted), latent)
+        return replayed, Following(self._value(seen, pooled), self._worth(raw_goal), latent)
 
-    def _worth(self, wanted: Tensor) -> Tensor:
+    def _worth(self, raw_goal: Tensor) -> Tensor:
         """The manager's value [...]."""
-        return self.high["value"](wanted).squeeze(-1)
+        return self.high["value"](raw_goal).squeeze(-1)
 
     def _core(self, level: str) -> Any:
         return getattr(self, level)["core"]

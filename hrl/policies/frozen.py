@@ -76,9 +76,9 @@ class Frozen:
         obs = Seen(torch.zeros(count, spec.state_dim), torch.zeros(count, spec.goal_dim))
         seen = self.seen(obs, torch.zeros(count, self.latent))
         actions, state = self.policy.predict(seen, None, np.ones(count, dtype=bool), True)
-        wanted = (count, *(spec.action_space.shape or ()))
-        if np.shape(actions) != wanted:
-            raise ValueError(f"actions of shape {np.shape(actions)} instead of {wanted}")
+        expected = (count, *(spec.action_space.shape or ()))
+        if np.shape(actions) != expected:
+            raise ValueError(f"actions of shape {np.shape(actions)} instead of {expected}")
         return list(state) if state is not None else []
 
     def seen(self, obs: Observation, command: Tensor) -> Any:

@@ -77,21 +77,21 @@ class Options(nn.Module):
         held, _ = memory
         high, acts, ends = self.shape(state)
         chance = gather_actions(ends, held.clamp_min(0)).sigmoid()
-        anew = (held < 0) | ends_now(chance, None if noise is None else noise[..., 0])
-        option = torch.where(anew, choose(high.log_softmax(-1), None if noise is None else noise[..., 1]), held)
-        return choose(self._mine(acts, option), None if noise is None else noise[..., 2]), (option, anew)
+        new_option = (held < 0) | ends_now(chance, None if noise is None else noise[..., 0])
+        option = torch.where(new_option, choose(high.log_softmax(-1), None if noise is None else noise[..., 1]), held)
+        return choose(self._mine(acts, option), None if noise is None else noise[..., 2]), (option, new_option)
 
     def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """Log-probability of all samples of each step: termination of the previous option, new option, action."""
-        option, anew = memory
-        chose = torch.where(anew, gather_actions(self.high(state).log_softmax(-1), option), 0.0)
+        option, new_option = memory
+        chose = torch.where(new_option, gather_actions(self.high(state).log_softmax(-1), option), 0.0)
         return self.acted(state, action, memory) + chose + self.ended(state, memory)
 
     def ended(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
         """log β(s_t, o_{t-1}) [..., T, E], or log(1 - β) where the previous option continued; 0 at the first step."""
-        option, anew = memory
+        option, new_option = memory
         odds = gather_actions(self._ends(state)[..., 1:, :, :], option[..., :-1, :])
-        drawn = nn.functional.logsigmoid(torch.where(anew[..., 1:, :], odds, -odds))
+        drawn = nn.functional.logsigmoid(torch.where(new_option[..., 1:, :], odds, -odds))
         return torch.cat([torch.zeros_like(drawn[..., :1, :]), drawn], -2)
 
     def acted(self, state: Tensor, action: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:

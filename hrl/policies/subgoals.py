@@ -39,12 +39,12 @@ class Subgoals(nn.Module):
         """Set a new subgoal where the period of the last one is over, and act."""
         target, _, elapsed, _ = memory
         split = self.subgoal.dim
-        anew = elapsed >= self.period
+        new_subgoal = elapsed >= self.period
         drawn, _ = self.high.act(state, (), None if noise is None else noise[..., :split])
         issued = self.subgoal.issue(state[..., : self.state_dim], drawn.clamp(-1.0, 1.0))
-        target = torch.where(anew.unsqueeze(-1), issued, target)
+        target = torch.where(new_subgoal.unsqueeze(-1), issued, target)
         action, _ = self.low.act(self._shown(state, target), (), None if noise is None else noise[..., split:])
-        return action, (target, drawn, torch.where(anew, 1, elapsed + 1), anew)
+        return action, (target, drawn, torch.where(new_subgoal, 1, elapsed + 1), new_subgoal)
 
     def _shown(self, state: Tensor, target: Tensor) -> Tensor:
         own = state[..., : self.state_dim]
@@ -52,9 +52,9 @@ class Subgoals(nn.Module):
 
     def log_prob(self, state: Tensor, action: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
         """Log-probability of all samples of each step: the action, and the subgoal if one was set."""
-        target, raw, _, anew = memory
+        target, raw, _, new_subgoal = memory
         acted = self.low.log_prob(self._shown(state, target), action)
-        return acted + torch.where(anew, self.high.log_prob(state, raw), 0.0)
+        return acted + torch.where(new_subgoal, self.high.log_prob(state, raw), 0.0)
 
     def shape(self, state: Tensor) -> Any:
         """Raises NotImplementedError: the distribution over actions has no closed form."""

@@ -200,7 +200,7 @@ class _Evaluating:
         self.policy, self.env, self.episodes, self.seed = policy, env, episodes, seed
         self.deterministic = deterministic
         self.limit = max_steps or env.spec.max_episode_steps or DEFAULT_LIMIT
-        self.truncated = self.begun = 0
+        self.truncated = self.started = 0
         self.running = np.full(env.num_envs, -1)
         self.finished: dict[int, Episode] = {}
         self.paths = {i: Path() for i in range(min(keep_paths, episodes))}
@@ -223,7 +223,7 @@ class _Evaluating:
     def _batch(self, watch: Watch | None) -> None:
         """Reset every environment, and run episodes until no environment has an episode to run."""
         env, policy = self.env, self.policy
-        obs, memory = env.reset(self.seed + self.begun), policy.start(env.num_envs)
+        obs, memory = env.reset(self.seed + self.started), policy.start(env.num_envs)
         counter = EpisodeCounter(env.num_envs, obs.state.device)
         self._begin(np.ones(env.num_envs, dtype=bool))
         while (self.running >= 0).any():
@@ -244,15 +244,15 @@ class _Evaluating:
             self._begin((ended.done & ~over).cpu().numpy() & (self.running < 0))
             if env.restarts:  # other environments stay in their old episode
                 self._begin(over.cpu().numpy() & (self.running < 0))
-            if self.begun == self.episodes:
+            if self.started == self.episodes:
                 env.pause(self.running < 0)
             obs = step.obs
 
     def _begin(self, where: np.ndarray) -> None:
         """Assign the next episodes to the environments in `where` [N] until none remains."""
         for i in np.flatnonzero(where):
-            self.running[i] = self.begun if self.begun < self.episodes else -1
-            self.begun += self.begun < self.episodes
+            self.running[i] = self.started if self.started < self.episodes else -1
+            self.started += self.started < self.episodes
 
     def _finish(self, ended: list[Episode], over: np.ndarray, step: Step) -> None:
         for episode in ended:

@@ -129,7 +129,7 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def begun(cls, log_dir: Path) -> "RunFolder | None":
+    def resumable(cls, log_dir: Path) -> "RunFolder | None":
         """The first run below `log_dir` with a checkpoint to resume from; None if there is none."""
         runs = (cls(file.parent) for file in sorted(log_dir.rglob("config.json")))
         return next((run for run in runs if Checkpoints(run.checkpoints).steps), None)

@@ -244,7 +244,7 @@ class Calls:
     """The callbacks of a run in training, and the run as they see it (`Progress`)."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._trainer, self._session, self._wanted = trainer, trainer.session, False
+        self._trainer, self._session, self._save_requested = trainer, trainer.session, False
         self._callbacks = [(x, Every(x.every, self.steps)) for x in self._session.callbacks]
         self.total_steps, self.path = trainer.run_config.total_steps, self._session.folder.path
         self.agent, self.policy = trainer.trainee.learned, trainer.trainee.policy
@@ -274,8 +274,8 @@ class Calls:
         for callback, clock in self._mine():
             if clock(self.steps):
                 callback.function(self)
-        wanted, self._wanted = self._wanted, False
-        return self._trainer.processes.any(wanted)
+        saving, self._save_requested = self._save_requested, False
+        return self._trainer.processes.any(saving)
 
     def _mine(self) -> list[tuple[Callback, Every]]:
         """The callbacks in the first process; none in other processes."""
@@ -301,7 +301,7 @@ class Calls:
 
     def save(self) -> None:
         """Save a checkpoint after this call."""
-        self._wanted = True
+        self._save_requested = True
 
     def stop(self) -> None:
         """End the run after this call."""

@@ -79,8 +79,8 @@ class PredictingPolicy(ABC):
         how: ActionMode = "greedy" if deterministic else "noisy"
         memory = self.following(self.unpack(state), obs.state, how) if state else self.start(len(obs.state))
         if episode_start is not None:
-            begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.device)
-            memory = self.restarted(memory, begun)
+            starts = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.device)
+            memory = self.restarted(memory, starts)
         chosen, memory, _ = self.act(obs, memory, how)
         actions = self.env.to_action(chosen.cpu().numpy())
         return actions[0] if single else actions, self.pack(memory)

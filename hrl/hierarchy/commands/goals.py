@@ -109,9 +109,9 @@ class GoalSpace:
 
     def same(self, other: "GoalSpace") -> bool:
         """Whether goals have the same meaning in another space: equal bounds, threshold, distance and features."""
-        alike = self.relative == other.relative and self.threshold == other.threshold and self.kind == other.kind
+        same_kind = self.relative == other.relative and self.threshold == other.threshold and self.kind == other.kind
         bounds = torch.equal(self.low, other.low) and torch.equal(self.high, other.high)
-        return alike and bounds and torch.equal(self.frequencies, other.frequencies)
+        return same_kind and bounds and torch.equal(self.frequencies, other.frequencies)
 
     @property
     def dim(self) -> int:

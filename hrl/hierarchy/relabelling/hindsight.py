@@ -115,15 +115,15 @@ class HindsightTask:
             goal = self.command.project(later_states(self.replay, t.rows, self.strategy, None, generator))
         # A decision keeps its goal if the bottom ring has overwritten its steps: their rewards cannot be recomputed.
         mask = chosen(len(goal), self.share, generator, goal.device) & self.steps.holds(t.steps)
-        paid, reached, by_goal = self.goal_rewards(t, goal)
-        reward = (paid * self.gamma ** torch.arange(self.period, device=goal.device)).sum(-1)
+        rewards, reached, by_goal = self.goal_rewards(t, goal)
+        reward = (rewards * self.gamma ** torch.arange(self.period, device=goal.device)).sum(-1)
         wide = mask.unsqueeze(-1)
         return t.changed(
             target=torch.where(wide, goal, t.target),
             next_target=torch.where(wide, goal, t.next_target),
             reward=torch.where(mask, reward, t.reward),
             terminated=torch.where(mask, reached | (t.terminated & ~by_goal), t.terminated),
-            rewards=None if t.rewards is None else torch.where(wide, paid, t.rewards),
+            rewards=None if t.rewards is None else torch.where(wide, rewards, t.rewards),
         )
 
     def goal_rewards(self, t: Transitions, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,14 +136,14 @@ class HindsightTask:
         rows = self.steps.within(Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + 1 + i))
         achieved = self.command.project(self.steps.get(rows, "state"))  # [B, period, G]
         # Use a single call for all steps and the old goal, because it may run the environment's own code.
-        asked = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
-        wanted = torch.cat([goal.unsqueeze(1).expand_as(achieved), t.target.unsqueeze(1)], 1)
-        rewards, reaches = self.command.task_reward(asked, wanted, *self._info_of(rows, t))
+        achieved_goals = torch.cat([achieved, self.command.project(t.next_state).unsqueeze(1)], 1)
+        desired_goals = torch.cat([goal.unsqueeze(1).expand_as(achieved), t.target.unsqueeze(1)], 1)
+        rewards, reaches = self.command.task_reward(achieved_goals, desired_goals, *self._info_of(rows, t))
         within = i < t.length.unsqueeze(-1)
         ends = reaches[:, :-1] & within
         ended_before = ends.long().cumsum(-1) - ends.long() > 0
-        paid = self.command.scale_reward(rewards[:, :-1]) * (within & ~ended_before)
-        return paid, ends.any(-1), reaches[:, -1]
+        rewards = self.command.scale_reward(rewards[:, :-1]) * (within & ~ended_before)
+        return rewards, ends.any(-1), reaches[:, -1]
 
     def _info_of(self, following: Rows, t: Transitions) -> tuple[Tensor, ...]:
         """The stored info of each step, followed by that of the last step again; () if info is not stored."""

@@ -37,11 +37,11 @@ class LateStarts:
         begins, left = Rows(t.steps.env, t.steps.row + late), t.length - late
         i = torch.arange(self.period, device=device)
         rows = self.steps.within(Rows(begins.env.unsqueeze(-1), begins.row.unsqueeze(-1) + i))
-        paid = self.command.scale_reward(self.steps.get(rows, "reward").squeeze(-1)) * (i < left.unsqueeze(-1))
+        rewards = self.command.scale_reward(self.steps.get(rows, "reward").squeeze(-1)) * (i < left.unsqueeze(-1))
         state = self.steps.get(self.steps.within(begins), "state")
         return t.changed(
             steps=begins,
             state=torch.where(mask.unsqueeze(-1), state, t.state),
-            reward=torch.where(mask, (paid * self.gamma**i).sum(-1), t.reward),
+            reward=torch.where(mask, (rewards * self.gamma**i).sum(-1), t.reward),
             length=left,
         )

@@ -24,6 +24,6 @@ class StepRewards:
     def __call__(self, t: Transitions, generator: torch.Generator) -> Transitions:
         i = torch.arange(self.period, device=t.reward.device)
         rows = self.steps.within(Rows(t.steps.env.unsqueeze(-1), t.steps.row.unsqueeze(-1) + i))
-        paid = self.command.scale_reward(self.steps.get(rows, "reward").squeeze(-1)) * (i < t.length.unsqueeze(-1))
+        rewards = self.command.scale_reward(self.steps.get(rows, "reward").squeeze(-1)) * (i < t.length.unsqueeze(-1))
         stored = t.reward.unsqueeze(-1) * (i == 0)
-        return t.changed(rewards=torch.where(self.steps.holds(t.steps).unsqueeze(-1), paid, stored))
+        return t.changed(rewards=torch.where(self.steps.holds(t.steps).unsqueeze(-1), rewards, stored))
