@@ -115,7 +115,7 @@ def dataset(maze: Maze, kind: Kind) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         words = [kind, "--transitions", str(TRANSITIONS), "--out", str(file)]
         if maze == "ant":
-            command("benchmarks/ant_datasets.py", *words, "--run", str(planned(PLANNED["ant"], 0).path))
+            command("benchmarks/ant_datasets.py", *words, "--run", str(planned(PLANNED["ant-once"], 0).path))
         else:
             command("benchmarks/datasets.py", *words, "--layout", "Large")
     return file

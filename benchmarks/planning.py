@@ -20,7 +20,7 @@ from running import RESULTS, ROOT, completed, evaluated, mean, processor, traine
 from hrl.run.folder import RunFolder
 
 GIANT = "hrl/PointMaze_Giant-v0"
-BLIND = "hiro --env hrl/PointMaze_Large-v0 --low.egocentric True --total-steps 120000"
+EGOCENTRIC = "hiro --env hrl/PointMaze_Large-v0 --low.egocentric True --total-steps 120000"
 FACTS = ("landmarks", "edges", "largest_component", "edge_steps", "hop_steps", "hop_success_rate",
          "disconnected_goals", "planning_seconds", "explored")  # fmt: skip
 
@@ -40,19 +40,25 @@ class Case:
 
 HIRO = "hiro --env PointMaze_Large-v3"
 ANT = "hiro --env AntMaze_Medium-v4"
+ONCE = (  # the former preset; each action is one step of the environment
+    f"{ANT} --action-repeat 1 --goal.low -2 --goal.high 2 --goal.threshold 0.5 --goal.periods 32 16 8 4 "
+    "--low.hindsight 0 --low.action-noise 0 0.4 --low.random-hold 2 --low.gamma 0.975 --high.period 20"
+)
 ANT_LARGE = "hiro --env AntMaze_Large-v4"
-ELSEWHERE = "--env AntMaze_Large-v4"
+IN_LARGE = "--env AntMaze_Large-v4"
 CASES = {
     "large-without": Case("PointMaze_Large-v3, HIRO as trained", "large", HIRO, ""),
     "large": Case("PointMaze_Large-v3, graph planner", "large", HIRO, "--planner graph", "≥ .98"),
-    "giant-without": Case("the giant maze, HIRO from the large one", "giant", BLIND, f"--env {GIANT}"),
-    "giant": Case("the giant maze, graph planner", "giant", BLIND, f"--env {GIANT} --planner graph", "≥ .95"),
+    "giant-without": Case("the giant maze, HIRO from the large one", "giant", EGOCENTRIC, f"--env {GIANT}"),
+    "giant": Case("the giant maze, graph planner", "giant", EGOCENTRIC, f"--env {GIANT} --planner graph", "≥ .95"),
     "ant-without": Case("AntMaze_Medium-v4, HIRO as trained", "ant", ANT, ""),
     "ant": Case("AntMaze_Medium-v4, graph planner", "ant", ANT, "--planner graph", "≥ .8"),
+    "ant-once-without": Case("AntMaze_Medium-v4 without repeated actions, HIRO as trained", "ant-once", ONCE, ""),
+    "ant-once": Case("AntMaze_Medium-v4 without repeated actions, graph planner", "ant-once", ONCE, "--planner graph"),
     "ant-large-without": Case("AntMaze_Large-v4, HIRO as trained", "ant-large", ANT_LARGE, ""),
     "ant-large": Case("AntMaze_Large-v4, graph planner", "ant-large", ANT_LARGE, "--planner graph", "≥ .6"),
-    "ant-transfer-without": Case("AntMaze_Large-v4, HIRO from Medium", "ant", ANT, ELSEWHERE, seeds=1),
-    "ant-transfer": Case("the same, graph planner", "ant", ANT, f"{ELSEWHERE} --planner graph", seeds=1),
+    "ant-transfer-without": Case("AntMaze_Large-v4, HIRO from Medium", "ant", ANT, IN_LARGE, seeds=1),
+    "ant-transfer": Case("the same, graph planner", "ant", ANT, f"{IN_LARGE} --planner graph", seeds=1),
 }
 
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import gymnasium as gym
+import gymnasium_robotics
 import numpy as np
 import pytest
 import torch
@@ -269,6 +271,19 @@ def test_the_papers_settings_are_a_preset():
     _, env, _, hrac = training.resolved("hrac", ["--env", "PointMaze_Large-v3", "--preset", "published"])[0]
     assert hrac.low.learner.batch_size == 128 and hrac.low.gamma == 0.95 and hrac.high.correction
     assert env.env_kwargs == {"continuing_task": False}  # the task is the same
+
+
+@pytest.mark.parametrize("algorithm", ["hiro", "hrac", "td3"])
+def test_all_variants_of_the_packages_ant_mazes_have_a_preset(algorithm):
+    gym.register_envs(gymnasium_robotics)
+    ids = [name for name in gym.registry if name.startswith("AntMaze_") and not name.endswith("-v3")]
+    assert "AntMaze_Medium_Diverse_GRDense-v5" in ids
+    for env_id in ids:
+        _, env, run, _ = training.resolved(algorithm, ["--env", env_id])[0]
+        assert env.action_scale == 0.2 and env.num_envs == 32, env_id
+        larger = algorithm != "td3" and ("Medium" in env_id or "Large" in env_id)
+        assert env.action_repeat == (2 if larger else 1), env_id
+        assert run.total_steps == (2_000_000 if larger and "Large" in env_id else 1_000_000), env_id
 
 
 def test_an_id_of_an_installed_package_is_found(capsys):
