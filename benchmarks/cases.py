@@ -244,7 +244,7 @@ MAZE = Case(
     "HIRO, our preset",
     "hrl/AntMaze-v0",
     "hiro",
-    3,
+    5,
     long=True,
     eval_env=EVAL,
     variant="HIRO's: scale 8, 500 steps, within 5",
@@ -255,14 +255,15 @@ PUSH = Case(
     "HIRO, our preset",
     "hrl/AntPush-v0",
     "hiro",
-    3,
+    5,
     long=True,
     variant="HIRO's: 500 steps, within 5",
     published=".92 best of 10M; reruns mostly .00",
 )
 NO_BONUS = "--high.count-bonus 0 --high.subgoal-features False"
 QUIET = "--high.action-noise 0 0.1"
-FALL = replace(PUSH, group="ant-fall", env="hrl/AntFall-v0", published=".66 best of 10M")
+PLAIN_PUSH = "--low.gamma 0.98 --high.count-bonus 0 --ema 0"
+FALL = replace(PUSH, group="ant-fall", env="hrl/AntFall-v0", seeds=3, published=".66 best of 10M")
 SPARSE = Case(
     "ant-sparse",
     "HIRO, our preset",
@@ -290,7 +291,9 @@ MAZE_PARTS = {
     "off-policy correction in their place": "hiro --high.hindsight-actions 0 --high.correction True",
 }
 PUSH_PARTS = {
-    "low level with a shorter horizon": "hiro --low.gamma 0.95",
+    "low level with a shorter horizon": "hiro --low.gamma 0.98",
+    "without the bonus": "hiro --high.count-bonus 0",
+    "without averaged networks": "hiro --ema 0",
     "a warmup of 400,000 steps": "hiro --high.random-warmup 400000",
     "a controller without past positions": "hiro --high.masked-entries 30 31 32 33",
 }
@@ -301,6 +304,7 @@ CASES += [
     SPARSE,
     *others(SPARSE, "ant-hrac", {"HRAC, our preset": "hrac"}),
     PUSH,
+    replace(PUSH, name="without bonus and average, shorter horizon", arguments=f"hiro {PLAIN_PUSH}", seeds=3),
     *others(PUSH, "push-parts", PUSH_PARTS),
     FALL,
     replace(FALL, name="without the bonus", arguments=f"hiro {NO_BONUS}", seeds=2),
