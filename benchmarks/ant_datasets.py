@@ -57,9 +57,10 @@ def main() -> None:
     """Collect and write."""
     options = tyro.cli(Options)
     torch.set_num_threads(1)
-    noise, run = NOISE[options.kind] if options.noise is None else options.noise, hrl.load(options.run)
+    run = hrl.load(options.run)
     if run.parts.env.action_repeat > 1:
         raise SystemExit(f"{options.run} repeats actions, so it cannot collect single steps of the environment.")
+    noise = NOISE[options.kind] if options.noise is None else options.noise
     data = collect(options.kind, run, options.transitions, options.num_envs, noise, options.seed)
     np.savez_compressed(options.out, **data)
     ends = int(data["terminals"].sum())

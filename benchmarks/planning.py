@@ -40,7 +40,7 @@ class Case:
 
 HIRO = "hiro --env PointMaze_Large-v3"
 ANT = "hiro --env AntMaze_Medium-v4"
-ONCE = (  # the former preset; each action is one step of the environment
+FORMER_ANT = (  # each action is one step of the environment
     f"{ANT} --action-repeat 1 --goal.low -2 --goal.high 2 --goal.threshold 0.5 --goal.periods 32 16 8 4 "
     "--low.hindsight 0 --low.action-noise 0 0.4 --low.random-hold 2 --low.gamma 0.975 --high.period 20"
 )
@@ -53,8 +53,10 @@ CASES = {
     "giant": Case("the giant maze, graph planner", "giant", EGOCENTRIC, f"--env {GIANT} --planner graph", "≥ .95"),
     "ant-without": Case("AntMaze_Medium-v4, HIRO as trained", "ant", ANT, ""),
     "ant": Case("AntMaze_Medium-v4, graph planner", "ant", ANT, "--planner graph", "≥ .8"),
-    "ant-once-without": Case("AntMaze_Medium-v4 without repeated actions, HIRO as trained", "ant-once", ONCE, ""),
-    "ant-once": Case("AntMaze_Medium-v4 without repeated actions, graph planner", "ant-once", ONCE, "--planner graph"),
+    "ant-once-without": Case("AntMaze_Medium-v4 without repeated actions, HIRO as trained", "ant-once", FORMER_ANT, ""),
+    "ant-once": Case(
+        "AntMaze_Medium-v4 without repeated actions, graph planner", "ant-once", FORMER_ANT, "--planner graph"
+    ),
     "ant-large-without": Case("AntMaze_Large-v4, HIRO as trained", "ant-large", ANT_LARGE, ""),
     "ant-large": Case("AntMaze_Large-v4, graph planner", "ant-large", ANT_LARGE, "--planner graph", "≥ .6"),
     "ant-transfer-without": Case("AntMaze_Large-v4, HIRO from Medium", "ant", ANT, IN_LARGE),

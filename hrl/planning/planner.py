@@ -46,7 +46,7 @@ class Plan:
     """[N] environment steps after which the hop has failed."""
     extra: Tensor
     """[N, L + 1] steps added for failures in this episode."""
-    started: Tensor
+    first_step: Tensor
     """[N] whether this is the first step towards this goal."""
     connected: Tensor
     """[N] whether a path of edges led to the goal when the hop started."""
@@ -77,7 +77,7 @@ class PlannerPolicy(PredictingPolicy):
         return Plan(
             below=self.policy.start(num_envs), goal=zeros(dim), to_goal=zeros(size),
             node=zeros().long(), target=zeros(dim), elapsed=torch.full((num_envs,), FRESH, device=device),
-            budget=zeros(), extra=zeros(size + 1), started=zeros().bool(), connected=zeros().bool(),
+            budget=zeros(), extra=zeros(size + 1), first_step=zeros().bool(), connected=zeros().bool(),
         )  # fmt: skip
 
     def act(self, obs: Observation, memory: Plan, how: ActionMode) -> tuple[Tensor, Plan, list[Tensor]]:
@@ -102,7 +102,7 @@ class PlannerPolicy(PredictingPolicy):
                 to_goal=torch.where(wide, self.landmarks.to_goal(goal), memory.to_goal),
                 extra=memory.extra.masked_fill(wide, 0.0),
                 elapsed=memory.elapsed.masked_fill(new_goal, FRESH),
-                started=memory.started | new_goal,
+                first_step=memory.first_step | new_goal,
             )
         due = memory.elapsed >= FRESH
         if not bool(due.any()):
@@ -132,9 +132,9 @@ class PlannerPolicy(PredictingPolicy):
             "hop_success_rate": torch.stack([won, ended]),
             "hop_steps": torch.stack([ticked.elapsed.float(), won]),
             "planned_hop_steps": torch.stack([memory.budget / self.patience, ended]),
-            "disconnected_goals": torch.stack([(~memory.connected).float(), (memory.started & step.active).float()]),
+            "disconnected_goals": torch.stack([(~memory.connected).float(), (memory.first_step & step.active).float()]),
         }
-        following = replace(following, started=torch.zeros_like(memory.started))
+        following = replace(following, first_step=torch.zeros_like(memory.first_step))
         return self.restarted(following, done | ~step.active), metrics
 
     def _settled(self, plan: Plan, state: Tensor) -> tuple[Plan, Tensor, Tensor]:
@@ -162,7 +162,7 @@ class PlannerPolicy(PredictingPolicy):
         plan = replace(
             memory,
             elapsed=memory.elapsed + 1,
-            started=torch.zeros_like(memory.started),
+            first_step=torch.zeros_like(memory.first_step),
             below=self.policy.following(memory.below, state, how),
         )
         return self._settled(plan, state)[0]

@@ -184,7 +184,7 @@ class Directions(nn.Module):
         pooled = recent_sum(goals, age, self.horizon + 1)
         head = self.head(worker.output, pooled)
         log_prob, entropy = self.distribution.log_prob_and_entropy(head, segment.action, None)
-        worker_value, manager_value = self._value(worker.output, pooled), self._worth(manager.output)
+        worker_value, manager_value = self._value(worker.output, pooled), self._manager_value(manager.output)
         own = normalize(manager.output, dim=-1)
         replayed = Replayed(log_prob, entropy, worker_value, manager_value, own, latent)
         if final is None:
@@ -194,9 +194,9 @@ class Directions(nn.Module):
         raw_goal = self._core("high").peek(latent, age, manager)
         pooled = recent_sum(goals, age, self.horizon) + normalize(raw_goal, dim=-1)
         seen = self._core("low").peek(z, age, worker)
-        return replayed, Following(self._value(seen, pooled), self._worth(raw_goal), latent)
+        return replayed, Following(self._value(seen, pooled), self._manager_value(raw_goal), latent)
 
-    def _worth(self, raw_goal: Tensor) -> Tensor:
+    def _manager_value(self, raw_goal: Tensor) -> Tensor:
         """The manager's value [...]."""
         return self.high["value"](raw_goal).squeeze(-1)
 
