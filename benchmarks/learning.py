@@ -196,7 +196,7 @@ def suite_curves(group: str, results: list[dict[str, Any]]) -> dict[str, dict[st
 
 def long_table(results: list[dict[str, Any]]) -> str:
     """A Markdown table with one row per long case: success at the final step, and published results."""
-    head = ("task", "variant", "agent", "steps", "final-step success: mean", "each seed", "best on the way",
+    head = ("task", "variant", "agent", "steps", "final-step success [95 %]", "each seed", "best on the way",
             "at any step", "return", "minutes", "published", "on")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in CASES:
@@ -208,7 +208,7 @@ def long_table(results: list[dict[str, Any]]) -> str:
             )
             best = [max(evaluations(case, r["seed"]).values, default=np.nan) for r in rows]
             lines.append(
-                f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | {fmean(final):.2f} | "
+                f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | {mean(final, rate=True)} | "
                 f"{' '.join(f'{s:.2f}' for s in final)} | {' '.join(f'{s:.2f}' for s in best)} | "
                 f"{fmean(reached):.2f} | {fmean(returns):.0f} | "
                 f"{fmean(seconds) / 60:.0f} | {case.published} | {max(r['date'] for r in rows)} |"
