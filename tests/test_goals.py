@@ -1,5 +1,6 @@
 """The goal space: declared once, resolved against an environment."""
 
+import gymnasium as gym
 import pytest
 import torch
 from conftest import CPU, setting, small_hiro
@@ -39,6 +40,21 @@ def test_without_goals_subgoals_are_the_moving_entries_with_measured_bounds():
     moving = build("Ledger-v0")
     assert torch.equal(moving.low, -moving.high) and moving.high[0] == pytest.approx(7 * 1.1)
     assert build("Ledger-v0", low=(-1.0,), high=(1.0,)).dim == 2  # where bounds are given, all of it
+
+
+def clocked() -> gym.Env:
+    """A pendulum that also observes the time, as the fourth entry."""
+    return gym.wrappers.TimeAwareObservation(gym.make("Pendulum-v1"))
+
+
+gym.register("Clocked-v0", clocked)
+
+
+def test_a_clock_is_no_moving_entry_beside_others():
+    spec = make_env(EnvConfig("Clocked-v0", num_envs=2)).spec
+    measure = lambda: make_env(EnvConfig("Clocked-v0", num_envs=2))  # noqa: E731
+    space = build_goal_space(GoalConfig(), spec, 10, measure, CPU)
+    assert spec.state_dim == 4 and space.project(torch.arange(4.0)).tolist() == [0.0, 1.0, 2.0]
 
 
 def test_a_projection_may_be_a_function():

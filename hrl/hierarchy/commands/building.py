@@ -1,7 +1,7 @@
 """Builds goal spaces: the projection, and bounds that are declared, given by the observation space, or measured."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from hrl.hierarchy.commands.goals import UNBOUNDED, GoalConfig, GoalSpace, Select
 from hrl.spaces import action_width, from_uniform
 from hrl.stopping import close_within
-from hrl.types import BatchedEnv, Spec, UserError
+from hrl.types import BatchedEnv, Spec, Step, UserError
 
 LEAST_MOVE = 1e-3
 """Minimum half-range of a measured dimension."""
@@ -28,7 +28,7 @@ def build_goal_space(
     """Build the goal space of an environment. `measure` makes environments for measured bounds.
 
     If nothing is declared and the environment has no goals, goals are the entries of the observation that random steps
-    move. Raises UserError if the declaration does not fit the environment.
+    move, without clocks. Raises UserError if the declaration does not fit the environment.
     """
     config.check()
     if not (config.indices or config.projection or config.low or config.high or spec.achieved):
@@ -52,7 +52,10 @@ def build_goal_space(
 def _moving(
     config: GoalConfig, spec: Spec, period: int, measure: Callable[[], BatchedEnv], device: torch.device
 ) -> GoalConfig:
-    """The configuration, with the entries of the observation that change within `period` random steps as indices."""
+    """The configuration, with the entries of the observation that change within `period` random steps as indices.
+
+    A clock, such as the time, is not among them unless nothing else changes: no action controls it.
+    """
     entries = spec.state_dim - spec.pixels
     if not entries:
         raise UserError(
@@ -61,7 +64,9 @@ def _moving(
         )
     everything = Select(torch.arange(entries, device=device))
     moves = measure_bounds(measure(), everything, period, relative=True)
-    indices = (moves.high > 1.5 * LEAST_MOVE).nonzero().flatten().tolist()
+    moving = moves.high > 1.5 * LEAST_MOVE
+    controlled = moving & ~find_clocks(measure(), everything)
+    indices = (controlled if bool(controlled.any()) else moving).nonzero().flatten().tolist()
     if not indices:
         raise UserError(
             f"Random steps do not change the observations of {spec.env_id}, so no goal space can be found "
@@ -148,25 +153,46 @@ def measure_bounds(
 
     Relative bounds are symmetric and contain all displacements within `period` steps of one episode.
     """
-    generator = torch.Generator().manual_seed(0)
-    obs = env.reset(seed=0)
-    start = project(obs.state)
-    low = torch.zeros_like(start[0]) if relative else start.amin(0)
-    high = torch.zeros_like(start[0]) if relative else start.amax(0)
-    action = torch.zeros(env.num_envs, action_width(env.spec.actions))
-    for t in range(steps):
-        # A random action is repeated for 5 steps, so that it moves the agent.
-        if t % 5 == 0:
-            action = from_uniform(env.spec.actions, torch.rand(action.shape, generator=generator))
-        step = env.step(action.to(start.device))
+    start = low = high = torch.empty(0)
+    for t, (state, step) in enumerate(random_steps(env, steps)):
+        if t == 0:
+            start = project(state)
+            low = torch.zeros_like(start[0]) if relative else start.amin(0)
+            high = torch.zeros_like(start[0]) if relative else start.amax(0)
         at = torch.where(step.active.unsqueeze(-1), project(step.final.state), start)
         seen = at - start if relative else at
         low, high = torch.minimum(low, seen.amin(0)), torch.maximum(high, seen.amax(0))
         restart = (step.terminated | step.truncated | ~step.active).unsqueeze(-1) | ((t + 1) % period == 0)
         start = torch.where(restart, project(step.obs.state), start)
-    close_within(env.close)
     if relative:
         half = torch.maximum(high, -low).clamp_min(LEAST_MOVE) * 1.1
         return _Bounds(-half, half)
     margin = (high - low).clamp_min(1e-3) * 0.05
     return _Bounds(low - margin, high + margin)
+
+
+@torch.no_grad()
+def find_clocks(env: BatchedEnv, project: Callable[[Tensor], Tensor], steps: int = 200) -> Tensor:
+    """A mask [G] of the entries that change by the same amount in every one of `steps` random steps of every
+    environment, such as the time."""
+    least, most = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+    for state, step in random_steps(env, steps):
+        change = (project(step.final.state) - project(state))[step.active]
+        least = torch.minimum(least, change.amin(0) if len(change) else least)
+        most = torch.maximum(most, change.amax(0) if len(change) else most)
+    return (most - least <= 1e-3 * most.abs()) & (most != 0)
+
+
+def random_steps(env: BatchedEnv, steps: int) -> Iterator[tuple[Tensor, Step]]:
+    """The states [N, D] before each of `steps` random steps, and the steps. Closes the environments at the end. Every
+    random action is repeated for 5 steps, so that it moves the agent."""
+    generator = torch.Generator().manual_seed(0)
+    state = env.reset(seed=0).state
+    action = torch.zeros(env.num_envs, action_width(env.spec.actions))
+    for t in range(steps):
+        if t % 5 == 0:
+            action = from_uniform(env.spec.actions, torch.rand(action.shape, generator=generator))
+        step = env.step(action.to(state.device))
+        yield state, step
+        state = step.obs.state
+    close_within(env.close)
