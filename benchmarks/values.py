@@ -62,20 +62,21 @@ class Recorder:
         self.steps.append((self.value, reward, step.terminated, step.terminated | step.truncated, step.success))
         return self.policy.after(memory, step)
 
-    def episodes(self, gamma: float) -> list[tuple[bool, np.ndarray, np.ndarray]]:
-        """Success at the end, values [T] and returns [T] of every episode that ended."""
-        columns = [torch.stack(x).float().T.cpu().numpy() for x in zip(*self.steps, strict=True)]
-        found = []
-        for value, reward, terminated, done, success in zip(*columns, strict=True):  # of one environment
-            start = 0
-            for end in done.nonzero()[0] + 1:
-                last = 0.0 if terminated[end - 1] else reward[end - 1] / (1.0 - gamma)
-                returns = np.empty(end - start)
-                for i in reversed(range(start, end)):
-                    last = returns[i - start] = reward[i] + gamma * last
-                found.append((bool(success[end - 1]), value[start:end], returns))
-                start = end
-        return found
+
+def episodes(steps: list[tuple[Tensor, ...]], gamma: float) -> list[tuple[bool, np.ndarray, np.ndarray]]:
+    """Success at the end, values [T] and returns [T] of every episode that ended, from the records of all steps."""
+    columns = [torch.stack(x).float().T.cpu().numpy() for x in zip(*steps, strict=True)]
+    found = []
+    for value, reward, terminated, done, success in zip(*columns, strict=True):  # of one environment
+        start = 0
+        for end in done.nonzero()[0] + 1:
+            following = 0.0 if terminated[end - 1] else reward[end - 1] / (1.0 - gamma)
+            returns = np.empty(end - start)
+            for i in reversed(range(start, end)):
+                following = returns[i - start] = reward[i] + gamma * following
+            found.append((bool(success[end - 1]), value[start:end], returns))
+            start = end
+    return found
 
 
 def main() -> None:
@@ -91,7 +92,7 @@ def main() -> None:
             if not hasattr(policy.level.learner, "critic"):
                 raise UserError(f"The highest level of {path} has no critic.")
             session.evaluate(policy, options.episodes)
-        found = policy.episodes(policy.level.config.gamma)
+        found = episodes(policy.steps, policy.level.config.gamma)
         for success in (True, False):
             chosen = [x for x in found if x[0] == success]
             name = f"{len(chosen)} {'succeeded' if success else 'failed'}"

@@ -4,6 +4,7 @@ import signal
 import sys
 
 import pytest
+import torch
 from runs import ROOT
 
 from hrl.cli import training
@@ -23,6 +24,7 @@ import planning  # noqa: E402
 import race  # noqa: E402
 import reward  # noqa: E402
 import tuning  # noqa: E402
+import values  # noqa: E402
 
 for number, handler in handlers.items():  # the benchmarks pass a stop on to their runs
     signal.signal(number, handler)
@@ -50,3 +52,19 @@ def test_a_benchmarks_command_is_understood(line):
     algorithm, *words = line.split()
     agent = training.resolved(algorithm, words)[0].agent
     getattr(agent, "check", lambda *_: None)(*([""] if isinstance(agent, LevelConfig) else []))
+
+
+def test_returns_repeat_the_last_reward_after_a_truncation_and_nothing_after_a_termination():
+    no, yes = torch.tensor([False, False]), torch.tensor([True, True])
+    first = (torch.tensor([5.0, 6.0]), torch.tensor([1.0, 1.0]), no, no, no)
+    last = (
+        torch.tensor([7.0, 8.0]),
+        torch.tensor([2.0, 2.0]),
+        torch.tensor([False, True]),
+        yes,
+        torch.tensor([True, False]),
+    )
+    one, other = values.episodes([first, last], 0.5)
+    # 2 + .5 * 2 / (1 - .5) = 4 and 1 + .5 * 4 = 3; then 2 and 1 + .5 * 2 = 2
+    assert one[0] and one[1].tolist() == [5.0, 7.0] and one[2].tolist() == [3.0, 4.0]
+    assert not other[0] and other[1].tolist() == [6.0, 8.0] and other[2].tolist() == [2.0, 2.0]

@@ -17,7 +17,7 @@ class GoalConfig:
 
     indices: tuple[int, ...] = ()
     """State entries that form a goal. Default: the achieved goal of a goal environment, otherwise the entries that
-    random steps change (all entries, if bounds are given)."""
+    random steps change, without clocks (all entries, if bounds are given)."""
     projection: str | None = None
     """`module:function` mapping states [..., D] to goals [..., G], instead of indices."""
     low: tuple[float, ...] = ()
