@@ -95,6 +95,8 @@ def main() -> None:
         found = episodes(policy.steps, policy.level.config.gamma)
         for success in (True, False):
             chosen = [x for x in found if x[0] == success]
+            if not chosen:
+                continue
             name = f"{len(chosen)} {'succeeded' if success else 'failed'}"
             pairs = [np.mean([(v[i], g[i]) for _, v, g in chosen for i in [int(x * len(v))]], 0) for x in SHARES]
             print(f"| {path.name} | {name} | " + " | ".join(f"{v:.0f}, {g:.0f}" for v, g in pairs) + " |", flush=True)
