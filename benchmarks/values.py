@@ -8,6 +8,7 @@ because its value is bootstrapped. Values above the returns are too optimistic: 
 avoid states in which it gets stuck.
 """
 
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from torch import Tensor
 
 import hrl
 from hrl.api.sessions import make_session
-from hrl.errors import UserError
 from hrl.hierarchy.level import Level
+from hrl.training.policy import HierarchyPolicy
 from hrl.types import Observation, Step
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.98)
@@ -41,7 +42,7 @@ class Options:
 class Recorder:
     """A policy that records values, rewards and ends of episodes at every step."""
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: HierarchyPolicy) -> None:
         self.policy = policy
         self.level: Level = policy.agent.levels[-1]
         self.steps: list[tuple[Tensor, ...]] = []
@@ -88,9 +89,10 @@ def main() -> None:
         run = hrl.load(path)
         session = make_session(run.parts, run.folder)
         with closing(session):
-            policy = Recorder(run.parts.agent.load(session, "last"))
-            if not hasattr(policy.level.learner, "critic"):
-                raise UserError(f"The highest level of {path} has no critic.")
+            trained = run.parts.agent.load(session, "last")
+            if not isinstance(trained, HierarchyPolicy) or not hasattr(trained.agent.levels[-1].learner, "critic"):
+                sys.exit(f"The highest level of {path} has no critic of actions, as td3 and sac have.")
+            policy = Recorder(trained)
             session.evaluate(policy, options.episodes)
         found = episodes(policy.steps, policy.level.config.gamma)
         for success in (True, False):

@@ -178,8 +178,11 @@ def find_clocks(env: BatchedEnv, project: Callable[[Tensor], Tensor], steps: int
     least, most = torch.tensor(torch.inf), torch.tensor(-torch.inf)
     for state, step in random_steps(env, steps):
         change = (project(step.final.state) - project(state))[step.active]
-        least = torch.minimum(least, change.amin(0) if len(change) else least)
-        most = torch.maximum(most, change.amax(0) if len(change) else most)
+        if len(change):
+            least, most = (
+                torch.minimum(least.to(change), change.amin(0)),
+                torch.maximum(most.to(change), change.amax(0)),
+            )
     return (most - least <= 1e-3 * most.abs()) & (most != 0)
 
 
