@@ -179,10 +179,8 @@ def find_clocks(env: BatchedEnv, project: Callable[[Tensor], Tensor], steps: int
     for state, step in random_steps(env, steps):
         change = (project(step.final.state) - project(state))[step.active]
         if len(change):
-            least, most = (
-                torch.minimum(least.to(change), change.amin(0)),
-                torch.maximum(most.to(change), change.amax(0)),
-            )
+            least = torch.minimum(least.to(change), change.amin(0))
+            most = torch.maximum(most.to(change), change.amax(0))
     return (most - least <= 1e-3 * most.abs()) & (most != 0)
 
 
