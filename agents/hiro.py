@@ -9,7 +9,7 @@ hindsight at both levels, hindsight subgoals instead of the correction, a sparse
 subgoals, and bootstrapped targets clipped to the range of possible values. `--preset published` has the paper's
 settings, except for the noise, which is equal at both levels. The authors' code also hides the ant's position from the
 low level (low.egocentric). Further options, off by default, are subgoal testing, a progress reward for the low level,
-subgoals that end when reached, a mean instead of the minimum of twin critics, and a random warmup of the high level.
+subgoals that end when reached, a mean instead of the minimum of the critics, and a random warmup of the high level.
 """
 
 from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ with D(l, l') the lengths of the shortest paths between landmarks; or it sets g 
 value. Where no path leads to the goal, as early in training, a high level that learns as in HIRO decides instead. It
 learns off-policy, also from planned decisions.
 
-Unlike in SoRB, one value with twin critics replaces the ensemble of distributional values, and the level learns while
+Unlike in SoRB, one value with two critics replaces the ensemble of distributional values, and the level learns while
 the graph grows.
 """
 

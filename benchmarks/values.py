@@ -22,7 +22,7 @@ from torch import Tensor
 import hrl
 from hrl.api.sessions import make_session
 from hrl.hierarchy.level import Level
-from hrl.networks.layers import TwinCritic
+from hrl.networks.layers import Critics
 from hrl.training.policy import HierarchyPolicy
 from hrl.types import Observation, Step
 
@@ -92,7 +92,7 @@ def main() -> None:
         with closing(session):
             trained = run.parts.agent.load(session, "last")
             highest = trained.agent.levels[-1] if isinstance(trained, HierarchyPolicy) else None
-            if not isinstance(getattr(getattr(highest, "learner", None), "critic", None), TwinCritic):
+            if not isinstance(getattr(getattr(highest, "learner", None), "critic", None), Critics):
                 sys.exit(f"The highest level of {path} has no critic of actions, as td3 and sac have.")
             policy = Recorder(trained)
             session.evaluate(policy, options.episodes)

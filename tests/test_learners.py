@@ -6,8 +6,8 @@ from conftest import made
 
 from hrl.hierarchy.timescale import Timescale
 from hrl.learners import SAC, TD3, Batch
-from hrl.learners.base import combine_twin_q
-from hrl.networks.layers import TwinCritic, polyak_update
+from hrl.learners.base import combine_q
+from hrl.networks.layers import Critics, polyak_update
 
 
 def batch(n: int = 16) -> Batch:
@@ -17,7 +17,7 @@ def batch(n: int = 16) -> Batch:
 
 
 def test_the_twin_critic_is_two_separate_networks():
-    critic = TwinCritic(3, 2, (5,))
+    critic = Critics(3, 2, (5,))
     x, a = torch.randn(7, 3), torch.randn(7, 2)
     q = critic(x, a)
     assert q.shape == (2, 7) and not torch.allclose(q[0], q[1])
@@ -57,7 +57,7 @@ def test_td3s_target_is_the_smaller_twin_at_the_smoothed_action_with_each_transi
 def test_the_bootstrapped_value_lies_between_the_mean_and_the_minimum_of_the_twins():
     twins = torch.tensor([[1.0, -3.0], [2.0, -7.0]])
     for pessimism, told in ((1.0, [1.0, -7.0]), (0.5, [1.25, -6.0]), (0.0, [1.5, -5.0])):
-        assert combine_twin_q(twins, pessimism).tolist() == told
+        assert combine_q(twins, pessimism).tolist() == told
 
 
 @pytest.mark.parametrize("kind", [TD3, SAC])
@@ -66,6 +66,19 @@ def test_without_pessimism_the_target_is_the_twins_mean(kind):
     b, noise = batch(), torch.zeros(16, 2)
     values = learner.target_critic(b.next_inputs, learner.act(b.next_inputs, None))
     assert torch.allclose(learner.target(b, noise), b.reward + b.discount * values.mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [TD3, SAC])
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_critic_learns_from_the_combined_target(kind, count):
+    learner = made(kind, 3, 2, hidden=(8,), target_noise=0.0, n_critics=count, min_q_weight=0.5, ent_coef=1e-9)
+    b, noise = batch(), torch.zeros(16, 2)
+    values = learner.target_critic(b.next_inputs, learner.act(b.next_inputs, None))
+    assert values.shape == (count, 16)
+    target = b.reward + b.discount * (values.mean(0) + values.min(0).values) / 2
+    assert torch.allclose(learner.target(b, noise), target, atol=1e-5)
+    loss, q = learner.critic_loss(b, target)
+    assert loss.item() == pytest.approx(sum(((x - target) ** 2).mean().item() for x in q), rel=1e-5)
 
 
 def test_sacs_actor_increases_the_bootstrapped_value():

@@ -26,7 +26,8 @@ REPLAY = [
     ("random_hold", 1.0, 1 - TINY), ("learning_rate", TINY, math.nan),
 ]  # fmt: skip
 ACTOR = [
-    *REPLAY, ("actor_learning_rate", *POSITIVE), ("min_q_weight", 0.0, -TINY), ("min_q_weight", *SHARE),
+    *REPLAY, ("actor_learning_rate", *POSITIVE), ("n_critics", *COUNT), ("min_q_weight", 0.0, -TINY),
+    ("min_q_weight", *SHARE),
     ("action_noise", (0.0,), (-TINY,)), ("action_noise", (0.0, 1.0), (0.1, 0.2, 0.3)), ("action_noise", (0.0,), ()),
 ]  # fmt: skip
 LEARNERS: list[tuple[Any, list[Any]]] = [

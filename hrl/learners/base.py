@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hrl.execution.modes import EAGER, Execution
 from hrl.learners.adam import FlatAdam
-from hrl.networks.layers import ActionFeatures, TaskLinear, TwinCritic
+from hrl.networks.layers import ActionFeatures, Critics, TaskLinear
 from hrl.spaces import Space, action_width
 from hrl.types import UserError
 from hrl.variants import Variant
@@ -185,9 +185,11 @@ class ActorCriticConfig(ReplayConfig):
 
     actor_learning_rate: float | None = None
     """The actor's step size. Default: the same as the critic's."""
+    n_critics: int = 2
+    """Number of critics."""
     min_q_weight: float = 1.0
-    """Bootstrapped value of the two critics: 1 uses their minimum (published), 0 their mean; other values interpolate.
-    The minimum underestimates by a part of their difference δ, which adds up to δ/(1-γ)."""
+    """Bootstrapped value of the critics: 1 uses their minimum (published), 0 their mean; other values interpolate. The
+    minimum underestimates by a part of their difference δ, which adds up to δ/(1-γ)."""
     action_noise: tuple[float, ...] = (0.1,)
     """Exploration: standard deviation of Gaussian noise, in half-ranges of the action; one number for all environments,
     or two for the first and the last."""
@@ -201,6 +203,7 @@ class ActorCriticConfig(ReplayConfig):
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         self._require(prefix, ("actor_learning_rate",), lambda x: x > 0, "must be positive, not")
+        self._require(prefix, ("n_critics",), lambda x: x >= 1, "must be at least 1, not")
         self._require(prefix, ("min_q_weight",), lambda x: 0 <= x <= 1, "must be between 0 and 1, not")
         if len(self.action_noise) not in (1, 2) or min(self.action_noise) < 0:
             raise UserError(
@@ -209,21 +212,22 @@ class ActorCriticConfig(ReplayConfig):
 
 
 def regression(q: Tensor, target: Tensor, huber: bool) -> Tensor:
-    """Loss of twin values q [2, B] for target [B], summed over the twins and averaged over the batch."""
+    """Loss of the critics' values q [C, B] for target [B], summed over critics and averaged over the batch."""
     error = q - target
     loss = torch.nn.functional.smooth_l1_loss(q, target.expand_as(q), reduction="none") if huber else error.square()
     return loss.mean(-1).sum()
 
 
-def combine_twin_q(q: Tensor, min_weight: float) -> Tensor:
-    """lerp(mean, min, `min_weight`) [B] of twin values q [2, B]; 1 is clipped double Q learning (Fujimoto 2018)."""
+def combine_q(q: Tensor, min_weight: float) -> Tensor:
+    """lerp(mean, min, `min_weight`) [B] of the critics' values q [C, B]; 1 is clipped double Q learning (Fujimoto
+    2018)."""
     return q.amin(0) if min_weight == 1 else torch.lerp(q.mean(0), q.amin(0), min_weight)
 
 
-def twin_critic(build: Build, config: LearnerConfig) -> TwinCritic:
-    """New twin critics for continuous actions."""
-    width = action_width(build.actions)
-    return TwinCritic(build.inputs, width, config.hidden, config.layer_norm, build.encoder, build.action_features)
+def new_critics(build: Build, config: ActorCriticConfig) -> Critics:
+    """New critics for continuous actions."""
+    width, features = action_width(build.actions), build.action_features
+    return Critics(build.inputs, width, config.hidden, config.layer_norm, build.encoder, features, config.n_critics)
 
 
 class Learner(nn.Module, ABC):
@@ -268,7 +272,7 @@ class Learner(nn.Module, ABC):
         raise NotImplementedError
 
     def value(self, inputs: Tensor) -> Tensor:
-        """Value [B] of inputs [B, I] under the policy's mode: the minimum of twin critics."""
+        """Value [B] of inputs [B, I] under the policy's mode: the minimum of the critics."""
         raise NotImplementedError
 
     @abstractmethod

@@ -16,9 +16,9 @@ from hrl.learners.base import (
     Kind,
     Learner,
     Metrics,
-    combine_twin_q,
+    combine_q,
+    new_critics,
     regression,
-    twin_critic,
 )
 from hrl.networks.layers import mlp, polyak_update, width_of
 from hrl.spaces import action_width, require_box
@@ -51,7 +51,7 @@ class SACConfig(ActorCriticConfig):
 
 
 class SAC(Learner):
-    """Stochastic tanh-Gaussian actor, twin critics with target networks, temperature α."""
+    """Stochastic tanh-Gaussian actor, critics with target networks, temperature α."""
 
     formulas = ("target", "critic_loss", "actor_loss")
     entropy_bonus = True
@@ -63,7 +63,7 @@ class SAC(Learner):
         self.action_dim = action_width(build.actions)
         width = width_of(build.encoder, build.inputs)
         self.actor = mlp(width, config.hidden, 2 * self.action_dim, build.tasks, layer_norm=config.layer_norm)
-        self.critic = twin_critic(build, config)
+        self.critic = new_critics(build, config)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = temperature(config.ent_coef)
         self.learned = config.ent_coef is None and "ent_coef" not in build.tuned
@@ -122,7 +122,7 @@ class SAC(Learner):
         return metrics
 
     def update_critic(self, batch: Batch, noise: Tensor) -> Metrics:
-        """Take one step of both critics towards the target."""
+        """Take one step of all critics towards the target."""
         loss, q = self.critic_loss(batch, self.target(batch, noise).detach())
         norm = self.critic_optimiser.minimise(loss)
         return {"critic_loss": loss.detach(), "q_mean": q.mean(), "critic_grad_norm": norm}
@@ -144,11 +144,11 @@ class SAC(Learner):
         with torch.no_grad():
             next_action, log_prob = self.sample(self.critic.features(batch.next_inputs), noise)
             q = self.target_critic(batch.next_inputs, next_action)
-            next_value = combine_twin_q(q, self.config.min_q_weight)
+            next_value = combine_q(q, self.config.min_q_weight)
         return batch.reward + batch.discount * (next_value - self.log_alpha.exp() * log_prob)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_i (Q_i(s, a) - y)², and the values [2, B]."""
+        """Σ_i (Q_i(s, a) - y)², and the values [C, B]."""
         q = self.critic(batch.inputs, batch.action)
         return regression(q, target, self.config.huber), q.detach()
 
@@ -157,7 +157,7 @@ class SAC(Learner):
         the minimum. Only the critic's loss trains the encoder."""
         features = self.critic.features(batch.inputs).detach()
         action, log_prob = self.sample(features, noise)
-        value = combine_twin_q(self.critic.of_features(features, action), self.config.min_q_weight)
+        value = combine_q(self.critic.of_features(features, action), self.config.min_q_weight)
         loss = (alpha * log_prob - value).mean()
         if self.constraint is not None:
             loss = loss + self.constraint(batch.inputs, action).mean()

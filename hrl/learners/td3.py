@@ -14,9 +14,9 @@ from hrl.learners.base import (
     Kind,
     Learner,
     Metrics,
-    combine_twin_q,
+    combine_q,
+    new_critics,
     regression,
-    twin_critic,
 )
 from hrl.networks.layers import mlp, polyak_update, width_of
 from hrl.spaces import action_width, require_box
@@ -52,7 +52,7 @@ class TD3Config(ActorCriticConfig):
 
 
 class TD3(Learner):
-    """Deterministic actor π, twin critics Q₁ and Q₂, and target networks of all three."""
+    """Deterministic actor π, critics Q₁, Q₂, …, and target networks of all of them."""
 
     formulas = ("target", "critic_loss", "actor_loss")
 
@@ -61,7 +61,7 @@ class TD3(Learner):
         self.config, self.cycle = config, config.policy_delay
         width, actions = width_of(build.encoder, build.inputs), action_width(build.actions)
         self.actor = mlp(width, config.hidden, actions, build.tasks, layer_norm=config.layer_norm)
-        self.critic = twin_critic(build, config)
+        self.critic = new_critics(build, config)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.actor_optimiser = FlatAdam(self.actor.parameters(), config.actor_learning_rate or config.learning_rate)
@@ -97,7 +97,7 @@ class TD3(Learner):
         return metrics
 
     def update_critic(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """Take one step of both critics towards the target."""
+        """Take one step of all critics towards the target."""
         noise = torch.randn(batch.action.shape, generator=generator, device=batch.action.device)
         loss, q = self.critic_loss(batch, self.target(batch, noise))
         norm = self.critic_optimiser.minimise(loss)
@@ -124,11 +124,11 @@ class TD3(Learner):
             smoothing = (noise * c.target_noise).clamp(-c.noise_clip, c.noise_clip)
             features = self.target_critic.features(batch.next_inputs)
             next_action = (self.target_actor(features).tanh() + smoothing).clamp(-1.0, 1.0)
-            next_value = combine_twin_q(self.target_critic.of_features(features, next_action), c.min_q_weight)
+            next_value = combine_q(self.target_critic.of_features(features, next_action), c.min_q_weight)
         return self.bound(batch.reward + batch.discount * next_value)
 
     def critic_loss(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_i (Q_i(s, a) - y)², and the values [2, B]."""
+        """Σ_i (Q_i(s, a) - y)², and the values [C, B]."""
         q = self.critic(batch.inputs, batch.action)
         return regression(q, target, self.config.huber), q.detach()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hrl.networks.layers import EnsembleValue, mlp, twin_layers
+from hrl.networks.layers import EnsembleValue, ensemble_layers, mlp
 
 
 class GoalValue(nn.Module):
@@ -22,7 +22,7 @@ class GoalValue(nn.Module):
         body: dict[str, Any] = {"layer_norm": layer_norm, "activation": nn.GELU}
         self.rep = mlp(state_dim + goal_dim, hidden, rep_dim, **body)
         self.scale, sizes = scale, (state_dim + rep_dim, *hidden)
-        self.heads = nn.Sequential(*twin_layers(sizes, layer_norm, nn.GELU), EnsembleValue(2, sizes[-1]))
+        self.heads = nn.Sequential(*ensemble_layers(2, sizes, layer_norm, nn.GELU), EnsembleValue(2, sizes[-1]))
 
     def represent(self, state: Tensor, goal: Tensor) -> Tensor:
         """φ(s, g) [..., R]"""

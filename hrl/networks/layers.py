@@ -85,12 +85,14 @@ class EnsembleValue(nn.Module):
         return (x * self.weight[: len(x)]).sum(-1) + self.bias[: len(x)]
 
 
-def twin_layers(sizes: Sequence[int], layer_norm: bool, activation: type[nn.Module] | None = None) -> list[nn.Module]:
-    """The hidden layers of two independent networks; `sizes` starts with the input. The default activation is ReLU."""
+def ensemble_layers(
+    members: int, sizes: Sequence[int], layer_norm: bool, activation: type[nn.Module] | None = None
+) -> list[nn.Module]:
+    """The hidden layers of independent networks; `sizes` starts with the input. The default activation is ReLU."""
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
         nonlinear = nn.ReLU(inplace=True) if activation is None else activation()
-        layers += [EnsembleLinear(2, a, b), *normalised(b, layer_norm), nonlinear]
+        layers += [EnsembleLinear(members, a, b), *normalised(b, layer_norm), nonlinear]
     return layers
 
 
@@ -102,8 +104,8 @@ class ActionFeatures(NamedTuple):
     """(inputs [..., I], action [..., A]) -> features [..., width]"""
 
 
-class TwinCritic(nn.Module):
-    """Two independent Q functions (Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [2, ...].
+class Critics(nn.Module):
+    """C independent Q functions (two in Fujimoto et al. 2018): inputs [..., I], actions [..., A] -> [C, ...].
 
     They share the encoder, if there is one, and their loss trains it.
     """
@@ -116,29 +118,31 @@ class TwinCritic(nn.Module):
         layer_norm: bool = False,
         encoder: nn.Module | None = None,
         action_features: ActionFeatures | None = None,
+        members: int = 2,
     ) -> None:
         super().__init__()
+        self.members = members
         self.encoder = nn.Identity() if encoder is None else encoder
         self.width, self.actions, self.action_features = width_of(encoder, input_dim), action_dim, action_features
         added = 0 if action_features is None else action_features.width
         sizes = (self.width + action_dim + added, *hidden)
-        self.layers = nn.Sequential(*twin_layers(sizes, layer_norm), EnsembleValue(2, sizes[-1]))
+        self.layers = nn.Sequential(*ensemble_layers(members, sizes, layer_norm), EnsembleValue(members, sizes[-1]))
 
     def features(self, inputs: Tensor) -> Tensor:
         """[..., width]"""
         return self.encoder(inputs)
 
     def forward(self, inputs: Tensor, action: Tensor) -> Tensor:
-        """[2, ...]"""
+        """[C, ...]"""
         return self.of_features(self.encoder(inputs), action)
 
     def of_features(self, features: Tensor, action: Tensor) -> Tensor:
-        """Both values [2, ...] of encoded inputs."""
+        """All values [C, ...] of encoded inputs."""
         x = self._joined(features, action)
-        return self.layers(x.expand(2, *x.shape))
+        return self.layers(x.expand(self.members, *x.shape))
 
     def first(self, features: Tensor, action: Tensor) -> Tensor:
-        """Q₁ [...] of encoded inputs, at half the cost of both values."""
+        """Q₁ [...] of encoded inputs, without computing the other values."""
         return self.layers(self._joined(features, action).unsqueeze(0)).squeeze(0)
 
     def _joined(self, features: Tensor, action: Tensor) -> Tensor:
@@ -163,7 +167,7 @@ class TwinChoices(nn.Module):
         self.encoder = nn.Identity() if encoder is None else encoder
         self.width = width_of(encoder, input_dim)
         sizes = (self.width, *hidden)
-        self.layers = nn.Sequential(*twin_layers(sizes, layer_norm), EnsembleLinear(2, sizes[-1], count))
+        self.layers = nn.Sequential(*ensemble_layers(2, sizes, layer_norm), EnsembleLinear(2, sizes[-1], count))
 
     def features(self, inputs: Tensor) -> Tensor:
         """[..., width]"""

@@ -5,7 +5,7 @@ reaching the position, `there` the value of having reached it, and n the number 
 
     V = never + γⁿ (there - never),        n = log((V - never) / (there - never)) / log γ.
 
-For rewards of -1 and 0, this is n = log(1 + (1 - γ) V) / log γ (Eysenbach 2019, arXiv:1906.05253). The minimum of twin
+For rewards of -1 and 0, this is n = log(1 + (1 - γ) V) / log γ (Eysenbach 2019, arXiv:1906.05253). The minimum of the
 critics gives the larger distance. For other rewards, and for values with an entropy bonus, n is fitted to the value: a
 state that was visited k steps after another one gives a pair (V, k), and an isotonic regression gives the mean of k for
 each V.

@@ -16,7 +16,7 @@ from hrl.nested.optimisers import FunctionalAdam, Hyper
 from hrl.nested.outer import slope_error
 from hrl.nested.trees import cosine
 from hrl.networks.functional import call
-from hrl.networks.layers import TwinCritic, polyak_update
+from hrl.networks.layers import Critics, polyak_update
 from hrl.state import gather, restore
 from hrl.types import UserError
 
@@ -84,7 +84,7 @@ class OuterCritic:
         inputs, action = (level.memory.width(name) for name in ("state", "action"))
         with level.gamma.device:
             self.value, self.slow = (
-                TwinCritic(inputs + level.command.input_dim, action, c.hidden, c.layer_norm) for _ in range(2)
+                Critics(inputs + level.command.input_dim, action, c.hidden, c.layer_norm) for _ in range(2)
             )
         self.slow.load_state_dict(self.value.state_dict())
         self.optimiser = FlatAdam(self.value.parameters(), c.learning_rate)
