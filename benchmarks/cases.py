@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, replace
+from typing import Literal
 
 UMAZE, MEDIUM, LARGE = (f"PointMaze_{size}-v3" for size in ("UMaze", "Medium", "Large"))
 # HIRO exactly as published, in one environment, with only the goal space (relative xy) declared.
@@ -32,6 +33,8 @@ class Case:
     """The task of the published evaluation, if it differs."""
     evaluate: str = ""
     """More options of the evaluation."""
+    score: Literal["success", "return"] = "success"
+    """The score of long runs: success at the final step, or the return."""
 
     @property
     def key(self) -> str:
@@ -267,6 +270,17 @@ TIMELESS_MAZE = "hiro --low.masked-entries 29 --high.masked-entries 29 --low.gam
 TIMED_PUSH = "hiro --low.masked-entries 30 31 32 33 --high.masked-entries"
 PLAIN_PUSH = f"{TIMED_PUSH} --low.gamma 0.98 --high.count-bonus 0 --ema 0"
 FALL = replace(PUSH, group="ant-fall", env="hrl/AntFall-v0", seeds=3, published=".66 best of 10M")
+GATHER = Case(
+    "ant-gather",
+    "HIRO, our preset",
+    "hrl/AntGather-v0",
+    "hiro",
+    3,
+    long=True,
+    variant="HIRO's: +1 an apple, -1 a bomb, -10 a fall",
+    published="3.02 best of 10M",
+    score="return",
+)
 SPARSE = Case(
     "ant-sparse",
     "HIRO, our preset",
@@ -312,6 +326,7 @@ CASES += [
     replace(PUSH, name="the same without bonus and average, shorter horizon", arguments=PLAIN_PUSH, seeds=3),
     *others(PUSH, "push-parts", PUSH_PARTS),
     FALL,
+    GATHER,
     replace(FALL, name="without the bonus", arguments=f"hiro {NO_BONUS}", seeds=2),
     replace(FALL, name="the same, less noise", arguments=f"hiro {NO_BONUS} {QUIET}", seeds=1),
     replace(FALL, name="the same, discount .997", arguments=f"hiro {NO_BONUS} {QUIET} --high.gamma 0.997", seeds=1),

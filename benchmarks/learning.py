@@ -35,6 +35,8 @@ from hrl.report.pictures import save_curves
 from hrl.report.statistics import Curve, bootstrap_interval, interquartile_mean
 
 EPISODES, LONG_EPISODES = 100, 50
+SCORES = {"success": "success_rate_final", "return": "mean_reward"}
+"""The metric of each score of long runs."""
 
 
 @dataclass
@@ -195,8 +197,8 @@ def suite_curves(group: str, results: list[dict[str, Any]]) -> dict[str, dict[st
 
 
 def long_table(results: list[dict[str, Any]]) -> str:
-    """A Markdown table with one row per long case: success at the final step, and published results."""
-    head = ("task", "variant", "agent", "steps", "final-step success [95 %]", "each seed", "best on the way",
+    """A Markdown table with one row per long case: its score, and published results."""
+    head = ("task", "variant", "agent", "steps", "final-step success, or return [95 %]", "each seed", "best on the way",
             "at any step", "return", "minutes", "published", "on")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for case in CASES:
@@ -204,11 +206,12 @@ def long_table(results: list[dict[str, Any]]) -> str:
         if rows:
             final, reached, returns, seconds = (
                 [r[name] for r in rows]
-                for name in ("success_rate_final", "success_rate_any", "mean_reward", "train_seconds")
+                for name in (SCORES[case.score], "success_rate_any", "mean_reward", "train_seconds")
             )
             best = [max(evaluations(case, r["seed"]).values, default=np.nan) for r in rows]
             lines.append(
-                f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | {mean(final, rate=True)} | "
+                f"| {case.env} | {case.variant} | {case.name} | {rows[0]['steps']:,} | "
+                f"{mean(final, rate=case.score == 'success')} | "
                 f"{' '.join(f'{s:.2f}' for s in final)} | {' '.join(f'{s:.2f}' for s in best)} | "
                 f"{fmean(reached):.2f} | {fmean(returns):.0f} | "
                 f"{fmean(seconds) / 60:.0f} | {case.published} | {max(r['date'] for r in rows)} |"
@@ -217,10 +220,10 @@ def long_table(results: list[dict[str, Any]]) -> str:
 
 
 def long_curves(results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve]]]:
-    """The evaluations during training of every long case, by task and agent."""
+    """The evaluations during training of every long case that is scored by success, by task and agent."""
     curves: dict[str, dict[str, list[Curve]]] = {}
     for case in CASES:
-        for row in rows_of(case, results) if case.long else []:
+        for row in rows_of(case, results) if case.long and case.score == "success" else []:
             curve = evaluations(case, row["seed"])
             if len(curve.steps):
                 curves.setdefault(case.env, {}).setdefault(case.name, []).append(curve)
@@ -228,11 +231,11 @@ def long_curves(results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve
 
 
 def evaluations(case: Case, seed: int) -> Curve:
-    """Final-step success of a long run's evaluations during training, of 50 episodes each; empty without any."""
+    """The scores of a long run's evaluations during training, of 50 episodes each; empty without any."""
     columns = read_columns(kept(case, seed)) if kept(case, seed).exists() else {}
-    success = columns.get("eval/success_rate_final", np.empty(0))
-    there = ~np.isnan(success)
-    return Curve(columns.get(STEPS, success)[there], success[there])
+    score = columns.get(f"eval/{SCORES[case.score]}", np.empty(0))
+    there = ~np.isnan(score)
+    return Curve(columns.get(STEPS, score)[there], score[there])
 
 
 def rows_of(case: Case, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
