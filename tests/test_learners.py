@@ -6,7 +6,7 @@ from conftest import made
 
 from hrl.hierarchy.timescale import Timescale
 from hrl.learners import SAC, TD3, Batch
-from hrl.learners.base import combine_q
+from hrl.learners.actor_critic import combine_q
 from hrl.networks.layers import Critics, polyak_update
 
 

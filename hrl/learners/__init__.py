@@ -1,7 +1,7 @@
 """Update rules by name. A new update rule needs one file in this folder and one import below."""
 
+from hrl.learners.actor_critic import ActorCriticConfig
 from hrl.learners.base import (
-    ActorCriticConfig,
     Batch,
     Build,
     Choice,

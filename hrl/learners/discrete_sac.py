@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hrl.learners.actor_critic import regression
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import Batch, Build, Kind, Learner, Metrics, ReplayConfig, regression
+from hrl.learners.base import Batch, Build, Kind, Learner, Metrics, ReplayConfig
 from hrl.learners.dqn import available
 from hrl.learners.sac import temperature
 from hrl.networks.layers import TwinChoices, mlp, polyak_update

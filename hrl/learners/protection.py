@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+from hrl.learners.actor_critic import DifferentiableActorCritic
 from hrl.learners.adam import FlatAdam, views
-from hrl.learners.base import DifferentiableActorCritic, Learner
+from hrl.learners.base import Learner
 from hrl.networks.functional import call
 from hrl.networks.layers import TaskLinear
 from hrl.types import UserError

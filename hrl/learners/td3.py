@@ -6,18 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hrl.learners.actor_critic import ActorCriticConfig, combine_q, new_critics, regression
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import (
-    ActorCriticConfig,
-    Batch,
-    Build,
-    Kind,
-    Learner,
-    Metrics,
-    combine_q,
-    new_critics,
-    regression,
-)
+from hrl.learners.base import Batch, Build, Kind, Learner, Metrics
 from hrl.networks.layers import mlp, polyak_update, width_of
 from hrl.spaces import action_width, require_box
 

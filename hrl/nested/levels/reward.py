@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from hrl.hierarchy.level import Level
 from hrl.learners import Metrics
+from hrl.learners.actor_critic import DifferentiableActorCritic
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import DifferentiableActorCritic
 from hrl.memory.transitions import Transitions
 from hrl.nested.levels.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.networks.layers import mlp

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hrl.execution.processes import average_over_processes
 from hrl.hierarchy.level import Level
+from hrl.learners.actor_critic import regression
 from hrl.learners.adam import FlatAdam, views
-from hrl.learners.base import Batch, Metrics, regression
+from hrl.learners.base import Batch, Metrics
 from hrl.memory.transitions import Transitions
 from hrl.nested.inner import Descent, State
 from hrl.nested.optimisers import FunctionalAdam, Hyper

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from hrl.hierarchy.level import Level
 from hrl.hierarchy.relabelling.rewards import StepRewards
 from hrl.learners import Metrics
+from hrl.learners.actor_critic import DifferentiableActorCritic
 from hrl.learners.adam import FlatAdam
-from hrl.learners.base import DifferentiableActorCritic
 from hrl.memory.transitions import Transitions
 from hrl.nested.levels.trial import DifferentiableUpdate, OuterCritic, Params, follow, trust
 from hrl.nested.optimisers import Hyper
