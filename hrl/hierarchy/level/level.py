@@ -13,17 +13,17 @@ from hrl.hierarchy.commands import Command, IssuedCommand
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.exploration import Exploration
 from hrl.hierarchy.learning import FromReplay, FromRollout, timescale_of
+from hrl.hierarchy.level.building import new_encoder, new_learner, observation_mask, value_range
 from hrl.hierarchy.level.contracts import Bonus, Model, Relabel, RewardTerm, Tuned
 from hrl.hierarchy.relabelling.n_step import NStep
 from hrl.hierarchy.setting import Setting
-from hrl.learners import Batch, Build, Constraint, Learner, Reads, Terminating
-from hrl.learners.protection import Protection, protect
+from hrl.learners import Batch, Build, Constraint, Reads, Terminating
+from hrl.learners.protection import Protection
 from hrl.memory.prioritised import PrioritisedReplay
 from hrl.memory.ring import Replay
 from hrl.memory.rollout import RolloutMemory
 from hrl.memory.transitions import Transitions, read_transitions
 from hrl.metrics import Means
-from hrl.networks.encoders import PixelEncoder
 from hrl.networks.layers import ActionFeatures
 from hrl.networks.normaliser import RunningNorm
 from hrl.spaces import Space, action_width
@@ -71,14 +71,18 @@ class Level:
         self.relabels, self.bonus = list(relabels), bonus
         self.models: list[Model] = [*models] if bonus is None else [*models, bonus]
         self.gamma = torch.tensor(config.gamma, device=device)
-        self.observation_mask = self._observation_mask(spec.state_dim, device)
+        self.observation_mask = observation_mask(name, config.masked_entries, spec.state_dim, device)
         self.normaliser = RunningNorm(spec.state_dim, spec.pixels).to(device) if config.normalize_observations else None
         self.continuous = isinstance(actions, spaces.Box)
         self._add_up_steps()
-        self.encoder = self._encoder(setting)
-        self.learner = self._learner(
-            setting, {name for one in tuned for name in one.tunes}, constraint, reads, action_features
-        )
+        self.encoder = new_encoder(setting, command)
+        tunes = frozenset(name for one in tuned for name in one.tunes)
+        build = Build(
+            spec.state_dim + command.input_dim, actions, name, self.encoder, config.tasks,
+            None if tunes & {"gamma", "reward"} else value_range(command, config.gamma, bonus),
+            constraint, tunes, Execution() if tunes else setting.execution, command.input_dim, reads, action_features,
+        )  # fmt: skip
+        self.learner = new_learner(config, build, device)
         self.terminating = self.learner if isinstance(self.learner, Terminating) else None
         environments = num_envs * setting.processes.size
         rhythm = self.period if pace is None else Period.of(pace)
@@ -105,56 +109,6 @@ class Level:
                     "change."
                 )
             self.relabels.append(NStep(self.memory, n_step, self.config.gamma))
-
-    def _encoder(self, setting: Setting) -> PixelEncoder | None:
-        """The network for images, if there are any: a new one, or that of another level."""
-        spec = setting.spec
-        if not spec.images:
-            return None
-        with setting.device:
-            inputs = spec.state_dim + self.command.input_dim
-            return PixelEncoder(inputs, spec.state_dim, spec.images, lender=setting.encoder)
-
-    def _learner(
-        self,
-        setting: Setting,
-        tunes: set[str],
-        constraint: Constraint | None,
-        reads: Reads | None,
-        action_features: ActionFeatures | None,
-    ) -> Learner:
-        """The learner, with protection if configured. Hyperparameters in `tunes` change while it learns."""
-        c, command = self.config, self.command
-        known = self._value_range() if not tunes & {"gamma", "reward"} else None
-        build = Build(
-            setting.spec.state_dim + command.input_dim, self.actions, self.name, self.encoder, c.tasks, known,
-            constraint, frozenset(tunes), Execution() if tunes else setting.execution, command.input_dim, reads,
-            action_features,
-        )  # fmt: skip
-        with setting.device:
-            learner = c.learner.build(build)
-        protect(learner, c.protect, self.name)
-        return learner
-
-    def _value_range(self) -> tuple[float, float] | None:
-        """Minimum and maximum of the discounted sum of rewards and bonuses; None if unknown."""
-        known, bonus = self.command.value_range(self.config.gamma), self.bonus
-        if known is None or bonus is None:
-            return known
-        return known[0], known[1] + bonus.greatest / (1.0 - self.config.gamma)
-
-    def _observation_mask(self, state_dim: int, device: torch.device) -> Tensor:
-        """[D] 1 for state entries that the networks see, 0 for masked entries."""
-        masked = self.config.masked_entries
-        outside = [i for i in masked if not 0 <= i < state_dim]
-        if outside:
-            raise UserError(
-                f"{self.name}.masked_entries {outside} do not exist: the observation has {state_dim} entries (0 "
-                f"to {state_dim - 1})."
-            )
-        mask = torch.ones(state_dim, device=device)
-        mask[list(masked)] = 0.0
-        return mask
 
     # -- acting ----------------------------------------------------------------------------------------------
 
