@@ -69,7 +69,7 @@ class HierarchyConfig(ABC):
             agent = config.build(setting)
             if sources:
                 warm_start(agent, sources)
-        lines = [*unseen(env.spec), *config.describe(env.spec)]
+        lines = [*unseen(env.spec), *config.describe(env.spec), *learning_periods(agent, session.run.total_steps)]
         return Trainer(HierarchyTrainee(agent, env, session), session, lines, config).run()
 
     def collecting_speed(self, session: Session, seconds: float) -> float:
@@ -198,6 +198,22 @@ def unseen(spec: Spec) -> list[str]:
     if not spec.left_out:
         return []
     return [f"Not part of the observation, because no network supports it: {', '.join(spec.left_out)}."]
+
+
+def learning_periods(agent: Hierarchy, total_steps: int) -> list[str]:
+    """A line for each level that does not learn during the whole run."""
+    lines = []
+    for level in agent.levels:
+        c, parts = level.config, []
+        if c.random_warmup:
+            parts.append(f"decides at random until step {c.random_warmup:,}, and learns from then on")
+        if c.learning_stops is not None and c.learning_stops < total_steps:
+            parts.append(f"stops learning at step {c.learning_stops:,}")
+        if c.frozen:
+            parts = ["does not learn"]
+        if parts:
+            lines.append(f"The {level.name} level {' and '.join(parts)}.")
+    return lines
 
 
 def require_task_family(env: BatchedEnv) -> None:

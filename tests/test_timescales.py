@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import roll, setting, small_hiro
 
+from hrl.agents.base import learning_periods
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.timescale import Coupling
@@ -111,6 +112,19 @@ def test_a_warming_up_level_causes_no_warning(ledger):
         shaken(agent.levels[0], 0.005)
         tracking.measure(step)
     assert tracking.warnings == []
+
+
+def test_levels_that_do_not_learn_during_the_whole_run_are_listed(ledger):
+    agent, _ = ledger()
+    low, high = agent.levels
+    assert learning_periods(agent, 2000) == []
+    low.config = replace(low.config, learning_stops=1000)
+    high.config = replace(high.config, random_warmup=1000)
+    waits = "The high level decides at random until step 1,000, and learns from then on."
+    assert learning_periods(agent, 2000) == ["The low level stops learning at step 1,000.", waits]
+    assert learning_periods(agent, 1000) == [waits]
+    low.config = replace(low.config, frozen=True)
+    assert learning_periods(agent, 2000) == ["The low level does not learn.", waits]
 
 
 def test_a_level_that_never_learns_is_reported(ledger):

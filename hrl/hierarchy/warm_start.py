@@ -60,8 +60,8 @@ def _load_level(level: Level, source: Level, run: Path, generator: torch.Generat
     if {name: x.shape for name, x in known.items()} != {n: x.shape for n, x in drawn.items() if n in known}:
         raise UserError(
             f"The {level.name} level of the run in {run} has networks of other sizes: observations, goals and actions, "
-            "and the options --….hidden, --….layer-norm, --….n-critics, --….tasks and --….learner, must be equal in both "
-            "runs."
+            "and the options --….hidden, --….layer-norm, --….n-critics, --….tasks and --….learner, must be equal in "
+            "both runs."
         )
     if not torch.equal(level.observation_mask, source.observation_mask):
         raise UserError(
