@@ -27,6 +27,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).parent))  # also as `python -m benchmarks.learning`
 
+from ant_cases import ANTS
 from cases import CASES, Case
 from running import RESULTS, ROOT, evaluated, mean, processor, run_parallel, trained, training_seconds
 
@@ -34,6 +35,7 @@ from hrl.report.logger import STEPS, read_columns
 from hrl.report.pictures import save_curves
 from hrl.report.statistics import Curve, bootstrap_interval, interquartile_mean
 
+ALL = [*CASES, *ANTS]
 EPISODES, LONG_EPISODES = 100, 50
 SCORES = {"success": "success_rate_final", "return": "mean_reward"}
 """The metric of each score of long runs."""
@@ -63,7 +65,7 @@ def main() -> None:
     file = RESULTS / "learning.json"
     results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     groups = options.cases if options.suite is None else (options.suite,)
-    chosen = [c for c in CASES if c.group in groups and (not options.only or c.env in options.only)]
+    chosen = [c for c in ALL if c.group in groups and (not options.only or c.env in options.only)]
     requested = [(c, s) for c in chosen for s in range(options.seeds or c.seeds)]
     if options.again:
         results = [r for r in results if not any(_matches(r, c, s) for c, s in requested)]
@@ -158,7 +160,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "on",
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for case in CASES:
+    for case in ALL:
         rows = [] if case.long or case.group == "family" else rows_of(case, results)
         if rows:
             success = [r["success_rate_any"] for r in rows if "success_rate_any" in r]  # some tasks report none
@@ -175,7 +177,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def suite_table(group: str, results: list[dict[str, Any]]) -> str:
     """A Markdown table of one group: interquartile means with bootstrap intervals, best first."""
     lines = ["| task | agent | success: interquartile mean [95 %] | each seed | seconds |", "|---" * 5 + "|"]
-    cases = [(case, rows) for case in CASES if case.group == group and (rows := rows_of(case, results))]
+    cases = [(case, rows) for case in ALL if case.group == group and (rows := rows_of(case, results))]
     scored = [(case, rows, [r["success_rate_any"] for r in rows]) for case, rows in cases]
     for case, rows, success in sorted(scored, key=lambda x: (x[0].env, -float(interquartile_mean(x[2])))):
         low, high = bootstrap_interval(success)
@@ -189,7 +191,7 @@ def suite_table(group: str, results: list[dict[str, Any]]) -> str:
 def suite_curves(group: str, results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve]]]:
     """The evaluations during training of one group's runs, by task and agent."""
     curves: dict[str, dict[str, list[Curve]]] = {}
-    for case in (case for case in CASES if case.group == group):
+    for case in (case for case in ALL if case.group == group):
         for row in rows_of(case, results):
             steps, success = (np.array(x) for x in row["curve"])
             curves.setdefault(case.env, {}).setdefault(case.name, []).append(Curve(steps, success))
@@ -201,7 +203,7 @@ def long_table(results: list[dict[str, Any]]) -> str:
     head = ("task", "variant", "agent", "steps", "final-step success, or return [95 %]", "each seed", "best on the way",
             "at any step", "return", "minutes", "published", "on")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for case in CASES:
+    for case in ALL:
         rows = rows_of(case, results) if case.long else []
         if rows:
             final, reached, returns, seconds = (
@@ -222,7 +224,7 @@ def long_table(results: list[dict[str, Any]]) -> str:
 def long_curves(results: list[dict[str, Any]]) -> dict[str, dict[str, list[Curve]]]:
     """The evaluations during training of every long case that is scored by success, by task and agent."""
     curves: dict[str, dict[str, list[Curve]]] = {}
-    for case in CASES:
+    for case in ALL:
         for row in rows_of(case, results) if case.long and case.score == "success" else []:
             curve = evaluations(case, row["seed"])
             if len(curve.steps):
