@@ -5,10 +5,10 @@ from dataclasses import replace
 from cases import Case
 
 
-def others(case: Case, group: str, arguments: dict[str, str]) -> list[Case]:
-    """Cases of other agents by name, on the same task with one seed and without published results."""
+def others(case: Case, group: str, arguments: dict[str, str], seeds: int = 1) -> list[Case]:
+    """Cases of other agents by name, on the same task without published results."""
     return [
-        replace(case, group=group, name=name, arguments=words, seeds=1, published="")
+        replace(case, group=group, name=name, arguments=words, seeds=seeds, published="")
         for name, words in arguments.items()
     ]
 
@@ -71,12 +71,10 @@ SPARSE = Case(
     variant="HRAC's: scale 2, 500 steps, within 1, random start; but the goal is observed",
     published="HRAC .89 at 5M",
 )
-FLAT = {
-    "our flat TD3 + HER": "td3",
-    # The same number of updates as our low level.
-    "SB3 TD3 + HER": "sb3-td3 --num-envs 16 --gradient-steps 2 --total-steps 2000000 --eval-freq 100000 "
-    f"--eval-env {EVAL}",
-}
+# The same number of updates as our low level.
+SB3 = "sb3-td3 --num-envs 16 --gradient-steps 2 --eval-freq 100000 --total-steps"
+FLAT = {"our flat TD3 + HER": "td3 --total-steps 1300000", "SB3 TD3 + HER": f"{SB3} 1300000"}
+MAZE_FLAT = {"our flat TD3 + HER": "td3", "SB3 TD3 + HER": f"{SB3} 2000000 --eval-env {EVAL}"}
 # The former preset with one change.
 MAZE_PARTS = {
     "the minimum of the high level's critics": f"{TIMED_MAZE} --high.min-q-weight 1",
@@ -100,23 +98,31 @@ ANTS = [
     replace(MAZE, name="both levels at once", arguments=JOINT_MAZE, seeds=2),
     replace(MAZE, name=OLD_MAZE, arguments=TIMED_MAZE, seeds=3),
     *others(MAZE, "ant-parts", MAZE_PARTS),
-    *others(MAZE, "ant-flat", FLAT),
+    *others(MAZE, "ant-flat", MAZE_FLAT, 3),
     SPARSE,
     *others(SPARSE, "ant-hrac", {"HRAC, our preset": "hrac"}),
     PUSH,
     replace(PUSH, name="time observed", arguments=TIMED_PUSH),
     replace(PUSH, name="the same without bonus and average, shorter horizon", arguments=PLAIN_PUSH, seeds=3),
     *others(PUSH, "push-parts", PUSH_PARTS),
+    *others(PUSH, "ant-flat", FLAT, 3),
     FALL,
-    GATHER,
     replace(FALL, name="without the bonus", arguments=f"hiro {NO_BONUS}", seeds=2),
     replace(FALL, name="the same, less noise", arguments=f"hiro {NO_BONUS} {QUIET}", seeds=1),
     replace(FALL, name="the same, discount .997", arguments=f"hiro {NO_BONUS} {QUIET} --high.gamma 0.997", seeds=1),
+    *others(FALL, "ant-flat", FLAT, 3),
+    GATHER,
 ]
 
 ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"
 ANTS += [
     Case("ant-robotics", name, f"AntMaze_{size}-v4", agent, seeds, long=True, variant=ROBOTICS, published="none")
     for size in ("UMaze", "Medium")
-    for name, agent, seeds in (("HIRO, our preset", "hiro", 3), ("our flat TD3 + HER", "td3", 1))
+    for name, agent, seeds in (("HIRO, our preset", "hiro", 3), ("our flat TD3 + HER", "td3", 3))
 ]
+ANTS += others(
+    next(x for x in ANTS if x.env == "AntMaze_UMaze-v4"),
+    "ant-robotics",
+    {"SB3 TD3 + HER": f"{SB3.replace('steps 2', 'steps 4')} 1000000 --vectorization async --action-scale 0.2"},
+    3,
+)
