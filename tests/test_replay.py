@@ -59,6 +59,17 @@ def test_the_oldest_rows_are_written_over_and_the_rest_stays_whole():
     assert replay.holds(rows).all() and not replay.holds(Rows(torch.tensor([0]), torch.tensor([3])))
 
 
+def test_an_open_episode_without_rows_since_clearing_is_not_truncated():
+    replay, yes = ring(), torch.ones(1, dtype=torch.bool)
+    replay.write({"state": torch.zeros(1), "action": torch.zeros(1)}, {"state": torch.ones(1)}, {}, yes, ~yes, ~yes)
+    replay.clear()
+    replay.truncate_episodes()
+    assert len(replay) == 0  # nothing to sample: the open row has no transition
+    fill(replay, [2])
+    rows = replay.draw(20, torch.Generator().manual_seed(0))
+    assert not replay.is_final(rows).any()
+
+
 def test_cleared_rows_are_neither_sampled_nor_stored_and_an_open_episode_continues():
     replay = ring(capacity=40)
     fill(replay, [3, 5])  # rows 0 to 9

@@ -114,6 +114,14 @@ def test_a_warming_up_level_causes_no_warning(ledger):
     assert tracking.warnings == []
 
 
+def test_the_drift_of_a_level_with_a_cleared_memory_is_not_measured(ledger):
+    agent, env = ledger()
+    roll(agent, env, 30)
+    agent.levels[1].memory.clear()
+    tracking = Tracking(agent.levels, 1000)
+    assert [set(tracking.measure(step)) for step in range(2)] == [set(), {"low/drift"}]
+
+
 def test_levels_that_do_not_learn_during_the_whole_run_are_listed(ledger):
     agent, _ = ledger()
     low, high = agent.levels

@@ -139,7 +139,7 @@ class Replay:
     def truncate_episodes(self, where: Tensor | None = None) -> None:
         """Truncate every open episode, of the environments `where` [N] is true: the successor of its last row becomes
         final."""
-        nonempty = self.cursor > 0 if where is None else where & (self.cursor > 0)
+        nonempty = self.cursor > self.cleared if where is None else where & (self.cursor > self.cleared)
         last = self._index(self._env, (self.cursor - 1).clamp_min(0))
         # The episode has transitions only if the row before the open one belongs to it and is not its final one.
         open_ = nonempty & (self.numbers[last, 0] == self.episode)

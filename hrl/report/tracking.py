@@ -65,7 +65,7 @@ class Tracking:
             return None
         before = self._before.get(level.name)
         moved = None if before is None else float((level.decide(*before[:2]) - before[2]).abs().mean())
-        if int(level.memory.cursor.sum()):
+        if len(level.memory):
             generator = torch.Generator(level.memory.device).manual_seed(steps)  # leaves the run's generator unchanged
             seen = level.memory.read(level.memory.draw(PROBES, generator))
             self._before[level.name] = seen["state"], seen["target"], level.decide(seen["state"], seen["target"])
