@@ -35,12 +35,11 @@ from hrl.run.folder import RunFolder
 from hrl.spaces import random_actions
 from hrl.types import Observation, Spec, Step
 
-ANT = "hiro --env hrl/AntMaze-v0 --eval-env hrl/AntMaze-v0 --total-steps 600000 --eval-freq 100000 --save-freq 0"
 POLICIES = {
     "PointMaze_UMaze-v3/hiro": "hiro --env PointMaze_UMaze-v3",
     "PointMaze_Medium-v3/hiro": "hiro --env PointMaze_Medium-v3",
     "PointMaze_Large-v3/hiro": "hiro --env PointMaze_Large-v3 --eval-freq 0 --save-freq 0",
-    "hrl-AntMaze-v0/hiro": ANT,
+    "hrl-AntMaze-v0/hiro": "hiro --env hrl/AntMaze-v0",
     "hrl-KeyDoor-v0/hdqn": "hdqn --env hrl/KeyDoor-v0 --total-steps 40000 --eval-freq 10000",
 }
 """The training options of each policy, by its name below `pretrained/`."""
@@ -48,7 +47,7 @@ UNPLANNED = ("hrl-KeyDoor-v0/hdqn",)
 """Policies without a level that obeys positions, which a planner needs."""
 STATES = 40_000
 """Maximum number of states in a policy's sample."""
-BYTES = 300_000
+BYTES = 240_000
 """Maximum number of bytes of a policy's sample."""
 SCORES = ("success_rate_any", "success_rate_final", "mean_reward", "mean_ep_length")
 PLANNED = ("hop_success_rate", "landmarks", "disconnected_goals")
