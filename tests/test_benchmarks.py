@@ -5,14 +5,15 @@ import sys
 
 import pytest
 import torch
-from runs import ROOT
 
 from hrl.cli import training
 from hrl.hierarchy.config import LevelConfig
+from runs import ROOT
 
 handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import adaptation  # noqa: E402
+import ant_cases  # noqa: E402
 import cases  # noqa: E402
 import continual  # noqa: E402
 import diayn  # noqa: E402
@@ -30,7 +31,7 @@ for number, handler in handlers.items():  # the benchmarks pass a stop on to the
     signal.signal(number, handler)
 
 LINES = {
-    *(f"{case.arguments} --env {case.env}" for case in cases.CASES),
+    *(f"{case.arguments} --env {case.env}" for case in [*cases.CASES, *ant_cases.ANTS]),
     *(case.arguments for case in adaptation.CASES.values()),
     *(f"{agent} --env {env}" for agent, env in episodes.ROWS.values()),
     *(f"lirpg --env hrl/Track-v0 {words}" for words in reward.CASES.values()),
