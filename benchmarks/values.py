@@ -4,8 +4,8 @@
 
 The table has a row for episodes that ended in success and one for the others. V is the critics' mean value of the
 policy's decision, G = Σ_k γ^k r_{t+k} the return from step t. A truncated episode repeats its last reward forever,
-because its value is bootstrapped. Values above the returns are too optimistic: the controller then has too little
-reason to avoid states in which it gets stuck.
+because its value is bootstrapped. V includes a bonus for rare positions (`--high.count-bonus`), and G does not. Values
+above the returns are too optimistic: the controller then has too little reason to avoid states in which it gets stuck.
 """
 
 import sys
