@@ -21,6 +21,7 @@ from torch import Tensor
 
 import hrl
 from hrl.api.sessions import make_session
+from hrl.errors import UserError
 from hrl.hierarchy.level import Level
 from hrl.networks.layers import Critics
 from hrl.training.policy import HierarchyPolicy
@@ -107,4 +108,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
+from runs import ROOT
 
 from hrl.cli import training
 from hrl.hierarchy.config import LevelConfig
-from runs import ROOT
 
 handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -286,12 +286,14 @@ def test_all_variants_of_the_packages_ant_mazes_have_a_preset(algorithm):
         assert run.total_steps == (2_000_000 if larger and "Large" in env_id else 1_000_000), env_id
 
 
-def test_no_level_of_the_preset_of_push_observes_the_time():
-    ants = gym.make("hrl/AntPush-v0")
-    before, after = (x["observation"] for x in (ants.reset(seed=0)[0], ants.step(np.zeros(8, np.float32))[0]))
+@pytest.mark.parametrize("env_id", ["hrl/AntMaze-v0", "hrl/AntPush-v0", "hrl/AntGather-v0"])
+def test_no_level_of_these_ants_presets_observes_the_time(env_id):
+    ants = gym.make(env_id)
+    seen = ants.reset(seed=0)[0], ants.step(np.zeros(8, np.float32))[0]
+    before, after = (x["observation"] if isinstance(x, dict) else x for x in seen)
     time = np.isclose(after - before, 0.001).nonzero()[0].tolist()
     assert len(time) == 1
-    _, _, _, agent = training.resolved("hiro", ["--env", "hrl/AntPush-v0"])[0]
+    _, _, _, agent = training.resolved("hiro", ["--env", env_id])[0]
     assert set(time) <= set(agent.low.masked_entries) and set(time) <= set(agent.high.masked_entries)
 
 
