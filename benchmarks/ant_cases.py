@@ -83,6 +83,8 @@ MAZE_PARTS = {
     "the same noise in all environments": f"{TIMED_MAZE} --low.action-noise 0.15 --high.action-noise 0.05",
     "with hindsight goals": f"hiro {TIMED} {JOINT} --high.hindsight 0.5",
     "without hindsight subgoals": f"{TIMED_MAZE} --high.hindsight-actions 0",
+}
+CORRECTION = {
     "off-policy correction in their place": f"{TIMED_MAZE} --high.hindsight-actions 0 --high.correction True",
 }
 # The preset with one change.
@@ -98,6 +100,7 @@ ANTS = [
     replace(MAZE, name="both levels at once", arguments=JOINT_MAZE, seeds=2),
     replace(MAZE, name=OLD_MAZE, arguments=TIMED_MAZE, seeds=3),
     *others(MAZE, "ant-parts", MAZE_PARTS),
+    *others(MAZE, "ant-correction", CORRECTION, 3),
     *others(MAZE, "ant-flat", MAZE_FLAT, 3),
     SPARSE,
     *others(SPARSE, "ant-hrac", {"HRAC, our preset": "hrac"}),
