@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hrl.hierarchy.hierarchy import ActionMode
+from hrl.hierarchy.stack import ActionMode
 from hrl.training.predicting import PredictingPolicy, PredictState
 from hrl.types import BatchedEnv, Spec, Step
 

@@ -1,4 +1,4 @@
-"""The hierarchy: a stack of learners on different clocks.
+"""The hierarchy: a stack of levels in training.
 
 Level 0 acts in the environment at every step. Each level above decides once per period, and its decision is a
 command to the level below. The training loop calls `act`, `observe` and `learn`.
@@ -7,147 +7,37 @@ command to the level below. The training loop calls `act`, `observe` and `learn`
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from hrl.execution.modes import none_true
-from hrl.hierarchy.clock import FRESH, ActiveCommand, Decision, Transition
-from hrl.hierarchy.commands import IssuedCommand
+from hrl.hierarchy.clock import FRESH, Decision, Transition
 from hrl.hierarchy.level import Level
 from hrl.hierarchy.setting import Setting
+from hrl.hierarchy.stack import Memory, Stack
 from hrl.state import Stateful, gather, restore
 from hrl.types import Observation, Step
 
 RANK_SEED = 104_729
 """Difference between the seeds of two consecutive processes of a run."""
 
-ActionMode = Literal["greedy", "noisy", "exploring"]
-"""greedy: the modes of the policies, and the means of random periods. noisy: samples, as in training. exploring: also
-random decisions and subgoal tests, only in the training environments."""
-Memory = list[ActiveCommand]
-"""The active command of every upper level, lowest first: the complete state of acting between steps."""
 
-
-@dataclass
-class Decisions:
-    """The decisions of one pass down the stack. Lists start with the lowest level."""
-
-    actions: list[Tensor]
-    """[N, A] the decision of each level; the first is the action in the environment."""
-    targets: list[Tensor]
-    """The command that each level obeys now; the last is the task's goal."""
-    due: list[Tensor]
-    """Mask [N] of environments where each upper level made a new decision; the lowest level decides at every step."""
-    tests: list[Tensor]
-    """Mask [N] of environments where all levels below act without exploration, to test the command."""
-    notes: list[dict[str, Tensor]]
-    """[N] values that each level's learner stores with its decision."""
-    memory: Memory
-
-
-class Hierarchy:
-    """Levels, lowest first, over N environments on one device."""
+class Hierarchy(Stack):
+    """A stack of levels in training, over N environments on one device."""
 
     def __init__(self, levels: Sequence[Level], setting: Setting) -> None:
-        self.levels = list(levels)
-        self.commands = [cast(IssuedCommand, level.command) for level in self.levels[:-1]]
-        """The commands that upper levels issue to those below, lowest first."""
+        self.num_envs, self.processes = setting.num_envs, setting.processes
+        seed = setting.seed + self.processes.rank * RANK_SEED
+        super().__init__(levels, setting.device, torch.Generator(setting.device).manual_seed(seed))
         if [level.issues for level in self.levels] != [None, *self.commands]:
             raise ValueError("Each level must issue the command that the level below it obeys.")
-        self.horizons = [above.period.over(below.period) for below, above in pairwise(self.levels)]
-        """Decisions of the level below within one command of each upper level, lowest first."""
-        self.num_envs, self.device = setting.num_envs, setting.device
         self.steps = 0
-        self.processes = setting.processes
-        self.tests = any(level.testing for level in self.levels)
-        self.generator = torch.Generator(self.device).manual_seed(setting.seed + self.processes.rank * RANK_SEED)
         self.memory: Memory = self.initial_state(self.num_envs)
         self.act = self._act if self.levels[0].learner.requires_host else setting.execution.function(self._act)
         self._observe_step = setting.execution.function(self._observe)
 
-    def lowest(self, count: int) -> "Hierarchy":
-        """The `count` lowest levels, for acting with `decide` only. The highest of them obeys the observation's
-        goal."""
-        part = copy(self)
-        part.levels, part.commands = self.levels[:count], self.commands[: count - 1]
-        part.memory, part.horizons = self.memory[: count - 1], self.horizons[: count - 1]
-        return part
-
     # -- acting ----------------------------------------------------------------------------------------------
-
-    def initial_state(self, num_envs: int) -> Memory:
-        """The initial memory: every level is due for a decision."""
-        pairs = zip(self.levels, self.commands, strict=False)
-        return [
-            ActiveCommand.nothing(num_envs, command.dim, level.learner.state_dim, self.device)
-            for level, command in pairs
-        ]
-
-    @torch.inference_mode()
-    def decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
-        """Decide from the top down: each level that is due makes a new decision, the others keep their active
-        command."""
-        return self._decide(obs, memory, how)
-
-    def _decide(self, obs: Observation, memory: Memory, how: ActionMode) -> Decisions:
-        state, renewed = obs.state, list(memory)
-        targets: list[Tensor] = [obs.goal]
-        actions: list[Tensor] = []
-        due: list[Tensor] = []
-        tests: list[Tensor] = []
-        notes: list[dict[str, Tensor]] = []
-        above = torch.zeros(len(state), dtype=torch.bool, device=self.device)
-        greedy = above
-        for i in range(len(self.levels) - 1, 0, -1):
-            level, command = self.levels[i], self.commands[i - 1]
-            above = above | memory[i - 1].due
-            action, noted = level.segment.action, level.segment.notes
-            if not none_true(above):
-                mask = command.available(state)
-                action, noted = self._decision(level, state, targets[0], above, greedy, how, mask)
-                issued, lasts = command.issue(state, level.within(action)), command.duration(action)
-                if lasts is None:
-                    lasts = self.horizons[i - 1].draw(above, None if how == "greedy" else self.generator)
-                renewed[i - 1] = memory[i - 1].renewed(above, issued, lasts)
-            if how == "exploring" and level.testing:
-                greedy = greedy | torch.where(above, self._draw_tests(len(state), level), level.segment.tested)
-            target = command.with_goal(renewed[i - 1].target, obs.goal)
-            for column, answer in ((actions, action), (due, above), (tests, greedy), (targets, target)):
-                column.insert(0, answer)
-            notes.insert(0, noted)
-        bottom = self.levels[0]
-        if bottom.learner.recurrent:
-            action, carried = bottom.learner.act_on(
-                bottom.inputs(state, targets[0]), renewed[0].carried, renewed[0].elapsed == 0
-            )
-            renewed[0], noted = replace(renewed[0], carried=carried), {}
-        else:
-            action, noted = self._decision(bottom, state, targets[0], None, greedy, how, obs.mask)
-        return Decisions([action, *actions], targets, due, [greedy, *tests], [noted, *notes], renewed)
-
-    def _decision(
-        self,
-        level: Level,
-        state: Tensor,
-        target: Tensor,
-        due: Tensor | None,
-        greedy: Tensor,
-        how: ActionMode,
-        mask: Tensor | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if how == "greedy":
-            return level.decide(state, target, mask), {}
-        if how == "noisy":
-            return level.sample(state, target, self.generator, mask), {}
-        explored, notes = level.explore(state, target, due, self.generator, mask)
-        if self.tests:
-            explored = torch.where(greedy.unsqueeze(-1), level.decide(state, target, mask), explored)
-        return explored, notes
 
     @torch.inference_mode()
     def _act(self, obs: Observation) -> Tensor:
@@ -166,9 +56,6 @@ class Hierarchy:
         if bottom.learner.recurrent:
             self.memory[0].carried.copy_(d.memory[0].carried)
         return d.actions[0]
-
-    def _draw_tests(self, num_envs: int, level: Level) -> Tensor:
-        return torch.rand(num_envs, generator=self.generator, device=self.device) < level.testing
 
     # -- observing -------------------------------------------------------------------------------------------
 
@@ -200,41 +87,6 @@ class Hierarchy:
                 self._store(i, self.memory[i - 1].elapsed + 1, outcome, ended[i], done)
         for held, following in zip(self.memory, self._ticked(self.memory, ended), strict=True):
             held.assign(following)
-
-    def after(self, memory: Memory, step: Step) -> Memory:
-        """The memory after a step: clocks advance, and commands with an ended segment are dropped. Random ends take the
-        more likely outcome."""
-        outcome = Transition.of(step)
-        return self._ticked(memory, self._ended(memory, outcome.state, outcome.active, outcome.done, None))
-
-    def after_state(self, memory: Memory, state: Tensor, how: ActionMode) -> Memory:
-        """The memory after a step to this state [N, D] of the same episode."""
-        always = torch.ones(len(state), dtype=torch.bool, device=self.device)
-        generator = None if how == "greedy" else self.generator
-        return self._ticked(memory, self._ended(memory, state, always, ~always, generator))
-
-    def _ticked(self, memory: Memory, ended: list[Tensor]) -> Memory:
-        active, below = ended[0], zip(memory, ended[:-1], ended[1:], strict=True)
-        return [held.ticked(active, decided).dropped(end) for held, decided, end in below]
-
-    def _ended(
-        self, memory: Memory, state: Tensor, active: Tensor, done: Tensor, generator: torch.Generator | None
-    ) -> list[Tensor]:
-        """Masks [N] of environments where each level's segment ends with a step to this state [N, D]: the level below
-        has used all its decisions, or the command, the episode or the segment of the level above ends. Random ends are
-        sampled with the generator."""
-        over, below = [], active
-        for held, level in zip(memory, self.levels, strict=False):
-            below = below & held.last
-            if level.ends_early:
-                below = below | (active & level.ended(state, held.target, generator))
-            over.append(below)
-        ended: list[Tensor] = []
-        above = done & active
-        for mask in over[::-1]:
-            above = above | mask
-            ended.insert(0, above)
-        return [active, *ended]
 
     def _measure(self, i: int, outcome: Transition, ended: Tensor) -> None:
         """Log how well the level below obeyed the commands of level i that ended."""

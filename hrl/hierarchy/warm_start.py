@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.level import Level
+from hrl.hierarchy.stack import Stack
 from hrl.learners.protection import Material, ProtectConfig, protect
 from hrl.types import UserError
 
@@ -29,7 +30,7 @@ def warm_start(agent: Hierarchy, sources: Mapping[Path, Hierarchy]) -> None:
         _load_level(level, sources[run].levels[number], run, sources[run].generator)
 
 
-def select_task(agent: Hierarchy, task: int) -> None:
+def select_task(agent: Stack, task: int) -> None:
     """Select one of the tasks learned so far at all levels with several tasks. Raises UserError for unknown tasks."""
     levels = [level for level in agent.levels if level.config.tasks > 1 and not level.config.frozen]
     known = max((level.learner.task for level in levels), default=-1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hrl.hierarchy.commands import Subgoal
-from hrl.hierarchy.hierarchy import Hierarchy
+from hrl.hierarchy.stack import Stack
 from hrl.memory.ring import Replay
 from hrl.types import BatchedEnv
 
@@ -23,7 +23,7 @@ class Commanded(NamedTuple):
 
 
 @torch.no_grad()
-def explore(agent: Hierarchy, env: BatchedEnv, steps: int, hold: int, generator: torch.Generator) -> Replay:
+def explore(agent: Stack, env: BatchedEnv, steps: int, hold: int, generator: torch.Generator) -> Replay:
     """The states of `steps` environment steps. The agent's highest level pursues random subgoals for `hold` steps each,
     or the task's goals if it obeys the task. Closes the environments."""
     count, command = env.num_envs, agent.levels[-1].command

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH
-from hrl.hierarchy.hierarchy import ActionMode
+from hrl.hierarchy.stack import ActionMode
 from hrl.planning.exploring import Commanded
 from hrl.planning.landmarks import Landmarks
 from hrl.training.predicting import PredictingPolicy, PredictState

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hrl.hierarchy.clock import FRESH, ActiveCommand
-from hrl.hierarchy.hierarchy import ActionMode, Hierarchy
+from hrl.hierarchy.stack import ActionMode, Stack
 from hrl.hierarchy.warm_start import select_task
 from hrl.training.predicting import PredictingPolicy, PredictState
 from hrl.types import BatchedEnv, Observation, Step
@@ -16,7 +16,7 @@ from hrl.types import BatchedEnv, Observation, Step
 class HierarchyPolicy(PredictingPolicy):
     """Acts deterministically by default. It has no state: all memory is passed in and out."""
 
-    def __init__(self, agent: Hierarchy, env: BatchedEnv | None = None) -> None:
+    def __init__(self, agent: Stack, env: BatchedEnv | None = None) -> None:
         super().__init__(agent.device, env)
         self.agent = agent
 

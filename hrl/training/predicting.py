@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from hrl.hierarchy.hierarchy import ActionMode
+from hrl.hierarchy.stack import ActionMode
 from hrl.types import BatchedEnv, Observation, Step
 
 PredictState = tuple[np.ndarray, ...]
