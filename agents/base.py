@@ -90,6 +90,9 @@ class HierarchyConfig(ABC):
 
     def load(self, session: Session, which: Which) -> HierarchyPolicy:
         """The policy of a checkpoint. Raises UserError if it does not fit the environment."""
+        return HierarchyPolicy(*self._for_acting(session, which))
+
+    def _for_acting(self, session: Session, which: Which) -> tuple[Hierarchy, BatchedEnv]:
         env, checkpoint = session.make_env(1), session.checkpoint(which)
         misfit = f"The checkpoint in {session.folder.path} does not fit {env.spec.env_id}"
         try:
@@ -99,13 +102,13 @@ class HierarchyConfig(ABC):
             raise UserError(f"{misfit}: {error}") from error
         except RuntimeError as error:
             raise UserError(f"{misfit}, because the sizes of observations, goals or actions differ.") from error
-        return HierarchyPolicy(agent, env)
+        return agent, env
 
     def restored(self, session: Session) -> Hierarchy:
         """The final agent of the session's run, including its memories. A pretrained policy has none."""
         checkpoint = session.checkpoint("last")
         if checkpoint.networks_only:
-            return self.load(session, "last").agent
+            return self._for_acting(session, "last")[0]
         env = session.make_env(None)
         agent = self.make(self._setting(env, session, session.run.total_steps))
         env.close()

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrl.execution.modes import none_true
 from hrl.hierarchy.clock import FRESH, Decision, Transition
@@ -176,24 +176,8 @@ class Hierarchy(Stack):
             digest.update(tensor.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def network_tensors(self) -> dict[str, Tensor]:
-        """The tensors of the networks, which acting needs."""
-        return gather(self._networks())
-
-    def network_parameters(self) -> dict[str, Tensor]:
-        """The parameters among `network_tensors`."""
-        modules = {part: x for part, x in self._networks().items() if isinstance(x, nn.Module)}
-        return {f"{part}.{name}": p.data for part, x in modules.items() for name, p in x.named_parameters()}
-
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the result of `tensors`. Raises RuntimeError, ValueError or KeyError if it does not fit."""
         restore(self.parts(), tensors)
         self.generator.set_state(tensors["generator"].cpu())
         self.steps = int(tensors["steps"])
-
-    def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load the result of `network_tensors`, for acting. Raises RuntimeError if the sizes differ."""
-        restore(self._networks(), tensors)
-
-    def _networks(self) -> dict[str, Stateful]:
-        return {f"{level.name}.{name}": part for level in self.levels for name, part in level.networks().items()}

@@ -1,17 +1,18 @@
-"""A stack of levels on different clocks: their decisions, without learning."""
+"""A stack of levels on different clocks: their decisions and their networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrl.execution.modes import none_true
 from hrl.hierarchy.clock import ActiveCommand, Transition
 from hrl.hierarchy.commands import IssuedCommand
 from hrl.hierarchy.level import Level
+from hrl.state import Stateful, gather, restore
 from hrl.types import Observation, Step
 
 ActionMode = Literal["greedy", "noisy", "exploring"]
@@ -162,3 +163,21 @@ class Stack:
             above = above | mask
             ended.insert(0, above)
         return [active, *ended]
+
+    # -- networks --------------------------------------------------------------------------------------------
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the networks, which acting needs."""
+        return gather(self._networks())
+
+    def network_parameters(self) -> dict[str, Tensor]:
+        """The parameters among `network_tensors`."""
+        modules = {part: x for part, x in self._networks().items() if isinstance(x, nn.Module)}
+        return {f"{part}.{name}": p.data for part, x in modules.items() for name, p in x.named_parameters()}
+
+    def load_networks(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the result of `network_tensors`, for acting. Raises RuntimeError if the sizes differ."""
+        restore(self._networks(), tensors)
+
+    def _networks(self) -> dict[str, Stateful]:
+        return {f"{level.name}.{name}": part for level in self.levels for name, part in level.networks().items()}
