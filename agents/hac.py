@@ -61,7 +61,7 @@ class BoundedSubgoal(Subgoal):
 class EndGoal(Task):
     """The task's goal, with a reward of -1 for each decision of the top level until it is reached."""
 
-    extrinsic, ends_early = False, True
+    extrinsic, ends_early, termination_cost = False, True, 0.0
 
     def __init__(self, spec: Spec, config: GoalConfig, horizon: int, device: torch.device) -> None:
         """Raises UserError if the environment has no goal, or a reward that does not show whether it is reached."""

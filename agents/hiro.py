@@ -129,10 +129,11 @@ class HIROConfig(HierarchyConfig):
         for _, config in stack[2 : number + 2]:
             period = Period.of(config.period).mean  # type: ignore[union-attr]
             goals = goals.scaled(_default(config.subgoal_scale, period**0.5))  # type: ignore[union-attr]
-        reward, scale, early = self.intrinsic_reward(goals, obeying), obeying.reward_scale, deciding.early
+        reward = self.intrinsic_reward(goals, obeying)
+        options = obeying.reward_scale, deciding.early, obeying.termination_cost
         if self.goal.cells:
-            return GridSubgoal(goals, self.goal.cells, reward, scale, early)
-        return Subgoal(goals, reward, scale, early)
+            return GridSubgoal(goals, self.goal.cells, reward, *options)
+        return Subgoal(goals, reward, *options)
 
     def memories(self, commands: Sequence[Command], actions: Sequence[Space], setting: Setting) -> list[Replay]:
         """Every level's memory, lowest first."""

@@ -14,7 +14,7 @@ from test_replay import transition
 from hrl.agents.hiro import High, HIROConfig, Low, Middle
 from hrl.envs import EnvConfig, make_env
 from hrl.hierarchy.clock import Period
-from hrl.hierarchy.commands import Direction, GridSubgoal, Latent, Skill, Task
+from hrl.hierarchy.commands import Direction, GridSubgoal, Latent, Skill, Subgoal, Task
 from hrl.hierarchy.commands.goals import GoalConfig, GoalSpace, Select
 from hrl.hierarchy.config import LevelConfig
 from hrl.hierarchy.hierarchy import Hierarchy
@@ -122,6 +122,32 @@ def test_only_the_last_subgoal_of_an_episode_is_cut_short_at_the_high_level():
     seven = t.state[:, 0] % 4 == 1
     assert t.below_length[seven].tolist() == [2] * int(seven.sum())
     assert torch.equal(changed.penalty[seven] > 0, t.state[seven, 1] == 0)
+
+
+@pytest.mark.parametrize("reward", ["sparse", "progress"])
+def test_the_end_of_the_task_costs_and_ends_a_level_with_a_termination_cost(reward):
+    """Episodes of 3 and 5 steps are truncated, and those of 7 and 1 terminate."""
+    env, options = make_env(EnvConfig("Ledger-v0", num_envs=2)), {"hidden": (4,), "gamma": 0.9, "reward": reward}
+    goal, high = GoalConfig(low=(-1.0,), high=(1.0,)), High.of(hidden=(4,), period=3)
+    free, costly = (
+        HIROConfig(low=Low.of(termination_cost=cost, **options), high=high, goal=goal).make(setting(env))
+        for cost in (0.0, 2.5)
+    )
+    roll(costly, env, 40)
+    t = everything(costly, 0)
+    fallen = (t.state[:, 0] % 2 == 1) & (t.next_state[:, 1] == torch.tensor(LENGTHS)[t.state[:, 0].long() % 4])
+    assert fallen.any() and torch.equal(fallen, t.terminated)
+    batch, plain = costly.levels[0].batch(t), free.levels[0].batch(t)
+    torch.testing.assert_close(batch.reward, plain.reward - 2.5 * fallen)
+    torch.testing.assert_close(batch.discount, torch.where(fallen, 0.0, 0.9))
+    assert (plain.discount == 0.9).all()
+    # Values of the sparse reward: at least -1 / (1 - .9) = -10, or -1 - cost.
+    ranges = [costly.levels[0].command.value_range(0.9), replaced(costly.levels[0].command, 20.0).value_range(0.9)]
+    assert ranges == ([pytest.approx((-10.0, 0.0)), pytest.approx((-21.0, 0.0))] if reward == "sparse" else [None] * 2)
+
+
+def replaced(command: Subgoal, cost: float) -> Subgoal:
+    return Subgoal(command.goals, command.kind, command.scale, command.ends_early, cost)
 
 
 def test_a_row_that_is_not_written_yet_raises_an_error():

@@ -133,3 +133,5 @@ def test_the_scale_of_a_reward_for_subgoals_is_positive(field, level):
     HIROConfig(**{field: level(reward_scale=TINY)}).check()
     with pytest.raises(UserError, match=f"{field}.reward_scale must be positive, not 0"):
         HIROConfig(**{field: level(reward_scale=0.0)}).check()
+    with pytest.raises(UserError, match=f"{field}.termination_cost must be at least 0 and finite, not -1"):
+        HIROConfig(**{field: level(termination_cost=-1.0)}).check()

@@ -1,5 +1,6 @@
 """The options of levels that set subgoals and of levels that obey them. HIRO and its relatives share them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,12 +28,17 @@ class Obeys(LevelConfig):
     decrease of the distance in each step. learned: distance plus a reward that is learned for the task's return."""
     reward_scale: float = 1.0
     """Factor of this reward. Rewards that are too small have no effect compared with the outputs of new networks."""
+    termination_cost: float = 0.0
+    """Cost of a step with which the task terminates; the level's return then ends there. For tasks that terminate only
+    by a failure, such as a fall. 0: the end of the task costs nothing, and the level bootstraps there."""
 
     def check(self, prefix: str) -> None:
         """Raise UserError, naming the option, if a value is invalid."""
         super().check(prefix)
         if not self.reward_scale > 0:
             raise UserError(f"{prefix}reward_scale must be positive, not {self.reward_scale}.")
+        if not 0 <= self.termination_cost < math.inf:
+            raise UserError(f"{prefix}termination_cost must be at least 0 and finite, not {self.termination_cost}.")
 
 
 @dataclass

@@ -21,7 +21,7 @@ ESSENTIAL = ("env", "preset", "num_envs", "total_steps", "eval_freq", "seed", "d
 """The most important options of every algorithm; an algorithm adds its own as `essential`."""
 LEVELS = ("low", "middle", "high")
 GROUPS = {
-    "command": "period reward reward_scale reward_offset early subgoal_scale egocentric levels",
+    "command": "period reward reward_scale reward_offset termination_cost early subgoal_scale egocentric levels",
     "hindsight and relabelling": "hindsight hindsight_strategy hindsight_horizon hindsight_actions correction "
     "candidates testing",
     "exploration": "action_noise random_actions random_hold random_warmup exploration_fraction",

@@ -42,6 +42,9 @@ class IssuedCommand(Command, Protocol):
     """The action space of the level above: a Box of [-1, 1], or numbers from 0."""
     ends_early: bool
     """Whether `ended` may be true before the end of the period."""
+    termination_cost: float
+    """Cost of the end of the task, which then ends the return of the level that obeys. With 0, the level bootstraps
+    there."""
 
     def issue(self, state: Tensor, action: Tensor) -> Tensor:
         """The target [..., G] of a decision [..., A] taken in this state."""

@@ -23,6 +23,7 @@ class Latent:
     `reward`. The target has n entries, followed by the task's current goal if it is passed on."""
 
     ends_early = False
+    termination_cost = 0.0
 
     def __init__(self, dim: int, reward: Reward | None = None, scale: float = 1.0, goal_dim: int = 0) -> None:
         """`dim` is n. With a `goal_dim`, the level below also sees the task's goal of this width."""

@@ -26,9 +26,16 @@ class Subgoal:
 
     extrinsic = False
 
-    def __init__(self, goals: GoalSpace, reward: Reward, scale: float = 1.0, ends_early: bool = False) -> None:
+    def __init__(
+        self,
+        goals: GoalSpace,
+        reward: Reward,
+        scale: float = 1.0,
+        ends_early: bool = False,
+        termination_cost: float = 0.0,
+    ) -> None:
         """With `ends_early`, a subgoal ends as soon as it is reached."""
-        self.goals, self.scale, self.ends_early = goals, scale, ends_early
+        self.goals, self.scale, self.ends_early, self.termination_cost = goals, scale, ends_early, termination_cost
         self.dim = goals.dim
         self.input_dim = goals.dim * (1 if goals.relative else 2) + goals.feature_dim
         self.space: Space = unit_box(goals.dim)
@@ -124,7 +131,7 @@ class Subgoal:
         Progress is (1 - γ) times the distance reward, plus potential-based shaping (Ng 1999) with the value of never
         moving, -||s + g - s||. The optimal policy stays the same, and the critic does not have to learn the shaping
         potential. This also holds where the task ends, because that is not terminal for the level below
-        (`Level.batch`)."""
+        (`Level.batch`), unless it has a cost."""
         return self._reward(state, next_state, target) * self.scale
 
     def _sparse(self, state: Tensor, next_state: Tensor, target: Tensor) -> Tensor:
@@ -137,18 +144,26 @@ class Subgoal:
         return self.distance(state, target) - self.distance(next_state, target)
 
     def value_range(self, gamma: float) -> tuple[float, float] | None:
-        """[-1/(1-γ), 0] times the scale for sparse, (-∞, 0] for distance; None for progress and custom rewards."""
-        return {"sparse": (-self.scale / (1.0 - gamma), 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
+        """[-1/(1-γ), 0] times the scale for sparse, or lower for the cost of the end of the task; (-∞, 0] for distance;
+        None for progress and custom rewards."""
+        least = min(-self.scale / (1.0 - gamma), -self.scale - self.termination_cost)
+        return {"sparse": (least, 0.0), "distance": (-float("inf"), 0.0)}.get(self.kind)
 
 
 class GridSubgoal(Subgoal):
     """A subgoal that is the centre of one of K grid cells: `cells` along each dimension of the goal space's bounds."""
 
     def __init__(
-        self, goals: GoalSpace, cells: int, reward: Reward, scale: float = 1.0, ends_early: bool = False
+        self,
+        goals: GoalSpace,
+        cells: int,
+        reward: Reward,
+        scale: float = 1.0,
+        ends_early: bool = False,
+        termination_cost: float = 0.0,
     ) -> None:
         """Raises UserError for more than MOST_CELLS cells."""
-        super().__init__(goals, reward, scale, ends_early)
+        super().__init__(goals, reward, scale, ends_early, termination_cost)
         self.cells, count = cells, cells**goals.dim
         if count > MOST_CELLS:
             raise UserError(

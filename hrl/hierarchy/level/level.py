@@ -256,16 +256,16 @@ class Level:
 
         An upper level that obeys a subgoal gets one reward per decision, for the resulting state (as in HAC). The end
         of the task is not terminal for a level that obeys a subgoal: it bootstraps there, as at a truncation. Ending
-        the episode therefore neither avoids nor loses rewards. A command that ends early is terminal, with a value of
-        0, because another command follows. With `outer`, the reward is the outer level's objective: the task's reward
-        without the learned term, if a reward is learned."""
+        the episode therefore neither avoids nor loses rewards, unless the command gives the end a cost. A command that
+        ends early is terminal, with a value of 0, because another command follows. With `outer`, the reward is the
+        outer level's objective: the task's reward without the learned term, if a reward is learned."""
         inputs = self.inputs(t.state, t.target)
         intrinsic_reward = intrinsic_reward if intrinsic_reward is not None else self.intrinsic_reward
         gamma = self.gamma if gamma is None else gamma
         if self.command.extrinsic or (outer and intrinsic_reward is not None):
             reward, ended = t.total(gamma), t.terminated
         else:
-            reward, ended = self.command.reward(t.state, t.next_state, t.target), self._obeyed(t)
+            reward, ended = self._obeyed(t)
         if self.bonus is not None and not outer:
             reward = reward + self.bonus(t.next_state)
         if t.penalty is not None:
@@ -284,10 +284,15 @@ class Level:
             next_mask=t.next_mask if self.issues is None else self.issues.available(t.next_state),
         )
 
-    def _obeyed(self, t: Transitions) -> Tensor:
-        """Mask [B] of transitions in which the relabelled command ended early."""
+    def _obeyed(self, t: Transitions) -> tuple[Tensor, Tensor]:
+        """The intrinsic rewards [B], and the mask [B] of transitions in which the relabelled command ended early, or
+        the task with a cost."""
         command = cast(IssuedCommand, self.command)
-        return command.ended(t.next_state, t.target) if command.ends_early else torch.zeros_like(t.terminated)
+        reward = command.reward(t.state, t.next_state, t.target)
+        ended = command.ended(t.next_state, t.target) if command.ends_early else torch.zeros_like(t.terminated)
+        if command.termination_cost:
+            reward, ended = reward - command.termination_cost * t.terminated, ended | t.terminated
+        return reward, ended
 
     @property
     def protection(self) -> Protection | None:
