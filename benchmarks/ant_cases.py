@@ -115,6 +115,7 @@ ANTS = [
     replace(FALL, name="the same, discount .997", arguments=f"hiro {NO_BONUS} {QUIET} --high.gamma 0.997", seeds=1),
     *others(FALL, "ant-flat", FLAT, 3),
     GATHER,
+    replace(GATHER, name="without a cost of falls", arguments="hiro --low.termination-cost 0"),
 ]
 
 ROBOTICS = "gymnasium-robotics': sparse, ends on success, within .45"
