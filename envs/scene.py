@@ -1,4 +1,4 @@
-"""The scenery of pictures: walls, gaps and blocks from above, and marks in rendered frames."""
+"""The scenery of pictures: walls and objects from above, and marks in rendered frames."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -10,18 +10,19 @@ ORANGE = np.array([1.0, 0.6, 0.1, 0.8])
 
 
 class Outline(NamedTuple):
-    """A rectangle in the plane."""
+    """A rectangle in the plane, or the ellipse within it for a reward or a hazard."""
 
     x: float
     """x and y are the lower left corner."""
     y: float
     width: float
     height: float
-    kind: Literal["wall", "gap", "block"]
+    kind: Literal["wall", "gap", "block", "reward", "hazard"]
+    """Blocks move. Rewards and hazards are objects with a positive or negative reward, which may vanish."""
 
 
 def outlines(env: gym.vector.VectorEnv[Any, Any, Any], index: int) -> list[Outline]:
-    """The current walls, gaps and blocks of one environment, from its method `outlines(index)` or from a
+    """The current scene of one environment from above, from its method `outlines(index)` or from a
     gymnasium-robotics maze. Empty for other environments.
     """
     own: Any = getattr(env.unwrapped, "outlines", None)

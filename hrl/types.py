@@ -163,7 +163,8 @@ class Spec(Protocol):
 
 
 class Outline(Protocol):
-    """A rectangle seen from above, for pictures: its lower left corner, size and kind."""
+    """A rectangle seen from above, for pictures: its lower left corner, size and kind. A reward or a hazard fills the
+    ellipse within it."""
 
     @property
     def x(self) -> float:
@@ -182,8 +183,8 @@ class Outline(Protocol):
         """Extent along y."""
 
     @property
-    def kind(self) -> Literal["wall", "gap", "block"]:
-        """Whether it is a wall, a gap in the floor, or a block that can be pushed."""
+    def kind(self) -> Literal["wall", "gap", "block", "reward", "hazard"]:
+        """A wall, a gap in the floor, a block that can be pushed, or an object with a positive or negative reward."""
 
 
 class BatchedEnv(Protocol):

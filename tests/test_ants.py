@@ -296,6 +296,15 @@ def test_pictures_get_the_outlines_of_a_maze():
     assert len([o for o in ant_at(maze="Fall", goal=(0.0, 27.0, 4.5)).outlines(0) if o.kind == "gap"]) == 2
 
 
+def test_pictures_get_the_objects_that_are_not_caught():
+    ants = gathering((4.0, 2.0), (0.5, 0.0), (-6.0, 0.0), apples=2)
+    objects = [o for o in ants.outlines(0) if o.kind != "wall"]
+    assert objects[:2] == [(3.0, 1.0, 2.0, 2.0, "reward"), (-0.5, -1.0, 2.0, 2.0, "reward")]
+    assert objects[2:] == [(-7.0, -1.0, 2.0, 2.0, "hazard")]
+    ants.step(torch.zeros(1, 8))  # the ant stands within 1 of the second apple
+    assert [o for o in ants.outlines(0) if o.kind != "wall"] == [objects[0], objects[2]]
+
+
 def test_our_point_mazes_have_the_walls_of_gymnasium_robotics():
     gym.register_envs(gymnasium_robotics)
     ours = outlines(gym.make_vec("hrl/PointMaze_Medium-v0", 2, "vector_entry_point"), 1)

@@ -100,19 +100,24 @@ class AntGather(Ants):
         return self.sensed(self.readings().flatten(1))
 
     def outlines(self, index: int) -> list[Outline]:
-        """The four walls."""
+        """The four walls, and the areas in which the remaining objects are caught."""
         far, near = RANGE + 1.5, RANGE + 0.5
         sides = ((-far, -far, 2 * far, 1.0), (-far, near, 2 * far, 1.0))
-        return [Outline(*side, "wall") for x, y, w, h in sides for side in ((x, y, w, h), (y, x, h, w))]
+        walls = [Outline(*side, "wall") for x, y, w, h in sides for side in ((x, y, w, h), (y, x, h, w))]
+        return walls + [
+            Outline(x - CATCH, y - CATCH, 2 * CATCH, 2 * CATCH, "reward" if worth > 0 else "hazard")
+            for (x, y), worth in self._remaining(index)
+        ]
+
+    def _remaining(self, index: int) -> list[tuple[list[float], float]]:
+        """Position and worth of each object of one environment that is not caught."""
+        left = self.left[index]
+        return list(zip(self.objects[index, left].tolist(), self.worth[left].tolist(), strict=True))
 
     def picture(self, index: int) -> np.ndarray:
         """A picture from above [H, W, 3]: apples green, bombs red, the subgoal orange."""
         spheres: list[Any] = [
-            ((*place, 0.5), GREEN if worth > 0 else RED, 0.5)
-            for place, worth, left in zip(
-                self.objects[index].tolist(), self.worth.tolist(), self.left[index], strict=True
-            )
-            if left
+            ((*place, 0.5), GREEN if worth > 0 else RED, 0.5) for place, worth in self._remaining(index)
         ]
         if self.marks is not None:
             spheres.append(([*self.marks[index].tolist(), 0.5][:3], ORANGE, 0.4))

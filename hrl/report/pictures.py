@@ -15,11 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
+from matplotlib.patches import Circle, Ellipse, Patch, Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from hrl.report.evaluation import Evaluation, Path
 from hrl.report.statistics import Band, Curve
+from hrl.types import Outline
 
 DPI = 130
 """Dots per inch of written pictures."""
@@ -169,18 +170,28 @@ def _extent(paths: Sequence[Path], bounds: np.ndarray | None) -> tuple[np.ndarra
 
 
 def _draw_scene(ax: Axes, path: Path) -> None:
-    """Draw walls, gaps and blocks; blocks are dashed at their first position and filled at their last."""
+    """Draw walls, gaps and objects; objects are dashed at their first position and filled at their last."""
     styles: dict[str, dict[str, Any]] = {
         "wall": {"facecolor": "0.75", "edgecolor": "none"},
         "gap": {"facecolor": "none", "edgecolor": "0.75", "hatch": "///", "linewidth": 0},
-        "block": {"facecolor": "tab:red", "alpha": 0.35, "edgecolor": "none"},
     }
-    first = {"facecolor": "none", "edgecolor": "tab:red", "linestyle": "--", "linewidth": 0.8}
-    groups = [([r for r in path.scene[0] if r.kind == "block"], first)]
-    groups += [([r for r in path.scene[-1] if r.kind == kind], style) for kind, style in styles.items()]
-    for outlines, style in groups:
-        patches = [Rectangle((r.x, r.y), r.width, r.height) for r in outlines]
+    objects = {"block": "tab:red", "reward": "tab:green", "hazard": "tab:red"}
+    styles |= {kind: {"facecolor": colour, "alpha": 0.35, "edgecolor": "none"} for kind, colour in objects.items()}
+    groups = [
+        (path.scene[0], kind, {"facecolor": "none", "edgecolor": colour, "linestyle": "--", "linewidth": 0.8})
+        for kind, colour in objects.items()
+    ]
+    groups += [(path.scene[-1], kind, style) for kind, style in styles.items()]
+    for outlines, kind, style in groups:
+        patches = [_patch(r) for r in outlines if r.kind == kind]
         ax.add_collection(PatchCollection(patches, match_original=False, zorder=0, **style))
+
+
+def _patch(outline: Outline) -> Patch:
+    x, y, width, height = outline.x, outline.y, outline.width, outline.height
+    if outline.kind in ("reward", "hazard"):
+        return Ellipse((x + width / 2, y + height / 2), width, height)
+    return Rectangle((x, y), width, height)
 
 
 def _draw_path(ax: Axes, path: Path, radius: float | None) -> None:
