@@ -2,7 +2,10 @@
 
 import sys
 
-from hrl.cli.main import evaluate as main
+try:
+    from hrl.cli.main import evaluate as main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}. Install the package in this Python first: pip install -c constraints.txt -e .")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -103,6 +103,17 @@ class Mixed(gym.Env[Any, Any]):
         return {"a": 2, "b": np.array([[0.1, 0.2], [0.3, 0.4]], np.float32), "c": np.array([1, 2])}
 
 
+class Mapped(Mixed):
+    """Has outlines for pictures, or what `bad` says."""
+
+    def __init__(self, bad: Any = None) -> None:
+        super().__init__()
+        self.bad = bad
+
+    def outlines(self) -> Any:
+        return [(-3, -3, 6, 1, "wall"), (np.float32(1), 1, 0.5, 0.5, "hazard")] if self.bad is None else self.bad
+
+
 class Switches(Mixed):
     """Has an action space of several numbered switches."""
 

@@ -267,6 +267,23 @@ def test_groups_in_worker_processes_are_one_vector_environment():
     assert not any(process.is_alive() for process in apart.processes)
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_pictures_get_the_outlines_of_a_users_environment(vectorization):
+    env = make_env(EnvConfig("tasks:Mapped", num_envs=3, vectorization=vectorization, workers=2))
+    assert env.outlines(2) == [(-3.0, -3.0, 6.0, 1.0, "wall"), (1.0, 1.0, 0.5, 0.5, "hazard")]
+    assert env.outlines(0) == env.outlines(2)
+    env.close()
+
+
+@pytest.mark.parametrize("bad", [[(0, 0, 1, 1, "lava")], [(0, 0, np.nan, 1, "wall")], [(0, 0, 1)], 5])
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_invalid_outlines_are_explained_in_one_sentence(vectorization, bad):
+    env = make_env(EnvConfig("tasks:Mapped", {"bad": bad}, num_envs=2, vectorization=vectorization))
+    with pytest.raises(EnvironmentFault, match=r"Mapped.outlines .* It must return a list of \(x, y, width"):
+        env.outlines(1)
+    env.close()
+
+
 def test_a_worker_that_is_killed_is_named():
     env = make_env(EnvConfig("GoalLine-v0", num_envs=4, vectorization="async", workers=2))
     env.reset(0)

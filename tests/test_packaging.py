@@ -31,6 +31,15 @@ def test_metadata_citation_and_changelog_agree():
     assert versions[0] == "Unreleased" and hrl.__version__ == versions[1]
 
 
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_a_script_of_a_package_that_is_not_installed_says_how_to_install_it(script):
+    code = f"import runpy, sys; sys.modules['hrl.agents'] = None; runpy.run_path({script!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "hrl.agents" in done.stderr
+    assert done.stderr.endswith("Install the package in this Python first: pip install -c constraints.txt -e .\n")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
 def test_the_command_hrl(capsys):
     assert main(["--version"]) == main(["train", "--version"]) == main(["evaluate", "--version"]) == 0
     assert capsys.readouterr().out.split() == [hrl.__version__] * 3

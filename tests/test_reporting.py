@@ -16,6 +16,7 @@ from scipy import stats
 
 from hrl.cli import training
 from hrl.envs import EnvConfig, make_env
+from hrl.envs.scene import Outline
 from hrl.report.episodes import Episode, EpisodeCounter, Finished, Recent
 from hrl.report.evaluation import Evaluation, Path, success_radius
 from hrl.report.evaluation import evaluate as evaluated
@@ -235,6 +236,22 @@ def test_the_picture_of_a_maze_shows_walls_and_the_radius_of_success(tmp_path):
     walls = [len(x.get_paths()) for x in ax.collections if isinstance(x, PatchCollection)]
     assert sum(walls) == 18 and [type(patch).__name__ for patch in ax.patches] == ["Circle"]
     assert ax.get_xlim() == (-2.5, 2.5)  # the map's, not the path's
+
+
+def test_objects_are_dashed_where_they_were_at_first_and_filled_where_they_are_at_last():
+    apple, bomb = Outline(1.0, 1.0, 2.0, 2.0, "reward"), Outline(-3.0, 1.0, 2.0, 2.0, "hazard")
+    wall = Outline(-4.0, -4.0, 8.0, 1.0, "wall")
+    evaluation = walked(2)
+    evaluation.paths[0].scene = [[wall, apple, bomb], [wall, bomb]]
+    figure = trajectory_figure(evaluation)
+    assert figure is not None
+    drawn = [c for c in figure.axes[0].collections if isinstance(c, PatchCollection) and c.get_paths()]
+    centres = [tuple(np.round(path.get_extents().get_points().mean(0), 6)) for c in drawn for path in c.get_paths()]
+    dashed = [c.get_linestyle()[0][1] is not None for c in drawn for _ in c.get_paths()]
+    # the apple is gone: only its first position is left
+    assert dict(zip(zip(centres, dashed, strict=True), range(9), strict=False)).keys() == {
+        ((2.0, 2.0), True), ((-2.0, 2.0), True), ((-2.0, 2.0), False), ((0.0, -3.5), False),
+    }  # fmt: skip
 
 
 def test_a_success_radius_is_found_where_the_reward_changes():

@@ -19,6 +19,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space, create_shared_memory, read_from_shared_memory
 
+from hrl.envs.scene import Outline, outlines
 from hrl.envs.wrappers.guard import EnvironmentFault
 
 PR_SET_PDEATHSIG = 1  # Linux's constant
@@ -111,6 +112,12 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
             pipe.send(("render", None))
         return tuple(frame for frames in self._receive() for frame in frames)
 
+    def outlines(self, index: int) -> list[Outline]:
+        """The scene of one environment (see hrl/envs/scene.py)."""
+        number = next(n for n, group in enumerate(self.groups) if index < group.stop)
+        self.pipes[number].send(("outlines", index - self.groups[number].start))
+        return list(next(self._receive([number])))
+
     def close_extras(self, **_: Any) -> None:
         """End the workers."""
         atexit.unregister(self.close)
@@ -129,10 +136,12 @@ class WorkerEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _answers(self) -> dict[str, Any]:
         return merged(list(self._receive()), [g.stop - g.start for g in self.groups])
 
-    def _receive(self) -> Iterator[Any]:
-        """The answers of all workers. Raises the error of a worker, or EnvironmentFault after the timeout."""
+    def _receive(self, workers: Sequence[int] | None = None) -> Iterator[Any]:
+        """The answers of these workers (default: all). Raises the error of a worker, or EnvironmentFault after the
+        timeout."""
         answers, deadline = [], time.monotonic() + self.timeout
-        for number, pipe in enumerate(self.pipes):
+        for number in range(len(self.pipes)) if workers is None else workers:
+            pipe = self.pipes[number]
             if not pipe.poll(max(deadline - time.monotonic(), 0.0)):
                 group = self.groups[number]
                 raise EnvironmentFault(
@@ -186,6 +195,8 @@ def _work(
                 _copy(seen, obs, group)
             elif command == "render":
                 answer = env.render()
+            elif command == "outlines":
+                answer = outlines(env, given)
             else:
                 answer = {}
         except (Exception, SystemExit) as error:
