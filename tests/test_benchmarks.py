@@ -24,6 +24,7 @@ import pairs  # noqa: E402
 import planning  # noqa: E402
 import race  # noqa: E402
 import reward  # noqa: E402
+import scale  # noqa: E402
 import tuning  # noqa: E402
 import values  # noqa: E402
 
@@ -42,6 +43,7 @@ LINES = {
     *diayn.CASES.values(),
     race.OURS.format("UMaze", 1000),
     race.PEER.format("UMaze", 1000, 1000),
+    " ".join(scale.words(16_384, 0, "cpu")),
     f"hiro --env {continual.ENV} {' '.join(continual.following(ROOT, 'ewc', 1.0))}",
     *(f"hiro --env {pairs.TASKS[task][0]} {' '.join(pairs.learners(high, low))}"
       for low, task in pairs.LOW.items() for high in pairs.HIGH),
