@@ -102,8 +102,13 @@ class Walker:
         memory: Any = self.policy.start(count)
         traveller = Traveller(self.ways, self._place(obs.state), self.generator)
         states, actions = [], []
+        heading = torch.zeros(count, 2)
         for t in range(LENGTHS[kind]):
-            goal = self._goal(kind, t, obs.state, traveller)
+            if kind == "explore" and t % HELD == 0:
+                heading = directions(count, self.generator)
+            place = self._place(obs.state)
+            way = heading if kind == "explore" else traveller.waypoint(place, onward=kind == "navigate") - place
+            goal = self._goal(place, way)
             action, memory, _ = self.policy.act(Commanded(obs.state, goal, obs.mask), memory, "greedy")
             action = (action + noise * torch.randn(action.shape, generator=self.generator)).clamp(-1.0, 1.0)
             states.append(obs.state)
@@ -121,17 +126,10 @@ class Walker:
         assert place is not None
         return place / self.scale
 
-    def _goal(self, kind: Kind, t: int, state: Tensor, traveller: Traveller) -> Tensor:
-        """The low level's goals [N, 2], at most AHEAD from states [N, D]."""
-        place = self._place(state)
-        if kind != "explore":
-            way = (traveller.waypoint(place, onward=kind == "navigate") - place) * self.scale
-        elif t % HELD == 0:
-            self.direction = way = AHEAD * directions(len(state), self.generator)
-        else:
-            way = self.direction
-        length = way.norm(dim=-1, keepdim=True)
-        return place * self.scale + way * (AHEAD / length.clamp_min(AHEAD))
+    def _goal(self, place: Tensor, way: Tensor) -> Tensor:
+        """The low level's goals [N, 2], at most AHEAD from a place [N, 2] along a way [N, 2], both in cells."""
+        way = way * self.scale
+        return place * self.scale + way * (AHEAD / way.norm(dim=-1, keepdim=True).clamp_min(AHEAD))
 
 
 if __name__ == "__main__":

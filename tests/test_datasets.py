@@ -6,13 +6,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from runs import ROOT
+from runs import ROOT, trained
 
 handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import ant_datasets  # noqa: E402
 import datasets  # noqa: E402
 from ways import NEAR, Ways  # noqa: E402
 
+import hrl  # noqa: E402
 from hrl.envs.tasks.point_maze import REACH, PointMaze  # noqa: E402
 
 for number, handler in handlers.items():
@@ -73,3 +75,20 @@ def test_exploring_trajectories_hold_a_direction():
     action = data["actions"].reshape(4, 501, 2)[:, :500].reshape(4, 50, 10, 2)
     assert np.array_equal(action, np.broadcast_to(action[:, :, :1], action.shape))
     assert len(np.unique(action[..., 0, 0])) == 200
+
+
+def test_an_ants_dataset_has_its_states_and_the_actions_that_moved_them(tmp_path):
+    """The low level is untrained, so only the form and the simulator's answers are checked."""
+    run = hrl.load(trained(tmp_path, "--env", "AntMaze_UMaze-v4", "--total-steps", "200", "--eval-freq", "0"))
+    data = ant_datasets.collect("stitch", run, transitions=400, num_envs=2, noise=0.2)
+    assert data["observations"].shape[0] == 2 * 201 and data["actions"].shape == (2 * 201, 8)
+    assert np.flatnonzero(data["terminals"]).tolist() == [200, 401]
+    assert not data["actions"][data["terminals"]].any() and np.abs(data["actions"]).max() <= 1
+    steps = np.linalg.norm(np.diff(data["observations"][:, :2], axis=0), axis=-1)
+    assert 0 < steps[:200].mean() < 0.2 and steps[:200].max() < 1  # an ant does not jump within a trajectory
+
+
+def test_an_ants_goals_are_at_most_two_ahead():
+    walker = ant_datasets.Walker(None, None, 4.0, torch.Generator())  # type: ignore[arg-type]
+    goals = walker._goal(torch.tensor([[1.0, 1.0], [1.0, 1.0]]), torch.tensor([[0.0, 3.0], [0.25, 0.0]]))
+    assert goals.tolist() == [[4.0, 6.0], [5.0, 4.0]]
