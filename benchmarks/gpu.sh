@@ -5,15 +5,16 @@
 #   ants   stepping ants, on the cores and on the GPU (MJX)
 #   speed  the speed table, and the time to 90 % success on the batched mazes
 #   scale  the time to 95 % success with 64 to 16,384 batched mazes
+#   seeds  four seeds of Ant Maze side by side, 2M steps each
 # Needs Python >= 3.11 and torch; no network. Other packages that are missing are taken from a folder of wheels, if there is one.
-# Usage: benchmarks/gpu.sh [folder for what comes back] [folder of wheels] [check | train | ants | speed | scale]...
+# Usage: benchmarks/gpu.sh [folder for what comes back] [folder of wheels] [check | train | ants | speed | scale | seeds]...
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-benchmarks/results}
 wheels=${2:-wheels}
 parts=("${@:3}")
 for part in "${parts[@]:=check}"; do
-    case "$part" in check | train | ants | speed | scale) ;; *) echo "the parts are check, train, ants, speed and scale, not $part" >&2 && exit 2 ;; esac
+    case "$part" in check | train | ants | speed | scale | seeds) ;; *) echo "the parts are check, train, ants, speed, scale and seeds, not $part" >&2 && exit 2 ;; esac
 done
 mkdir -p "$out"
 if [ -d "$wheels" ]; then
@@ -55,6 +56,18 @@ speed() {
 }
 scale() {
     timeout 500 python3 benchmarks/scale.py --device cuda --seeds 2
+}
+seeds() {
+    for seed in 0 1 2 3; do
+        timeout -k 20 480 python3 train.py "${ants[@]}" --threads 1 --seed $seed --eval-freq 500000 --save-freq 0 \
+            --log-dir "$runs/seeds/$seed" >"$runs/seed-$seed.txt" 2>&1 &
+    done
+    wait
+    for seed in 0 1 2 3; do
+        tail -n 2 "$runs/seed-$seed.txt"
+        cp "$runs"/seeds/$seed/*/*/*/progress.csv "$out/ants-seed-$seed.csv"
+        timeout 25 python3 evaluate.py "$runs"/seeds/$seed/*/*/* --env hrl/AntMazeEval-v0 --episodes 50 --json
+    done
 }
 {
     python3 -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
