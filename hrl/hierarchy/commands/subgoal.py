@@ -34,8 +34,8 @@ class Subgoal:
         ends_early: bool = False,
         termination_cost: float = 0.0,
     ) -> None:
-        """With `ends_early`, a subgoal ends as soon as it is reached. A positive `termination_cost` makes the end of the
-        task terminal for the level that obeys, at this cost."""
+        """With `ends_early`, a subgoal ends as soon as it is reached. With a positive `termination_cost`, the end of
+        the task has this cost and is terminal for the level that obeys."""
         self.goals, self.scale, self.ends_early, self.termination_cost = goals, scale, ends_early, termination_cost
         self.dim = goals.dim
         self.input_dim = goals.dim * (1 if goals.relative else 2) + goals.feature_dim
