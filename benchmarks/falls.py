@@ -63,5 +63,5 @@ def mean(values: list[float]) -> float:
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(str(error))

@@ -29,7 +29,9 @@ class Options:
     counts: tuple[int, ...] = (64, 1024, 4096, 16384)
     """Numbers of environments."""
     seeds: int = 3
+    """Seeds of each number."""
     device: str = "cpu"
+    """cpu or cuda."""
 
 
 def main() -> None:

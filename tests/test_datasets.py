@@ -77,8 +77,7 @@ def test_exploring_trajectories_hold_a_direction():
     assert len(np.unique(action[..., 0, 0])) == 200
 
 
-def test_an_ants_dataset_has_its_states_and_the_actions_that_moved_them(tmp_path):
-    """The low level is untrained, so only the form and the simulator's answers are checked."""
+def test_an_ants_dataset_has_the_rows_of_its_trajectories_in_their_order(tmp_path):
     run = hrl.load(trained(tmp_path, "--env", "AntMaze_UMaze-v4", "--total-steps", "200", "--eval-freq", "0"))
     data = ant_datasets.collect("stitch", run, transitions=400, num_envs=2, noise=0.2)
     assert data["observations"].shape[0] == 2 * 201 and data["actions"].shape == (2 * 201, 8)
