@@ -1,16 +1,16 @@
 """The scenery of pictures: walls and objects from above, and marks in rendered frames."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
 
 from hrl.envs.wrappers.guard import EnvironmentFault
-from hrl.types import OutlineKind
 
 ORANGE = np.array([1.0, 0.6, 0.1, 0.8])
-KINDS = get_args(OutlineKind)
+Kind = Literal["wall", "gap", "block", "reward", "hazard"]
+KINDS = get_args(Kind)
 RULE = f"It must return a list of (x, y, width, height, kind) with finite numbers; kinds are {', '.join(KINDS)}."
 
 
@@ -22,7 +22,7 @@ class Outline(NamedTuple):
     y: float
     width: float
     height: float
-    kind: OutlineKind
+    kind: Kind
     """Blocks move. Rewards and hazards are objects with a positive or negative reward, which may vanish."""
 
 

@@ -162,10 +162,6 @@ class Spec(Protocol):
         """K, the number of choices of an action mask; 0 if the environment gives none."""
 
 
-OutlineKind = Literal["wall", "gap", "block", "reward", "hazard"]
-"""A wall, a gap in the floor, a block that can be pushed, or an object with a positive or negative reward."""
-
-
 class Outline(Protocol):
     """A rectangle seen from above, for pictures: its lower left corner, size and kind. A reward or a hazard fills the
     ellipse within it."""
@@ -187,8 +183,8 @@ class Outline(Protocol):
         """Extent along y."""
 
     @property
-    def kind(self) -> OutlineKind:
-        """The object that it shows."""
+    def kind(self) -> Literal["wall", "gap", "block", "reward", "hazard"]:
+        """A wall, a gap in the floor, a block that can be pushed, or an object with a positive or negative reward."""
 
 
 class BatchedEnv(Protocol):
