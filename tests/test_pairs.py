@@ -73,6 +73,15 @@ def test_another_learners_option_raises_an_error(words, sentence, tmp_path, caps
     assert sentence in capsys.readouterr().err
 
 
+def test_the_last_of_repeated_options_counts_everywhere():
+    """tyro takes the last value, so the options that are read before tyro must take it, too."""
+    preset = ["--preset", "debug", "--preset=none"]
+    words = ["--env", "CartPole-v1", "--env=tasks:GoalLine-v0", "--low.learner", "dqn", "--low.learner", "sac", *preset]
+    parts, values = training.resolved("hiro", words)
+    assert parts.agent.low.learner.kind == "sac" and hasattr(parts.agent.low.learner, "ent_coef") and not values
+    assert parts.env.env == "tasks:GoalLine-v0"
+
+
 def test_a_learners_help_shows_its_own_options(capsys):
     with pytest.raises(SystemExit):
         train.main(["hiro", "--low.learner", "ppo", "--help"])

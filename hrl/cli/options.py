@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import fields, is_dataclass, replace
-from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from hrl.types import UserError
@@ -33,32 +32,43 @@ def choose(config: Any, arguments: Sequence[str], prefix: str = "--") -> Any:
         elif is_dataclass(current) and not isinstance(current, type):
             changes[field.name] = choose(current, arguments, f"{prefix}{field.name}.")
     config = replace(config, **changes) if changes else config
-    names = {a.split("=")[0].removeprefix(prefix).replace("-", "_") for a in arguments if a.startswith(prefix)}
+    names = {underscored(a, prefix) for a in arguments if a.startswith(prefix)}
     return config.fitted(names) if isinstance(config, Fitted) else config
 
 
 def _refuse_others(variant: Variant, config: Any, arguments: Sequence[str], prefix: str, option: str) -> None:
     own = {f.name for f in fields(config)} | {f.name for f in fields(variant)}
     for argument in arguments:
-        name = argument.split("=")[0].removeprefix(prefix).replace("-", "_")
+        name = underscored(argument, prefix)
         if argument.startswith(prefix) and name not in own and (owners := variant.owners(name)):
             raise UserError(
-                f"{argument.split('=')[0]} is an option of {' and '.join(owners)}, but {option} is {variant.kind}."
+                f"{dashed(argument)} is an option of {' and '.join(owners)}, but {option} is {variant.kind}."
             )
 
 
 def peek(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option; None if it is not given."""
+    """The value of an option; the last one if it is given several times, as tyro does; None if it is not given."""
+    return next(reversed(values_of(arguments, option)), None)
+
+
+def values_of(arguments: Sequence[str], option: str) -> list[str]:
+    """The values of an option, in their order; empty without the option, or if nothing follows it."""
+    values = []
     for i, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if _dashed(name) == option:
-            return value or (arguments[i + 1] if i + 1 < len(arguments) else None)
-    return None
+        name, equals, value = argument.partition("=")
+        if dashed(name) == option:
+            values += [value] if equals else arguments[i + 1 : i + 2]
+    return values
 
 
-def _dashed(name: str) -> str:
-    """An option's name with dashes: tyro also accepts underscores."""
-    return name.replace("_", "-")
+def dashed(argument: str) -> str:
+    """The name of an option with dashes, without its value: tyro also accepts underscores."""
+    return argument.partition("=")[0].replace("_", "-")
+
+
+def underscored(argument: str, prefix: str) -> str:
+    """The name of an option without its prefix and value, as the field of a configuration."""
+    return dashed(argument).removeprefix(prefix).replace("-", "_")
 
 
 def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:
@@ -66,15 +76,8 @@ def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:
     kept: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        name, equals, _ = argument.partition("=")
-        if _dashed(name) != option:
+        if dashed(argument) != option:
             kept.append(argument)
-        elif not equals:
+        elif "=" not in argument:
             next(rest, None)
     return [*kept, option, value]
-
-
-def values_of(arguments: Sequence[str], option: str) -> list[str]:
-    """The values of an option that may be given several times."""
-    pairs = pairwise([*arguments, ""])
-    return [given.partition("=")[2] or after for given, after in pairs if given.partition("=")[0] == option]

@@ -18,7 +18,7 @@ from hrl.api.sessions import Parts, make_session
 from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
 from hrl.cli.help import show_help
-from hrl.cli.options import choose, peek, values_of, with_value
+from hrl.cli.options import choose, dashed, peek, values_of, with_value
 from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
 from hrl.execution.processes import join_processes
@@ -71,7 +71,7 @@ def run(arguments: list[str], stop: StopRequest) -> int:
     if peek(arguments, "--sweep"):
         return 0 if swept(arguments[0], arguments[1:], stop) else 130
     with contextlib.ExitStack() as held:
-        if any(a.split("=")[0] == "--resume" for a in arguments):
+        if any(dashed(a) == "--resume" for a in arguments):
             session, config = resumed(arguments, stop, held)
         else:
             session, config = new_session(arguments[0], arguments[1:], stop, held)
@@ -232,9 +232,9 @@ def _short(value: Any) -> str:
 def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack) -> tuple[Session, Any]:
     """The session of an existing run. Raises UserError if it has no steps left, or if other options are given."""
     allowed = {"--resume", "--total-steps", "--progress", "--trust", "--allow-edited", "-h", "--help"}
-    others = [a for a in arguments if a.startswith("--") and a.split("=")[0] not in allowed]
+    others = [a for a in arguments if a.startswith("--") and dashed(a) not in allowed]
     if others or not arguments[0].startswith("--"):
-        wrong = others[0].split("=")[0] if others else arguments[0]
+        wrong = dashed(others[0]) if others else arguments[0]
         raise UserError(
             f"{wrong} cannot be given with --resume: a resumed run keeps its options, except for --total-steps."
         )
