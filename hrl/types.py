@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
+from hrl.errors import Diverged as Diverged
 from hrl.errors import UserError as UserError
 
 TaskReward = Callable[..., tuple[Tensor, Tensor]]

@@ -1,5 +1,7 @@
 """The goal space: declared once, resolved against an environment."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import pytest
 import torch
@@ -29,6 +31,20 @@ def test_goal_environments_need_no_declaration():
     assert torch.equal(space.low, -space.high) and 1.0 < space.high[0] <= 10 * 0.5 * 1.1
     assert build("GoalLine-v0", relative=False).low.tolist() == [-9.0]
     assert build("GoalLine-v0", bounds="space").high.tolist() == [9.0]
+
+
+def test_many_entries_are_described_briefly():
+    spec = SimpleNamespace(achieved=())
+    goal = GoalConfig(indices=(0, 1, 2, 5, 6), low=(-1.0,) * 5, high=(1.0,) * 4 + (2.0,), threshold=0.5)
+    assert goal.describe(spec) == (
+        "entries 0 to 2, 5, 6 of the observation; subgoals are displacements within ±1 (4 entries), -1 to 2; a subgoal "
+        "counts as reached within 0.5."
+    )
+    many = tuple(float(i) for i in range(1, 101))
+    text = GoalConfig(indices=tuple(range(100)), low=tuple(-x for x in many), high=many).describe(spec)
+    assert text.startswith(
+        "entries 0 to 99 of the observation; subgoals are displacements within 100 different bounds;"
+    )
 
 
 def test_without_goals_subgoals_are_the_moving_entries_with_measured_bounds():

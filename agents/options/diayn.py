@@ -142,11 +142,10 @@ class DIAYNConfig(HierarchyConfig):
 
     def describe(self, spec: Spec) -> list[str]:
         """Lines that describe the resolved options."""
-        seen = f"entries {', '.join(map(str, self.goal.indices))} of the observation"
-        seen = self.goal.projection or seen
         kind = "the displacement since a skill started, in" if self.goal.relative else "the resulting state:"
+        seen = f"The discriminator sees {kind} {self.goal.source}."
         return [
-            f"{self.skills} skills of {Period.of(self.high.period)} steps. The discriminator sees {kind} {seen}.",
+            f"{self.skills} skills of {Period.of(self.high.period)} steps. {seen}",
             f"Skills: {self.low.learner.kind}, until step {self.low.learning_stops or 0:,}. Controller: "
             f"{self.high.learner.kind}, from step {self.high.random_warmup:,}, hindsight {self.high.hindsight:g}.",
         ]

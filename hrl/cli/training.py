@@ -145,8 +145,9 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
 
     if not parts.run.eval_freq:
         raise UserError("A sweep compares trials by their evaluations, but there are none: set --eval-freq.")
-    finished = Sweep(sweep, folder, parts.env.name, parts.run.seed, train_one).run()
-    print(f"{'Done' if finished else 'Stopped; run this again to continue'}. Best: --preset {folder / 'preset.yaml'}")
+    finished, found = Sweep(sweep, folder, parts.env.name, parts.run.seed, train_one).run(), folder / "preset.yaml"
+    best = f"Best: --preset {found}" if found.exists() else "No trial has finished."
+    print(f"{'Done' if finished else 'Stopped; run this again to continue'}. {best}")
     return finished
 
 

@@ -13,6 +13,7 @@ A sweep is a YAML file:
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ import yaml
 
 from hrl.report.display import print_line
 from hrl.run.config import updated
-from hrl.types import UserError
+from hrl.types import Diverged, UserError
 
 if TYPE_CHECKING:
     import optuna
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 GiveUp = Callable[[int, dict[str, float]], bool]
 """(environment steps, scalars of an evaluation) -> whether to stop the run early."""
 TrainOne = Callable[[dict[str, Any], int, GiveUp], bool]
-"""(values, seed, give_up) -> True if the run ended or was pruned; False if the user stopped it."""
+"""(values, seed, give_up) -> True if the run ended or was pruned; False if the user stopped it. Raises Diverged if the
+parameters became NaN or infinite."""
+DIVERGED = -math.inf
+"""The value of a trial with a run that diverged."""
 
 
 @dataclass
@@ -96,7 +100,8 @@ class Sweep:
                 return False
             self.study.tell(trial, state=state.PRUNED) if pruned else self.study.tell(trial, value)
             shown = ", ".join(f"{name} {_short(x)}" for name, x in values.items())
-            print_line(f"trial {trial.number}: {value:.3f}{' (given up)' if pruned else ''}; {shown}")
+            outcome = "diverged" if value == DIVERGED else f"{value:.3f}{' (given up)' if pruned else ''}"
+            print_line(f"trial {trial.number}: {outcome}; {shown}")
             self._write_preset()
         return True
 
@@ -117,8 +122,11 @@ class Sweep:
             return pruned
 
         for seed in range(self.config.seeds):
-            if not self.train(nested(values), seed, give_up):
-                return None, False
+            try:
+                if not self.train(nested(values), seed, give_up):
+                    return None, False
+            except Diverged:
+                return DIVERGED, True
             finished.append(latest)
             if pruned:
                 break

@@ -17,6 +17,7 @@ from hrl.report.evaluation import Evaluation, Policy
 from hrl.run.averaging import Averaging
 from hrl.run.callbacks import Callback
 from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.divergence import require_finite
 from hrl.run.reporter import Bystander, Every, Reporter
 from hrl.run.session import Session
 from hrl.stopping import Interrupted, close_within
@@ -189,8 +190,14 @@ class Trainer:
         metrics = self.trainee.metrics()
         self.reporter.warn(self.trainee.warnings)
         self.reporter.log(self.trainee.steps, metrics)
+        self._require_finite()
+
+    def _require_finite(self) -> None:
+        """Raise Diverged before broken parameters replace a good checkpoint. Waits for the device."""
+        require_finite(self.trainee.parameters(), f"{self.trainee.steps:,} {self.trainee.counts}", self.saved_at)
 
     def _evaluate(self) -> None:
+        self._require_finite()
         with self.average.applied():
             try:
                 best = self.reporter.evaluate(self.trainee.steps, self.trainee.policy)
@@ -215,10 +222,11 @@ class Trainer:
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
-        """A context that saves the state after a failure, and re-raises the error."""
+        """A context that saves the state after a failure, and re-raises the error; or Diverged if that is the cause."""
         try:
             yield
         except Exception:
+            self._require_finite()  # otherwise the environment would be blamed for the actions that it received
             # With several processes, a checkpoint needs all of them.
             if self.trainee.whole and self.trainee.steps not in (0, self.saved_at) and self.processes.size == 1:
                 self._save()

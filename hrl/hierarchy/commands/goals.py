@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -48,14 +49,17 @@ class GoalConfig:
         """The distance's order of the vector norm: 2 or infinity."""
         return 2.0 if self.distance == "l2" else math.inf
 
+    @property
+    def source(self) -> str:
+        """The entries of the observation that form a goal, or the projection, in words."""
+        entries = f"{'entry' if len(self.indices) == 1 else 'entries'} {_ranges(self.indices)}"
+        return f"{self.projection or entries} of the observation"
+
     def describe(self, spec: Spec) -> str:
         """A sentence that describes the goal space, once its bounds are resolved."""
-        entries = f"{'entry' if len(self.indices) == 1 else 'entries'} {', '.join(map(str, self.indices))}"
-        of = f"{self.projection or entries} of the observation"
-        if not self.projection and self.indices == spec.achieved:
-            of = f"achieved_goal ({of})"
-        pairs = list(zip(self.low, self.high, strict=True))
-        bounds = ", ".join(f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}" for low, high in pairs)
+        of = f"achieved_goal ({self.source})" if not self.projection and self.indices == spec.achieved else self.source
+        pairs = zip(self.low, self.high, strict=True)
+        bounds = _bounds([f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}" for low, high in pairs])
         kind = "displacements" if self.relative else "places"
         near = f"{self.threshold or 0:.3g}{' half-ranges' if self.distance == 'scaled' else ''}"
         return f"{of}; subgoals are {kind} within {bounds}; a subgoal counts as reached within {near}."
@@ -70,6 +74,20 @@ class GoalConfig:
             raise UserError(f"goal.cells must be 0 (vectors) or at least 2, not {self.cells}.")
         if self.bounds in ("space", "measured") and (self.low or self.high):
             raise UserError(f"goal.low and goal.high cannot be given with goal.bounds {self.bounds}.")
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """Numbers in words: three or more consecutive ones as a range."""
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+def _bounds(entries: list[str], longest: int = 12) -> str:
+    """The bounds of every entry in words, or their number if there are too many different ones."""
+    runs = [(text, len(list(run))) for text, run in groupby(entries)]
+    if len(runs) > longest:
+        return f"{len(runs)} different bounds"
+    return ", ".join(f"{text} ({n} entries)" if n > 2 else ", ".join([text] * n) for text, n in runs)
 
 
 class GoalSpace:
