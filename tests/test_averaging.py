@@ -3,7 +3,7 @@
 import pytest
 import torch
 from hrl_scripts import train
-from runs import LINE, same_state, trained
+from runs import LINE, run_of, same_state, trained
 
 import hrl
 from hrl.run.averaging import Averaging, averaged
@@ -49,6 +49,31 @@ def test_a_run_with_averages_resumes_exactly_and_acts_by_them(tmp_path):
     assert all(torch.equal(x, stored[name]) for name, x in without.items())  # learning is the same
     policy = hrl.load(whole, trust=True).policy("last")
     name, weight = next((n, x) for n, x in policy.agent.network_parameters().items() if x.dim() > 1)
+    assert torch.equal(weight, stored[f"ema.{name}"]) and not torch.equal(weight, stored[name])
+
+
+def test_a_strict_loader_gets_exactly_the_names_that_the_run_saved(tmp_path):
+    """stable-baselines3 refuses unknown names, such as those of averages."""
+    words = [
+        "--env",
+        "Pendulum-v1",
+        "--n-steps",
+        "16",
+        "--batch-size",
+        "16",
+        "--total-steps",
+        "64",
+        "--num-envs",
+        "1",
+        "--eval-freq",
+        "0",
+    ]
+    words += ["--progress", "False", "--log-dir", str(tmp_path)]
+    assert train.main(["sb3-ppo", *words, "--ema", "0.9"]) == 0
+    run = hrl.load(run_of(tmp_path))
+    policy = run.policy("last").model.policy
+    stored = Checkpoints(run.path / "checkpoints").last().tensors
+    name, weight = next((n, x) for n, x in policy.named_parameters() if x.dim() > 1)
     assert torch.equal(weight, stored[f"ema.{name}"]) and not torch.equal(weight, stored[name])
 
 

@@ -63,8 +63,10 @@ class Averaging:
 
 
 def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors, with each parameter replaced by its average if there is one."""
-    return {**tensors, **under(PREFIX, tensors)}
+    """A checkpoint's tensors by the names that its run gave them, with each parameter replaced by its average if there
+    is one."""
+    own = {name: x for name, x in tensors.items() if name != COUNT and not name.startswith(PREFIX)}
+    return own | under(PREFIX, tensors)
 
 
 def check_decay(decay: float) -> None:
