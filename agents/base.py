@@ -197,10 +197,10 @@ class RoundsConfig(ABC):
 
 
 def unseen(spec: Spec) -> list[str]:
-    """A line that lists the entries of the observation that agents do not see; empty if there are none."""
-    if not spec.left_out:
-        return []
-    return [f"Not part of the observation, because no network supports it: {', '.join(spec.left_out)}."]
+    """Lines about entries of the observation that agents do not see, or do not see as goals."""
+    names = ", ".join(spec.left_out)
+    left_out = [f"Not part of the observation, because no network supports it: {names}."] if names else []
+    return [*left_out, *([spec.ignored_goals] if spec.ignored_goals else [])]
 
 
 def learning_periods(agent: Hierarchy, total_steps: int) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from hrl.envs.goals import is_goal_space, state_part, state_space
+from hrl.envs.goals import is_goal_space, state_space
 from hrl.envs.infos import InfoReader
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spaces.actions import ActionMap
@@ -50,8 +50,8 @@ class Bridge:
         self.infos = InfoReader(spec, self.num_envs, device)
         self.actions = actions or ActionMap(env.single_action_space)
         space: Any = usable(env.single_observation_space)
-        self.appended = self.goal_env and spec.state_dim > flat_dim(space["observation"])
-        self.space, self.state_space = space, state_space(space, self.appended)
+        appended = spec.state_dim > flat_dim(state_space(space, appended=False))
+        self.space, self.state_space = space, state_space(space, appended)
         self.tensors = False  # whether the environment uses tensors; set by its first observation
         self._fault = torch.zeros((), dtype=torch.bool, device=device)
 
@@ -237,13 +237,12 @@ class Bridge:
         achieved = obs.state[:, list(self.spec.achieved)]
         goals = {"achieved_goal": achieved, "desired_goal": obs.goal}
         parts = {key: unflatten_batch(self.space[key], goal) for key, goal in goals.items()}
-        return {"observation": state[0] if self.appended else state, **parts}
+        return {**state, **parts}
 
     def _observed(self, raw: Any) -> Observation:
+        state = flatten_batch(self.state_space, raw, self.device)
         if not self.goal_env:
-            state = flatten_batch(self.space, raw, self.device)
             return Observation(state, state.new_zeros(len(state), 0))
-        state = flatten_batch(self.state_space, state_part(raw, self.appended), self.device)
         return Observation(state, flatten_batch(self.space["desired_goal"], raw["desired_goal"], self.device))
 
     def _final(self, obs: Observation, info: dict[str, Any], done: Tensor) -> Observation:

@@ -15,31 +15,42 @@ from hrl.envs.spaces.flatten import batched, flat_bounds, flatten_batch, usable,
 from hrl.envs.spaces.images import image_shape
 from hrl.envs.wrappers.guard import EnvironmentFault
 
-GOAL_KEYS = {"observation", "achieved_goal", "desired_goal"}
+GOALS = ("achieved_goal", "desired_goal")
 CPU = torch.device("cpu")
 
 
 def is_goal_space(space: gym.Space[Any]) -> bool:
-    """True if each observation is a dictionary of an observation, an achieved goal and a desired goal. The observation
-    may have any supported space. Both goals must be vectors of the same shape."""
-    if not isinstance(space, spaces.Dict) or set(space.spaces) != GOAL_KEYS or usable(space["observation"]) is None:
+    """True if each observation is a dictionary with an achieved goal and a desired goal, which are vectors of the same
+    shape. All other entries are the observation, and at least one must have a supported space."""
+    if not isinstance(space, spaces.Dict) or not set(GOALS) <= set(space.spaces):
         return False
-    goals = [space["achieved_goal"], space["desired_goal"]]
+    goals = [space[key] for key in GOALS]
     vectors = all(isinstance(goal, spaces.Box | spaces.MultiBinary) and image_shape(goal) is None for goal in goals)
-    return vectors and goals[0].shape == goals[1].shape
+    return vectors and goals[0].shape == goals[1].shape and usable(observed_space(space)) is not None
+
+
+def ignored_goals(space: gym.Space[Any]) -> str:
+    """A sentence that says why an environment with goals counts as one without; empty if it has none, or if they
+    count."""
+    if not isinstance(space, spaces.Dict) or not set(GOALS) <= set(space.spaces) or is_goal_space(space):
+        return ""
+    kinds = " and ".join(f"{key} is {space[key]}" for key in GOALS)
+    return f"The goals are a part of the observation, without hindsight, because only vectors can be goals: {kinds}."
+
+
+def observed_space(space: spaces.Dict) -> spaces.Dict:
+    """A goal environment's observation: all entries except the goals, with `observation` first."""
+    keys = sorted(set(space.spaces) - set(GOALS), key=lambda key: (key != "observation", key))
+    return spaces.Dict([(key, space[key]) for key in keys])
 
 
 def state_space(space: gym.Space[Any], appended: bool) -> gym.Space[Any]:
-    """The space that is flattened to the state. For a goal environment, this is its observation; with `appended`, it
-    also contains the achieved goal."""
+    """The part of the raw observation that is flattened to the state. For a goal environment, this is its observation;
+    with `appended`, it also contains the achieved goal, as the last vector."""
     if not isinstance(space, spaces.Dict) or not is_goal_space(space):
         return space
-    return spaces.Tuple((space["observation"], space["achieved_goal"])) if appended else space["observation"]
-
-
-def state_part(raw: dict[str, Any], appended: bool) -> Any:
-    """The part of a goal environment's observation that belongs to `state_space`."""
-    return (raw["observation"], raw["achieved_goal"]) if appended else raw["observation"]
+    observed = observed_space(space)
+    return spaces.Dict([*observed.items(), ("achieved_goal", space["achieved_goal"])]) if appended else observed
 
 
 @dataclass
@@ -69,8 +80,10 @@ def probe(env: Any, episodes: int = 4, steps: int = 8) -> Probe:
             if terminated or truncated:
                 break
     space: Any = usable(env.observation_space)
-    flat = lambda key: flatten_batch(space[key], batched([o[key] for o in seen]), CPU).numpy()  # noqa: E731
-    return Probe(env, flat("observation")[:, : vector_dim(space["observation"])], flat("achieved_goal"), infos)
+    raw, observed = batched(seen), observed_space(space)
+    state = flatten_batch(observed, raw, CPU)[:, : vector_dim(observed)]
+    achieved = flatten_batch(space["achieved_goal"], raw["achieved_goal"], CPU)
+    return Probe(env, state.numpy(), achieved.numpy(), infos)
 
 
 def find_achieved(observation: np.ndarray, achieved: np.ndarray) -> tuple[int, ...] | None:
@@ -224,19 +237,20 @@ def shaped(goals: np.ndarray, space: Any) -> np.ndarray:
 
 
 class VectorGoals(gym.ObservationWrapper[Any, Any, Any]):
-    """Converts a goal environment's observation and goals to float32 vectors, for libraries that require them."""
+    """Converts a goal environment's observation and goals to three float32 vectors, for libraries that require them."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         space: Any = usable(env.observation_space)
-        self.forms: dict[str, Any] = space.spaces
+        self.forms: dict[str, Any] = {"observation": observed_space(space), **{key: space[key] for key in GOALS}}
         box = lambda low, high: spaces.Box(low.numpy(), high.numpy(), dtype=np.float32)  # noqa: E731
         self.observation_space = spaces.Dict({key: box(*flat_bounds(part)) for key, part in self.forms.items()})
 
     def observation(self, observation: Any) -> Any:
-        """Convert each part of the observation to a float32 vector."""
-        flat = lambda key: flatten_batch(self.forms[key], batched([observation[key]]), CPU)[0].numpy()  # noqa: E731
-        return {key: flat(key) for key in self.forms}
+        """The observation and both goals as float32 vectors."""
+        raw = batched([observation])
+        parts = {"observation": raw, **{key: raw[key] for key in GOALS}}
+        return {key: flatten_batch(form, parts[key], CPU)[0].numpy() for key, form in self.forms.items()}
 
     def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
         """The environment's reward, computed with the goals in their original shape and dtype."""

@@ -18,7 +18,16 @@ from gymnasium.vector import AutoresetMode
 
 from hrl.envs.bridge import Bridge
 from hrl.envs.config import EnvConfig, check
-from hrl.envs.goals import GoalReward, VectorGoals, find_achieved, is_goal_space, probe, state_space
+from hrl.envs.goals import (
+    GoalReward,
+    VectorGoals,
+    find_achieved,
+    ignored_goals,
+    is_goal_space,
+    observed_space,
+    probe,
+    state_space,
+)
 from hrl.envs.ids import EnvError, find_id, register_robotics
 from hrl.envs.spaces.actions import ActionMap, PlainActions, UnsupportedActions
 from hrl.envs.spaces.flatten import (
@@ -252,6 +261,7 @@ def _spec(
         "max_episode_steps": -(-limit // config.action_repeat) if limit is not None and limit > 0 else None,
         "info": info,
         "left_out": getattr(env, "left_out", None) or _first(env, "left_out", ()),
+        "ignored_goals": ignored_goals(space),
         "frames": max(config.frame_stack, 1),
         "mask_dim": _mask_dim(config, env.single_action_space),
     }
@@ -263,7 +273,7 @@ def _spec(
     achieved = find_achieved(seen.observation, seen.achieved)
     state = state_space(space, appended=achieved is None)
     if achieved is None:  # the last vector entries of the state
-        achieved = tuple(range(vector_dim(space["observation"]), vector_dim(state)))
+        achieved = tuple(range(vector_dim(observed_space(space)), vector_dim(state)))
     # A vector environment may compute its task's reward on tensors; otherwise, a single environment's code is called.
     reward: Any = getattr(env, "task_reward", None) or GoalReward(seen, info, region)
     return Spec(

@@ -71,6 +71,8 @@ class Spec:
     """Total number of values in these entries."""
     left_out: tuple[str, ...] = ()
     """Entries of the observation that agents do not see, because no network supports them."""
+    ignored_goals: str = ""
+    """A sentence that says why the goals of the observation do not count as goals; empty if they do."""
     images: tuple[tuple[int, int, int], ...] = ()
     """(channels, height, width) of every image. Their pixels, from 0 to 255, are the last entries of the state."""
     frames: int = 1

@@ -131,6 +131,10 @@ class Spec(Protocol):
         """Entries of the observation that agents do not see."""
 
     @property
+    def ignored_goals(self) -> str:
+        """A sentence that says why the goals of the observation do not count as goals; empty if they do."""
+
+    @property
     def info_dim(self) -> int:
         """Number of entries of a step's info that hindsight needs."""
 

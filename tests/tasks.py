@@ -257,14 +257,14 @@ class GoalForm(gym.Env[Any, np.ndarray]):
 
 
 class GoalSeen(gym.Env[Any, int]):
-    """A goal environment on a line of 5 places, with a number, an image, or both and a text as the observation."""
+    """A goal environment on a line of 5 places, with a number, an image, or both and a text as the observation. The
+    image and text may also be entries beside the observation, with or without an entry of that name."""
 
     def __init__(self, form: str = "number") -> None:
         number, image = spaces.Discrete(5, start=1), spaces.Box(0, 255, (8, 9, 1), np.uint8)
-        both = spaces.Dict(image=image, number=number, text=spaces.Text(9))
-        seen = {"number": number, "image": image, "both": both}[form]
         place = spaces.Box(-9.0, 9.0, (1,), np.float32)
-        self.form, self.observation_space = form, spaces.Dict(observation=seen, achieved_goal=place, desired_goal=place)
+        self.form, parts = form, {"image": image, "number": number, "text": spaces.Text(9)}
+        self.observation_space = spaces.Dict(self._arranged(parts) | {"achieved_goal": place, "desired_goal": place})
         self.action_space = spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -284,9 +284,17 @@ class GoalSeen(gym.Env[Any, int]):
     def _obs(self) -> dict[str, Any]:
         image = np.zeros((8, 9, 1), np.uint8)
         image[0, self.place] = 200
-        seen = {"number": self.place, "image": image, "text": "here"}
+        seen = self._arranged({"number": self.place, "image": image, "text": "here"})
         place, goal = (np.array([x / 2], np.float32) for x in (self.place, self.goal))
-        return {"observation": seen.get(self.form, seen), "achieved_goal": place, "desired_goal": goal}
+        return seen | {"achieved_goal": place, "desired_goal": goal}
+
+    def _arranged(self, parts: dict[str, Any]) -> Any:
+        if self.form == "beside":
+            return {"observation": parts["number"], "image": parts["image"], "text": parts["text"]}
+        if self.form == "unnamed":
+            return parts
+        whole = spaces.Dict(parts) if isinstance(parts["text"], spaces.Text) else parts
+        return {"observation": parts.get(self.form, whole)}
 
 
 def gives_a_class() -> type:

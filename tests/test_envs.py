@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 from tasks import Ledger
 
 from hrl.envs import EnvConfig, EnvError, EnvironmentFault, make_env
-from hrl.envs.goals import find_achieved, is_goal_space
+from hrl.envs.goals import find_achieved, ignored_goals, is_goal_space
 from hrl.envs.make import make_single
 from hrl.envs.spaces.flatten import flat_dim, flatten_batch
 from hrl.envs.wrappers.repeat import ActionRepeat
@@ -118,6 +118,7 @@ NUMBER, PIXELS = [0.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 2 + [200.0] + [0.0] * 69
 
 @pytest.mark.parametrize(("form", "state"), [
     ("number", [*NUMBER, 1.0]), ("image", [1.0, *PIXELS]), ("both", [*NUMBER, 1.0, *PIXELS]),
+    ("beside", [*NUMBER, 1.0, *PIXELS]), ("unnamed", [*NUMBER, 1.0, *PIXELS]),
 ])  # fmt: skip
 def test_a_goal_environment_may_observe_numbers_and_images(form, state):
     env = make_env(EnvConfig("GoalSeen-v0", {"form": form}, num_envs=2))
@@ -128,21 +129,28 @@ def test_a_goal_environment_may_observe_numbers_and_images(form, state):
     assert env.spec.images == (() if form == "number" else ((1, 8, 9),))
     raw = env.raw(obs)
     assert raw["achieved_goal"].tolist() == [[1.0], [0.5]] and raw["desired_goal"].tolist() == obs.goal.tolist()
-    seen = raw["observation"] if form != "both" else raw["observation"]["number"]
+    named = raw if form == "unnamed" else raw["observation"]
+    seen = named["number"] if form in ("both", "unnamed") else named
     assert seen.shape == (2, 8, 9, 1) if form == "image" else seen.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("form", ["number", "image", "both"])
+@pytest.mark.parametrize("form", ["number", "image", "both", "beside", "unnamed"])
 def test_other_libraries_see_goal_environments_as_vectors(form):
     env = make_single(EnvConfig("GoalSeen-v0", {"form": form}))
     obs, _ = env.reset(seed=0)
     assert env.observation_space.contains(obs) and obs["achieved_goal"].tolist() == [0.5]
-    assert obs["observation"].shape == {"number": (5,), "image": (72,), "both": (77,)}[form]
+    assert obs["observation"].shape == {"number": (5,), "image": (72,)}.get(form, (77,))
 
 
-def test_an_image_is_not_a_goal():
-    image = spaces.Box(0, 255, (8, 8, 1), np.uint8)
-    assert not is_goal_space(spaces.Dict(observation=spaces.Discrete(3), achieved_goal=image, desired_goal=image))
+@pytest.mark.parametrize(
+    "goals",
+    [[spaces.Box(0, 255, (8, 8, 1), np.uint8)] * 2, [spaces.Discrete(3)] * 2, [spaces.MultiBinary(n) for n in (2, 3)]],
+)
+def test_only_vectors_of_the_same_shape_are_goals(goals):
+    space = spaces.Dict(observation=spaces.Discrete(3), achieved_goal=goals[0], desired_goal=goals[1])
+    assert not is_goal_space(space)
+    assert f"only vectors can be goals: achieved_goal is {goals[0]} and desired" in ignored_goals(space)
+    assert not ignored_goals(space["observation"]) and not ignored_goals(spaces.Dict(desired_goal=goals[0]))
 
 
 def test_the_task_reward_is_that_of_the_environment_and_marks_the_end_of_episodes():

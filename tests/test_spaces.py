@@ -7,10 +7,12 @@ from gymnasium import spaces
 from hrl_scripts import train
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from runs import run_of
 from tasks import Drawn
 
 import hrl
 from hrl.envs import EnvConfig, make_env
+from hrl.envs.make import make_single
 from hrl.envs.spaces.actions import ActionMap, PlainActions
 
 ALGORITHMS = ("hiro", "hrac", "td3", "sac", "sb3-td3", "sb3-sac", "sb3-ppo", "sb3-dqn", "lirpg", "maml")
@@ -179,6 +181,17 @@ def test_stable_baselines3s_actions_are_the_same_in_training_and_evaluation(tmp_
 def test_stable_baselines3_has_hindsight_on_goals_of_any_form(form, tmp_path, capsys):
     arguments = ["sb3-sac", "--env", "tasks:GoalForm-v0", "--env-kwargs", *form, "--preset", "debug", "--log-dir"]
     assert train.main([*arguments, str(tmp_path), "--total-steps", "300"]) == 0, capsys.readouterr().err
+
+
+def test_a_model_of_another_library_sees_in_evaluations_what_it_saw_in_training(tmp_path):
+    words = ["sb3-dqn", "--env", "tasks:GoalSeen-v0", "--env-kwargs", "form=both", "--preset", "debug", "--log-dir"]
+    assert train.main([*words, str(tmp_path), "--total-steps", "100", "--eval-freq", "0"]) == 0
+    policy = hrl.load(run_of(tmp_path), trust=True).policy()
+    obs = policy.env.reset(0)
+    one = make_single(EnvConfig("tasks:GoalSeen-v0", {"form": "both"}))
+    seen, _ = one.reset(seed=0)
+    for key, part in policy._raw(obs).items():  # the achieved goal stands between the number and the image
+        assert part.shape[1:] == seen[key].shape and np.array_equal(part[0], seen[key])
 
 
 def test_other_libraries_decide_in_a_plain_space():

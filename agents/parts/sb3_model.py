@@ -155,10 +155,11 @@ class SB3Policy:
         space = self.model.observation_space
         if not isinstance(space, spaces.Dict):
             return state
-        width = int(np.prod(space["observation"].shape or (1,)))
+        achieved = list(self.spec.achieved)
+        appended = state.shape[1] > int(np.prod(space["observation"].shape))  # the achieved goal is not part of it
         parts = {
-            "observation": state[:, :width],
-            "achieved_goal": state[:, list(self.spec.achieved)],
+            "observation": np.delete(state, achieved, 1) if appended else state,
+            "achieved_goal": state[:, achieved],
             "desired_goal": obs.goal.cpu().numpy(),
         }
         return {key: x.reshape(-1, *(space[key].shape or ())) for key, x in parts.items()}
