@@ -156,7 +156,7 @@ class SB3Policy:
         if not isinstance(space, spaces.Dict):
             return state
         achieved = list(self.spec.achieved)
-        appended = state.shape[1] > int(np.prod(space["observation"].shape))  # the achieved goal is not part of it
+        appended = state.shape[1] > spaces.flatdim(space["observation"])  # the achieved goal is not part of it
         parts = {
             "observation": np.delete(state, achieved, 1) if appended else state,
             "achieved_goal": state[:, achieved],

@@ -53,7 +53,7 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
 
 def values_of(arguments: Sequence[str], option: str) -> list[str]:
     """The values of an option, in their order; empty without the option, or if nothing follows it."""
-    values = []
+    values: list[str] = []
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if dashed(name) == option:
