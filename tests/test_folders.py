@@ -240,6 +240,18 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     assert train.main(["--resume", str(run), "--total-steps", str(steps + 10), "--progress", "False"]) == 0
 
 
+def test_runs_that_start_in_the_same_second_have_their_own_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrl.run.folder.time.strftime", lambda form: "20261130-180000")
+    words = [*LINE, "--log-dir", str(tmp_path), "--eval-freq", "100"]
+    for steps in ("200", "300"):
+        assert train.main(["hiro", *words, "--total-steps", steps]) == 0
+    first, second = (tmp_path / "tasks-GoalLine-v0" / "hiro" / f"0-20261130-180000{n}" for n in ("", "-2"))
+    assert Checkpoints(first / "checkpoints").steps == 200 and Checkpoints(second / "checkpoints").steps == 300
+    for run in (first, second):
+        kinds = {path.name.split("-")[0] for path in (run / "checkpoints").iterdir()}
+        assert kinds == {"step", "best"} and (run / "progress.csv").exists()
+
+
 def test_a_missing_checkpoint_folder_raises_a_clear_error(tmp_path):
     with pytest.raises(UserError, match="contains no checkpoint"):
         Checkpoints(tmp_path / "nowhere").last()

@@ -112,7 +112,6 @@ class Trainer:
         configuration; None if there is nothing to resolve."""
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
-        self.checkpoints = Checkpoints(session.folder.checkpoints)
         self.saved_at: int | None = None
         self.average = Averaging(trainee.parameters(), session.run.ema)
         if session.resume is not None:  # an error must come before the folder changes
@@ -126,6 +125,11 @@ class Trainer:
         kind = Reporter if self.processes.first else Bystander
         with session.fitting():
             self.reporter = kind(session, self.saved_at or 0, trainee.time_limit, trainee.counts)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run's folder, whose name is known once the folder exists."""
+        return Checkpoints(self.session.folder.checkpoints)
 
     def run(self) -> signal.Signals | None:
         """Train to the end or until a request to stop, and save the last state. Returns the signal that stopped it."""
