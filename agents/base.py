@@ -16,7 +16,8 @@ from hrl.hierarchy.hierarchy import Hierarchy
 from hrl.hierarchy.setting import Setting
 from hrl.hierarchy.warm_start import warm_start
 from hrl.report.evaluation import Policy
-from hrl.run.session import Session, Which
+from hrl.run.checkpoint import Which
+from hrl.run.session import Session
 from hrl.run.trainer import Trainer
 from hrl.training.policy import HierarchyPolicy
 from hrl.training.rounds import RoundsTrainee

@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from hrl.agents.base import unseen
 from hrl.agents.parts.sb3_model import SB3Policy, SB3Trainee
-from hrl.run.session import Session, Which
+from hrl.run.checkpoint import Which
+from hrl.run.session import Session
 from hrl.run.trainer import Trainer
 from hrl.types import UserError
 

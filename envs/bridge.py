@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from hrl.envs.goals import is_goal_space, state_space
+from hrl.envs.ids import EnvError
 from hrl.envs.infos import InfoReader
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spaces.actions import ActionMap
@@ -204,7 +205,19 @@ class Bridge:
                 f"{self.steps}: {error}"
             ) from error
 
-    def is_single(self, raw: Any) -> bool:
+    def given(self, observation: Any, mask: Callable[[bool], Tensor | None]) -> tuple[Observation, bool]:
+        """Convert an observation that a program gives, of one environment or of a batch. Returns it as a batch, and
+        whether it is a single one, on which `mask` [N, K] may depend. Raises EnvError if it does not fit the space."""
+        try:
+            single = self._is_single(observation)
+            state, goal, _ = self._observed(batched([observation]) if single else observation)
+        except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
+            raise EnvError(f"The observation does not fit {self.space}: {' '.join(str(error).split())}.") from error
+        if (state.shape[1], goal.shape[1]) != (self.spec.state_dim, self.spec.goal_dim):
+            raise EnvError(f"The observation does not fit {self.space}: it has the shape {_shapes(observation)}.")
+        return Observation(state, goal, mask(single)), single
+
+    def _is_single(self, raw: Any) -> bool:
         """Whether a raw observation is one environment's, not a batch."""
         space: Any = self.space
         while isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
@@ -212,10 +225,6 @@ class Bridge:
             raw = raw[space.places[key] if hasattr(space, "places") and len(raw) != len(space.spaces) else key]
             space = space[key]
         return np.ndim(raw) == len(space.shape)
-
-    def as_batch(self, raw: Any) -> Any:
-        """One environment's raw observation as a batch of one."""
-        return batched([raw])
 
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
         """Convert a batch of raw observations to tensors; `mask` [N, K] marks the available discrete actions.
@@ -309,3 +318,10 @@ def _first(raw: Any) -> Any:
     while isinstance(raw, dict | tuple):
         raw = next(iter(raw.values())) if isinstance(raw, dict) else raw[0]
     return raw
+
+
+def _shapes(raw: Any) -> Any:
+    """The shape of an observation, or those of the entries of a dictionary or tuple."""
+    if isinstance(raw, dict):
+        return {key: _shapes(part) for key, part in raw.items()}
+    return tuple(_shapes(part) for part in raw) if isinstance(raw, tuple) else np.shape(raw)

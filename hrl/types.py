@@ -252,11 +252,9 @@ class BatchedEnv(Protocol):
     def render(self, marks: Tensor | None = None) -> Sequence[np.ndarray]:
         """One frame [H, W, 3] per environment, with positions [N, G] marked if possible."""
 
-    def is_single(self, raw: Any) -> bool:
-        """Whether a raw observation is one environment's, not a batch."""
-
-    def as_batch(self, raw: Any) -> Any:
-        """One environment's raw observation as a batch of one."""
+    def given(self, observation: Any, mask: Callable[[bool], Tensor | None]) -> tuple[Observation, bool]:
+        """Convert an observation of one environment or of a batch to a batch of tensors; also returns whether it is a
+        single one, on which `mask` may depend. Raises an error if it does not fit the space."""
 
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
         """Convert a batch of raw observations to tensors; `mask` [N, K] marks the available discrete actions."""

@@ -25,6 +25,7 @@ import hrl
 from hrl.agents.flat import FlatTD3
 from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.api.training import nested
+from hrl.envs import EnvError
 from hrl.learners import TD3Config
 
 QUICK = {"preset": "debug", "threads": 1, "progress": False}
@@ -206,6 +207,54 @@ def test_modules_named_by_a_program_need_no_trust(tmp_path):
     assert done.policy("last").predict(np.zeros((2, 2), np.float32))[0].tolist() == [[1.0], [1.0]]
     with pytest.raises(hrl.UserError, match="add --trust"):
         hrl.load(done.path)
+
+
+def test_numbers_may_be_numpys_or_floats_and_names_dotted(tmp_path):
+    one = run(tmp_path, total_steps=1e2, eval_freq=0, seed=np.int64(3), **{"low.hidden": np.array([8, 4])})
+    assert (one.steps, one.parts.run.seed, one.config.low.learner.hidden) == (100, 3, (8, 4))
+
+
+def test_a_vector_environment_gives_its_id_and_number(tmp_path):
+    one = run(tmp_path, "td3", gym.make_vec("tasks:GoalLine-v0", num_envs=3), total_steps=99, eval_freq=0)
+    assert one.parts.env.env == "GoalLine-v0" and one.parts.env.num_envs == 3
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ({"algorithm": None}, "algorithm must be a name or a configuration object, such as HIROConfig(), not None."),
+    ({"algorithm": HIROConfig}, "algorithm must be a name or a configuration object"),
+    ({"totl_steps": 1}, "train() has no option 'totl_steps'. Did you mean total_steps?"),
+    ({"algorithm": "td3", "learning_rat": 1}, "train() has no option 'learning_rat'. Did you mean learning_rate?"),
+    ({"num_envs": True}, "train(): num_envs must be of type int or 'auto', not True."),
+    ({"total_steps": 1.5}, "train(): total_steps must be of type int, not 1.5."),
+    ({"callbacks": 3}, "callbacks must be functions or Callback objects, not 3."),
+    ({"callbacks": [print, "x"]}, "callbacks must be functions or Callback objects"),
+])  # fmt: skip
+def test_wrong_arguments_of_a_program_raise_one_sentence(arguments, sentence, tmp_path):
+    with pytest.raises(hrl.UserError) as caught:
+        run(tmp_path, **arguments)
+    assert str(caught.value).startswith(sentence) and not list(tmp_path.iterdir())
+
+
+def test_wrong_arguments_of_a_runs_methods_raise_one_sentence(tmp_path):
+    one = run(tmp_path, total_steps=100, eval_freq=0, callbacks=lambda progress: None)
+    for call, sentence in (
+        (lambda: one.evaluate(episodes=0), "episodes must be at least 1, not 0."),
+        (lambda: one.evaluate(episodes="3"), "episodes must be of type int, not '3'."),
+        (lambda: one.policy("worst"), "The checkpoint must be 'best' or 'last', not 'worst'."),
+        (lambda: one.checkpoint("worst"), "The checkpoint must be 'best' or 'last', not 'worst'."),
+        (lambda: one.resume(total_steps="200"), "total_steps must be of type int, not '200'."),
+    ):
+        with pytest.raises(hrl.UserError) as caught:
+            call()
+        assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("observation", [np.zeros(4), np.zeros((2, 4)), {"x": 0}, None, "text", 3.0])
+def test_an_observation_that_does_not_fit_is_refused(observation, tmp_path_factory):
+    policy = run(tmp_path_factory.mktemp("run"), "td3", "Pendulum-v1", total_steps=20, eval_freq=0).policy("last")
+    with pytest.raises(EnvError, match="The observation does not fit Box"):
+        policy.predict(observation)
+    assert policy.predict([0.0, 0.0, 0.0])[0].shape == (1,)
 
 
 def test_options_of_groups_are_not_mixed_with_values(tmp_path):

@@ -9,7 +9,8 @@ from hrl.agents.base import unseen
 from hrl.agents.parts.goal_policy import GoalPolicy
 from hrl.memory.dataset import read_dataset
 from hrl.planning.offline import GoalReacher
-from hrl.run.session import Session, Which
+from hrl.run.checkpoint import Which
+from hrl.run.session import Session
 from hrl.run.trainer import Trainer
 from hrl.training.offline import OfflineTrainee
 from hrl.types import Spec, UserError

@@ -13,6 +13,9 @@ EnvLike = str | type[gym.Env[Any, Any]] | Callable[..., Any] | gym.Env[Any, Any]
 """An id (`"module:Id-v0"` imports the module first), a class, a function that makes one environment, a function of
 `num_envs` that makes a vector environment, or an environment that `gym.make` made."""
 
+VECTOR = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
+"""Keyword arguments of `gym.make_vec` for the vector environment."""
+
 
 def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
     """The id and the keyword arguments of an environment. A class or function of a module gets the id `module:Name`.
@@ -30,7 +33,8 @@ def env_id(env: EnvLike) -> tuple[str, dict[str, Any]]:
                 f"Training needs several copies of {type(env).__name__}: pass its class, or a function that makes it, "
                 "instead of one object."
             )
-        return spec.id, {k: v for k, v in spec.kwargs.items() if k not in gym.registry[spec.id].kwargs}
+        apart = {*gym.registry[spec.id].kwargs, *(VECTOR if isinstance(env, gym.vector.VectorEnv) else ())}
+        return spec.id, {k: v for k, v in spec.kwargs.items() if k not in apart}
     if not callable(env):
         raise UserError(f"env must be an id, a class or a function, not {env!r}.")
     module, name = getattr(env, "__module__", ""), getattr(env, "__qualname__", type(env).__name__)

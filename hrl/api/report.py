@@ -13,7 +13,7 @@ from hrl.report.groups import comparison, curves, differing, grouped, scores
 from hrl.report.page.figures import CAPTION, curves_svg, episode_pictures
 from hrl.report.page.page import Page, RunPart, Table
 from hrl.report.page.stored import last_evaluation, last_picture
-from hrl.run.session import Which
+from hrl.run.checkpoint import Which
 from hrl.types import UserError
 from hrl.version import __version__
 

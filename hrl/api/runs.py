@@ -1,6 +1,6 @@
 """A run as an object: its policy, evaluations and curves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,10 @@ from hrl.report.logger import STEPS, read_progress
 from hrl.report.pictures import Dims, Picture, curve_figure, trajectory_figure
 from hrl.report.statistics import Curve
 from hrl.report.video import record
-from hrl.run.callbacks import Callback
-from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.callbacks import Callbacks, as_callbacks
+from hrl.run.checkpoint import Checkpoint, Checkpoints, Which
+from hrl.run.config import coerced
 from hrl.run.folder import RunConfig, RunFolder
-from hrl.run.session import Which
 from hrl.stopping import StopRequest
 from hrl.types import UserError
 
@@ -85,7 +85,7 @@ class Run:
         """Evaluate the policy in separate environments with fixed seeds, or on another environment with the same
         observations and actions. With deterministic=False, actions are sampled (see `predict`). The result includes
         the paths of the first `keep_paths` episodes, for pictures."""
-        parts = self.parts
+        episodes, parts = _count(episodes, "episodes"), self.parts
         if env is not None:
             identifier, keywords = env_id(env)
             parts = parts._replace(
@@ -98,7 +98,7 @@ class Run:
 
     def record(self, file: Path, episodes: int = 3, which: Which = "last") -> Path:
         """Write an mp4 of the first evaluation episodes. Raises UserError if the environment cannot be rendered."""
-        parts = self.parts._replace(run=replace(self.parts.run, eval_env=None))
+        episodes, parts = _count(episodes, "episodes"), self.parts._replace(run=replace(self.parts.run, eval_env=None))
         session = make_session(parts, self.folder, trust=self.trust)
         policy = parts.agent.load(session, which)
         record(file, policy, session.make_rendering, episodes, parts.run.eval_max_steps, session.faults)
@@ -106,8 +106,7 @@ class Run:
 
     def checkpoint(self, which: Which = "last") -> Checkpoint:
         """The best or the last checkpoint. Raises UserError if there is none, or if it is damaged."""
-        checkpoints = Checkpoints(self.folder.checkpoints)
-        return checkpoints.best() if which == "best" else checkpoints.last()
+        return Checkpoints(self.folder.checkpoints).named(which)
 
     def scalars(self) -> dict[str, np.ndarray]:
         """Every logged scalar by tag, with one value per logged row; NaN where a row has no value."""
@@ -144,7 +143,7 @@ class Run:
             panels[tag] = {self.algorithm: [Curve(logged[STEPS][there], logged[tag][there])]}
         return Picture(curve_figure(panels, ""))
 
-    def resume(self, total_steps: int | None = None, callbacks: Sequence[Any] = ()) -> "Run":
+    def resume(self, total_steps: int | None = None, callbacks: Callbacks = ()) -> "Run":
         """Continue training from the last checkpoint, up to `total_steps`, exactly as if the run had not stopped.
 
         Raises UserError if it has no steps left, or if its config.json was edited."""
@@ -154,20 +153,30 @@ class Run:
                 f"{self.path / 'config.json'} was changed after the run started, but a resumed run must keep its "
                 "options: undo the change."
             )
-        run = replace(self.parts.run, total_steps=total_steps or self.parts.run.total_steps)
+        total = self.parts.run.total_steps if total_steps is None else _count(total_steps, "total_steps")
+        run = replace(self.parts.run, total_steps=total)
         return run_session(self.parts._replace(run=run), self.folder, True, callbacks, self.trust)
+
+
+def _count(value: Any, name: str) -> int:
+    """A number of at least 1. Raises UserError for other values."""
+    number: int = coerced(value, int, name)
+    if number < 1:
+        raise UserError(f"{name} must be at least 1, not {number}.")
+    return number
 
 
 def run_session(
     parts: Parts,
     folder: RunFolder,
     resumes: bool = False,
-    callbacks: Sequence[Any] = (),
+    callbacks: Callbacks = (),
     trust: Trust = NO_TRUST,
     resolve: Callable[[int], Parts] | None = None,
 ) -> Run:
     """Train a run until its end or until a request to stop. `resolve` returns the parts for a measured number of
     environments."""
+    called = as_callbacks(callbacks)
     processes = join_processes()
     with StopRequest() as stop, ExitStack() as held:
         checkpoint = None
@@ -177,7 +186,6 @@ def run_session(
             checkpoint = last_checkpoint(folder, parts.run, processes.size)
         elif resolve is not None:
             parts = with_measured_envs(parts, resolve, processes, stop, trust)
-        called = [x if isinstance(x, Callback) else Callback(x) for x in callbacks]
         session = make_session(parts, folder, checkpoint, processes, stop, trust, held, called)
         parts.agent.train(session)
     processes.leave()

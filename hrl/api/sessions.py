@@ -25,10 +25,10 @@ from hrl.report.display import print_line
 from hrl.report.evaluation import EVALUATION_ENVS, Evaluation
 from hrl.report.hparams import comparable
 from hrl.run.callbacks import Callback
-from hrl.run.checkpoint import Checkpoint
+from hrl.run.checkpoint import Checkpoint, Which
 from hrl.run.config import plain, updated
 from hrl.run.folder import DeviceName, RunConfig, RunFolder
-from hrl.run.session import Session, Which, pick_device
+from hrl.run.session import Session, pick_device
 from hrl.stopping import GRACE, StopRequest
 from hrl.types import UserError
 

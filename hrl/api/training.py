@@ -1,8 +1,10 @@
 """Training from a program: `hrl.train`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
 from typing import Any
+
+from gymnasium.vector import VectorEnv
 
 from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset as preset_values
@@ -11,8 +13,8 @@ from hrl.api.runs import Run, run_session
 from hrl.api.sessions import Parts
 from hrl.api.trust import Trust, named_modules
 from hrl.envs import EnvConfig
-from hrl.run.callbacks import Callback, Progress
-from hrl.run.config import updated
+from hrl.run.callbacks import Callbacks
+from hrl.run.config import names_of, updated
 from hrl.run.folder import RunConfig, RunFolder
 from hrl.types import UserError
 
@@ -22,7 +24,7 @@ def train(
     env: EnvLike,
     *,
     preset: str = "auto",
-    callbacks: Sequence[Callback | Callable[[Progress], Any]] = (),
+    callbacks: Callbacks = (),
     **options: Any,
 ) -> Run:
     """Train an agent, and return its run.
@@ -43,10 +45,10 @@ def train(
         parts = Parts(name, EnvConfig(identifier), RunConfig(), agent)
         parts = with_values(parts, values, f"preset of {name}", agents_own=isinstance(algorithm, str))
         given = nested(options) if num_envs is None else {**nested(options), "num_envs": num_envs}
-        parts = with_values(parts, given, "the options of train()")
+        parts = with_values(parts, given, "train()")
         return parts._replace(env=replace(parts.env, env_kwargs={**parts.env.env_kwargs, **keywords}))
 
-    parts = resolve(options.get("num_envs"))
+    parts = resolve(options.get("num_envs", env.num_envs if isinstance(env, VectorEnv) else None))
     parts.run.check()
     folder = RunFolder.new(parts.run.log_dir, parts.env.env, name, parts.run.seed)
     named = frozenset(module for _, module in named_modules(name, parts.plain()))  # the program names them itself
@@ -56,22 +58,24 @@ def train(
 def with_values(parts: Parts, values: Mapping[str, Any], source: str, agents_own: bool = True) -> Parts:
     """The parts with these values; each value goes to the configuration that has the option. Without `agents_own`, the
     agent's options are ignored. Raises UserError, naming the source, for unknown options."""
-    known = [set(part.__dataclass_fields__) for part in parts[1:3]]
+    known = [names_of(part) for part in parts[1:3]]
     split: list[dict[str, Any]] = [{}, {}, {}]
     for name, value in values.items():
         owner = next((i for i, names in enumerate(known) if name in names), 2)  # or an option of a variant
         split[owner][name] = value
     if not agents_own:
         split[2] = {}
-    changed = (updated(part, mine, source) for part, mine in zip(parts[1:], split, strict=True))
+    beside = [name for names in known for name in names]
+    changed = (updated(part, mine, source, beside) for part, mine in zip(parts[1:], split, strict=True))
     return Parts(parts.algorithm, *changed)
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"low__gamma": x}` as `{"low": {"gamma": x}}`. Raises UserError if one name is both a value and a group."""
+    """`{"low__gamma": x}` or `{"low.gamma": x}` as `{"low": {"gamma": x}}`. Raises UserError if one name is both a
+    value and a group."""
     result: dict[str, Any] = {}
     for name, value in options.items():
-        *path, last = name.split("__")
+        *path, last = name.replace(".", "__").split("__")
         place = result
         for part in path:
             place = place.setdefault(part, {})
@@ -87,6 +91,8 @@ def _agent(algorithm: str | Any) -> tuple[str, Any]:
     """(name, configuration) from an algorithm's name or configuration object."""
     if isinstance(algorithm, str):
         return algorithm, find_agent(algorithm)
+    if isinstance(algorithm, type) or not (is_dataclass(algorithm) and hasattr(algorithm, "train")):
+        raise UserError(f"algorithm must be a name or a configuration object, such as HIROConfig(), not {algorithm!r}.")
     kind = type(algorithm)
     name = next((name for name in AGENTS if AGENTS[name] is kind), None)
     if name is not None:

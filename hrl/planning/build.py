@@ -14,7 +14,8 @@ from hrl.planning.landmarks import Landmarks, connected_landmarks
 from hrl.planning.offline import Offline, plan_offline
 from hrl.planning.planner import PlannerPolicy
 from hrl.pretrained import visited
-from hrl.run.session import Session, Which
+from hrl.run.checkpoint import Which
+from hrl.run.session import Session
 from hrl.training.policy import HierarchyPolicy
 from hrl.types import Spec, UserError
 

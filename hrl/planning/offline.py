@@ -23,7 +23,8 @@ from hrl.planning.landmarks import Landmarks, connected_landmarks
 from hrl.planning.planner import PlannerPolicy
 from hrl.planning.travelled import TravelledDistance
 from hrl.report.evaluation import success_radius
-from hrl.run.session import Session, Which
+from hrl.run.checkpoint import Which
+from hrl.run.session import Session
 from hrl.training.predicting import PredictingPolicy
 from hrl.types import Spec, UserError
 

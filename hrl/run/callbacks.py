@@ -1,11 +1,12 @@
 """Callbacks: functions that are called during training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from hrl.report.evaluation import Evaluation, Policy
+from hrl.types import UserError
 
 
 class Progress(Protocol):
@@ -65,3 +66,15 @@ class Callback:
     """Called once after the last checkpoint."""
     logged: Callable[[Progress, Mapping[str, float]], Any] = field(default=lambda progress, scalars: None)
     """Called with every row of scalars that is logged, by tag. It must not log itself."""
+
+
+Callbacks = Callback | Callable[[Progress], Any] | Sequence[Callback | Callable[[Progress], Any]]
+"""One callback or several: functions, which are called every 1,000 environment steps, or `Callback` objects."""
+
+
+def as_callbacks(given: Callbacks) -> list[Callback]:
+    """Callbacks from one function or callback, or from several. Raises UserError for anything else."""
+    each = [given] if callable(given) or isinstance(given, Callback) else given
+    if not isinstance(each, Sequence) or not all(callable(x) or isinstance(x, Callback) for x in each):
+        raise UserError(f"callbacks must be functions or Callback objects, not {given!r}.")
+    return [x if isinstance(x, Callback) else Callback(x) for x in each]

@@ -12,7 +12,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,8 @@ from torch import Tensor
 from hrl.types import UserError
 from hrl.version import __version__
 
+Which = Literal["best", "last"]
+"""The checkpoint of the best evaluation, or the last one."""
 FORMAT = 4
 KEPT = 2
 PARTS = {"tensors.safetensors", "numbers.json"}
@@ -168,6 +170,12 @@ class Checkpoints:
         """The best checkpoint, or the last one before the first evaluation. Raises UserError if it is damaged."""
         best = self.all("best")
         return load(best[-1]) if best else self.last()
+
+    def named(self, which: Which) -> Checkpoint:
+        """The best or the last checkpoint. Raises UserError if there is none, or if the name is neither."""
+        if which not in ("best", "last"):
+            raise UserError(f"The checkpoint must be 'best' or 'last', not {which!r}.")
+        return self.best() if which == "best" else self.last()
 
 
 def _distinct(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,12 +1,15 @@
 """Conversion between configuration dataclasses and the plain values of presets and stored runs."""
 
+import contextlib
 import difflib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from hrl.types import UserError
 from hrl.variants import Variant
@@ -14,10 +17,11 @@ from hrl.variants import Variant
 C = TypeVar("C")
 
 
-def updated(config: C, values: Mapping[str, Any], source: str) -> C:
+def updated(config: C, values: Mapping[str, Any], source: str, beside: Iterable[str] = ()) -> C:
     """A copy of a configuration dataclass with these values, which may be nested mappings.
 
-    Raises UserError, naming the source, for unknown names and values of the wrong type.
+    Raises UserError, naming the source, for unknown names and values of the wrong type. Its suggestions include the
+    names `beside`, which belong to other configurations.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{source} must map options to values, not be {_short(values)}.")
@@ -31,7 +35,7 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
             chosen = value if isinstance(value, Mapping) else {"kind" if owner == name else name: value}
             parts.setdefault(owner, {}).update(chosen)
         elif name not in known:
-            raise UserError(f"{source} has no option {name!r}.{_hint(name, known)}")
+            raise UserError(f"{source} has no option {name!r}.{_hint(name, [*names_of(config), *beside])}")
         else:
             current = getattr(config, name)
             nested = is_dataclass(current) and isinstance(value, Mapping)
@@ -42,6 +46,12 @@ def updated(config: C, values: Mapping[str, Any], source: str) -> C:
         variant = getattr(config, name).switched(given.pop("kind", getattr(config, name).kind), where)
         changes[name] = updated(variant, given, where)
     return replace(config, **changes)  # type: ignore[type-var]
+
+
+def names_of(config: Any) -> list[str]:
+    """The names of a configuration's options, with those of its chosen variants."""
+    variants = [x for f in fields(config) if isinstance(x := getattr(config, f.name), Variant)]
+    return [f.name for part in (config, *variants) for f in fields(part) if f.name != "kind"]
 
 
 def variant_with(config: Any, option: str, values: Mapping[str, Any], source: str) -> str | None:
@@ -88,18 +98,20 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def coerced(value: Any, kind: Any, where: str) -> Any:
-    """A plain value (from YAML or JSON) as the annotated type. Raises UserError if it does not match."""
+    """A plain value (from YAML, JSON or a program) as the annotated type. Arrays and numbers of numpy are lists and
+    numbers, and 1e6 is an integer. Raises UserError if the value does not match."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
             return None
-        *others, last = [p for p in parts if p is not type(None)]
-        for part in others:
-            try:
+        kinds = [p for p in parts if p is not type(None)]
+        for part in kinds:
+            with contextlib.suppress(UserError):
                 return coerced(value, part, where)
-            except UserError:
-                continue
-        return coerced(value, last, where)
+        if len(kinds) == 1:
+            return coerced(value, kinds[0], where)
+        raise UserError(f"{where} must be {' or '.join(map(_kind, kinds))}, not {_short(value)}.")
     if origin is tuple:
         if parts[-1] is Ellipsis and isinstance(value, int | float):  # a single number needs no brackets
             value = [value]
@@ -107,8 +119,8 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
             raise UserError(
                 f"{where} must be a list{'' if parts[-1] is Ellipsis else f' of {len(parts)}'}, not {value!r}."
             )
-        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
-        return tuple(coerced(v, k, where) for v, k in zip(value, kinds, strict=True))
+        each = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(coerced(v, k, where) for v, k in zip(value, each, strict=True))
     if origin is Literal:
         if value not in parts:
             raise UserError(f"{where} must be one of {', '.join(map(str, parts))}, not {value!r}.")
@@ -119,10 +131,21 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
         return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     plain = origin or kind
     if plain is Any or (isinstance(value, plain) and not (plain is int and isinstance(value, bool))):
         return value
     raise UserError(f"{where} must be of type {getattr(plain, '__name__', plain)}, not {_short(value)}.")
+
+
+def _kind(kind: Any) -> str:
+    """A type in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return "a list"
+    return f"of type {getattr(get_origin(kind) or kind, '__name__', kind)}"
 
 
 def _short(value: Any) -> str:

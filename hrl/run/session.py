@@ -15,13 +15,12 @@ from hrl.report.display import warn
 from hrl.report.evaluation import Evaluation, Policy, evaluate
 from hrl.run.averaging import averaged
 from hrl.run.callbacks import Callback
-from hrl.run.checkpoint import Checkpoint, Checkpoints
+from hrl.run.checkpoint import Checkpoint, Checkpoints, Which
 from hrl.run.folder import RunConfig, RunFolder
 from hrl.run.kept import KeptEnvironments
 from hrl.stopping import StopRequest
 from hrl.types import BatchedEnv, UserError
 
-Which = Literal["best", "last"]
 MakeEnv = Callable[[int | None], BatchedEnv]
 
 
@@ -100,7 +99,7 @@ class Session:
         """The best or the last checkpoint of the run, with averaged networks if it has them; read once."""
         if which not in self._read:
             checkpoints = Checkpoints(self.folder.checkpoints)
-            found = checkpoints.best() if which == "best" else checkpoints.last()
+            found = checkpoints.named(which)
             self._read[which] = Checkpoint(averaged(found.tensors), found.numbers)
             for sentence in checkpoints.warnings:
                 warn(sentence)

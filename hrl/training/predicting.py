@@ -70,12 +70,11 @@ class PredictingPolicy(ABC):
 
         Observations may be batched, as from a vector environment, or single. With deterministic=False, every decision
         has the mean exploration noise of the training environments. No decision is uniformly random.
-        `action_masks` [N, K] or [K] masks the available discrete actions; None for all.
+        `action_masks` [N, K] or [K] masks the available discrete actions; None for all. Raises an error if the
+        observation does not fit the environment's space.
         """
         assert self.env is not None
-        single = self.env.is_single(observation)
-        raw = self.env.as_batch(observation) if single else observation
-        obs = self.env.observe(raw, None if action_masks is None else self._masks(action_masks, single))
+        obs, single = self.env.given(observation, lambda single: self._masks(action_masks, single))
         how: ActionMode = "greedy" if deterministic else "noisy"
         memory = self.following(self.unpack(state), obs.state, how) if state else self.start(len(obs.state))
         if episode_start is not None:
@@ -85,8 +84,11 @@ class PredictingPolicy(ABC):
         actions = self.env.to_action(chosen.cpu().numpy())
         return actions[0] if single else actions, self.pack(memory)
 
-    def _masks(self, masks: np.ndarray, single: bool) -> Tensor:
-        """[N, K] available actions. Raises ValueError if the actions are not discrete, or if their number differs."""
+    def _masks(self, masks: np.ndarray | None, single: bool) -> Tensor | None:
+        """[N, K] available actions; None for all. Raises ValueError if the actions are not discrete, or if their number
+        differs."""
+        if masks is None:
+            return None
         assert self.env is not None
         space = self.env.spec.action_space
         choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
