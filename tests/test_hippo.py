@@ -100,7 +100,7 @@ def test_evaluation_takes_the_mean_period_and_leaves_the_random_state():
 @pytest.mark.parametrize(("given", "period"), [(7, Period(7, 7)), ([5, 15], Period(5, 15)), ((5, 15), Period(5, 15))])
 def test_a_preset_gives_one_number_or_two(given, period):
     assert Period.of(coerced(given, int | tuple[int, int], "period")) == period
-    with pytest.raises(UserError, match="period must be a list of 2, not"):
+    with pytest.raises(UserError, match="period must be of type int or a list of 2, not"):
         coerced([1, 2, 3], int | tuple[int, int], "period")
 
 

@@ -116,9 +116,7 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
         if parts[-1] is Ellipsis and isinstance(value, int | float):  # a single number needs no brackets
             value = [value]
         if not isinstance(value, list | tuple) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
-            raise UserError(
-                f"{where} must be a list{'' if parts[-1] is Ellipsis else f' of {len(parts)}'}, not {value!r}."
-            )
+            raise UserError(f"{where} must be {_list(parts)}, not {_short(value)}.")
         each = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
         return tuple(coerced(v, k, where) for v, k in zip(value, each, strict=True))
     if origin is Literal:
@@ -139,12 +137,17 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
     raise UserError(f"{where} must be of type {getattr(plain, '__name__', plain)}, not {_short(value)}.")
 
 
+def _list(parts: tuple[Any, ...]) -> str:
+    """The type of a tuple with these parts, in words."""
+    return "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)}"
+
+
 def _kind(kind: Any) -> str:
     """A type in words."""
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     if get_origin(kind) is tuple:
-        return "a list"
+        return _list(get_args(kind))
     return f"of type {getattr(get_origin(kind) or kind, '__name__', kind)}"
 
 
