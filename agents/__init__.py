@@ -99,7 +99,7 @@ def find_agent(name: str) -> Any:
     if name in AGENTS:
         return AGENTS[name]()
     if ":" not in name:
-        close = difflib.get_close_matches(name, AGENTS, n=1)
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), AGENTS, n=1)
         hint = f"Did you mean {close[0]}?" if close else f"Choose one of {', '.join(AGENTS)}, or give module:factory."
         raise UserError(f"There is no algorithm {name!r}. {hint}")
     module, _, attribute = name.partition(":")

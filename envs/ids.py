@@ -65,15 +65,21 @@ def register_factory(name: str, make: Callable[..., Any]) -> None:
 
 def _hint(name: str) -> str:
     """A suggestion for an unknown id: an installed package that registers it, or a similar id."""
-    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.8)
+    close = _similar(name, 0.8)
     if close:
         return f" Did you mean {' or '.join(close)}?"
     packages = packages_with(name)
     if packages:
         return f" It belongs to another package: try --env {' or '.join(f'{p}:{name}' for p in packages)}."
-    close = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
+    close = _similar(name, 0.5)
     hint = f" The closest ids are {', '.join(close)}." if close else ""
     return f"{hint} If another package registers it, name the package: --env package:{name}."
+
+
+def _similar(name: str, cutoff: float) -> list[str]:
+    """At most three known ids that are similar to a name, in capital or small letters."""
+    ids = {known.lower(): known for known in gym.registry}
+    return [ids[close] for close in difflib.get_close_matches(name.lower(), ids, n=3, cutoff=cutoff)]
 
 
 def packages_with(name: str) -> list[str]:

@@ -147,6 +147,8 @@ def test_every_algorithm_trains_and_is_evaluated(algorithm, env, tmp_path, capsy
     ("arguments", "words"),
     [
         ("hirro --env PointMaze_UMaze-v3", "Did you mean hiro?"),
+        ("Discrete_SAC --env CartPole-v1", "Did you mean discrete-sac?"),
+        ("dqn --env cartpole-V1", "Did you mean CartPole-v1"),
         ("hiro --env PointMaze_Umaze-v3", "Did you mean PointMaze_UMaze-v3"),
         ("hiro --env CartPole-v1", "td3 supports only vectors"),
         ("hiro --env tasks:Picture-v0", "observes only an image"),
