@@ -1,9 +1,15 @@
 """Parameters that become NaN or infinite end a run with a sentence that names them, and leave good checkpoints."""
 
+import math
+
 import pytest
+import torch
 import yaml
 from hrl_scripts import evaluate, train
 from runs import LINE, run_of
+
+from hrl.run.divergence import require_finite
+from hrl.types import Diverged
 
 HUGE = "1e20"
 REPLAY = ("--learning-rate", HUGE, "--learning-starts", "300", "--hidden", "8", "--batch-size", "8")
@@ -13,6 +19,15 @@ CASES = {
     "sb3-td3": ("Pendulum-v1", "--learning-rate", HUGE, "--learning-starts", "300"),
     "hippo": ("CartPole-v1", "--learning-rate", HUGE, "--n-steps", "4"),
 }
+
+
+def test_large_values_are_no_divergence_but_nan_and_infinity_are():
+    fine = {"a": torch.full((3,), 3e38), "b": torch.zeros(0), "c": torch.ones(2, dtype=torch.float64)}
+    require_finite(fine, "1 step", None)
+    require_finite({}, "1 step", None)
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(Diverged, match=r"d is NaN or infinite at 9 steps.*The checkpoint at 1,234 is intact"):
+            require_finite({**fine, "d": torch.tensor([1.0, wrong])}, "9 steps", 1234)
 
 
 @pytest.mark.parametrize("algorithm", CASES)
