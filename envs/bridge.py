@@ -12,7 +12,6 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from hrl.envs.goals import is_goal_space, state_space
-from hrl.envs.ids import EnvError
 from hrl.envs.infos import InfoReader
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spaces.actions import ActionMap
@@ -206,15 +205,15 @@ class Bridge:
             ) from error
 
     def given(self, observation: Any, mask: Callable[[bool], Tensor | None]) -> tuple[Observation, bool]:
-        """Convert an observation that a program gives, of one environment or of a batch. Returns it as a batch, and
-        whether it is a single one, on which `mask` [N, K] may depend. Raises EnvError if it does not fit the space."""
+        """Convert a program's observation, of one environment or of a batch. Returns it as a batch, and whether it is a
+        single one, on which `mask` [N, K] may depend. Raises ValueError if it does not fit the space."""
         try:
             single = self._is_single(observation)
             state, goal, _ = self._observed(batched([observation]) if single else observation)
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
-            raise EnvError(f"The observation does not fit {self.space}: {' '.join(str(error).split())}.") from error
+            raise ValueError(f"The observation does not fit {self.space}: {' '.join(str(error).split())}.") from error
         if (state.shape[1], goal.shape[1]) != (self.spec.state_dim, self.spec.goal_dim):
-            raise EnvError(f"The observation does not fit {self.space}: it has the shape {_shapes(observation)}.")
+            raise ValueError(f"The observation does not fit {self.space}: it has the shape {_shapes(observation)}.")
         return Observation(state, goal, mask(single)), single
 
     def _is_single(self, raw: Any) -> bool:

@@ -254,7 +254,7 @@ class BatchedEnv(Protocol):
 
     def given(self, observation: Any, mask: Callable[[bool], Tensor | None]) -> tuple[Observation, bool]:
         """Convert an observation of one environment or of a batch to a batch of tensors; also returns whether it is a
-        single one, on which `mask` may depend. Raises an error if it does not fit the space."""
+        single one, on which `mask` may depend. Raises ValueError if it does not fit the space."""
 
     def observe(self, raw: Any, mask: Tensor | None = None) -> Observation:
         """Convert a batch of raw observations to tensors; `mask` [N, K] marks the available discrete actions."""

@@ -25,7 +25,6 @@ import hrl
 from hrl.agents.flat import FlatTD3
 from hrl.agents.hiro import High, HIROConfig, Low
 from hrl.api.training import nested
-from hrl.envs import EnvError
 from hrl.learners import TD3Config
 
 QUICK = {"preset": "debug", "threads": 1, "progress": False}
@@ -235,6 +234,15 @@ def test_wrong_arguments_of_a_program_raise_one_sentence(arguments, sentence, tm
     assert str(caught.value).startswith(sentence) and not list(tmp_path.iterdir())
 
 
+def test_faults_of_an_environment_are_user_errors_with_their_cause(tmp_path):
+    with pytest.raises(hrl.UserError, match="There is no environment 'Nowhere-v0'"):
+        run(tmp_path, env="Nowhere-v0")
+    faulty = "Environment 0 of Ledger-v0 raised RuntimeError in step.* the simulator fell over"
+    with pytest.raises(hrl.UserError, match=faulty) as caught:
+        run(tmp_path, "td3", "tasks:Ledger-v0", env_kwargs={"fail_at": 40, "fault": "raise"})
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 def test_wrong_arguments_of_a_runs_methods_raise_one_sentence(tmp_path):
     one = run(tmp_path, total_steps=100, eval_freq=0, callbacks=lambda progress: None)
     for call, sentence in (
@@ -252,7 +260,7 @@ def test_wrong_arguments_of_a_runs_methods_raise_one_sentence(tmp_path):
 @pytest.mark.parametrize("observation", [np.zeros(4), np.zeros((2, 4)), {"x": 0}, None, "text", 3.0])
 def test_an_observation_that_does_not_fit_is_refused(observation, tmp_path_factory):
     policy = run(tmp_path_factory.mktemp("run"), "td3", "Pendulum-v1", total_steps=20, eval_freq=0).policy("last")
-    with pytest.raises(EnvError, match="The observation does not fit Box"):
+    with pytest.raises(hrl.UserError, match="The observation does not fit Box"):
         policy.predict(observation)
     assert policy.predict([0.0, 0.0, 0.0])[0].shape == (1,)
 

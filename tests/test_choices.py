@@ -257,7 +257,7 @@ def test_predict_takes_only_available_actions(single):
         mask = np.arange(3) == kept
         action, _ = policy.predict(seen, action_masks=mask if single else mask[None])
         assert np.ravel(action).item() == kept + 1  # its actions begin at 1
-    with pytest.raises(ValueError, match=r"must have shape \[N, n\] for a choice of one of n actions"):
+    with pytest.raises(UserError, match=r"must have shape \[N, n\] for a choice of one of n actions"):
         policy.predict(seen, action_masks=np.ones(4))
 
 

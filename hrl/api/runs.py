@@ -10,7 +10,7 @@ import numpy as np
 
 from hrl.api.environments import EnvLike, env_id
 from hrl.api.scaling import with_measured_envs
-from hrl.api.sessions import NO_TRUST, Parts, make_session, trained_policy
+from hrl.api.sessions import NO_TRUST, Parts, make_session, trained_policy, user_errors
 from hrl.api.trust import Trust
 from hrl.execution.processes import join_processes
 from hrl.pretrained import read_card
@@ -69,11 +69,13 @@ class Run:
         """Whether the run has reached its total steps."""
         return self.folder.finished
 
+    @user_errors()
     def policy(self, which: Which = "best") -> Any:
         """The trained policy of the best evaluation, or of the last checkpoint. A hierarchy's policy has
         `predict(observation, state) -> (action, state)` as in stable-baselines3."""
         return trained_policy(self.path, which, self.trust)
 
+    @user_errors()
     def evaluate(
         self,
         episodes: int = 100,
@@ -96,6 +98,7 @@ class Run:
         with closing(session):
             return session.evaluate(parts.agent.load(session, which), episodes, keep_paths, deterministic)
 
+    @user_errors()
     def record(self, file: Path, episodes: int = 3, which: Which = "last") -> Path:
         """Write an mp4 of the first evaluation episodes. Raises UserError if the environment cannot be rendered."""
         episodes, parts = _count(episodes, "episodes"), self.parts._replace(run=replace(self.parts.run, eval_env=None))
@@ -143,6 +146,7 @@ class Run:
             panels[tag] = {self.algorithm: [Curve(logged[STEPS][there], logged[tag][there])]}
         return Picture(curve_figure(panels, ""))
 
+    @user_errors()
     def resume(self, total_steps: int | None = None, callbacks: Callbacks = ()) -> "Run":
         """Continue training from the last checkpoint, up to `total_steps`, exactly as if the run had not stopped.
 

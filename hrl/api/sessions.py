@@ -3,8 +3,8 @@
 This package is above the algorithms and the environments; only `hrl.cli` imports it.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,15 @@ EVALUATION_BATCH = 1000
 NO_TRUST = Trust()
 FAULTS = (UserError, EnvError, EnvironmentFault)
 """Exceptions that are printed as one sentence."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """A context, or a decorator, that converts errors of environments into a UserError."""
+    try:
+        yield
+    except (EnvError, EnvironmentFault) as error:
+        raise UserError(str(error)) from (error.__cause__ or error)
 
 
 class Parts(NamedTuple):

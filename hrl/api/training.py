@@ -10,7 +10,7 @@ from hrl.agents import AGENTS, find_agent
 from hrl.agents.presets import preset as preset_values
 from hrl.api.environments import EnvLike, env_id
 from hrl.api.runs import Run, run_session
-from hrl.api.sessions import Parts
+from hrl.api.sessions import Parts, user_errors
 from hrl.api.trust import Trust, named_modules
 from hrl.envs import EnvConfig
 from hrl.run.callbacks import Callbacks
@@ -19,6 +19,7 @@ from hrl.run.folder import RunConfig, RunFolder
 from hrl.types import UserError
 
 
+@user_errors()
 def train(
     algorithm: str | Any,
     env: EnvLike,
@@ -35,7 +36,8 @@ def train(
     `preset` is "auto" (tuned values for this environment), "none", "debug" or "published". With a configuration object,
     only the preset's options for the environment and the run apply. `callbacks` are called during training.
 
-    Ctrl-C saves the run and returns it; `Run.resume` continues it exactly. Raises UserError for invalid options.
+    Ctrl-C saves the run and returns it; `Run.resume` continues it exactly. Raises UserError for invalid options
+    and faults of environments.
     """
     name, agent = _agent(algorithm)
     identifier, keywords = env_id(env)

@@ -13,7 +13,7 @@ def require_finite(parameters: Mapping[str, Tensor], where: str, saved_at: int |
 
     `where` says how far the run is, and `saved_at` are the steps of its last checkpoint, for the message.
     """
-    norms = torch._foreach_norm(list(parameters.values())) if parameters else []
+    norms = list(torch._foreach_norm(list(parameters.values()))) if parameters else []
     if not norms or bool(torch.stack(norms).isfinite().all()):  # one wait for all parameters
         return
     wrong = next((name for name, x in parameters.items() if not bool(x.isfinite().all())), None)

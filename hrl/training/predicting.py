@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from hrl.hierarchy.stack import ActionMode
-from hrl.types import BatchedEnv, Observation, Step
+from hrl.types import BatchedEnv, Observation, Step, UserError
 
 PredictState = tuple[np.ndarray, ...]
 
@@ -70,11 +70,14 @@ class PredictingPolicy(ABC):
 
         Observations may be batched, as from a vector environment, or single. With deterministic=False, every decision
         has the mean exploration noise of the training environments. No decision is uniformly random.
-        `action_masks` [N, K] or [K] masks the available discrete actions; None for all. Raises an error if the
-        observation does not fit the environment's space.
+        `action_masks` [N, K] or [K] masks the available discrete actions; None for all. Raises UserError if the
+        observation or the mask does not fit the environment's space.
         """
         assert self.env is not None
-        obs, single = self.env.given(observation, lambda single: self._masks(action_masks, single))
+        try:
+            obs, single = self.env.given(observation, lambda single: self._masks(action_masks, single))
+        except ValueError as error:
+            raise UserError(str(error)) from error
         how: ActionMode = "greedy" if deterministic else "noisy"
         memory = self.following(self.unpack(state), obs.state, how) if state else self.start(len(obs.state))
         if episode_start is not None:
