@@ -15,7 +15,7 @@ from hrl.envs.goals import is_goal_space, state_space
 from hrl.envs.infos import InfoReader
 from hrl.envs.scene import Outline, mark, outlines
 from hrl.envs.spaces.actions import ActionMap
-from hrl.envs.spaces.flatten import batched, flat_dim, flatten_batch, unflatten_batch, usable
+from hrl.envs.spaces.flatten import batched, flat_dim, flatten_batch, shapes_of, unflatten_batch, usable
 from hrl.envs.spec import Observation, Spec, Step
 from hrl.envs.wrappers.guard import EnvironmentFault
 from hrl.envs.wrappers.pause import pausables
@@ -206,14 +206,16 @@ class Bridge:
 
     def given(self, observation: Any, mask: Callable[[bool], Tensor | None]) -> tuple[Observation, bool]:
         """Convert a program's observation, of one environment or of a batch. Returns it as a batch, and whether it is a
-        single one, on which `mask` [N, K] may depend. Raises ValueError if it does not fit the space."""
+        single one, on which `mask` [N, K] may depend. Raises ValueError if it does not fit, or is not finite."""
         try:
             single = self._is_single(observation)
             state, goal, _ = self._observed(batched([observation]) if single else observation)
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"The observation does not fit {self.space}: {' '.join(str(error).split())}.") from error
         if (state.shape[1], goal.shape[1]) != (self.spec.state_dim, self.spec.goal_dim):
-            raise ValueError(f"The observation does not fit {self.space}: it has the shape {_shapes(observation)}.")
+            raise ValueError(f"The observation does not fit {self.space}: it has the shape {shapes_of(observation)}.")
+        if not bool(state.isfinite().all() & goal.isfinite().all()):
+            raise ValueError(f"The observation is NaN or infinite: {observation!r}.")
         return Observation(state, goal, mask(single)), single
 
     def _is_single(self, raw: Any) -> bool:
@@ -317,10 +319,3 @@ def _first(raw: Any) -> Any:
     while isinstance(raw, dict | tuple):
         raw = next(iter(raw.values())) if isinstance(raw, dict) else raw[0]
     return raw
-
-
-def _shapes(raw: Any) -> Any:
-    """The shape of an observation, or those of the entries of a dictionary or tuple."""
-    if isinstance(raw, dict):
-        return {key: _shapes(part) for key, part in raw.items()}
-    return tuple(_shapes(part) for part in raw) if isinstance(raw, tuple) else np.shape(raw)

@@ -40,7 +40,7 @@ def ignored_goals(space: gym.Space[Any]) -> str:
 
 def observed_space(space: spaces.Dict) -> spaces.Dict:
     """A goal environment's observation: all entries except the goals, with `observation` first."""
-    keys = sorted(set(space.spaces) - set(GOALS), key=lambda key: (key != "observation", key))
+    keys = sorted(set(space.spaces) - set(GOALS), key=lambda key: (key != "observation", str(key)))
     return spaces.Dict([(key, space[key]) for key in keys])
 
 

@@ -213,6 +213,12 @@ def test_numbers_may_be_numpys_or_floats_and_names_dotted(tmp_path):
     assert (one.steps, one.parts.run.seed, one.config.low.learner.hidden) == (100, 3, (8, 4))
 
 
+def test_a_preset_scales_with_numpys_numbers_too(tmp_path):
+    runs = [run(tmp_path, "hiro", "hrl/PointMaze_UMaze-v0", preset="auto", num_envs=n, total_steps=600, eval_freq=0)
+            for n in (256, np.int64(256))]  # fmt: skip
+    assert {one.config.low.learner.batch_size for one in runs} == {1024}
+
+
 def test_a_vector_environment_gives_its_id_and_number(tmp_path):
     one = run(tmp_path, "td3", gym.make_vec("tasks:GoalLine-v0", num_envs=3), total_steps=99, eval_freq=0)
     assert one.parts.env.env == "GoalLine-v0" and one.parts.env.num_envs == 3
@@ -257,10 +263,10 @@ def test_wrong_arguments_of_a_runs_methods_raise_one_sentence(tmp_path):
         assert str(caught.value) == sentence
 
 
-@pytest.mark.parametrize("observation", [np.zeros(4), np.zeros((2, 4)), {"x": 0}, None, "text", 3.0])
+@pytest.mark.parametrize("observation", [np.zeros(4), np.zeros((2, 4)), {"x": 0}, None, "text", 3.0, [0, np.nan, 0]])
 def test_an_observation_that_does_not_fit_is_refused(observation, tmp_path_factory):
     policy = run(tmp_path_factory.mktemp("run"), "td3", "Pendulum-v1", total_steps=20, eval_freq=0).policy("last")
-    with pytest.raises(hrl.UserError, match="The observation does not fit Box"):
+    with pytest.raises(hrl.UserError, match=r"The observation (does not fit Box|is NaN)"):
         policy.predict(observation)
     assert policy.predict([0.0, 0.0, 0.0])[0].shape == (1,)
 

@@ -211,6 +211,13 @@ def batched(observations: list[Any]) -> Any:
     return np.stack([np.asarray(o) for o in observations])
 
 
+def shapes_of(raw: Any) -> Any:
+    """The shape of a raw observation, or those of the entries of a dictionary or tuple."""
+    if isinstance(raw, dict):
+        return {key: shapes_of(part) for key, part in raw.items()}
+    return tuple(shapes_of(part) for part in raw) if isinstance(raw, tuple) else np.shape(raw)
+
+
 def _numbers(batch: Any, device: torch.device) -> Tensor:
     return torch.as_tensor(batch, device=device).long()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from gymnasium.vector import VectorEnv
 
@@ -14,7 +14,7 @@ from hrl.api.sessions import Parts, user_errors
 from hrl.api.trust import Trust, named_modules
 from hrl.envs import EnvConfig
 from hrl.run.callbacks import Callbacks
-from hrl.run.config import names_of, updated
+from hrl.run.config import coerced, names_of, updated
 from hrl.run.folder import RunConfig, RunFolder
 from hrl.types import UserError
 
@@ -42,15 +42,16 @@ def train(
     name, agent = _agent(algorithm)
     identifier, keywords = env_id(env)
 
-    def resolve(num_envs: Any) -> Parts:
-        values = preset_values(name, identifier, preset, num_envs if type(num_envs) is int else None)
+    def resolve(num_envs: int | Literal["auto"] | None) -> Parts:
+        values = preset_values(name, identifier, preset, num_envs if isinstance(num_envs, int) else None)
         parts = Parts(name, EnvConfig(identifier), RunConfig(), agent)
         parts = with_values(parts, values, f"preset of {name}", agents_own=isinstance(algorithm, str))
         given = nested(options) if num_envs is None else {**nested(options), "num_envs": num_envs}
         parts = with_values(parts, given, "train()")
         return parts._replace(env=replace(parts.env, env_kwargs={**parts.env.env_kwargs, **keywords}))
 
-    parts = resolve(options.get("num_envs", env.num_envs if isinstance(env, VectorEnv) else None))
+    count = options.get("num_envs", env.num_envs if isinstance(env, VectorEnv) else None)
+    parts = resolve(coerced(count, int | Literal["auto"] | None, "train(): num_envs"))
     parts.run.check()
     folder = RunFolder.new(parts.run.log_dir, parts.env.env, name, parts.run.seed)
     named = frozenset(module for _, module in named_modules(name, parts.plain()))  # the program names them itself
