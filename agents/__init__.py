@@ -44,7 +44,8 @@ class Registry(Mapping[str, Any]):
     def summary(self, name: str) -> str:
         """The first sentence of the class's docstring, read from the source, without an import."""
         module, _, attribute = self._places[name].partition(":")
-        source = ast.parse(Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py").read_text())
+        file = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+        source = ast.parse(file.read_text(encoding="utf-8"))
         classes = {node.name: node for node in source.body if isinstance(node, ast.ClassDef)}
         return " ".join((ast.get_docstring(classes[attribute]) or "").split("\n\n")[0].split())
 

@@ -92,7 +92,7 @@ def packages_with(name: str) -> list[str]:
         for file in distribution.files or []:
             if file.suffix == ".py" and len(file.parts) > 1:
                 try:
-                    text = Path(str(file.locate())).read_text(errors="ignore")
+                    text = Path(str(file.locate())).read_text(encoding="utf-8", errors="ignore")
                 except OSError:
                     continue
                 if f'"{name}"' in text or f"'{name}'" in text:

@@ -1,5 +1,6 @@
 """The package as users get it: its metadata, its command lines, and a wheel outside the repository."""
 
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,25 @@ def test_help_comes_within_a_second():
     loaded = "import sys, hrl.cli.main as m; m.train(['--help']); assert not {'torch', 'numpy'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True)
     assert min(seconds) < 1
+
+
+def test_terminals_and_files_need_no_particular_encoding(tmp_path):
+    """In an ASCII terminal, a question mark replaces ±; files are UTF-8 everywhere."""
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNDEFAULTENCODING": "1"}
+
+    def out(*words: str) -> str:
+        command = [sys.executable, "-W", "default::EncodingWarning", *words]
+        done = subprocess.run(command, env={**os.environ, **ascii_only}, capture_output=True, text=True)
+        warned = [line for line in done.stderr.splitlines() if "EncodingWarning" in line and f"{ROOT}/" in line]
+        assert not done.returncode and not warned, done.stderr
+        return done.stdout
+
+    words = ["--env", "tasks:GoalLine-v0", "--preset", "debug", "--total-steps", "300", "--log-dir", str(tmp_path)]
+    beside = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); sys.argv[0] = 'train.py'; "
+    assert "within ?" in out("-c", f"{beside}from hrl.cli.main import train; train({['hiro', *words]!r})")
+    (run,) = (path.parent for path in tmp_path.rglob("config.json"))
+    program = f"run = hrl.load({str(run)!r}, trust=True); print(hrl.write_report([run], {str(tmp_path / 'r.html')!r}))"
+    assert "r.html" in out("-c", f"{beside}import hrl; {program}")
 
 
 def test_bash_completes_algorithms_and_options(tmp_path, capsys):

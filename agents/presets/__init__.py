@@ -65,13 +65,13 @@ def _lineage(file: str) -> list[str]:
 
 def _contents(file: str) -> dict[str, Any]:
     resource = files(__package__) / f"{file}.yaml"
-    return (yaml.safe_load(resource.read_text()) or {}) if resource.is_file() else {}
+    return (yaml.safe_load(resource.read_text(encoding="utf-8")) or {}) if resource.is_file() else {}
 
 
 def _added(entries: dict[str, Values], file: Path) -> dict[str, Values]:
     """The entries, overridden by those of a user's file."""
     try:
-        own = yaml.safe_load(file.read_text()) or {}
+        own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"The preset {file} cannot be read: {error}") from error
     if not isinstance(own, dict) or not all(isinstance(values, dict) for values in own.values()):

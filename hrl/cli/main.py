@@ -4,6 +4,7 @@
 This module imports torch and the algorithms only for commands that need them.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -67,6 +68,11 @@ def report(arguments: Sequence[str] | None = None) -> int:
 
 
 def _given(arguments: Sequence[str] | None) -> list[str]:
+    """The arguments of a command line, which begins: question marks replace characters that a stream's encoding lacks,
+    such as ± in ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     return list(sys.argv[1:] if arguments is None else arguments)
 
 

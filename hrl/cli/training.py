@@ -136,7 +136,7 @@ def swept(algorithm: str, arguments: list[str], stop: StopRequest) -> bool:
         where = RunFolder.new(run.log_dir, one.env.env, algorithm, run.seed)
         with (
             contextlib.ExitStack() as held,
-            (folder / "output.log").open("a") as log,
+            (folder / "output.log").open("a", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
         ):
             session = make_session(one._replace(run=run), where, stop=stop, trust=trust, held=held)

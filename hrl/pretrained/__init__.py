@@ -34,7 +34,7 @@ def list_pretrained() -> dict[str, dict[str, Any]]:
 def read_card(folder: Path) -> dict[str, Any]:
     """The card in a pretrained policy's folder; empty if there is none."""
     file = folder / "card.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def located(path: Path) -> Path:

@@ -13,9 +13,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def print_line(line: str) -> None:
-    """Print a line. If the output is closed (`| head`, a closed terminal), discard the line and continue."""
+    """Print a line, with a question mark for a character that the output's encoding lacks. If the output is closed
+    (`| head`, a closed terminal), discard the line and continue."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(line, flush=True)
+        print(line.encode(encoding, "replace").decode(encoding), flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -37,7 +37,7 @@ class Logger:
             rows = self._rows() if self._path.exists() else []
             self._names += new
             self._rewrite(rows)
-        with self._path.open("a", newline="") as file:
+        with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._names).writerow({STEPS: steps, **scalars})
         for listener in self.listeners:
             listener(scalars)
@@ -80,7 +80,7 @@ class Logger:
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         beside = self._path.with_suffix(".writing")
-        with beside.open("w", newline="") as file:
+        with beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._names)
             writer.writeheader()
             writer.writerows(rows)
@@ -111,7 +111,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file, as dictionaries by column. Raises UserError for other files."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}.") from error

@@ -59,7 +59,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         stored, aliases = _distinct(checkpoint.tensors)
         tensors = {name: x.detach().cpu().contiguous() for name, x in stored.items()}
         save_file(_unshared(tensors), beside / "tensors.safetensors")
-        (beside / "numbers.json").write_text(json.dumps(checkpoint.numbers | ({"aliases": aliases} if aliases else {})))
+        (beside / "numbers.json").write_text(
+            json.dumps(checkpoint.numbers | ({"aliases": aliases} if aliases else {})), encoding="utf-8"
+        )
         sums = {file.name: _checksum(file) for file in sorted(beside.iterdir())}
         manifest = {
             "format": FORMAT,
@@ -68,7 +70,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             "torch": torch.__version__,
         }
         manifest |= {"saved": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "sha256": sums}
-        (beside / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        (beside / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         for file in beside.iterdir():
             _flush(file)
         shutil.rmtree(folder, ignore_errors=True)  # exists if the run resumed from an earlier checkpoint
@@ -84,14 +86,14 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 def load(folder: Path) -> Checkpoint:
     """Read a checkpoint folder. Raises UserError if it is missing, damaged or of another format."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise UserError(
                 f"{folder} has checkpoint format {manifest['format']}, but this version ({__version__}) reads format "
                 f"{FORMAT}: install hrl {manifest['hrl']}, which wrote it."
             )
         _check_parts(folder, manifest["sha256"])
-        numbers = json.loads((folder / "numbers.json").read_text())
+        numbers = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
         if type(numbers["steps"]) is not int or numbers["steps"] != manifest["steps"]:
             raise ValueError("its parts come from different steps")
         tensors = {name: _full_precision(x) for name, x in load_file(folder / "tensors.safetensors").items()}

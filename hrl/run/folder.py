@@ -165,7 +165,7 @@ class RunFolder:
         if fcntl is None:  # not available on Windows
             yield
             return
-        with (self.path / ".lock").open("a+") as file:
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -194,13 +194,13 @@ class RunFolder:
         """Write config.json with this content, and its checksum."""
         content = {"sha256": _sum(content), **{key: x for key, x in content.items() if key != "sha256"}}
         beside = self.path / ".config.json.writing"
-        beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
+        beside.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
         beside.replace(self.path / "config.json")
 
     def read_config(self) -> dict[str, Any]:
         """The content of config.json. Raises UserError if it is damaged."""
         try:
-            content = json.loads((self.path / "config.json").read_text())
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
             parts = [content["config"][part] for part in ("env", "run", "agent")]
             if not isinstance(content["algorithm"], str) or not all(isinstance(part, dict) for part in parts):
                 raise ValueError("a part of it is missing or has the wrong type")
@@ -237,7 +237,12 @@ def _revision() -> str | None:
     here = Path(__file__).resolve().parent
     try:
         run = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+            ["git", "describe", "--always", "--dirty"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -52,7 +52,7 @@ class SweepConfig:
     def read(cls, path: Path) -> "SweepConfig":
         """Read a YAML file. Raises UserError if it is invalid."""
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"The sweep {path} cannot be read: {error}") from error
         if not isinstance(values, dict) or not values.get("parameters"):
@@ -141,7 +141,9 @@ class Sweep:
         values = {name: self._chosen(name, x) for name, x in self.study.best_params.items()}
         text = f"# {self.config.metric} {self.study.best_value:.3f}, trial {self.study.best_trial.number}\n"
         beside = self.folder / ".preset.writing"
-        beside.write_text(text + yaml.safe_dump({self.env_id: nested(values)}, default_flow_style=None))
+        beside.write_text(
+            text + yaml.safe_dump({self.env_id: nested(values)}, default_flow_style=None), encoding="utf-8"
+        )
         beside.replace(self.folder / "preset.yaml")
 
     def _chosen(self, name: str, stored: Any) -> Any:

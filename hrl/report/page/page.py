@@ -73,7 +73,7 @@ class Page:
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{escape(self.title)}</title>\n"
-            f"<style>\n{STYLE.read_text()}</style>\n</head>\n<body>\n"
+            f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
             f'<header><h1>{escape(self.title)}</h1><p class="soft">{escape(self.made)}</p>'
             f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>{body}</main>\n</body>\n</html>\n'
         )
