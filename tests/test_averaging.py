@@ -12,7 +12,7 @@ from hrl.run.checkpoint import Checkpoints
 
 def test_the_average_by_hand():
     x = torch.tensor([1.0, 3.0])
-    average = Averaging({"x": x}, 0.75)
+    average = Averaging(lambda: {"x": x}, 0.75)
     seen = []
     for value in (1.0, 3.0, 5.0, 7.0, 7.0):  # a plain mean of four, then a quarter of the new one
         x.fill_(value)
@@ -22,7 +22,7 @@ def test_the_average_by_hand():
     with average.applied():
         assert x.tolist() == pytest.approx([4.75, 4.75])
     assert x.tolist() == [7, 7]
-    again = Averaging({"x": x}, 0.75)
+    again = Averaging(lambda: {"x": x}, 0.75)
     again.load(average.tensors())
     x.fill_(0.75)
     again.update()
@@ -32,7 +32,7 @@ def test_the_average_by_hand():
 
 def test_without_a_decay_nothing_is_averaged():
     x = torch.ones(2)
-    average = Averaging({"x": x}, 0.0)
+    average = Averaging(lambda: {"x": x}, 0.0)
     average.update()
     with average.applied():
         assert x.tolist() == [1, 1]
@@ -75,6 +75,20 @@ def test_a_strict_loader_gets_exactly_the_names_that_the_run_saved(tmp_path):
     stored = Checkpoints(run.path / "checkpoints").last().tensors
     name, weight = next((n, x) for n, x in policy.named_parameters() if x.dim() > 1)
     assert torch.equal(weight, stored[f"ema.{name}"]) and not torch.equal(weight, stored[name])
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [("lirpg", "hrl/Track-v0"), ("modac", "hrl/Taxi-v0")])
+def test_parameters_that_are_replaced_in_every_round_are_averaged_too(algorithm, env, tmp_path):
+    """A decay of almost 0 makes the average equal to the last parameters."""
+    seen = []
+    callback = hrl.Callback(lambda progress: seen.append(progress.evaluate(1)), every=300)
+    options = {"preset": "debug", "total_steps": 900, "eval_freq": 0, "log_dir": tmp_path, "progress": False}
+    run = hrl.train(algorithm, env, ema=1e-6, callbacks=callback, **options)
+    stored = run.checkpoint().tensors
+    names = [name.removeprefix("ema.") for name in stored if name.startswith("ema.")]
+    assert seen and any(name.startswith("policy.") for name in names)
+    for name in names:
+        assert torch.allclose(stored[f"ema.{name}"], stored[name], atol=1e-4), name
 
 
 def test_a_decay_out_of_range_is_refused(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """An exponential moving average of the networks, for evaluations. It fluctuates less than the networks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,11 +17,10 @@ class Averaging:
     """The average θ̄ ← β θ̄ + (1 - β) θ of parameters θ, once per round. While 1 / n is larger than 1 - β, round n has
     the weight 1 / n, so the initial parameters do not count. Without a decay β, nothing is averaged."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
-        """The parameters must change in place."""
-        self.decay = decay
-        self.parameters = dict(parameters) if decay else {}
-        self.average = {name: x.detach().clone() for name, x in self.parameters.items()}
+    def __init__(self, parameters: Callable[[], Mapping[str, Tensor]], decay: float) -> None:
+        """`parameters` returns the current parameters; their names do not change."""
+        self.decay, self.parameters = decay, parameters
+        self.average = {name: x.detach().clone() for name, x in parameters().items()} if decay else {}
         self.rounds = 0
 
     @torch.no_grad()
@@ -30,23 +29,22 @@ class Averaging:
         if self.decay:
             self.rounds += 1
             share = max(1 - self.decay, 1 / self.rounds)
-            torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), share)
+            current = self.parameters()
+            torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """A context in which the parameters have their averages as values."""
-        current = {name: x.detach().clone() for name, x in self.parameters.items()}
-        if self.rounds:
-            self._set(self.average)
+        if not self.rounds:
+            yield
+            return
+        parameters = self.parameters()
+        current = {name: parameters[name].detach().clone() for name in self.average}
+        _set(parameters, self.average)
         try:
             yield
         finally:
-            self._set(current)
-
-    @torch.no_grad()
-    def _set(self, values: Mapping[str, Tensor]) -> None:
-        for name, x in self.parameters.items():
-            x.copy_(values[name])
+            _set(parameters, current)
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages and the number of rounds, for checkpoints; empty without a decay."""
@@ -60,6 +58,12 @@ class Averaging:
             for name, x in self.average.items():
                 x.copy_(tensors[f"{PREFIX}{name}"])
             self.rounds = int(tensors[COUNT])
+
+
+@torch.no_grad()
+def _set(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        parameters[name].copy_(value)
 
 
 def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class Trainee(ABC):
         """The learned tensors that acting needs."""
 
     def parameters(self) -> dict[str, Tensor]:
-        """The learned parameters among `networks`, by the same names; they change in place."""
+        """The current learned parameters among `networks`, by the same names."""
         return {name: x for name, x in self.networks().items() if x.is_floating_point()}
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Trainer:
         self.trainee, self.session = trainee, session
         self.run_config, self.stop, self.processes = session.run, session.stop, session.processes
         self.saved_at: int | None = None
-        self.average = Averaging(trainee.parameters(), session.run.ema)
+        self.average = Averaging(trainee.parameters, session.run.ema)
         if session.resume is not None:  # an error must come before the folder changes
             with session.fitting():
                 trainee.restore(session.resume)

@@ -37,11 +37,11 @@ class RoundLearner(ABC):
 
     @abstractmethod
     def networks(self) -> dict[str, Tensor]:
-        """The learned tensors that acting needs. They change in place."""
+        """The current learned tensors that acting needs."""
 
     @abstractmethod
     def momenta(self) -> dict[str, Tensor]:
-        """Other tensors that later rounds depend on, such as optimiser states. They change in place."""
+        """The current values of other tensors that later rounds depend on, such as optimiser states."""
 
     def drop_episodes(self) -> None:  # noqa: B027
         """Drop the current episodes: a checkpoint does not store them, and a resumed run collects new ones."""

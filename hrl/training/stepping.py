@@ -25,6 +25,7 @@ class HierarchyTrainee(Trainee):
         self.processes, self.stop = session.processes, session.stop
         self.tracking = Tracking(agent.levels, session.run.total_steps)
         self.warnings = self.tracking.warnings
+        self._parameters = agent.network_parameters()  # they change in place
         self.counter = EpisodeCounter(env.num_envs, agent.device)
         self.obs: Observation | None = None
         if self.processes.size > 1 and not env.resets_within_step:
@@ -100,7 +101,7 @@ class HierarchyTrainee(Trainee):
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """The parameters of every level's networks, without statistics and landmarks."""
-        return self.agent.network_parameters()
+        return self._parameters
 
     def state(self) -> Checkpoint:
         """The state for resuming. It contains the replays, random states and persistent states of environments of the
