@@ -82,6 +82,20 @@ def test_the_last_of_repeated_options_counts_everywhere():
     assert parts.env.env == "tasks:GoalLine-v0"
 
 
+def test_integers_may_be_written_as_1e6():
+    words = ["--env", "hrl/PointMaze_UMaze-v0", "--total-steps", "1e6", "--num-envs=2.56e2", "--low.hidden", "8", "1_6"]
+    parts, _ = training.resolved("hiro", words)
+    assert (parts.run.total_steps, parts.env.num_envs) == (1_000_000, 256)
+    assert parts.agent.low.learner.hidden == (8, 16) and parts.agent.low.learner.batch_size == 1024  # it scales
+
+
+@pytest.mark.parametrize("text", ["1.5", "inf", "nan", "many", "0x10", ""])
+def test_other_texts_are_no_integers(text, capsys):
+    with pytest.raises(SystemExit):
+        training.resolved("hiro", ["--env", "CartPole-v1", "--total-steps", text])
+    assert "is not a whole number" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_learners_help_shows_its_own_options(capsys):
     with pytest.raises(SystemExit):
         train.main(["hiro", "--low.learner", "ppo", "--help"])

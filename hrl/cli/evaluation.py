@@ -12,6 +12,7 @@ import tyro
 
 from hrl.api.sessions import FAULTS, Parts, make_session
 from hrl.api.trust import Trust, allow_own_modules
+from hrl.cli.options import NUMBERS
 from hrl.cli.tables import show_comparison, show_one
 from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
@@ -78,7 +79,9 @@ class Options:
 
 def run(arguments: list[str], stop: StopRequest) -> int:
     """Evaluate one run, or compare several. Returns the exit code."""
-    options = tyro.cli(Options, args=arguments, prog=program("evaluate"), config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(
+        Options, args=arguments, prog=program("evaluate"), registry=NUMBERS, config=(tyro.conf.FlagCreatePairsOff,)
+    )
     check(options)
     with stop.interruptible():
         if len(options.runs) == 1:

@@ -1,11 +1,17 @@
 """Command-line options that select configurations. They are read before all other options."""
 
+import contextlib
 from collections.abc import Sequence, Set
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
 from hrl.types import UserError
 from hrl.variants import Variant
+
+NUMBERS = ConstructorRegistry()
+"""Rules for the values of options: an integer may also be written as 1e6."""
 
 
 @runtime_checkable
@@ -69,6 +75,29 @@ def dashed(argument: str) -> str:
 def underscored(argument: str, prefix: str) -> str:
     """The name of an option without its prefix and value, as the field of a configuration."""
     return dashed(argument).removeprefix(prefix).replace("-", "_")
+
+
+def whole(text: str) -> int:
+    """The integer that a text like 1000000, 1_000_000 or 1e6 shows. Raises ValueError for other texts."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    with contextlib.suppress(ValueError):
+        if (number := float(text)).is_integer():
+            return int(number)
+    raise ValueError(f"{text!r} is not a whole number")
+
+
+@NUMBERS.primitive_rule
+def _integers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda given: whole(given[0]),
+        is_instance=lambda value: type(value) is int,
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:

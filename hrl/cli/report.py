@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from hrl.api.report import write_report
+from hrl.cli.options import NUMBERS
 from hrl.stopping import StopRequest
 
 
@@ -38,7 +39,7 @@ class Options:
 
 def run(arguments: list[str], stop: StopRequest, program: str) -> int:
     """Write the report. Returns the exit code."""
-    o = tyro.cli(Options, args=arguments, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+    o = tyro.cli(Options, args=arguments, prog=program, registry=NUMBERS, config=(tyro.conf.FlagCreatePairsOff,))
     with stop.interruptible():
         written = write_report(
             o.runs, o.out, episodes=o.episodes, which=o.checkpoint, videos=o.video, title=o.title,

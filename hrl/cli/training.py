@@ -18,7 +18,7 @@ from hrl.api.sessions import Parts, make_session
 from hrl.api.training import with_values
 from hrl.api.trust import Trust, allow_own_modules, named_modules
 from hrl.cli.help import show_help
-from hrl.cli.options import choose, dashed, peek, values_of, with_value
+from hrl.cli.options import NUMBERS, choose, dashed, peek, values_of, whole, with_value
 from hrl.cli.usage import program, spelled
 from hrl.envs import EnvConfig
 from hrl.execution.processes import join_processes
@@ -169,8 +169,10 @@ def resolved(algorithm: str, arguments: list[str]) -> tuple[Parts, dict[str, Any
     if any(":" in str(name) for name in (algorithm, peek(arguments, "--env"), *arguments)):
         allow_own_modules()
     agent = find_agent(algorithm)
-    count = peek(arguments, "--num-envs") or ""
-    values = _preset(algorithm, arguments, int(count) if count.isdecimal() else None)
+    count = None
+    with contextlib.suppress(ValueError):  # auto, or a wrong value, which tyro reports
+        count = whole(peek(arguments, "--num-envs") or "")
+    values = _preset(algorithm, arguments, count)
     parts = with_values(
         Parts(algorithm, EnvConfig(env=tyro.MISSING), RunConfig(), agent), values, f"preset of {algorithm}"
     )
@@ -196,7 +198,11 @@ def parse(algorithm: str, defaults: tuple[Any, Any, Any], arguments: list[str]) 
     """The options as (environment, run, agent) configurations."""
     command = command_type(defaults)
     parsed: Any = tyro.cli(
-        command, args=arguments, prog=f"{program()} {algorithm}", config=(tyro.conf.FlagConversionOff,)
+        command,
+        args=arguments,
+        prog=f"{program()} {algorithm}",
+        registry=NUMBERS,
+        config=(tyro.conf.FlagConversionOff,),
     )
     return parsed.env_part, parsed.run_part, parsed.agent_part
 
@@ -239,7 +245,7 @@ def resumed(arguments: list[str], stop: StopRequest, held: contextlib.ExitStack)
         raise UserError(
             f"{wrong} cannot be given with --resume: a resumed run keeps its options, except for --total-steps."
         )
-    options = tyro.cli(Resume, args=arguments, prog=program(), config=(tyro.conf.FlagCreatePairsOff,))
+    options = tyro.cli(Resume, args=arguments, prog=program(), registry=NUMBERS, config=(tyro.conf.FlagCreatePairsOff,))
     folder, trust = RunFolder.existing(options.resume), Trust(options.trust)
     require_resumable(folder)
     parts = Parts.stored(folder, trust)
