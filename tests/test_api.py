@@ -213,6 +213,17 @@ def test_numbers_may_be_numpys_or_floats_and_names_dotted(tmp_path):
     assert (one.steps, one.parts.run.seed, one.config.low.learner.hidden) == (100, 3, (8, 4))
 
 
+def test_numbers_of_a_yaml_file_need_no_point(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text('"*": {total_steps: 1e2, eval_freq: 0, low: {learning_rate: 1e-3, tau: 5.e-2}}')
+    one = hrl.train("hiro", "tasks:GoalLine-v0", preset=str(file), log_dir=tmp_path, progress=False)
+    learner = one.config.low.learner
+    assert (one.steps, learner.learning_rate, learner.tau) == (104, 1e-3, 0.05)
+    for text in ("100", "1e", "e3", "1e2.5", "nan", "0x1e1"):
+        with pytest.raises(hrl.UserError, match="total_steps must be of type int"):
+            run(tmp_path, total_steps=text)
+
+
 def test_a_preset_scales_with_numpys_numbers_too(tmp_path):
     runs = [run(tmp_path, "hiro", "hrl/PointMaze_UMaze-v0", preset="auto", num_envs=n, total_steps=600, eval_freq=0)
             for n in (256, np.int64(256))]  # fmt: skip

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import json
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -15,6 +16,8 @@ from hrl.types import UserError
 from hrl.variants import Variant
 
 C = TypeVar("C")
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+"""Numbers such as 1e-3, which PyYAML reads as texts, because YAML 1.1 requires a point and a sign."""
 
 
 def updated(config: C, values: Mapping[str, Any], source: str, beside: Iterable[str] = ()) -> C:
@@ -101,6 +104,8 @@ def coerced(value: Any, kind: Any, where: str) -> Any:
     """A plain value (from YAML, JSON or a program) as the annotated type. Arrays and numbers of numpy are lists and
     numbers, and 1e6 is an integer. Raises UserError if the value does not match."""
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if kind in (int, float) and isinstance(value, str) and EXPONENT.fullmatch(value):
+        value = float(value)
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
