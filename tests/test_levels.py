@@ -215,6 +215,20 @@ def test_a_target_lies_in_the_cell_whose_number_issued_it(relative):
     assert (command.retrace(state, outside) == 6).all()  # the nearest cell
 
 
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("relative", [True, False])
+def test_random_targets_are_possible_decisions(dims, relative):
+    """Of a grid, every cell is sampled; of vectors, places within the bounds."""
+    low, high = torch.full((dims,), -3.0), torch.full((dims,), 5.0)
+    goals, generator = GoalSpace(Select(torch.arange(dims)), low, high, relative), torch.Generator().manual_seed(0)
+    state = torch.tensor([0.5, 1.0, 7.0]).repeat(400, 1)
+    start = state[:, :dims] if relative else torch.zeros(400, dims)
+    cells = GridSubgoal(goals, 2, "sparse").sample(state, generator) - start
+    assert set(cells.flatten().tolist()) == {-1.0, 3.0} and len(cells.unique(dim=0)) == 2**dims
+    places = Subgoal(goals, "sparse").sample(state, generator) - start
+    assert places.min() >= -3 and places.max() <= 5 and places.min() < -2.9 and places.max() > 4.9
+
+
 def grid(early: bool) -> GridSubgoal:
     """Four cells, with centres at 1 and 3 along each of two dimensions of places from 0 to 4."""
     low, high = torch.zeros(2), torch.full((2,), 4.0)

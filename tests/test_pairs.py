@@ -73,6 +73,12 @@ def test_another_learners_option_raises_an_error(words, sentence, tmp_path, caps
     assert sentence in capsys.readouterr().err
 
 
+def test_a_level_below_a_grid_learns_from_random_subgoals(tmp_path):
+    words = ["--env", "hrl/PointMaze_UMaze-v0", "--high.learner", "dqn", "--goal.cells", "3"]
+    words += ["--low.hindsight-strategy", "random", "--low.hindsight", "1"]
+    trained(tmp_path, *words, "--total-steps", "400")
+
+
 def test_the_last_of_repeated_options_counts_everywhere():
     """tyro takes the last value, so the options that are read before tyro must take it, too."""
     preset = ["--preset", "debug", "--preset=none"]

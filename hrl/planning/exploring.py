@@ -32,8 +32,7 @@ def explore(agent: Stack, env: BatchedEnv, steps: int, hold: int, generator: tor
     target = obs.goal
     for t in range(-(-steps // count)):
         if isinstance(command, Subgoal) and t % hold == 0:
-            raw = torch.rand(count, command.dim, generator=generator, device=agent.device) * 2 - 1
-            target = Subgoal.issue(command, obs.state, raw)
+            target = command.sample(obs.state, generator)
         goal = target if isinstance(command, Subgoal) else obs.goal
         decisions = agent.decide(Commanded(obs.state, goal, obs.mask), memory, "noisy")
         step = env.step(decisions.actions[0])

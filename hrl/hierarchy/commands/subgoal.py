@@ -55,6 +55,11 @@ class Subgoal:
         goal = self.goals.scale(action)
         return goal + self.goals.project(state) if self.goals.relative else goal
 
+    def sample(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """A target [B, G] of a uniformly random decision in states [B, D]."""
+        uniform = torch.rand(len(state), self.dim, generator=generator, device=state.device)
+        return self.issue(state, uniform * 2 - 1)
+
     def with_goal(self, target: Tensor, goal: Tensor) -> Tensor:
         """The target itself: the level below does not see the task's goal."""
         return target
@@ -179,6 +184,15 @@ class GridSubgoal(Subgoal):
         """The target [..., G] of a cell's number [..., 1]."""
         return super().issue(state, self.centres[action.squeeze(-1).long()])
 
+    def sample(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """The target [B, G] of a random cell in states [B, D]."""
+        return self.issue(state, self._random_cells(len(state), 1, generator))
+
+    def _random_cells(self, batch: int, count: int, generator: torch.Generator) -> Tensor:
+        """[B, count] numbers of cells."""
+        uniform = torch.rand(batch, count, generator=generator, device=self.centres.device)
+        return (uniform * len(self.centres)).floor()
+
     def available(self, state: Tensor) -> Tensor | None:
         """If subgoals end early, the mask [..., K] of cells that are not reached (all, if all are reached); else
         None."""
@@ -199,6 +213,5 @@ class GridSubgoal(Subgoal):
     ) -> Tensor:
         """The cell taken, the cell reached, and random cells [B, K, 1]."""
         reached = self.retrace(state, self.project(next_state))
-        uniform = torch.rand(len(state), count - 2, generator=generator, device=state.device)
-        others = (uniform * len(self.centres)).floor()
+        others = self._random_cells(len(state), count - 2, generator)
         return torch.cat([action, reached, others], 1).unsqueeze(-1)

@@ -57,8 +57,7 @@ class HindsightGoals:
     def _goal(self, t: Transitions, generator: torch.Generator) -> Tensor:
         if self.strategy == "random":
             assert isinstance(self.command, Subgoal)
-            raw = torch.rand(t.target.shape, generator=generator, device=t.target.device) * 2 - 1
-            return self.command.issue(t.state, raw)
+            return self.command.sample(t.state, generator)
         return self.command.project(later_states(self.replay, t.rows, self.strategy, self.horizon, generator))
 
 
