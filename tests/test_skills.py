@@ -177,6 +177,16 @@ def test_runs_models_and_functions_act_as_they_do_alone(tmp_path):
     assert evaluate.main([str(run), "--episodes", "2", "--trust"]) == 0
 
 
+@pytest.mark.parametrize(("algorithm", "words"), [("hiro", ()), ("hac", ("--levels", "3")), ("landmarks", ()),
+                                                  ("ppo", ())])  # fmt: skip
+def test_a_hierarchys_run_is_a_skill(algorithm, words, tmp_path):
+    """Its state between two steps has parts without entries."""
+    own = trained(tmp_path / "own", "--total-steps", "300", *words, algorithm=algorithm)
+    line = ["--skill", str(own), "--skill", f"{own},period=3,name=short", "--total-steps", "200", "--trust"]
+    run = trained(tmp_path / "run", *line, algorithm="skills")
+    assert evaluate.main([str(run), "--episodes", "2", "--trust"]) == 0
+
+
 def test_a_models_mode_is_set_once(tmp_path):
     single = make_env(EnvConfig("Ledger-v0")).env.envs[0]  # type: ignore[attr-defined]
     PPO("MlpPolicy", single, n_steps=8, batch_size=8, seed=0).save(tmp_path / "model.zip")

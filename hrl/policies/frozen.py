@@ -102,7 +102,7 @@ class Frozen:
     def _unpacked(self, carried: np.ndarray) -> tuple[np.ndarray, ...]:
         parts = np.split(carried[:, : self.width], np.cumsum(self.sizes)[:-1], -1)
         made = zip(parts, self.shapes, self.kinds, self.axes, strict=True)
-        return tuple(np.moveaxis(x.reshape(-1, *shape).astype(kind), 0, axis) for x, shape, kind, axis in made)
+        return tuple(np.moveaxis(x.reshape(len(x), *shape).astype(kind), 0, axis) for x, shape, kind, axis in made)
 
 
 class FrozenPolicies(Learner):
