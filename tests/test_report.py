@@ -13,7 +13,9 @@ import pytest
 import hrl
 from hrl.cli.main import report
 from hrl.pretrained import FOLDER
+from hrl.report.groups import Run, curves
 from hrl.report.logger import Logger
+from hrl.types import UserError
 
 RUNS = ["pretrained/PointMaze_UMaze-v3/hiro", "pretrained/PointMaze_Large-v3/hiro"]
 VOID = {"meta", "img", "link", "br", "use", "path"}
@@ -152,3 +154,24 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert line.startswith("error: ") and sentence in line
     assert not (tmp_path / "a.html").exists()
+
+
+def test_curves_show_the_return_where_success_is_not_reported(tmp_path):
+    def member(env: str, name: str, *rows: str) -> Run:
+        path = tmp_path / f"{env}-{name}"
+        path.mkdir()
+        (path / "progress.csv").write_text("\n".join(rows) + "\n")
+        return Run(path, env, "td3", {}, {}, name)
+
+    head = "time/total_timesteps,eval/mean_reward,eval/success_rate"
+    solved = member("Maze", "a", head, "10,1,0.5", "15,,", "20,2,1.0")
+    swings = [member("Swing", name, head.rpartition(",")[0], f"10,{value}") for name, value in (("a", -3), ("b", -4))]
+    silent = member("Maze", "b", "time/total_timesteps", "10")
+    panels, values = curves({("Maze", "a"): [solved, silent], ("Swing", "a"): swings[:1], ("Swing", "b"): swings[1:]})
+    assert values == "success rate or return of evaluations"
+    (maze,) = panels["Maze"]["a"]
+    assert maze.steps.tolist() == [10, 20] and maze.values.tolist() == [0.5, 1.0]
+    assert [panels["Swing"][name][0].values.tolist() for name in "ab"] == [[-3], [-4]]
+    assert curves({("Swing", "a"): swings})[1] == "return of evaluations"
+    with pytest.raises(UserError, match="Learning curves need evaluations during training"):
+        curves({("Maze", "b"): [silent]})

@@ -20,7 +20,6 @@ from hrl.version import __version__
 PICTURES = 8
 """Maximum number of pictures of a run."""
 VIDEO_EPISODES = 2
-SUCCESS = "success rate of evaluations"
 
 
 def write_report(
@@ -103,9 +102,10 @@ def _page(runs: list[Compared], parts: list[RunPart], title: str | None, group_b
     columns, rows = comparison(groups)
     caption = "Means across runs, with Student's 95 % interval for three or more runs"
     try:
-        images = curves_svg(curves(groups), SUCCESS)
-        text = "Success rate of evaluations during training over environment steps: the interquartile mean of the "
-        text += "runs of each group, with their range. A line is dotted where some of its runs have no evaluation."
+        panels, values = curves(groups)
+        images = curves_svg(panels, values)
+        text = f"{values.capitalize()} during training over environment steps: the interquartile mean of the runs of "
+        text += "each group, with their range. A line is dotted where some of its runs have no evaluation."
     except UserError as error:
         images, text = {}, str(error)
     changed = differing(runs) | {"seed": [_seed(run) for run in runs]}

@@ -242,5 +242,6 @@ def compare(options: Options, stop: StopRequest) -> None:
     else:
         show_comparison(groups)
     if options.plot:
-        save_curves(curves(groups), options.plot, "success rate of evaluations")
+        panels, values = curves(groups)
+        save_curves(panels, options.plot, values)
         print(f"Written: {options.plot}", file=sys.stderr if options.json else sys.stdout)

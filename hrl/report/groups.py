@@ -133,24 +133,42 @@ def scores(summary: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def curves(groups: dict[tuple[str, str], list[Run]]) -> dict[str, dict[str, list[Curve]]]:
-    """Curves of evaluation success over steps, by environment and group."""
-    panels: dict[str, dict[str, list[Curve]]] = {}
+SUCCESS, RETURN = "eval/success_rate", "eval/mean_reward"
+NAMES = {SUCCESS: "success rate", RETURN: "return"}
+"""The tags of evaluations' scores, with their names in pictures."""
+
+
+def curves(groups: dict[tuple[str, str], list[Run]]) -> tuple[dict[str, dict[str, list[Curve]]], str]:
+    """Curves of evaluations over steps, by environment and group, and the name of their values.
+
+    The values are success rates, or returns on an environment where a run reports no success. Raises UserError if no
+    run was evaluated during training.
+    """
+    logged: dict[str, list[tuple[str, dict[str, np.ndarray]]]] = {env: [] for env, _ in groups}
     for (env, name), members in groups.items():
         for run in members:
             try:
                 columns = read_progress(run.path)
-                success = columns.get("eval/success_rate", np.array([]))
-                there = ~np.isnan(success)
-                if not there.any():
-                    raise UserError("its success was not evaluated during training (--eval-freq).")
-                curve = Curve(columns[STEPS][there], success[there])
+                if not _logged(columns, RETURN):
+                    raise UserError("it was not evaluated during training (--eval-freq).")
+                logged[env].append((name, columns))
             except UserError as error:
                 warn(f"{run.path} has no curve: {error}")
-                continue
-            panels.setdefault(env, {}).setdefault(name, []).append(curve)
+    panels: dict[str, dict[str, list[Curve]]] = {}
+    tags: set[str] = set()
+    for env, found in logged.items():
+        tag = SUCCESS if all(_logged(columns, SUCCESS) for _, columns in found) else RETURN
+        for name, columns in found:
+            there = ~np.isnan(columns[tag])
+            panels.setdefault(env, {}).setdefault(name, []).append(Curve(columns[STEPS][there], columns[tag][there]))
+            tags.add(tag)
     if not panels:
         raise UserError(
             "Learning curves need evaluations during training, but none of these runs has any; train with --eval-freq."
         )
-    return panels
+    return panels, f"{' or '.join(NAMES[tag] for tag in NAMES if tag in tags)} of evaluations"
+
+
+def _logged(columns: dict[str, np.ndarray], tag: str) -> bool:
+    """Whether a run has values of a tag."""
+    return tag in columns and not bool(np.isnan(columns[tag]).all())

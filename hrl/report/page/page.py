@@ -82,7 +82,7 @@ class Page:
         if not self.curves:
             return f"<p>{escape(self.curves_text)}</p>"
         images = "".join(
-            svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="Success on {escape(env)}"', 1)
+            svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="Curves of {escape(env)}"', 1)
             for env, svg in self.curves.items()
         )
         return f'<figure><div class="curves">{images}</div><figcaption>{escape(self.curves_text)}</figcaption></figure>'
