@@ -54,21 +54,8 @@ def test_a_run_with_averages_resumes_exactly_and_acts_by_them(tmp_path):
 
 def test_a_strict_loader_gets_exactly_the_names_that_the_run_saved(tmp_path):
     """stable-baselines3 refuses unknown names, such as those of averages."""
-    words = [
-        "--env",
-        "Pendulum-v1",
-        "--n-steps",
-        "16",
-        "--batch-size",
-        "16",
-        "--total-steps",
-        "64",
-        "--num-envs",
-        "1",
-        "--eval-freq",
-        "0",
-    ]
-    words += ["--progress", "False", "--log-dir", str(tmp_path)]
+    words = ["--env", "Pendulum-v1", "--n-steps", "16", "--batch-size", "16", "--total-steps", "64", "--num-envs", "1"]
+    words += ["--eval-freq", "0", "--progress", "False", "--log-dir", str(tmp_path)]
     assert train.main(["sb3-ppo", *words, "--ema", "0.9"]) == 0
     run = hrl.load(run_of(tmp_path))
     policy = run.policy("last").model.policy

@@ -109,7 +109,7 @@ def load_policy(skill: SkillSource, setting: Setting) -> Predicts:
     assert setting.load_policy is not None
     policy: Predicts = setting.load_policy(Path(source))
     if not hasattr(policy, "predict"):
-        raise UserError(f"The run {source} cannot be a skill: its policy adapts to tasks and has no predict().")
+        raise UserError(f"The run {source} cannot be a skill: its policy has no predict().")
     return policy
 
 

@@ -170,5 +170,5 @@ def curves(groups: dict[tuple[str, str], list[Run]]) -> tuple[dict[str, dict[str
 
 
 def _logged(columns: dict[str, np.ndarray], tag: str) -> bool:
-    """Whether a run has values of a tag."""
+    """Whether the run logged at least one value under this tag."""
     return tag in columns and not bool(np.isnan(columns[tag]).all())

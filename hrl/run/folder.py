@@ -240,7 +240,6 @@ def _revision() -> str | None:
             ["git", "describe", "--always", "--dirty"],
             cwd=here,
             capture_output=True,
-            text=True,
             encoding="utf-8",
             timeout=10,
         )
